@@ -1,0 +1,152 @@
+"""Checkpoints: save, find, load and prune; each is whole or absent, and nothing that is read back is a pickle."""
+
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dreambooth.config import BadInput
+
+STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+@contextmanager
+def written_whole(folder):
+    """A folder to write in beside `folder`, flushed to disk and renamed to it when all is there."""
+    folder = Path(folder)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    for path in unfinished.rglob("*"):
+        if path.is_file():
+            flush(path)
+    if folder.exists():
+        replaced = folder.with_name(f".{folder.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+        unfinished.rename(folder)
+        shutil.rmtree(replaced)
+    else:
+        unfinished.rename(folder)
+    flush(folder.parent)
+
+
+def flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def save(output_dir, step, networks, optimizer_state, state):
+    """Write checkpoint-`step`: a folder for each network that learns, loadable by its from_pretrained; the optimizer;
+    and state.json with the size of every file, by which a copy that was cut short is known."""
+    folder = Path(output_dir) / f"checkpoint-{step}"
+    with written_whole(folder) as unfinished:
+        for name, network in networks.items():
+            network.save_pretrained(str(unfinished / name), safe_serialization=True)
+        save_file(optimizer_state, unfinished / OPTIMIZER)
+        files = {str(path.relative_to(unfinished)): path.stat().st_size for path in files_in(unfinished)}
+        state = {"step": step, "written_ns": time.time_ns(), **state, "files": files}
+        (unfinished / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def files_in(folder):
+    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+def read_state(folder):
+    """state.json of a whole checkpoint; ValueError says what is wrong with one that is not."""
+    folder = Path(folder)
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        files = state["files"]
+        for key in ("step", "written_ns", "course"):
+            state[key]
+    except FileNotFoundError:
+        raise ValueError(f"it has no {STATE}") from None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"its {STATE} can't be read ({error})") from None
+    for name, size in files.items():
+        if not (folder / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if (folder / name).stat().st_size != size:
+            raise ValueError(f"{name} has {(folder / name).stat().st_size} bytes instead of {size}")
+    return state
+
+
+def survey(output_dir):
+    """(whole checkpoints from the oldest to the newest as (folder, state), complaints about the others). The newest is
+    the one written last: a fresh run may have started over in the folder of a longer one."""
+    whole, complaints = [], []
+    for folder in Path(output_dir).glob("checkpoint-*"):
+        try:
+            whole.append((folder, read_state(folder)))
+        except ValueError as error:
+            complaints.append(f"{folder} is not whole: {error}")
+    return sorted(whole, key=lambda each: each[1]["written_ns"]), complaints
+
+
+def find(wanted, output_dir):
+    """(folder, state, complaints) for the value of --resume_from_checkpoint."""
+    if wanted == "latest":
+        whole, complaints = survey(output_dir)
+        if not whole:
+            because = f" ({'; '.join(complaints)})" if complaints else ""
+            raise BadInput(
+                f"--resume_from_checkpoint latest: {output_dir} holds no whole checkpoint{because};"
+                " leave the flag away to start from the beginning"
+            )
+        return *whole[-1], complaints
+    for folder in (Path(output_dir) / wanted, Path(wanted)):
+        if folder.is_dir():
+            try:
+                return folder, read_state(folder), []
+            except ValueError as error:
+                raise BadInput(f"--resume_from_checkpoint {wanted}: {folder} is not whole: {error}") from None
+    held = ", ".join(folder.name for folder, _ in survey(output_dir)[0]) or "none"
+    raise BadInput(f"--resume_from_checkpoint {wanted}: there is no such checkpoint (in {output_dir}: {held})")
+
+
+def load(folder, networks):
+    """Put a checkpoint's weights into the networks; returns the optimizer's tensors."""
+    folder = Path(folder)
+    try:
+        for name, network in networks.items():
+            [path] = (folder / name).glob("*.safetensors")
+            weights = load_file(path)
+            mine = {key: list(value.shape) for key, value in network.state_dict().items()}
+            theirs = {key: list(value.shape) for key, value in weights.items()}
+            if mine != theirs:
+                odd = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+                raise BadInput(
+                    f"--resume_from_checkpoint {folder}: it is of another model; {len(odd)} of the {name}'s weights"
+                    f" differ in name or shape, {odd[0]} among them"
+                )
+            network.set_state_dict(weights)
+        return load_file(folder / OPTIMIZER)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
+
+
+def differences(recorded, current):
+    """What of the run's course differs from the checkpoint's, as lines."""
+    return [
+        f"{name}: {recorded.get(name)!r} then, {current.get(name)!r} now"
+        for name in sorted(recorded.keys() | current.keys())
+        if recorded.get(name) != current.get(name)
+    ]
+
+
+def prune(output_dir, limit):
+    """Delete the oldest checkpoints above the limit; called when the new one is complete."""
+    if limit is not None:
+        for folder, _ in survey(output_dir)[0][:-limit]:
+            shutil.rmtree(folder)

@@ -1,0 +1,296 @@
+"""What a run is told: one frozen dataclass, the parser made from its fields, and every check across flags."""
+
+import argparse
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Optional
+
+MAIN = "main"
+PICTURES = "pictures"
+OPTIMISATION = "optimisation"
+MEMORY = "memory and speed"
+SAVING = "saving"
+LOGGING = "logging"
+
+DEFAULT_SIZE = 512
+SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup")
+SCHEDULES_WITHOUT_WARMUP = ("constant",)
+SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
+
+
+class BadInput(Exception):
+    """Something the user gave can't be used: one line that names the flag or file and what to do."""
+
+
+def flag(group, help, default=None, *, course=False, least=None, above=None, below=None, aliases=(), **parser):
+    """A field that is also a flag. `course` marks what a resumed run may not change without saying so;
+    `least`, `above` and `below` bound a number."""
+    metadata = dict(
+        group=group, help=help, course=course, least=least, above=above, below=below, aliases=aliases, parser=parser
+    )
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    # fmt: off
+    pretrained_model_name_or_path: Optional[str] = flag(
+        MAIN, "the model to start from: a name on the hub or a local folder (required)", course=True)
+    instance_data_dir: Optional[str] = flag(
+        MAIN, "the folder with the subject's pictures (required)")
+    instance_prompt: Optional[str] = flag(
+        MAIN, 'the prompt that names the subject by a rare word, "a photo of sks dog" (required)', course=True)
+    output_dir: str = flag(
+        MAIN, "where the fine-tuned pipeline goes", "dreambooth-model")
+    with_prior_preservation: bool = flag(
+        MAIN, "also train on pictures of the class that the base model drew, so that the class is kept", False,
+        course=True)
+    class_data_dir: Optional[str] = flag(
+        MAIN, "the folder with pictures of the class; missing ones are drawn into it before training")
+    class_prompt: Optional[str] = flag(
+        MAIN, 'the prompt of the class, "a photo of a dog"', course=True)
+    num_class_images: int = flag(
+        MAIN, "how many class pictures to train on", 100, course=True, least=1)
+    prior_loss_weight: float = flag(
+        MAIN, "the weight of the class pictures' loss", 1.0, course=True, least=0)
+    train_text_encoder: bool = flag(
+        MAIN, "train the text encoder too", False, course=True)
+    num_train_epochs: int = flag(
+        MAIN, "how often to go through the pictures (through the longer of the two lists, with prior preservation)",
+        1, least=1)
+    max_train_steps: Optional[int] = flag(
+        MAIN, "how many optimizer updates to make; wins over --num_train_epochs", type=int, least=1)
+    seed: Optional[int] = flag(
+        MAIN, "what every random number derives from; without one, a seed is chosen, printed and recorded",
+        type=int, course=True, least=0)
+    tokenizer_name: Optional[str] = flag(
+        MAIN, "another tokenizer than the model's own: a name or a folder", course=True)
+    revision: Optional[str] = flag(
+        MAIN, "branch, tag or commit of the model on the hub", course=True)
+    dry_run: bool = flag(
+        MAIN, "check everything, print the plan (pictures, steps, parameters, memory) and stop", False)
+    verbose: bool = flag(
+        MAIN, "show the libraries' own messages too", False)
+
+    height: Optional[int] = flag(
+        PICTURES, f"height to train at (default: {DEFAULT_SIZE})", type=int, course=True, least=8)
+    width: Optional[int] = flag(
+        PICTURES, f"width to train at (default: {DEFAULT_SIZE})", type=int, course=True, least=8)
+    resolution: Optional[int] = flag(
+        PICTURES, "sets --height and --width, where they are not given themselves", type=int, course=True, least=8)
+    center_crop: bool = flag(
+        PICTURES, "crop about the centre to the target's shape before scaling, instead of squeezing", False,
+        course=True)
+    random_flip: bool = flag(
+        PICTURES, "mirror half of the pictures, at random", False, course=True)
+
+    train_batch_size: int = flag(
+        OPTIMISATION, "pictures of the subject in one forward pass of one process", 4, least=1)
+    gradient_accumulation_steps: int = flag(
+        OPTIMISATION, "forward passes in one update", 1, least=1)
+    learning_rate: float = flag(
+        OPTIMISATION, "the learning rate, before --scale_lr", 5e-6, course=True, above=0)
+    text_encoder_lr: Optional[float] = flag(
+        OPTIMISATION, "the text encoder's learning rate (default: --learning_rate)", type=float, course=True, above=0)
+    scale_lr: bool = flag(
+        OPTIMISATION, "multiply the learning rate by accumulation x batch x processes", False, course=True)
+    lr_scheduler: str = flag(
+        OPTIMISATION, "the course of the learning rate, counted in updates", "constant", course=True,
+        choices=SCHEDULES)
+    lr_warmup_steps: int = flag(
+        OPTIMISATION, "updates over which the rate rises from zero (all but 'constant')", 500, course=True, least=0)
+    lr_num_cycles: int = flag(
+        OPTIMISATION, "restarts of cosine_with_restarts", 1, course=True, least=1)
+    lr_power: float = flag(
+        OPTIMISATION, "the power of polynomial", 1.0, course=True, above=0)
+    adam_beta1: float = flag(
+        OPTIMISATION, "decay of AdamW's first moment", 0.9, course=True, least=0, below=1)
+    adam_beta2: float = flag(
+        OPTIMISATION, "decay of AdamW's second moment", 0.999, course=True, least=0, below=1)
+    adam_weight_decay: float = flag(
+        OPTIMISATION, "AdamW's weight decay", 0.02, course=True, least=0)
+    adam_epsilon: float = flag(
+        OPTIMISATION, "AdamW's epsilon", 1e-8, course=True, above=0)
+    max_grad_norm: Optional[float] = flag(
+        OPTIMISATION, "clip the gradients' global norm to this (default: no clipping)", type=float, course=True,
+        above=0)
+
+    gradient_checkpointing: bool = flag(
+        MEMORY, "compute activations again in the backward pass: less memory, slower", False)
+    mixed_precision: str = flag(
+        MEMORY, "compute in half precision on a GPU; the weights that learn stay float32", "no", course=True,
+        choices=("no", "fp16", "bf16"))
+    cache_latents: bool = flag(
+        MEMORY, "encode pictures and prompts once, then free the networks that do it (--no_cache_latents: encode in"
+        " every step)", True)
+    sample_batch_size: int = flag(
+        MEMORY, "pictures drawn at once, for class pictures and validation", 4, least=1)
+    dataloader_num_workers: int = flag(
+        MEMORY, "threads that read pictures ahead", 0, least=0)
+
+    save_steps: int = flag(
+        SAVING, "write a checkpoint every so many updates", 500, least=1, aliases=("--checkpointing_steps",))
+    checkpoints_total_limit: Optional[int] = flag(
+        SAVING, "keep only so many checkpoints (default: all)", type=int, least=1)
+    resume_from_checkpoint: Optional[str] = flag(
+        SAVING, "'latest', a folder, or a name under --output_dir such as checkpoint-400")
+    allow_changes: bool = flag(
+        SAVING, "resume although flags that alter the course of the run differ", False)
+    save_format: str = flag(
+        SAVING, "the weights' format in --output_dir", "pdparams", choices=("pdparams", "safetensors"))
+
+    logging_dir: str = flag(
+        LOGGING, "where the log goes, under --output_dir unless absolute", "logs")
+    writer_type: str = flag(
+        LOGGING, "what writes the log", "visualdl", choices=("visualdl", "tensorboard"), aliases=("--report_to",))
+    logging_steps: int = flag(
+        LOGGING, "log every so many updates", 1, least=1)
+    validation_prompt: Optional[tuple] = flag(
+        LOGGING, "draw pictures of this prompt at the end and every --validation_steps; may be given several times",
+        action="append", type=str)
+    validation_steps: Optional[int] = flag(
+        LOGGING, "draw validation pictures every so many updates (default: only at the end)", type=int, least=1)
+    num_validation_images: Optional[int] = flag(
+        LOGGING, "pictures for each validation prompt (default: 4)", type=int, least=1)
+    # fmt: on
+
+    def __post_init__(self):
+        for name in ("pretrained_model_name_or_path", "instance_data_dir", "instance_prompt"):
+            value = getattr(self, name)
+            if value is None or not value.strip():
+                raise BadInput(f"--{name} is required")
+        for each in dataclasses.fields(self):
+            check_number(each, getattr(self, each.name))
+        for name, size in (("height", self.size[0]), ("width", self.size[1])):
+            if size % 8:
+                source = name if getattr(self, name) else "resolution"
+                raise BadInput(f"--{source} {size}: must be a multiple of 8")
+        if self.with_prior_preservation:
+            for name in ("class_data_dir", "class_prompt"):
+                if not (getattr(self, name) or "").strip():
+                    raise BadInput(f"--with_prior_preservation needs --{name}")
+        if not self.validation_prompt:
+            for name in ("validation_steps", "num_validation_images"):
+                if getattr(self, name) is not None:
+                    raise BadInput(f"--{name} needs --validation_prompt")
+        if self.allow_changes and not self.resume_from_checkpoint:
+            raise BadInput("--allow_changes needs --resume_from_checkpoint")
+
+    def warnings(self):
+        """What is allowed and yet probably not meant."""
+        if self.with_prior_preservation and self.class_prompt.strip() == self.instance_prompt.strip():
+            yield (
+                "--class_prompt is the same as --instance_prompt: the class would be taught to look like the subject;"
+                " leave the rare word out of the class prompt"
+            )
+        if not self.with_prior_preservation:
+            for name in ("class_data_dir", "class_prompt"):
+                if getattr(self, name):
+                    yield f"--{name} is not used without --with_prior_preservation"
+        if self.text_encoder_lr and not self.train_text_encoder:
+            yield "--text_encoder_lr is not used without --train_text_encoder"
+
+    @property
+    def size(self):
+        """(height, width) of the pictures that are trained on."""
+        both = self.resolution or DEFAULT_SIZE
+        return self.height or both, self.width or both
+
+    @property
+    def validation_count(self):
+        return self.num_validation_images or 4
+
+    def global_batch(self, processes):
+        """Subject pictures in one update."""
+        return self.train_batch_size * self.gradient_accumulation_steps * processes
+
+    def rates(self, processes):
+        """The learning rates of UNet and text encoder after --scale_lr."""
+        scale = self.global_batch(processes) if self.scale_lr else 1
+        return {
+            "unet": self.learning_rate * scale,
+            "text_encoder": (self.text_encoder_lr or self.learning_rate) * scale,
+        }
+
+    def total_steps(self, examples, processes):
+        """Updates in the whole run, where one epoch is `examples` examples. Nothing is dropped at an epoch's end:
+        examples follow each other across it, and only the very last update is rounded up."""
+        if self.max_train_steps:
+            return self.max_train_steps
+        return math.ceil(self.num_train_epochs * examples / self.global_batch(processes))
+
+    def course(self, steps, processes):
+        """The settings that decide what a step does, by flag; a resumed run is compared with them."""
+        course = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.metadata["course"]}
+        for name in ("resolution", "height", "width"):
+            course.pop(name)
+        course["height"], course["width"] = self.size
+        course["train_batch_size x gradient_accumulation_steps x processes"] = self.global_batch(processes)
+        if not self.with_prior_preservation:
+            for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
+                course.pop(name)
+        if self.lr_scheduler not in SCHEDULES_WITHOUT_END:
+            course["max_train_steps"] = steps
+        return course
+
+    def as_dict(self):
+        return dataclasses.asdict(self)
+
+
+def check_number(each, value):
+    """Refuse a number outside of its flag's bounds, and NaN and infinity for every flag."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    least, above, below = (each.metadata[bound] for bound in ("least", "above", "below"))
+    if not math.isfinite(value):
+        raise BadInput(f"--{each.name} {value}: must be a finite number")
+    if least is not None and value < least:
+        raise BadInput(f"--{each.name} {value}: must be at least {least}")
+    if above is not None and value <= above:
+        raise BadInput(f"--{each.name} {value}: must be more than {above}")
+    if below is not None and value >= below:
+        raise BadInput(f"--{each.name} {value}: must be less than {below}")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is an exception with one line, and no flag may be shortened."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message):
+        raise BadInput(message)
+
+
+def parser_of(config_class, description):
+    """Make the parser from the dataclass's fields, in the groups that they name."""
+    parser = Parser(description=description)
+    groups = {}
+    for each in dataclasses.fields(config_class):
+        meta = each.metadata
+        if meta["group"] not in groups:
+            groups[meta["group"]] = parser.add_argument_group(meta["group"])
+        group = groups[meta["group"]]
+        options = [f"--{each.name}", *meta["aliases"]]
+        if isinstance(each.default, bool):
+            group.add_argument(*options, action="store_true", default=each.default, help=meta["help"])
+            if each.default:
+                group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", help=argparse.SUPPRESS)
+            continue
+        settings = dict(meta["parser"])
+        settings.setdefault("type", str if each.default is None else type(each.default))
+        shown = "" if each.default is None else f" (default: {each.default})"
+        metavar = {int: "N", float: "X"}.get(settings["type"], "TEXT")
+        if "choices" not in settings:
+            settings["metavar"] = metavar
+        group.add_argument(*options, dest=each.name, default=each.default, help=meta["help"] + shown, **settings)
+    return parser
+
+
+def read_config(argv, description):
+    """The run's Config from a command line."""
+    values = vars(parser_of(Config, description).parse_args(argv))
+    if values["validation_prompt"]:
+        values["validation_prompt"] = tuple(values["validation_prompt"])
+    return Config(**values)

@@ -1,0 +1,116 @@
+"""Several processes as one: who am I, wait for each other, exchange gradients, share out work, speak once.
+
+paddle.distributed.launch tells each process its place in the environment, so rank and number are known before Paddle
+is imported.
+"""
+
+import os
+import sys
+
+import numpy as np
+
+
+def rank():
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+
+
+def world_size():
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def is_first():
+    return rank() == 0
+
+
+def say(message, file=None):
+    """Print one message, from the first process only."""
+    if is_first():
+        print(message, file=file or sys.stdout, flush=True)
+
+
+def warn(message):
+    say(f"warning: {message}", file=sys.stderr)
+
+
+def asked_for_cards():
+    """The cards that the launcher was told to give this process, or None."""
+    return os.environ.get("FLAGS_selected_gpus") or None
+
+
+def start():
+    """Join the other processes, where there are others."""
+    if world_size() > 1:
+        import paddle.distributed
+
+        paddle.distributed.init_parallel_env()
+
+
+def wait():
+    """Wait until every process is here."""
+    if world_size() > 1:
+        import paddle.distributed
+
+        paddle.distributed.barrier()
+
+
+def share(count):
+    """The indices in range(count) that are this process's to do."""
+    return range(rank(), count, world_size())
+
+
+def from_first(value):
+    """The first process's value (an int, a str, a dict …) in every process."""
+    if world_size() == 1:
+        return value
+    import paddle.distributed
+
+    box = [value]
+    paddle.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def mean(values):
+    """The mean over the processes of a list of numbers."""
+    if world_size() == 1:
+        return list(values)
+    import paddle
+
+    tensor = paddle.to_tensor(np.asarray(values, dtype=np.float32))
+    paddle.distributed.all_reduce(tensor)
+    return [float(value) / world_size() for value in tensor.numpy()]
+
+
+def any_of(flag):
+    """Whether the flag is up in any process."""
+    return mean([float(flag)])[0] > 0
+
+
+def mean_gradients(parameters):
+    """Replace each gradient by its mean over the processes, in large buckets, once per update.
+
+    Exchanged by hand after the last backward pass instead of by DataParallel: that keeps accumulation and gradient
+    checkpointing out of its hooks.
+    """
+    if world_size() == 1:
+        return
+    from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
+
+    fused_allreduce_gradients(list(parameters), None)
+
+
+def gather_rows(mine, count):
+    """Put the rows that each process computed for its `share(count)` together: {name: [rows, …]} in order."""
+    if world_size() == 1:
+        return mine
+    import paddle
+
+    rows = -(-count // world_size())
+    whole = {}
+    for name, array in mine.items():
+        padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
+        padded[: len(array)] = array
+        parts = []
+        paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
+        stacked = np.stack([part.numpy() for part in parts], axis=1)  # [row, process, …]: index = row * world + rank
+        whole[name] = stacked.reshape(rows * world_size(), *array.shape[1:])[:count]
+    return whole

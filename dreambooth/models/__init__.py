@@ -1,0 +1,121 @@
+"""Which family of models a name belongs to, known from its model_index.json before anything heavy is loaded.
+
+A family is one class with the verbs that the story needs: encode_pictures, encode_prompts, draw_latents, predict,
+picture_part, trained, forget_encoders, pipeline. The loss and the loop never ask which family they hold.
+"""
+
+import importlib
+import json
+from pathlib import Path
+
+from dreambooth.config import BadInput
+
+# the pipeline's class, as model_index.json names it -> module and class here
+FAMILIES = {"StableDiffusionPipeline": ("stable_diffusion", "StableDiffusion")}
+
+# what the parts of a pipeline may be; None: any
+TEXT_ENCODERS = ("CLIPTextModel", "BertModel", "RobertaSeriesModelWithTransformation")
+SCHEDULERS = (
+    "PNDMScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+)
+PARTS = {
+    "vae": ("AutoencoderKL",),
+    "text_encoder": TEXT_ENCODERS,
+    "tokenizer": None,
+    "unet": ("UNet2DConditionModel",),
+    "scheduler": SCHEDULERS,
+}
+FLAG = "--pretrained_model_name_or_path"
+WEIGHTS = ("*.pdparams", "*.safetensors", "*.bin")
+
+
+def looks_like_a_path(name):
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def check_folder(name):
+    """Refuse a local folder that is no pipeline of a family we know, and say what is missing in it. A name of the hub
+    passes: it is checked when it has been fetched."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or looks_like_a_path(name):
+            raise BadInput(f"{FLAG} {name}: there is no such folder")
+        return
+    index = folder / "model_index.json"
+    if not index.is_file():
+        inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
+        raise BadInput(f"{FLAG} {name}: no pipeline, it has no model_index.json (there is {inside})")
+    try:
+        parts = json.loads(index.read_text(encoding="utf-8"))
+        check_index(name, parts)
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{FLAG} {name}: its model_index.json can't be read ({error})") from None
+    for part in PARTS:
+        check_part(name, folder / part)
+
+
+def check_part(name, folder):
+    part = folder.name
+    if not folder.is_dir():
+        raise BadInput(f"{FLAG} {name}: it has no folder {part}/")
+    if part == "scheduler":
+        needed = ["scheduler_config.json"]
+    elif part == "tokenizer":
+        needed = []
+        if not any(folder.iterdir()):
+            raise BadInput(f"{FLAG} {name}: its folder {part}/ is empty")
+    else:
+        needed = ["config.json"]
+        if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+            raise BadInput(f"{FLAG} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
+    for file in needed:
+        if not (folder / file).is_file():
+            raise BadInput(f"{FLAG} {name}: {part}/{file} is missing")
+
+
+def check_index(name, index):
+    """Refuse a pipeline, or a class of one of its parts, that is not supported."""
+    pipeline = index.get("_class_name")
+    if pipeline not in FAMILIES:
+        raise BadInput(f"{FLAG} {name}: it is a {pipeline}; supported: {', '.join(FAMILIES)}")
+    for part, classes in PARTS.items():
+        _, class_name = index.get(part) or (None, None)
+        if class_name is None:
+            raise BadInput(f"{FLAG} {name}: its model_index.json names no {part}")
+        if classes and class_name not in classes:
+            raise BadInput(f"{FLAG} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
+    return pipeline
+
+
+def read_index(name):
+    """model_index.json of a folder or of a name on the hub."""
+    from ppdiffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.load_config(name)
+    except Exception as error:
+        raise BadInput(unavailable(name, error)) from error
+
+
+def unavailable(name, error):
+    reason = " ".join(str(error).split())
+    if Path(name).is_dir():
+        return f"{FLAG} {name}: it can't be loaded ({reason})"
+    return (
+        f"{FLAG} {name}: there is no such folder here, and the model could not be fetched ({reason[:300]});"
+        " check the name and the network, or give a local folder"
+    )
+
+
+def load_model(name, **options):
+    """The model of a name or folder, as an object of its family."""
+    pipeline = check_index(name, read_index(name))
+    module, class_name = FAMILIES[pipeline]
+    family = getattr(importlib.import_module(f"dreambooth.models.{module}"), class_name)
+    return family(name, **options)

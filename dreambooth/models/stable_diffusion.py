@@ -1,0 +1,161 @@
+"""Stable Diffusion 1 and 2 and what was made from them (waifu, trinart, Taiyi …): they differ by tokenizer, text
+encoder and scheduler, and all of that is read from the model's own files."""
+
+import paddle
+from paddle import nn
+from ppdiffusers import DDPMScheduler, StableDiffusionPipeline
+
+from dreambooth.config import BadInput
+from dreambooth.models import unavailable
+
+UNSET_LENGTH = 1_000_000  # a tokenizer that does not know its maximum says 1e30
+
+
+class StableDiffusion:
+    """A text encoder conditions a UNet that denoises the latents of a VAE."""
+
+    def __init__(self, name, revision=None, tokenizer_name=None, train_text_encoder=False):
+        self.name, self.revision = name, revision
+        self.tokenizer_name, self.train_text_encoder = tokenizer_name, train_text_encoder
+        pipeline = self.load()
+        self.vae, self.text_encoder, self.unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
+        self.tokenizer, self.scheduler = pipeline.tokenizer, pipeline.scheduler
+        self.schedule = DDPMScheduler.from_config(self.scheduler.config)
+        if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise BadInput(f"{name}: its scheduler predicts {self.schedule.config.prediction_type}; not supported")
+        self.factor = pipeline.vae_scale_factor
+        self.latent_scale = self.vae.config.scaling_factor
+
+    def load(self, **parts):
+        """The whole pipeline from its folder or the hub, but for the parts that are given."""
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                self.name,
+                revision=self.revision,
+                safety_checker=None,
+                requires_safety_checker=False,
+                paddle_dtype="float32",
+                **parts,
+            )
+        except Exception as error:
+            raise BadInput(unavailable(self.name, error)) from error
+        if self.tokenizer_name and "tokenizer" not in parts:
+            pipeline.tokenizer = self.load_tokenizer(type(pipeline.tokenizer))
+        length, most = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+        if length > UNSET_LENGTH or length > most:
+            pipeline.tokenizer.model_max_length = most
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def load_tokenizer(self, kind):
+        try:
+            return kind.from_pretrained(self.tokenizer_name)
+        except Exception as error:
+            raise BadInput(f"--tokenizer_name {self.tokenizer_name}: it can't be loaded ({error})") from error
+
+    def check_size(self, height, width):
+        for name, size in (("height", height), ("width", width)):
+            if size % self.factor:
+                raise BadInput(f"--{name} {size}: must be a multiple of {self.factor}, the model's factor")
+
+    # prompts
+
+    def tokens(self, prompts):
+        return self.tokenizer(
+            prompts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pd",
+        )
+
+    def encode_prompts(self, prompts):
+        """[prompts, tokens, width]; an attention mask goes in only where the text encoder's config asks for one."""
+        tokens = self.tokens(prompts)
+        masked = getattr(self.text_encoder.config, "use_attention_mask", False)
+        return self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
+
+    def lost_text(self, prompt):
+        """The end of a prompt that does not fit into the tokenizer's maximum, or ""."""
+        whole = self.tokenizer(prompt)["input_ids"]
+        # the last token is the end mark, and the cut prompt has one too
+        return self.tokenizer.decode(whole[self.tokenizer.model_max_length - 1 : -1]).strip()
+
+    # pictures
+
+    def encode_pictures(self, pixels):
+        """Pixels [n, 3, height, width] to the VAE's mean and deviation, from which each step draws anew."""
+        latents = self.vae.encode(pixels).latent_dist
+        return {"mean": latents.mean, "std": latents.std}
+
+    def draw_latents(self, encoding, noise):
+        return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
+
+    def predict(self, noisy, timesteps, prompts):
+        return self.unet(noisy, timesteps, prompts).sample
+
+    @staticmethod
+    def picture_part(prediction):
+        """The part of a prediction that the loss is taken of: here, all of it."""
+        return prediction
+
+    # what learns, and what is kept in memory
+
+    def trained(self):
+        """{folder: network} of what learns."""
+        networks = {"unet": self.unet}
+        if self.train_text_encoder:
+            networks["text_encoder"] = self.text_encoder
+        return networks
+
+    def prepare_training(self, gradient_checkpointing):
+        """Let what learns take gradients and nothing else; no dropout, whose randomness would depend on the split of
+        a batch. Gradient checkpointing asks for train mode."""
+        for network in (self.vae, self.text_encoder, self.unet):
+            if network is not None:
+                network.eval()
+                freeze(network, network not in self.trained().values())
+        # the pooler sees no gradient: Stable Diffusion uses the hidden states alone
+        if self.train_text_encoder:
+            freeze(getattr(self.text_encoder, "pooler", None), True)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            if self.train_text_encoder:
+                self.text_encoder.gradient_checkpointing_enable()
+            for network in self.trained().values():
+                network.train()
+                without_dropout(network)
+
+    def forget_encoders(self, vae=True):
+        """Free what is not needed any more once pictures and prompts are encoded."""
+        if vae:
+            self.vae = None
+        if not self.train_text_encoder:
+            self.text_encoder = None
+        if paddle.device.is_compiled_with_cuda():
+            paddle.device.cuda.empty_cache()
+
+    def pipeline(self):
+        """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
+        parts = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+        held = {name: getattr(self, name) for name in parts if getattr(self, name) is not None}
+        modes = [(network, network.training) for network in self.trained().values()]
+        pipeline = self.load(**held)
+        for network, training in modes:  # loading puts everything into eval mode
+            network.train() if training else network.eval()
+        return pipeline
+
+
+def freeze(network, frozen):
+    if network is not None:
+        for parameter in network.parameters():
+            parameter.stop_gradient = frozen
+
+
+def without_dropout(network):
+    for layer in network.sublayers():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+        elif isinstance(getattr(layer, "dropout", None), float):
+            layer.dropout = 0.0

@@ -1,0 +1,65 @@
+"""Drawing pictures with a pipeline: a picture is a function of (seed, its number) and the settings, whatever is drawn
+beside it."""
+
+import paddle
+
+from dreambooth import noise
+from dreambooth.config import BadInput
+
+# name -> (class of the library, settings). UniPC, which the library has too, fails on float64.
+SCHEDULERS = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+}
+# these draw new noise in every step, from Paddle's global generator
+STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
+
+
+def set_scheduler(pipeline, name):
+    """Give the pipeline another scheduler, with the noise schedule of its own."""
+    import ppdiffusers
+
+    class_name, settings = SCHEDULERS[name]
+    pipeline.scheduler = getattr(ppdiffusers, class_name).from_config(pipeline.scheduler.config, **settings)
+
+
+def check_size(pipeline, height, width):
+    factor = max(8, pipeline.vae_scale_factor)
+    for name, size in (("height", height), ("width", width)):
+        if size <= 0 or size % factor:
+            raise BadInput(f"--{name} {size}: must be a positive multiple of {factor}")
+
+
+def default_size(pipeline):
+    """(height, width) that the model was made for."""
+    size = pipeline.unet.config.sample_size
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
+
+
+@paddle.no_grad()
+def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, batch_size, negative_prompt=None):
+    """Yield a picture for each (prompt, number) in `wanted`, in order."""
+    stochastic = type(pipeline.scheduler).__name__ in STOCHASTIC
+    if stochastic:
+        batch_size = 1  # Paddle has one generator; alone, a picture can have it to itself
+    shape = (pipeline.unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
+    for first in range(0, len(wanted), batch_size):
+        prompts, numbers = zip(*wanted[first : first + batch_size])
+        if stochastic:
+            paddle.seed(int(noise.integers(seed, f"{purpose} steps", [numbers], 2**31)[0]))
+        latents = noise.normal(seed, purpose, [(number,) for number in numbers], shape)
+        yield from pipeline(
+            prompt=list(prompts),
+            negative_prompt=[negative_prompt] * len(prompts) if negative_prompt and guidance > 1 else None,
+            latents=paddle.to_tensor(latents).astype(pipeline.unet.dtype),
+            height=height,
+            width=width,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+        ).images
