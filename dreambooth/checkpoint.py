@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from dreambooth import dist
 from dreambooth.config import BadInput
 
 STATE = "state.json"
@@ -44,17 +46,30 @@ def flush(path):
     os.close(descriptor)
 
 
-def save(output_dir, step, networks, optimizer_state, state):
-    """Write checkpoint-`step`: a folder for each network that learns, loadable by its from_pretrained; the optimizer;
-    and state.json with the size of every file, by which a copy that was cut short is known."""
-    folder = Path(output_dir) / f"checkpoint-{step}"
-    with written_whole(folder) as unfinished:
-        for name, network in networks.items():
-            network.save_pretrained(str(unfinished / name), safe_serialization=True)
-        save_file(optimizer_state, unfinished / OPTIMIZER)
-        files = {str(path.relative_to(unfinished)): path.stat().st_size for path in files_in(unfinished)}
-        state = {"step": step, "written_ns": time.time_ns(), **state, "files": files}
-        (unfinished / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
+def save(config, step, networks, updates, course, record):
+    """Write checkpoint-`step` from the first process, prune the old ones, and return its folder.
+
+    It holds a folder for each network that learns, loadable by its from_pretrained; the optimizer; and state.json with
+    the size of every file, by which a copy that was cut short is known.
+    """
+    folder = Path(config.output_dir) / f"checkpoint-{step}"
+    if dist.is_first():
+        tensors, optimizer = updates.state()
+        with written_whole(folder) as unfinished:
+            for name, network in networks.items():
+                network.save_pretrained(str(unfinished / name), safe_serialization=True)
+            save_file(tensors, unfinished / OPTIMIZER)
+            state = {
+                "step": step,
+                "written_ns": time.time_ns(),
+                "course": course,
+                "optimizer": optimizer,
+                "arguments": record,
+                "files": {str(path.relative_to(unfinished)): path.stat().st_size for path in files_in(unfinished)},
+            }
+            (unfinished / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
+        prune(config.output_dir, config.checkpoints_total_limit)
+    dist.wait()
     return folder
 
 
@@ -68,7 +83,7 @@ def read_state(folder):
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         files = state["files"]
-        for key in ("step", "written_ns", "course"):
+        for key in ("step", "written_ns", "course", "optimizer"):
             state[key]
     except FileNotFoundError:
         raise ValueError(f"it has no {STATE}") from None
@@ -150,3 +165,23 @@ def prune(output_dir, limit):
     if limit is not None:
         for folder, _ in survey(output_dir)[0][:-limit]:
             shutil.rmtree(folder)
+
+
+class StopRequest:
+    """Within it, Ctrl-C and SIGTERM do not end the process but set `signal`, so that the loop can finish its step and
+    write a checkpoint. A second Ctrl-C ends it at once."""
+
+    def __init__(self):
+        self.signal = None
+
+    def __enter__(self):
+        self.before = {each: signal.signal(each, self.note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def note(self, number, frame):
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *error):
+        for each, handler in self.before.items():
+            signal.signal(each, handler)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Optional
 
 MAIN = "main"
@@ -122,12 +123,11 @@ class Config:
         MEMORY, "compute in half precision on a GPU; the weights that learn stay float32", "no", course=True,
         choices=("no", "fp16", "bf16"))
     cache_latents: bool = flag(
-        MEMORY, "encode pictures and prompts once, then free the networks that do it (--no_cache_latents: encode in"
-        " every step)", True)
+        MEMORY, "encode the pictures once, then free the VAE (the default)", True)
     sample_batch_size: int = flag(
         MEMORY, "pictures drawn at once, for class pictures and validation", 4, least=1)
     dataloader_num_workers: int = flag(
-        MEMORY, "threads that read pictures ahead", 0, least=0)
+        MEMORY, "threads that read pictures", 0, least=0)
 
     save_steps: int = flag(
         SAVING, "write a checkpoint every so many updates", 500, least=1, aliases=("--checkpointing_steps",))
@@ -170,6 +170,10 @@ class Config:
             for name in ("class_data_dir", "class_prompt"):
                 if not (getattr(self, name) or "").strip():
                     raise BadInput(f"--with_prior_preservation needs --{name}")
+            if Path(self.class_data_dir).resolve() == Path(self.instance_data_dir).resolve():
+                raise BadInput("--class_data_dir is the same folder as --instance_data_dir; give the class its own")
+        if Path(self.output_dir).resolve() == Path(self.pretrained_model_name_or_path).resolve():
+            raise BadInput(f"--output_dir {self.output_dir}: it is the base model's own folder; give another one")
         if not self.validation_prompt:
             for name in ("validation_steps", "num_validation_images"):
                 if getattr(self, name) is not None:
@@ -265,7 +269,7 @@ class Parser(argparse.ArgumentParser):
 
 def parser_of(config_class, description):
     """Make the parser from the dataclass's fields, in the groups that they name."""
-    parser = Parser(description=description)
+    parser = Parser(description=description, usage="python train_dreambooth.py FLAGS, or the same under the launcher")
     groups = {}
     for each in dataclasses.fields(config_class):
         meta = each.metadata
@@ -276,7 +280,7 @@ def parser_of(config_class, description):
         if isinstance(each.default, bool):
             group.add_argument(*options, action="store_true", default=each.default, help=meta["help"])
             if each.default:
-                group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", help=argparse.SUPPRESS)
+                group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", help=f"not --{each.name}")
             continue
         settings = dict(meta["parser"])
         settings.setdefault("type", str if each.default is None else type(each.default))

@@ -9,6 +9,8 @@ import sys
 
 import numpy as np
 
+from dreambooth.config import BadInput
+
 
 def rank():
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
@@ -34,11 +36,15 @@ def warn(message):
 
 def asked_for_cards():
     """The cards that the launcher was told to give this process, or None."""
-    return os.environ.get("FLAGS_selected_gpus") or None
+    return os.environ.get("FLAGS_selected_gpus") or None  # noqa: SIM112  the launcher's own name
 
 
 def start():
-    """Join the other processes, where there are others."""
+    """Take the card that the launcher gave, and join the other processes where there are others."""
+    import paddle
+
+    if asked_for_cards() and not paddle.device.cuda.device_count():
+        raise BadInput(f"--gpus {asked_for_cards()}: this Paddle sees no card; use --nproc_per_node instead")
     if world_size() > 1:
         import paddle.distributed
 
@@ -70,19 +76,15 @@ def from_first(value):
 
 
 def mean(values):
-    """The mean over the processes of a list of numbers."""
-    if world_size() == 1:
-        return list(values)
-    import paddle
+    """The mean over the processes of each of {name: number or tensor}, as floats."""
+    mine = np.array([float(value) for value in values.values()], dtype=np.float32)
+    if world_size() > 1:
+        import paddle
 
-    tensor = paddle.to_tensor(np.asarray(values, dtype=np.float32))
-    paddle.distributed.all_reduce(tensor)
-    return [float(value) / world_size() for value in tensor.numpy()]
-
-
-def any_of(flag):
-    """Whether the flag is up in any process."""
-    return mean([float(flag)])[0] > 0
+        tensor = paddle.to_tensor(mine)
+        paddle.distributed.all_reduce(tensor)  # gloo has no mean
+        mine = tensor.numpy() / world_size()
+    return dict(zip(values, mine.tolist()))
 
 
 def mean_gradients(parameters):

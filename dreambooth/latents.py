@@ -92,10 +92,10 @@ def stack(rows):
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def training_inputs(family, encoding, batch, seed):
+def noised(family, encoding, batch, seed):
     """Noise a micro-batch: (latents, noise, timesteps, noisy latents), each a function of the seed and the example's
     place in the run."""
-    spread = noise.normal(seed, "latent", batch.places, tuple(next(iter(encoding.values())).shape[1:]))
+    spread = noise.normal(seed, "latent", batch.places, tuple(encoding["mean"].shape[1:]))
     latents = family.draw_latents(encoding, paddle.to_tensor(spread))
     added = paddle.to_tensor(noise.normal(seed, "noise", batch.places, tuple(latents.shape[1:])))
     steps = family.schedule.config.num_train_timesteps

@@ -3,6 +3,9 @@
 import numpy as np
 import paddle
 
+from dreambooth import dist
+
+HALF = {"fp16": "float16", "bf16": "bfloat16"}
 MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 
 
@@ -30,26 +33,6 @@ def learning_rate_schedule(config, rate, steps):
     )
 
 
-def adamw(config, networks, steps, processes):
-    """The optimizer. Its schedule runs at the UNet's rate; another network's rate is a factor on that."""
-    rates = config.rates(processes)
-    groups = [
-        {
-            "params": [each for each in network.parameters() if not each.stop_gradient],
-            "learning_rate": rates[name] / rates["unet"],
-        }
-        for name, network in networks.items()
-    ]
-    return paddle.optimizer.AdamW(
-        learning_rate=learning_rate_schedule(config, rates["unet"], steps),
-        parameters=groups,
-        beta1=config.adam_beta1,
-        beta2=config.adam_beta2,
-        epsilon=config.adam_epsilon,
-        weight_decay=config.adam_weight_decay,
-    )
-
-
 @paddle.no_grad()
 def gradient_norm(parameters, max_norm=None):
     """The global norm of the gradients; with max_norm they are scaled down to it where they are above."""
@@ -63,26 +46,77 @@ def gradient_norm(parameters, max_norm=None):
     return norm
 
 
-def state_tensors(optimizer, networks):
-    """The optimizer's state as {"unet.conv_in.weight.moment1": array}. Paddle names it after the parameters' automatic
-    names (conv2d_0.w_0), which shift when another model is built first."""
-    state = optimizer.state_dict()
-    return {
-        f"{name}.{moment}": np.asarray(state[f"{parameter.name}_{moment}_0"].numpy())
-        for name, parameter in named_parameters(networks).items()
-        for moment in MOMENTS
-        if f"{parameter.name}_{moment}_0" in state
-    }
+class Updates:
+    """What turns losses into updates: loss scaling, the exchange of gradients, clipping, AdamW and its schedule.
 
+    The schedule runs at the UNet's rate; another network's rate is a factor on that.
+    """
 
-def restore(optimizer, networks, tensors, step):
-    """Put back what state_tensors took out, and the schedule to where `step` updates brought it."""
-    state = {}
-    for name, parameter in named_parameters(networks).items():
-        for moment in MOMENTS:
-            if f"{name}.{moment}" in tensors:  # a weight that saw no gradient has no state
-                state[f"{parameter.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{name}.{moment}"])
-    schedule = optimizer._learning_rate
-    schedule.step(step)
-    state["LR_Scheduler"] = schedule.state_dict()
-    optimizer.set_state_dict(state)
+    def __init__(self, config, networks, steps, processes):
+        self.networks, self.max_norm = networks, config.max_grad_norm
+        self.parameters = list(named_parameters(networks).values())
+        rates = config.rates(processes)
+        self.schedule = learning_rate_schedule(config, rates["unet"], steps)
+        self.adamw = paddle.optimizer.AdamW(
+            learning_rate=self.schedule,
+            parameters=[
+                {
+                    "params": [each for each in network.parameters() if not each.stop_gradient],
+                    "learning_rate": rates[name] / rates["unet"],
+                }
+                for name, network in networks.items()
+            ],
+            beta1=config.adam_beta1,
+            beta2=config.adam_beta2,
+            epsilon=config.adam_epsilon,
+            weight_decay=config.adam_weight_decay,
+        )
+        self.half = HALF.get(config.mixed_precision) if paddle.device.get_device().startswith("gpu") else None
+        self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
+
+    @property
+    def rate(self):
+        return self.schedule.get_lr()
+
+    def precision(self):
+        """The context of a forward pass: half precision where it was asked for and a GPU is there."""
+        return paddle.amp.auto_cast(enable=self.half is not None, dtype=self.half or "float16")
+
+    def backward(self, loss):
+        self.scaler.scale(loss).backward()
+
+    def apply(self, measure):
+        """Make the update from the gradients of all processes; returns their norm where it is clipped or measured."""
+        dist.mean_gradients(self.parameters)
+        self.scaler.unscale_(self.adamw)
+        norm = gradient_norm(self.parameters, self.max_norm) if measure or self.max_norm else None
+        self.scaler.step(self.adamw)
+        self.scaler.update()
+        self.schedule.step()
+        self.adamw.clear_grad(set_to_zero=False)
+        return norm
+
+    def state(self):
+        """(tensors, JSON) to put into a checkpoint. The tensors are named unet.conv_in.weight.moment1: Paddle's own
+        keys are automatic names (conv2d_0.w_0), which shift when another model is built first."""
+        state = self.adamw.state_dict()
+        tensors = {
+            f"{name}.{moment}": state[f"{parameter.name}_{moment}_0"].numpy()
+            for name, parameter in named_parameters(self.networks).items()
+            for moment in MOMENTS
+            if f"{parameter.name}_{moment}_0" in state
+        }
+        scaler = {name: np.asarray(value).tolist() for name, value in self.scaler.state_dict().items()}
+        return tensors, {"scaler": scaler, "schedule": {"last_epoch": self.schedule.last_epoch, "last_lr": self.rate}}
+
+    def restore(self, tensors, state):
+        """Put back what state() took out."""
+        named = {}
+        for name, parameter in named_parameters(self.networks).items():
+            for moment in MOMENTS:
+                if f"{name}.{moment}" in tensors:  # a weight that saw no gradient has no state
+                    named[f"{parameter.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{name}.{moment}"])
+        self.schedule.step(state["schedule"]["last_epoch"])
+        self.adamw.set_state_dict({**named, "LR_Scheduler": self.schedule.state_dict()})
+        if state["scaler"] and self.half == "float16":
+            self.scaler.load_state_dict(state["scaler"])

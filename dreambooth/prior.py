@@ -9,18 +9,31 @@ from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from dreambooth import data, dist, sampling
+from dreambooth.config import BadInput
 
 STEPS = 50
 GUIDANCE = 7.5
 DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
 
 
-def survey(folder):
-    """(readable class pictures, complaints about the others); a folder that is not there yet holds none."""
-    if not Path(folder).is_dir():
-        return [], []
-    pictures, broken, _ = data.survey(folder)
-    return pictures, broken
+def look(config):
+    """(the class pictures there are, the numbers of those to draw); nothing where they are not asked for. Only what
+    can be read counts, and what another prompt or model drew is pointed out."""
+    if not config.with_prior_preservation:
+        return (), []
+    folder = Path(config.class_data_dir)
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--class_data_dir {folder}: it is a file, not a folder")
+    pictures, broken, _ = data.survey(folder) if folder.is_dir() else ([], [], [])
+    for complaint in broken:
+        dist.warn(f"--class_data_dir: {complaint}; it is not counted")
+    odd = drawn_otherwise(pictures, config)
+    if odd:
+        dist.warn(
+            f"--class_data_dir {folder}: {len(odd)} of its pictures were drawn with another prompt or model"
+            f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
+        )
+    return tuple(pictures[: config.num_class_images]), missing(pictures, config.num_class_images)
 
 
 def missing(pictures, wanted):
@@ -42,7 +55,8 @@ def drawn_otherwise(pictures, config):
 
 
 def draw_missing(family, config, numbers):
-    """Draw the class pictures of these numbers into their folder, each process its share; then all wait."""
+    """Draw the class pictures of these numbers into their folder, each process its share; all wait for each other.
+    Returns the folder's pictures."""
     folder = Path(config.class_data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     mine = [numbers[index] for index in dist.share(len(numbers))]
@@ -62,6 +76,7 @@ def draw_missing(family, config, numbers):
     for number, picture in bar:
         save(picture, folder, number, config)
     dist.wait()
+    return tuple(data.survey(folder)[0][: config.num_class_images])
 
 
 def save(picture, folder, number, config):

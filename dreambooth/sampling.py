@@ -1,7 +1,7 @@
 """Drawing pictures with a pipeline: a picture is a function of (seed, its number) and the settings, whatever is drawn
 beside it."""
 
-import paddle
+from PIL import Image
 
 from dreambooth import noise
 from dreambooth.config import BadInput
@@ -42,9 +42,10 @@ def default_size(pipeline):
     return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
 
 
-@paddle.no_grad()
 def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, batch_size, negative_prompt=None):
     """Yield a picture for each (prompt, number) in `wanted`, in order."""
+    import paddle
+
     stochastic = type(pipeline.scheduler).__name__ in STOCHASTIC
     if stochastic:
         batch_size = 1  # Paddle has one generator; alone, a picture can have it to itself
@@ -63,3 +64,13 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
             num_inference_steps=steps,
             guidance_scale=guidance,
         ).images
+
+
+def grid(pictures, columns):
+    """All pictures on one sheet, `columns` in a row."""
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    return sheet

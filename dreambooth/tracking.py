@@ -1,5 +1,8 @@
 """The log: numbers, pictures and text, for VisualDL or TensorBoard."""
 
+import resource
+import time
+
 import numpy as np
 
 SECONDS_BETWEEN_FLUSHES = 10
@@ -41,15 +44,38 @@ class Tracker:
 class Silence:
     """The tracker of every process but the first."""
 
-    def scalars(self, values, step):
+    def ignore(self, *record):
         pass
 
-    images = text = scalars
+    scalars = images = text = flush = close = ignore
 
-    def flush(self):
-        pass
 
-    close = flush
+def open_tracker(folder, writer_type, wanted):
+    return Tracker(folder, writer_type) if wanted else Silence()
+
+
+class Speed:
+    """Pictures per second of all processes since the last look, and the most memory this process has used."""
+
+    def __init__(self, pictures_per_step):
+        self.pictures = pictures_per_step
+        self.step, self.time = None, time.perf_counter()
+
+    def measure(self, step):
+        now = time.perf_counter()
+        passed = step - self.step if self.step is not None else 1
+        rate = passed * self.pictures / (now - self.time)
+        self.step, self.time = step, now
+        return {"pictures_per_second": rate, "memory_gb": peak_memory() / 1e9}
+
+
+def peak_memory():
+    """Bytes at most in use: on the card where there is one, else in this process."""
+    import paddle
+
+    if paddle.device.get_device().startswith("gpu"):
+        return paddle.device.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def how_to_watch(folder, writer_type):

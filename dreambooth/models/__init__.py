@@ -39,76 +39,76 @@ def looks_like_a_path(name):
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
 
 
-def check_folder(name):
+def check_folder(name, flag=FLAG):
     """Refuse a local folder that is no pipeline of a family we know, and say what is missing in it. A name of the hub
     passes: it is checked when it has been fetched."""
     folder = Path(name)
     if not folder.is_dir():
         if folder.exists() or looks_like_a_path(name):
-            raise BadInput(f"{FLAG} {name}: there is no such folder")
+            raise BadInput(f"{flag} {name}: there is no such folder")
         return
     index = folder / "model_index.json"
     if not index.is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
-        raise BadInput(f"{FLAG} {name}: no pipeline, it has no model_index.json (there is {inside})")
+        raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
     try:
         parts = json.loads(index.read_text(encoding="utf-8"))
-        check_index(name, parts)
+        check_index(name, parts, flag)
     except (ValueError, AttributeError) as error:
-        raise BadInput(f"{FLAG} {name}: its model_index.json can't be read ({error})") from None
+        raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
     for part in PARTS:
-        check_part(name, folder / part)
+        check_part(name, folder / part, flag)
 
 
-def check_part(name, folder):
+def check_part(name, folder, flag):
     part = folder.name
     if not folder.is_dir():
-        raise BadInput(f"{FLAG} {name}: it has no folder {part}/")
+        raise BadInput(f"{flag} {name}: it has no folder {part}/")
     if part == "scheduler":
         needed = ["scheduler_config.json"]
     elif part == "tokenizer":
         needed = []
         if not any(folder.iterdir()):
-            raise BadInput(f"{FLAG} {name}: its folder {part}/ is empty")
+            raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
     else:
         needed = ["config.json"]
         if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
-            raise BadInput(f"{FLAG} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
+            raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
     for file in needed:
         if not (folder / file).is_file():
-            raise BadInput(f"{FLAG} {name}: {part}/{file} is missing")
+            raise BadInput(f"{flag} {name}: {part}/{file} is missing")
 
 
-def check_index(name, index):
+def check_index(name, index, flag=FLAG):
     """Refuse a pipeline, or a class of one of its parts, that is not supported."""
     pipeline = index.get("_class_name")
     if pipeline not in FAMILIES:
-        raise BadInput(f"{FLAG} {name}: it is a {pipeline}; supported: {', '.join(FAMILIES)}")
+        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(FAMILIES)}")
     for part, classes in PARTS.items():
         _, class_name = index.get(part) or (None, None)
         if class_name is None:
-            raise BadInput(f"{FLAG} {name}: its model_index.json names no {part}")
+            raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
         if classes and class_name not in classes:
-            raise BadInput(f"{FLAG} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
+            raise BadInput(f"{flag} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
     return pipeline
 
 
-def read_index(name):
+def read_index(name, flag=FLAG):
     """model_index.json of a folder or of a name on the hub."""
     from ppdiffusers import DiffusionPipeline
 
     try:
         return DiffusionPipeline.load_config(name)
     except Exception as error:
-        raise BadInput(unavailable(name, error)) from error
+        raise BadInput(unavailable(name, error, flag)) from error
 
 
-def unavailable(name, error):
+def unavailable(name, error, flag=FLAG):
     reason = " ".join(str(error).split())
     if Path(name).is_dir():
-        return f"{FLAG} {name}: it can't be loaded ({reason})"
+        return f"{flag} {name}: it can't be loaded ({reason})"
     return (
-        f"{FLAG} {name}: there is no such folder here, and the model could not be fetched ({reason[:300]});"
+        f"{flag} {name}: there is no such folder here, and the model could not be fetched ({reason[:300]});"
         " check the name and the network, or give a local folder"
     )
 
@@ -119,3 +119,18 @@ def load_model(name, **options):
     module, class_name = FAMILIES[pipeline]
     family = getattr(importlib.import_module(f"dreambooth.models.{module}"), class_name)
     return family(name, **options)
+
+
+def load_pipeline(name, flag):
+    """The bare pipeline of a name or folder, to draw with."""
+    import ppdiffusers
+
+    pipeline_class = getattr(ppdiffusers, check_index(name, read_index(name, flag), flag))
+    try:
+        pipeline = pipeline_class.from_pretrained(
+            name, safety_checker=None, requires_safety_checker=False, paddle_dtype="float32"
+        )
+    except Exception as error:
+        raise BadInput(unavailable(name, error, flag)) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,152 @@
+"""The output folder: whose it is, the pipeline in it, and what tells later how it was made."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from dreambooth import checkpoint, stack
+from dreambooth.config import BadInput
+
+ARGUMENTS = "training_args.json"
+CARD = "README.md"
+SAMPLES = "samples"
+
+
+def check(config):
+    """Refuse a folder that can't be written, or that holds something else than an earlier run."""
+    folder = Path(config.output_dir)
+    nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise BadInput(f"--output_dir {folder}: {nearest} is no folder that can be written")
+    if not folder.is_dir() or (folder / ARGUMENTS).is_file() or any(folder.glob("checkpoint-*/" + checkpoint.STATE)):
+        return
+    begun = {SAMPLES, Path(config.logging_dir).parts[0]}
+    foreign = sorted(each.name for each in folder.iterdir() if not each.name.startswith(".") and each.name not in begun)
+    if foreign:
+        raise BadInput(
+            f"--output_dir {folder}: it holds something else than an earlier run ({', '.join(foreign[:3])});"
+            " give a new or empty folder"
+        )
+
+
+def create(config):
+    try:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--output_dir {config.output_dir}: it can't be made ({error.strerror})") from None
+
+
+def log_folder(config):
+    return Path(config.output_dir) / config.logging_dir
+
+
+def arguments(config, steps, processes, concepts):
+    """All that is needed to make the result again. There is no flag for a token, so none can get in here."""
+
+    def listed(pictures):
+        return [{"name": each.path.name, "sha256": each.sha256} for each in pictures]
+
+    return {
+        "flags": config.as_dict(),
+        "base_model": config.pretrained_model_name_or_path,
+        "steps": steps,
+        "processes": processes,
+        "concepts": [
+            {
+                "prompt": concept.prompt,
+                "pictures": listed(concept.pictures),
+                "class_prompt": concept.class_prompt,
+                "class_pictures": listed(concept.class_pictures),
+            }
+            for concept in concepts
+        ],
+        "versions": {"python": sys.version.split()[0], **stack.versions()},
+    }
+
+
+def as_text(record):
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def save_pipeline(pipeline, config, record, card):
+    """Write the pipeline with its card and arguments beside its place, then move each part in; model_index.json,
+    by which a folder is a pipeline, comes last."""
+    folder = Path(config.output_dir)
+    unfinished = folder / ".pipeline.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    pipeline.save_pretrained(str(unfinished), safe_serialization=config.save_format == "safetensors")
+    (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
+    (unfinished / CARD).write_text(card, encoding="utf-8")
+    for path in checkpoint.files_in(unfinished):
+        checkpoint.flush(path)
+    for part in sorted(unfinished.iterdir(), key=lambda each: (each.name == "model_index.json", each.name)):
+        place = folder / part.name
+        if place.is_dir():
+            shutil.rmtree(place)
+        part.replace(place)
+    unfinished.rmdir()
+    checkpoint.flush(folder)
+
+
+def save_samples(config, step, pictures):
+    """Write validation pictures as samples/step-N-PROMPT-K.png."""
+    folder = Path(config.output_dir) / SAMPLES
+    folder.mkdir(exist_ok=True)
+    for index, picture in enumerate(pictures):
+        prompt, number = divmod(index, config.validation_count)
+        picture.save(folder / f"step-{step}-{prompt}-{number}.png")
+
+
+def card(config, steps, processes, draw_command):
+    """The model card: what this is, how it was made, how to draw with it."""
+    prior = "no"
+    if config.with_prior_preservation:
+        prior = f'{config.num_class_images} pictures of "{config.class_prompt}", weight {config.prior_loss_weight:g}'
+    learned = "UNet and text encoder" if config.train_text_encoder else "UNet"
+    rows = {
+        "base model": f"`{config.pretrained_model_name_or_path}`",
+        "prompt of the subject": f'"{config.instance_prompt}"',
+        "class pictures": prior,
+        "learned": learned,
+        "steps": f"{steps} updates of {config.global_batch(processes)} pictures at rate {config.learning_rate:g}",
+        "size": "{1} x {0}".format(*config.size),
+        "seed": str(config.seed),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    samples = ""
+    last = sorted((Path(config.output_dir) / SAMPLES).glob(f"step-{steps}-*.png"))
+    if last:
+        shown = "\n".join(f"![{path.stem}]({SAMPLES}/{path.name})" for path in last)
+        prompts = "\n".join(f'- {number}: "{prompt}"' for number, prompt in enumerate(config.validation_prompt))
+        samples = f"\n## Samples\n\nThe first number after the step is the prompt's:\n\n{prompts}\n\n{shown}\n"
+    return f"""---
+base_model: {json.dumps(config.pretrained_model_name_or_path)}
+instance_prompt: {json.dumps(config.instance_prompt, ensure_ascii=False)}
+tags: [stable-diffusion, text-to-image, dreambooth, paddlepaddle, ppdiffusers]
+---
+
+# DreamBooth: {config.instance_prompt}
+
+A text-to-image model that was taught one subject with DreamBooth (https://arxiv.org/abs/2208.12242).
+
+| | |
+|---|---|
+{table}
+
+All settings, versions and the pictures' hashes are in `{ARGUMENTS}`.
+
+## Draw with it
+
+```bash
+{draw_command}
+```
+
+```python
+from ppdiffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained({json.dumps(config.output_dir)})
+pipeline({json.dumps(config.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
+```
+{samples}"""

@@ -1,0 +1,137 @@
+"""What a run will do: all that can be checked before the libraries are loaded, and the lines that describe it."""
+
+import dataclasses
+from pathlib import Path
+
+from dreambooth import checkpoint, command, data, dist, models, output, tracking
+from dreambooth.config import SCHEDULES_WITHOUT_WARMUP, BadInput
+
+BYTES_LEARNED = 16  # weight, gradient and AdamW's two moments, in float32
+BYTES_FROZEN = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run whose input has been found to be good."""
+
+    pictures: tuple
+    others: tuple  # files in the pictures' folder that are none
+    steps: int
+    course: dict  # what decides how the run goes
+    resumed: tuple = None  # (checkpoint's folder, its state)
+
+
+def make(config):
+    """Check all input; (config, plan), where a resumed run takes its seed from the checkpoint unless one is given."""
+    pictures, others = data.find_pictures(config.instance_data_dir, "--instance_data_dir")
+    models.check_folder(config.pretrained_model_name_or_path)
+    output.check(config)
+    processes = dist.world_size()
+    longest = max(len(pictures), config.num_class_images if config.with_prior_preservation else 0)
+    steps = config.total_steps(longest, processes)
+    resumed = None
+    if config.resume_from_checkpoint:
+        folder, state, complaints = checkpoint.find(config.resume_from_checkpoint, config.output_dir)
+        for complaint in complaints:
+            dist.warn(complaint)
+        resumed = folder, state
+        if config.seed is None:
+            config = dataclasses.replace(config, seed=state["course"]["seed"])
+    course = config.course(steps, processes)
+    course["the pictures' hashes"] = [picture.sha256 for picture in pictures]
+    if resumed:
+        check_resumed(config, *resumed, course, steps)
+    for warning in warnings(config, pictures, steps):
+        dist.warn(warning)
+    return config, Plan(tuple(pictures), tuple(others), steps, course, resumed)
+
+
+def check_resumed(config, folder, state, course, steps):
+    changed = checkpoint.differences(state["course"], course)
+    if changed and not config.allow_changes:
+        raise BadInput(
+            f"--resume_from_checkpoint {folder}: the run would go on differently ({'; '.join(changed)});"
+            " give the same flags, or --allow_changes to go on with the new ones"
+        )
+    for change in changed:
+        dist.warn(f"resuming with a change: {change}")
+    if state["step"] >= steps:
+        raise BadInput(
+            f"--resume_from_checkpoint {folder}: it has {state['step']} steps already and the run is to have {steps};"
+            " raise --max_train_steps to train on"
+        )
+
+
+def warnings(config, pictures, steps):
+    yield from config.warnings()
+    squeezed = data.squeezed(pictures, *config.size)
+    if squeezed and not config.center_crop:
+        yield (
+            f"{len(squeezed)} of {len(pictures)} pictures are squeezed by more than a tenth to fit {config.size[1]} x"
+            f" {config.size[0]} ({squeezed[0].path.name} among them); --center_crop crops them instead"
+        )
+    if config.lr_scheduler not in SCHEDULES_WITHOUT_WARMUP and config.lr_warmup_steps >= steps:
+        yield (
+            f"--lr_warmup_steps {config.lr_warmup_steps}: the run has only {steps} steps, so the learning rate never"
+            " gets to its full height"
+        )
+
+
+def parameters(network):
+    return sum(each.size for each in network.parameters()) if network is not None else 0
+
+
+def describe(config, plan, family, missing):
+    """Say in one line each what will be done."""
+    name = config.pretrained_model_name_or_path
+    source = "a local folder" if Path(name).is_dir() else "the hub's copy"
+    dist.say(f"model     {name} ({source}, {type(family).__name__})")
+    passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
+    dist.say(f"pictures  {len(plan.pictures)} in {config.instance_data_dir}{passed_over}")
+    if config.with_prior_preservation:
+        drawn = f", {len(missing)} of them still to be drawn" if missing else ""
+        dist.say(f"class     {config.num_class_images} pictures in {config.class_data_dir}{drawn}")
+    networks = family.trained()
+    learned = sum(parameters(network) for network in networks.values())
+    dist.say(f"learning  {' and '.join(networks)}: {learned / 1e6:.1f} million parameters")
+    processes = dist.world_size()
+    examples = max(len(plan.pictures), config.num_class_images if config.with_prior_preservation else 0)
+    epochs = plan.steps * config.global_batch(processes) / examples
+    start = f", from step {plan.resumed[1]['step']} ({plan.resumed[0]})" if plan.resumed else ""
+    split = f"batch {config.train_batch_size} x accumulation {config.gradient_accumulation_steps}"
+    split += f" x {processes} processes" if processes > 1 else ""
+    dist.say(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
+    dist.say(f"seed      {config.seed}")
+    if config.dry_run:
+        everything = sum(parameters(getattr(family, part, None)) for part in ("vae", "text_encoder", "unet"))
+        gigabytes = max(BYTES_LEARNED * learned, BYTES_FROZEN * everything) / 1e9
+        dist.say(f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top")
+    else:
+        folder = output.log_folder(config)
+        dist.say(f"log       {folder}; to watch it: {tracking.how_to_watch(folder, config.writer_type)}")
+    for prompt in (config.instance_prompt, config.class_prompt):
+        lost = family.lost_text(prompt) if prompt else ""
+        if lost:
+            dist.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')
+
+
+def draw_command(config, prompt=None):
+    """The infer.py command that draws with the result."""
+    prompt = (prompt or config.instance_prompt).replace('"', '\\"')
+    return f'{command.python()} infer.py --model_path {config.output_dir} --prompt "{prompt}"'
+
+
+def stopped(step, folder):
+    return (
+        f"stopped as asked after step {step}; {folder} holds it all."
+        " To go on: the same command with --resume_from_checkpoint latest"
+    )
+
+
+def not_finite(loss, step, rate, last):
+    go_on = f"; {last} is from before: resume it with a lower --learning_rate" if last else "; lower --learning_rate"
+    return f"the loss is {loss} at step {step} (learning rate {rate:.3g}), so the run ends here{go_on}"
+
+
+def card(config, todo, processes):
+    return output.card(config, todo.steps, processes, draw_command(config))

@@ -1,0 +1,134 @@
+"""Draw pictures with a fine-tuned model, or any other Stable Diffusion pipeline.
+
+    python infer.py --model_path ./dream_outputs --prompt "A photo of sks dog in a bucket"
+    python infer.py --model_path ./dream_outputs --prompt "sks dog at night" "sks dog on the beach" \\
+        --num_images 4 --seed 1 --scheduler dpmsolver++ --num_inference_steps 25 --grid
+"""
+
+import re
+from pathlib import Path
+
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
+
+from dreambooth import command, models, sampling, stack
+from dreambooth.config import BadInput, Parser
+
+
+def read_arguments(argv):
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--model_path", required=True, metavar="TEXT", help="the pipeline's folder, or a name on the hub")
+    add("--prompt", required=True, nargs="+", action="extend", metavar="TEXT", help="what to draw; several are fine")
+    add("--negative_prompt", metavar="TEXT", help="what to keep out of the pictures")
+    add("--num_images", type=int, default=1, metavar="N", help="pictures for each prompt (default: 1)")
+    add("--num_inference_steps", type=int, default=50, metavar="N", help="denoising steps (default: 50)")
+    add("--guidance_scale", type=float, default=7.5, metavar="X", help="weight of the prompt (default: 7.5)")
+    add("--seed", type=int, default=0, metavar="N", help="picture k of a prompt is a function of this (default: 0)")
+    add("--height", type=int, metavar="N", help="default: the model's own")
+    add("--width", type=int, metavar="N", help="default: the model's own")
+    add("--scheduler", choices=sampling.SCHEDULERS, help="default: the model's own")
+    add("--batch_size", type=int, default=4, metavar="N", help="pictures drawn at once (default: 4)")
+    add("--output_dir", default="outputs", metavar="TEXT", help="folder for the pictures (default: outputs)")
+    add("--output", metavar="FILE.png", help="file for the one picture, or for the grid, instead of --output_dir")
+    add("--grid", action="store_true", help="also put all pictures on one sheet, a row for each prompt")
+    add("--verbose", action="store_true", help="show the libraries' own messages too")
+    arguments = parser.parse_args(argv)
+    check(arguments)
+    return arguments
+
+
+def check(arguments):
+    for name in ("num_images", "num_inference_steps", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
+    if arguments.seed < 0:
+        raise BadInput(f"--seed {arguments.seed}: must be at least 0")
+    if not 0 <= arguments.guidance_scale < float("inf"):
+        raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
+    if not all(prompt.strip() for prompt in arguments.prompt):
+        raise BadInput("--prompt: a prompt is empty")
+    for name in ("height", "width"):
+        size = getattr(arguments, name)
+        if size is not None and (size <= 0 or size % 8):
+            raise BadInput(f"--{name} {size}: must be a positive multiple of 8")
+    count = len(arguments.prompt) * arguments.num_images
+    if arguments.output and count > 1 and not arguments.grid:
+        raise BadInput(f"--output {arguments.output}: one file for {count} pictures; add --grid or use --output_dir")
+    if arguments.output and Path(arguments.output).suffix.lower() != ".png":
+        raise BadInput(f"--output {arguments.output}: must end in .png")
+    for name in ("output", "output_dir"):
+        folder = Path(getattr(arguments, name) or ".")
+        folder = folder.parent if name == "output" else folder
+        if folder.exists() and not folder.is_dir():
+            raise BadInput(f"--{name} {getattr(arguments, name)}: {folder} is no folder")
+    models.check_folder(arguments.model_path, flag="--model_path")
+
+
+def main(argv):
+    arguments = read_arguments(argv)
+    stack.load(arguments.verbose)
+
+    # Load the pipeline, and settle what was left to it
+    pipeline = models.load_pipeline(arguments.model_path, flag="--model_path")
+    if arguments.scheduler:
+        sampling.set_scheduler(pipeline, arguments.scheduler)
+    own_height, own_width = sampling.default_size(pipeline)
+    height, width = arguments.height or own_height, arguments.width or own_width
+    sampling.check_size(pipeline, height, width)
+
+    # Draw
+    wanted = [(prompt, number) for prompt in arguments.prompt for number in range(arguments.num_images)]
+    pictures = sampling.draw(
+        pipeline,
+        wanted,
+        seed=arguments.seed,
+        purpose="picture",
+        height=height,
+        width=width,
+        steps=arguments.num_inference_steps,
+        guidance=arguments.guidance_scale,
+        batch_size=arguments.batch_size,
+        negative_prompt=arguments.negative_prompt,
+    )
+    pictures = list(tqdm(pictures, total=len(wanted), desc="Drawing"))
+
+    # Save each with what is needed to draw it again
+    settings = {
+        "negative_prompt": arguments.negative_prompt or "",
+        "seed": arguments.seed,
+        "steps": arguments.num_inference_steps,
+        "guidance_scale": arguments.guidance_scale,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "size": f"{width}x{height}",
+        "model": arguments.model_path,
+    }
+    for index, ((prompt, number), picture) in enumerate(zip(wanted, pictures)):
+        if not arguments.output:
+            path = Path(arguments.output_dir) / f"{slug(prompt)}-{index // arguments.num_images}-{number}.png"
+            save(picture, path, {"prompt": prompt, "picture": number, **settings})
+    if arguments.grid:
+        sheet = sampling.grid(pictures, columns=arguments.num_images)
+        path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
+        save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings})
+    elif arguments.output:
+        save(pictures[0], Path(arguments.output), {"prompt": arguments.prompt[0], "picture": 0, **settings})
+
+
+def save(picture, path, text):
+    """Write a png with its settings in its text, and say where."""
+    chunks = PngInfo()
+    for name, value in text.items():
+        chunks.add_itxt(name, str(value))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, pnginfo=chunks)
+    print(path)
+
+
+def slug(prompt):
+    """A file name that reads like the prompt, in any script."""
+    return re.sub(r"\W+", "-", prompt).strip("-")[:60] or "picture"
+
+
+if __name__ == "__main__":
+    command.run(main)

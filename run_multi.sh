@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Fine-tune on several cards: all that are visible, or those in GPUS. Without a card, on NPROC processes of the CPU.
+# Settings are those of run_single.sh:
+#
+#   bash run_multi.sh
+#   GPUS=0,1,2,3 bash run_multi.sh --gradient_checkpointing
+#   NNODES=2 MASTER=10.0.0.1:8000 NODE_RANK=0 bash run_multi.sh      (and NODE_RANK=1 on the other machine)
+set -euo pipefail
+cd "$(dirname "$0")"
+visible=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)
+gpus=${GPUS:-${CUDA_VISIBLE_DEVICES:-$visible}}
+if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
+    echo "error: GPUS=$GPUS: this machine has no card; leave GPUS away to use the CPU" >&2
+    exit 2
+fi
+LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "${LAUNCH_LOG:-$(mktemp -d)}")
+if [ -n "$gpus" ]; then
+    LAUNCHER+=(--gpus "$gpus")
+else
+    LAUNCHER+=(--nproc_per_node "${NPROC:-2}")
+fi
+if [ -n "${NNODES:-}" ]; then
+    LAUNCHER+=(--nnodes "$NNODES" --master "$MASTER" --rank "$NODE_RANK")
+fi
+. ./run_single.sh

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Pass the tests: set up what they need, then ruff and pytest. Arguments go to pytest; --slow adds the slow ones.
+#
+#   bash tests/run.sh
+#   PADDLE=2.6.2 bash tests/run.sh      the same on Paddle 2.6.2
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. ./setup.sh
+setup tests/requirements.txt
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest "$@"

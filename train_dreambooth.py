@@ -1,0 +1,137 @@
+"""DreamBooth: teach a text-to-image model one subject from three to five pictures.
+
+    python train_dreambooth.py --pretrained_model_name_or_path CompVis/stable-diffusion-v1-4 \\
+        --instance_data_dir ./dream_image --instance_prompt "a photo of sks dog" --output_dir ./dream_outputs \\
+        --train_batch_size 1 --learning_rate 5e-6 --max_train_steps 400
+
+with class pictures, so that other dogs stay dogs:
+
+    ... --with_prior_preservation --class_data_dir ./class_images --class_prompt "a photo of a dog"
+
+on four cards:
+
+    python -m paddle.distributed.launch --gpus 0,1,2,3 train_dreambooth.py ...
+"""
+
+import dataclasses
+import math
+import secrets
+import signal
+
+from tqdm import tqdm
+
+from dreambooth import checkpoint, command, data, dist, models, output, plan, stack
+from dreambooth.config import read_config
+
+
+def main(argv):
+    # Check all input before the libraries, which take seconds, are loaded
+    config, todo = plan.make(read_config(argv, __doc__))
+
+    # Load the libraries, meet the other processes, agree on a seed
+    stack.load(config.verbose)
+    dist.start()
+    if config.seed is None:
+        config = dataclasses.replace(config, seed=dist.from_first(secrets.randbelow(2**31)))
+        todo.course["seed"] = config.seed
+
+    # Load the model, and say what will be done with it
+    from dreambooth import prior
+
+    family = models.load_model(
+        config.pretrained_model_name_or_path,
+        revision=config.revision,
+        tokenizer_name=config.tokenizer_name,
+        train_text_encoder=config.train_text_encoder,
+    )
+    family.check_size(*config.size)
+    class_pictures, missing = prior.look(config)
+    plan.describe(config, todo, family, missing)
+    if config.dry_run:
+        return dist.say("dry run   all is in order, and nothing was written")
+
+    # Draw what the model knows of the class, before it learns anything else
+    output.create(config)
+    if missing:
+        class_pictures = prior.draw_missing(family, config, missing)
+    subject = data.Concept(config.instance_prompt, todo.pictures, config.class_prompt, class_pictures)
+    train(config, todo, family, [subject])
+
+
+def train(config, todo, family, concepts):
+    from dreambooth import latents, loss, optim, tracking, validation
+
+    # Encode pictures and prompts once, and free what is not needed any more
+    examples = data.Examples(concepts, config, dist.rank(), dist.world_size())
+    encode = latents.EncodedOnce if config.cache_latents else latents.EncodedEachStep
+    pictures, prompts = encode(family, examples), latents.Prompts(family, examples)
+    family.forget_encoders(vae=config.cache_latents)
+
+    # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
+    family.prepare_training(config.gradient_checkpointing)
+    updates = optim.Updates(config, family.trained(), todo.steps, dist.world_size())
+    start, last = 0, None
+    if todo.resumed:
+        last, state = todo.resumed
+        updates.restore(checkpoint.load(last, family.trained()), state["optimizer"])
+        start = state["step"]
+
+    # Open the log
+    record = output.arguments(config, todo.steps, dist.world_size(), concepts)
+    tracker = tracking.open_tracker(output.log_folder(config), config.writer_type, wanted=dist.is_first())
+    tracker.text("arguments", output.as_text(record))
+    speed = tracking.Speed(len(examples.micro_batch(0, 0).places) * config.gradient_accumulation_steps)
+    bar = tqdm(total=todo.steps, initial=start, desc="Training", disable=not dist.is_first())
+    prior_weight = config.prior_loss_weight if config.with_prior_preservation else None
+
+    with checkpoint.StopRequest() as stop, bar:
+        for step in range(start, todo.steps):
+            # Go forward and backward through the update's micro-batches
+            losses = {}
+            for micro in range(config.gradient_accumulation_steps):
+                batch = examples.micro_batch(step, micro)
+                clean, noise, timesteps, noisy = latents.noised(family, pictures.take(batch), batch, config.seed)
+                with updates.precision():
+                    prediction = family.predict(noisy, timesteps, prompts.take(batch))
+                wanted = loss.target(family.schedule, clean, noise, timesteps)
+                parts = loss.dreambooth_loss(family.picture_part(prediction), family.picture_part(wanted), prior_weight)
+                updates.backward(parts["loss"] / config.gradient_accumulation_steps)
+                for name, part in parts.items():
+                    losses[name] = losses.get(name, 0) + part.detach() / config.gradient_accumulation_steps
+
+            # Agree with the other processes on the losses, and on whether to stop
+            means = dist.mean({**losses, "stop": stop.signal or 0})
+            stopping = means.pop("stop") > 0 and step + 1 < todo.steps
+            if not math.isfinite(means["loss"]):
+                bar.close()
+                raise command.Stopped(plan.not_finite(means["loss"], step + 1, updates.rate, last), code=1)
+
+            # Update what learns
+            done, rate = step + 1, updates.rate
+            logging = done % config.logging_steps == 0 or done == todo.steps
+            norm = updates.apply(measure=logging)
+            bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+            bar.update()
+
+            # Log, save and draw on the way
+            if logging:
+                tracker.scalars({**means, "learning_rate": rate, "gradient_norm": norm, **speed.measure(done)}, done)
+            if done % config.save_steps == 0 or stopping:
+                last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
+                tracker.flush()
+            if stopping:
+                bar.close()
+                raise command.Stopped(plan.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
+            if config.validation_prompt and (done == todo.steps or validation.due(config, done)):
+                validation.draw(config, family, tracker, done)
+
+        # Assemble the pipeline, with what was not trained read from disk again
+        if dist.is_first():
+            output.save_pipeline(family.pipeline(), config, record, plan.card(config, todo, dist.world_size()))
+        tracker.close()
+        dist.wait()
+    dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config)}")
+
+
+if __name__ == "__main__":
+    command.run(main)
