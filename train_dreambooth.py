@@ -127,7 +127,7 @@ def train(config, todo, family, concepts):
 
         # Assemble the pipeline, with what was not trained read from disk again
         if dist.is_first():
-            output.save_pipeline(family.pipeline(), config, record, plan.card(config, todo, dist.world_size()))
+            output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
         tracker.close()
         dist.wait()
     dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config)}")

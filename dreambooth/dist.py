@@ -39,6 +39,12 @@ def asked_for_cards():
     return os.environ.get("FLAGS_selected_gpus") or None  # noqa: SIM112  the launcher's own name
 
 
+def on_gpu():
+    import paddle
+
+    return paddle.device.get_device().startswith("gpu")
+
+
 def start():
     """Take the card that the launcher gave, and join the other processes where there are others."""
     import paddle

@@ -71,7 +71,7 @@ class Updates:
             epsilon=config.adam_epsilon,
             weight_decay=config.adam_weight_decay,
         )
-        self.half = HALF.get(config.mixed_precision) if paddle.device.get_device().startswith("gpu") else None
+        self.half = HALF.get(config.mixed_precision) if dist.on_gpu() else None
         self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
 
     @property

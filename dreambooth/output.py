@@ -70,13 +70,13 @@ def as_text(record):
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
-def save_pipeline(pipeline, config, record, card):
+def save_pipeline(family, config, record, card):
     """Write the pipeline with its card and arguments beside its place, then move each part in; model_index.json,
     by which a folder is a pipeline, comes last."""
     folder = Path(config.output_dir)
     unfinished = folder / ".pipeline.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    pipeline.save_pretrained(str(unfinished), safe_serialization=config.save_format == "safetensors")
+    family.save(str(unfinished), safe_serialization=config.save_format == "safetensors")
     (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
     (unfinished / CARD).write_text(card, encoding="utf-8")
     for path in checkpoint.files_in(unfinished):

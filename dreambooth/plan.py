@@ -109,7 +109,9 @@ def describe(config, plan, family, missing):
     else:
         folder = output.log_folder(config)
         dist.say(f"log       {folder}; to watch it: {tracking.how_to_watch(folder, config.writer_type)}")
-    for prompt in (config.instance_prompt, config.class_prompt):
+    if config.mixed_precision != "no" and not dist.on_gpu():
+        dist.warn(f"--mixed_precision {config.mixed_precision} needs a GPU; this run computes in float32")
+    for prompt in (config.instance_prompt, config.class_prompt, *(config.validation_prompt or ())):
         lost = family.lost_text(prompt) if prompt else ""
         if lost:
             dist.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')

@@ -4,7 +4,12 @@ import os
 import signal
 import warnings
 
-NOISE = ("No ccache found", "Setuptools is replacing distutils", "pkg_resources is deprecated")
+NOISE = (
+    "No ccache found",
+    "Setuptools is replacing distutils",
+    "pkg_resources is deprecated",
+    "The configuration file of this scheduler",  # the library amends old settings by itself
+)
 
 
 def load(verbose=False):
@@ -19,7 +24,7 @@ def load(verbose=False):
     else:
         os.environ.setdefault("GLOG_minloglevel", "2")
         for message in NOISE:
-            warnings.filterwarnings("ignore", message=f".*{message}")
+            warnings.filterwarnings("ignore", message=f"(?s).*{message}")
         import paddle  # noqa: F401
         import paddlenlp  # noqa: F401
         from paddlenlp.utils.log import logger

@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 
+from dreambooth import dist
+
 SECONDS_BETWEEN_FLUSHES = 10
 
 
@@ -71,9 +73,9 @@ class Speed:
 
 def peak_memory():
     """Bytes at most in use: on the card where there is one, else in this process."""
-    import paddle
+    if dist.on_gpu():
+        import paddle
 
-    if paddle.device.get_device().startswith("gpu"):
         return paddle.device.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

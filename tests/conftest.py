@@ -170,12 +170,12 @@ def flags(twin, pictures, tmp_path):
     return lambda **changes: command_line(twin, pictures, tmp_path / "out", **changes)
 
 
-def command_line(model, pictures, output_dir, **changes):
+def command_line(model, pictures, folder, /, **changes):
     settings = dict(
         pretrained_model_name_or_path=model,
         instance_data_dir=pictures,
         instance_prompt="a photo of sks dog",
-        output_dir=output_dir,
+        output_dir=folder,
         resolution=32,
         train_batch_size=1,
         max_train_steps=2,

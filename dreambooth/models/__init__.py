@@ -121,16 +121,30 @@ def load_model(name, **options):
     return family(name, **options)
 
 
-def load_pipeline(name, flag):
-    """The bare pipeline of a name or folder, to draw with."""
+def load_pipeline(name, flag=FLAG, revision=None, **parts):
+    """The pipeline of a name or folder in float32, but for the parts that are given; without the safety checker."""
     import ppdiffusers
 
     pipeline_class = getattr(ppdiffusers, check_index(name, read_index(name, flag), flag))
     try:
         pipeline = pipeline_class.from_pretrained(
-            name, safety_checker=None, requires_safety_checker=False, paddle_dtype="float32"
+            name,
+            revision=revision,
+            safety_checker=None,
+            requires_safety_checker=False,
+            paddle_dtype="float32",
+            **parts,
         )
     except Exception as error:
         raise BadInput(unavailable(name, error, flag)) from error
+    limit_tokens(pipeline.tokenizer, pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def limit_tokens(tokenizer, text_encoder):
+    """Let a tokenizer make at most as many tokens as the text encoder has positions; one that knows no maximum says
+    1e30, and fails. The limit is saved with it."""
+    most = text_encoder.config.max_position_embeddings
+    if tokenizer.model_max_length > most:
+        tokenizer.model_max_length = tokenizer.init_kwargs["model_max_length"] = most

@@ -3,12 +3,10 @@ encoder and scheduler, and all of that is read from the model's own files."""
 
 import paddle
 from paddle import nn
-from ppdiffusers import DDPMScheduler, StableDiffusionPipeline
+from ppdiffusers import DDPMScheduler
 
 from dreambooth.config import BadInput
-from dreambooth.models import unavailable
-
-UNSET_LENGTH = 1_000_000  # a tokenizer that does not know its maximum says 1e30
+from dreambooth.models import limit_tokens, load_pipeline
 
 
 class StableDiffusion:
@@ -19,7 +17,8 @@ class StableDiffusion:
         self.tokenizer_name, self.train_text_encoder = tokenizer_name, train_text_encoder
         pipeline = self.load()
         self.vae, self.text_encoder, self.unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
-        self.tokenizer, self.scheduler = pipeline.tokenizer, pipeline.scheduler
+        self.scheduler = pipeline.scheduler
+        self.tokenizer = self.load_tokenizer(type(pipeline.tokenizer)) if tokenizer_name else pipeline.tokenizer
         self.schedule = DDPMScheduler.from_config(self.scheduler.config)
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
             raise BadInput(f"{name}: its scheduler predicts {self.schedule.config.prediction_type}; not supported")
@@ -28,30 +27,16 @@ class StableDiffusion:
 
     def load(self, **parts):
         """The whole pipeline from its folder or the hub, but for the parts that are given."""
-        try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                self.name,
-                revision=self.revision,
-                safety_checker=None,
-                requires_safety_checker=False,
-                paddle_dtype="float32",
-                **parts,
-            )
-        except Exception as error:
-            raise BadInput(unavailable(self.name, error)) from error
-        if self.tokenizer_name and "tokenizer" not in parts:
-            pipeline.tokenizer = self.load_tokenizer(type(pipeline.tokenizer))
-        length, most = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
-        if length > UNSET_LENGTH or length > most:
-            pipeline.tokenizer.model_max_length = most
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return load_pipeline(self.name, revision=self.revision, **parts)
 
     def load_tokenizer(self, kind):
+        """Another tokenizer than the model's own, of the same kind."""
         try:
-            return kind.from_pretrained(self.tokenizer_name)
+            tokenizer = kind.from_pretrained(self.tokenizer_name)
         except Exception as error:
             raise BadInput(f"--tokenizer_name {self.tokenizer_name}: it can't be loaded ({error})") from error
+        limit_tokens(tokenizer, self.text_encoder)
+        return tokenizer
 
     def check_size(self, height, width):
         for name, size in (("height", height), ("width", width)):
@@ -135,6 +120,14 @@ class StableDiffusion:
             self.text_encoder = None
         if paddle.device.is_compiled_with_cuda():
             paddle.device.cuda.empty_cache()
+
+    def save(self, folder, safe_serialization):
+        """Write the whole pipeline. Its scheduler is the base model's own: for drawing, the library amends settings
+        that it finds outdated."""
+        pipeline = self.pipeline()
+        kind = type(self.scheduler)
+        pipeline.scheduler = kind.from_config(kind.load_config(self.name, subfolder="scheduler"))
+        pipeline.save_pretrained(folder, safe_serialization=safe_serialization)
 
     def pipeline(self):
         """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
