@@ -129,7 +129,6 @@ def train(config, todo, family, concepts):
         if dist.is_first():
             output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
         tracker.close()
-        dist.wait()
     dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config)}")
 
 

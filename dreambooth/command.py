@@ -19,6 +19,7 @@ def run(main, argv=None):
     argv = sys.argv[1:] if argv is None else argv
     try:
         main(argv)
+        dist.finish()
     except (BadInput, Stopped) as error:
         if "--verbose" in argv and error.__cause__:
             raise

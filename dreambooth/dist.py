@@ -57,6 +57,16 @@ def start():
         paddle.distributed.init_parallel_env()
 
 
+def finish():
+    """Leave the other processes in good order: without it, one that ends while another still holds the connection
+    aborts at exit, now and then."""
+    if world_size() > 1:
+        import paddle.distributed
+
+        wait()
+        paddle.distributed.destroy_process_group()
+
+
 def wait():
     """Wait until every process is here."""
     if world_size() > 1:

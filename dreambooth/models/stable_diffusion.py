@@ -15,7 +15,7 @@ class StableDiffusion:
     def __init__(self, name, revision=None, tokenizer_name=None, train_text_encoder=False):
         self.name, self.revision = name, revision
         self.tokenizer_name, self.train_text_encoder = tokenizer_name, train_text_encoder
-        pipeline = self.load()
+        pipeline = load_pipeline(name, revision=revision)
         self.vae, self.text_encoder, self.unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
         self.scheduler = pipeline.scheduler
         self.tokenizer = self.load_tokenizer(type(pipeline.tokenizer)) if tokenizer_name else pipeline.tokenizer
@@ -24,10 +24,6 @@ class StableDiffusion:
             raise BadInput(f"{name}: its scheduler predicts {self.schedule.config.prediction_type}; not supported")
         self.factor = pipeline.vae_scale_factor
         self.latent_scale = self.vae.config.scaling_factor
-
-    def load(self, **parts):
-        """The whole pipeline from its folder or the hub, but for the parts that are given."""
-        return load_pipeline(self.name, revision=self.revision, **parts)
 
     def load_tokenizer(self, kind):
         """Another tokenizer than the model's own, of the same kind."""
@@ -134,7 +130,7 @@ class StableDiffusion:
         parts = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
         held = {name: getattr(self, name) for name in parts if getattr(self, name) is not None}
         modes = [(network, network.training) for network in self.trained().values()]
-        pipeline = self.load(**held)
+        pipeline = load_pipeline(self.name, revision=self.revision, **held)
         for network, training in modes:  # loading puts everything into eval mode
             network.train() if training else network.eval()
         return pipeline
@@ -150,5 +146,5 @@ def without_dropout(network):
     for layer in network.sublayers():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
-        elif isinstance(getattr(layer, "dropout", None), float):
+        elif isinstance(vars(layer).get("dropout"), float):
             layer.dropout = 0.0

@@ -1,0 +1,71 @@
+"""Who may import whom: imports go down only, and what runs before the libraries are loaded does not import them."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+FLOORS = (
+    {"config", "dist", "loss", "noise", "stack"},
+    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command"},
+    {"prior", "latents", "output"},
+    {"plan", "validation"},
+    {"train_dreambooth", "infer"},
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+FREE = "config"  # its BadInput is everyone's
+LIBRARIES = {"paddle", "ppdiffusers", "paddlenlp"}
+LIGHT = [f"dreambooth/{name}.py" for name in ("config", "dist", "data", "noise", "command", "plan", "output", "prior")]
+LIGHT += [f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__")]
+LIGHT += ["train_dreambooth.py", "infer.py"]
+FILES = sorted(str(path.relative_to(ROOT)) for top in (".", "dreambooth", "dreambooth/models")
+               for path in (ROOT / top).glob("*.py"))  # fmt: skip
+
+
+def part_of(file):
+    """The name by which FLOORS knows a file: its own, or that of its package inside dreambooth."""
+    return file.removesuffix(".py").removeprefix("dreambooth/").split("/")[0]
+
+
+def tree_of(file):
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"))
+
+
+def imports(tree):
+    """The dotted names that a syntax tree imports, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ("." * node.level + f"{node.module}.{each.name}" for each in node.names)
+
+
+def imports_at_load(node):
+    """The packages that are imported when a module is: by all imports but those inside functions."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from (name.split(".")[0] for name in imports(node))
+    elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        for child in ast.iter_child_nodes(node):
+            yield from imports_at_load(child)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if part_of(file) != "__init__"])
+def test_imports_go_down_only(file):
+    mine = part_of(file)
+    assert mine in FLOOR, f"give {mine} a floor"
+    for name in imports(tree_of(file)):
+        assert not name.startswith("."), f"{mine} imports {name}, which is relative"
+        other = part_of(name.replace(".", "/"))
+        if other in FLOOR and other not in (mine, FREE):
+            assert FLOOR[other] < FLOOR[mine], f"{mine} imports {other}"
+
+
+@pytest.mark.parametrize("file", LIGHT)
+def test_what_runs_before_the_libraries_are_loaded_imports_none_of_them(file):
+    assert not LIBRARIES & set(imports_at_load(tree_of(file)))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_module_opens_with_a_sentence_on_what_it_is_for(file):
+    sentence = (ast.get_docstring(tree_of(file)) or "").split("\n\n")[0]
+    assert len(sentence) > 20 and sentence.endswith((".", ":"))
