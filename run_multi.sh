@@ -13,6 +13,8 @@ if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
     echo "error: GPUS=$GPUS: this machine has no card; leave GPUS away to use the CPU" >&2
     exit 2
 fi
+# The launcher imports Paddle too, and would pass on what Paddle says at start
+export GLOG_minloglevel=${GLOG_minloglevel:-2} PYTHONWARNINGS=${PYTHONWARNINGS:-ignore:No ccache found}
 LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "${LAUNCH_LOG:-$(mktemp -d)}")
 if [ -n "$gpus" ]; then
     LAUNCHER+=(--gpus "$gpus")

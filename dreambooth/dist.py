@@ -4,6 +4,8 @@ paddle.distributed.launch tells each process its place in the environment, so ra
 is imported.
 """
 
+import contextlib
+import io
 import os
 import sys
 
@@ -54,7 +56,12 @@ def start():
     if world_size() > 1:
         import paddle.distributed
 
-        paddle.distributed.init_parallel_env()
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            paddle.distributed.init_parallel_env()
+        for line in said.getvalue().splitlines():
+            if not line.startswith(("FLAGS(", "=====")):  # a list of Paddle's own settings
+                print(line, file=sys.stderr)
 
 
 def finish():

@@ -8,7 +8,9 @@ NOISE = (
     "No ccache found",
     "Setuptools is replacing distutils",
     "pkg_resources is deprecated",
-    "The configuration file of this scheduler",  # the library amends old settings by itself
+    # the library's own affair: it amends old settings, and reads old folders, by itself
+    "The configuration file of this scheduler",
+    "The class CLIPFeatureExtractor is deprecated",
 )
 
 

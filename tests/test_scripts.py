@@ -1,0 +1,205 @@
+"""The shell scripts: which Python they take, what they pass on, and that requirements and set-up agree."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def bash(command, **environment):
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "PADDLE")}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=300
+    )
+
+
+def stand_in(folder, name, script):
+    """An executable of this name that runs a shell script instead."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A Python that prints its arguments, a line each."""
+    return str(stand_in(tmp_path / "bin", "echoing-python", 'printf "%s\\n" "$@"'))
+
+
+def test_run_single_has_the_promised_defaults(echo):
+    done = bash("bash run_single.sh", PYTHON=echo)
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()
+    assert line[0] == "train_dreambooth.py"
+    given = dict(zip(line[1::2], line[2::2]))
+    assert given == {
+        "--pretrained_model_name_or_path": "CompVis/stable-diffusion-v1-4",
+        "--instance_data_dir": "./dream_image",
+        "--output_dir": "./dream_outputs",
+        "--instance_prompt": "a photo of sks dog",
+        "--resolution": "512",
+        "--train_batch_size": "1",
+        "--gradient_accumulation_steps": "1",
+        "--learning_rate": "5e-6",
+        "--lr_scheduler": "constant",
+        "--max_train_steps": "400",
+    }
+
+
+def test_settings_come_from_the_environment_and_flags_are_passed_on(echo):
+    done = bash(
+        "bash run_single.sh --train_text_encoder --seed 3",
+        PYTHON=echo,
+        MODEL_NAME="./my model",
+        INSTANCE_PROMPT="a photo of 'sks' cat",
+        MAX_TRAIN_STEPS="7",
+        CLASS_PROMPT="a photo of a cat",
+    )
+    line = done.stdout.splitlines()
+    assert "./my model" in line and "a photo of 'sks' cat" in line and "7" in line
+    assert "--with_prior_preservation" in line and "a photo of a cat" in line
+    assert line[-3:] == ["--train_text_encoder", "--seed", "3"]
+
+
+def test_run_multi_takes_the_visible_cards_or_those_in_gpus(echo, tmp_path):
+    stand_in(tmp_path / "bin", "nvidia-smi", "printf '0\\n1\\n2\\n'")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    line = bash("bash run_multi.sh --seed 1", PYTHON=echo, PATH=path).stdout.splitlines()
+    assert line[:2] == ["-m", "paddle.distributed.launch"] and line[line.index("--gpus") + 1] == "0,1,2"
+    assert line[-2:] == ["--seed", "1"]
+    line = bash("bash run_multi.sh", PYTHON=echo, PATH=path, GPUS="0,2").stdout.splitlines()
+    assert line[line.index("--gpus") + 1] == "0,2"
+    line = bash(
+        "bash run_multi.sh", PYTHON=echo, PATH=path, NNODES="2", MASTER="10.0.0.1:8000", NODE_RANK="1"
+    ).stdout.splitlines()
+    assert line[line.index("--master") + 1] == "10.0.0.1:8000" and line[line.index("--rank") + 1] == "1"
+
+
+def test_run_multi_without_a_card_uses_processes_of_the_cpu_and_refuses_gpus(echo, tmp_path):
+    stand_in(tmp_path / "bin", "nvidia-smi", "exit 9")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    line = bash("bash run_multi.sh", PYTHON=echo, PATH=path, CUDA_VISIBLE_DEVICES="").stdout.splitlines()
+    assert line[line.index("--nproc_per_node") + 1] == "2" and "--gpus" not in line
+    done = bash("bash run_multi.sh", PYTHON=echo, PATH=path, GPUS="0,1")
+    assert done.returncode == 2 and done.stderr.startswith("error: GPUS=0,1") and done.stdout == ""
+
+
+def test_run_multi_trains(twin, pictures, tmp_path):
+    done = bash(
+        "bash run_multi.sh --seed 0",
+        PYTHON=sys.executable,
+        MODEL_NAME=str(twin),
+        INSTANCE_DIR=str(pictures),
+        OUTPUT_DIR=str(tmp_path / "out"),
+        RESOLUTION="32",
+        MAX_TRAIN_STEPS="2",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out/model_index.json").exists() and "x 2 processes" in done.stdout
+    printed = [line for line in (done.stdout + done.stderr).replace("\r", "\n").splitlines() if line.strip()]
+    ours = ("model", "pictures", "learning", "steps", "seed", "log", "pipeline", "Encoding", "Training")
+    assert [line for line in printed if not line.startswith(ours)] == []
+
+
+def test_setup_takes_the_active_python_where_it_has_everything():
+    active = Path(sys.executable).parent
+    done = bash('. ./setup.sh; setup tests/requirements.txt; echo "$PYTHON"', PATH=f"{active}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).parent == active
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the set-up in a new folder, where the Pythons that are found have nothing, and whose venv's pip only
+    notes what it is asked for."""
+    folder = tmp_path / "a new place"
+    (folder / "tests").mkdir(parents=True)
+    for name in ("setup.sh", "requirements.txt", "requirements-2.6.2.txt", "tests/requirements.txt"):
+        (folder / name).write_text((ROOT / name).read_text())
+    python = f"""
+    case "$*" in
+        *"-m pip --version"*) [ -e "{folder}/made" ] ;;
+        *"-m pip install"*)
+            [ ! -e "{folder}/cut" ] || exit 1
+            echo "pip $*" >>"{folder}/asked"
+            for each in "$@"; do
+                case $each in /dev/fd/*) cat "$each" >>"{folder}/asked" ;; esac
+            done
+            ;;
+        *"-m venv"*)
+            for last; do :; done
+            mkdir -p "$last/bin"
+            cp "$0" "$last/bin/python"
+            touch "{folder}/made"
+            ;;
+        "- "*) exit 1 ;;
+        --version) echo Python 3.11 ;;
+    esac"""
+    for name in ("python", "python3"):
+        stand_in(folder / "path", name, python)
+    return folder
+
+
+def run_setup(folder, cards="", **environment):
+    stand_in(folder / "path", "nvidia-smi", f'[ -n "{cards}" ] && printf "{cards}\\n"')
+    path = f"{folder / 'path'}:{os.environ['PATH']}"
+    return bash(f'cd "{folder}" && bash setup.sh', PATH=path, **environment)
+
+
+def test_setup_makes_an_environment_once(copy):
+    done = run_setup(copy)
+    assert done.returncode == 0, done.stderr
+    assert "making" in done.stdout and "installing paddlepaddle==3.3.1" in done.stdout and "done" in done.stdout
+    asked = (copy / "asked").read_text()
+    assert (
+        asked.count("pip -m pip install") == 1 and "ppdiffusers==0.29.0" in asked and asked.count("paddlepaddle==") == 1
+    )
+    again = run_setup(copy)
+    assert again.returncode == 0 and again.stdout == "" and (copy / "asked").read_text() == asked
+
+
+def test_setup_completes_what_an_interrupted_run_left(copy):
+    (copy / "cut").touch()
+    assert run_setup(copy).returncode != 0
+    (copy / "cut").unlink()
+    done = run_setup(copy)
+    assert done.returncode == 0 and "making" not in done.stdout and "installing" in done.stdout
+
+
+def test_setup_installs_again_when_the_requirements_change(copy):
+    run_setup(copy)
+    with open(copy / "requirements.txt", "a") as file:
+        file.write("six\n")
+    assert "installing" in run_setup(copy).stdout
+
+
+@pytest.mark.parametrize(
+    "card, build",
+    [("8.0", "paddlepaddle-gpu==2.6.2"), ("7.5", "paddlepaddle-gpu==2.6.2"), ("9.0", "paddlepaddle-gpu==3.3.1")],
+)
+def test_setup_chooses_the_build_for_the_card(copy, card, build):
+    done = run_setup(copy, cards=card)
+    asked = (copy / "asked").read_text()
+    assert done.returncode == 0 and f"capability {card}" in done.stdout and build in asked
+    assert ("safetensors<0.5" in asked) == build.endswith("2.6.2")
+    assert ("--extra-index-url" in asked) == build.endswith("3.3.1")
+
+
+def test_setup_for_the_older_paddle_has_its_own_environment(copy):
+    done = run_setup(copy, PADDLE="2.6.2")
+    assert done.returncode == 0 and "paddlepaddle==2.6.2" in done.stdout and ".venv-2.6.2" in done.stdout
+    assert run_setup(copy, PADDLE="1.8").returncode == 2
+
+
+def test_every_requirement_is_used_or_says_why_it_is_there():
+    for line in (ROOT / "requirements.txt").read_text().splitlines()[1:]:
+        name = line.split("#")[0].split("=")[0].split("<")[0].split(">")[0].strip()
+        imported = {"Pillow": "PIL"}.get(name, name)
+        used = any(imported in path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("dreambooth/**/*.py")])
+        assert used or "#" in line or name == "paddlepaddle", name
