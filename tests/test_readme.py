@@ -1,0 +1,56 @@
+"""The README in both languages: every flag with its default, the same sections, and files that are there."""
+
+import dataclasses
+import re
+
+import pytest
+from conftest import ROOT
+
+from dreambooth.config import Config
+
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_flag_is_told_with_its_default(name):
+    flags = re.split("## Every flag|## 所有参数", PAGES[name])[1]
+    rows = [line for line in flags.splitlines() if line.startswith("| `--")]
+    for each in dataclasses.fields(Config):
+        for option in (f"--{each.name}", *each.metadata["aliases"]):
+            [row] = [row for row in rows if f"`{option}`" in row.split("|")[1]]
+        if isinstance(each.default, (int, float, str)) and not isinstance(each.default, bool):
+            kind = type(each.default)
+            told = [kind(value) for value in re.split("[,、]", row.split("|")[2].replace("`", "").replace(" ", ""))]
+            assert each.default in told, row
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_flag_of_infer_is_told(name):
+    told = set(re.findall(r"`(--\w+)`", PAGES[name]))
+    assert set(re.findall(r'add\("(--\w+)"', (ROOT / "infer.py").read_text())) <= told
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_pictures_lead_to_files(name):
+    for target in re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', PAGES[name]):
+        target = "".join(target)
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_both_languages_have_the_same_sections_tables_and_commands():
+    def shape(page):
+        lines = page.splitlines()
+        code = re.findall(r"^(?:bash|python|NNODES|GPUS|MODEL_NAME).*?(?:  |$)", page, re.MULTILINE)
+        return [len(re.findall("^#+", line)[0]) for line in lines if line.startswith("#")], code
+
+    def rows(page):
+        return [re.findall(r"`[^`]+`", line.split("|")[1]) for line in page.splitlines() if line.startswith("| `")]
+
+    english, chinese = PAGES.values()
+    assert shape(english) == shape(chinese) and rows(english) == rows(chinese)
+
+
+def test_the_variables_of_the_scripts_are_told():
+    scripts = (ROOT / "run_single.sh").read_text() + (ROOT / "run_multi.sh").read_text()
+    for variable in set(re.findall(r"\$\{([A-Z_]+):-", scripts)) - {"CUDA_VISIBLE_DEVICES", "PYTHONWARNINGS"}:
+        assert all(f"`{variable}`" in page or f"{variable}=" in page for page in PAGES.values()), variable
