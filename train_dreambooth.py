@@ -17,6 +17,7 @@ import dataclasses
 import math
 import secrets
 import signal
+from contextlib import closing
 
 from tqdm import tqdm
 
@@ -31,6 +32,7 @@ def main(argv):
     # Load the libraries, meet the other processes, agree on a seed
     stack.load(config.verbose)
     dist.start()
+    plan.check_same(todo)
     if config.seed is None:
         config = dataclasses.replace(config, seed=dist.from_first(secrets.randbelow(2**31)))
         todo.course["seed"] = config.seed
@@ -80,11 +82,11 @@ def train(config, todo, family, concepts):
     record = output.arguments(config, todo.steps, dist.world_size(), concepts)
     tracker = tracking.open_tracker(output.log_folder(config), config.writer_type, wanted=dist.is_first())
     tracker.text("arguments", output.as_text(record))
-    speed = tracking.Speed(len(examples.micro_batch(0, 0).places) * config.gradient_accumulation_steps)
+    speed = tracking.Speed(config.global_batch(dist.world_size()) * (1 + config.with_prior_preservation), start)
     bar = tqdm(total=todo.steps, initial=start, desc="Training", disable=not dist.is_first())
     prior_weight = config.prior_loss_weight if config.with_prior_preservation else None
 
-    with checkpoint.StopRequest() as stop, bar:
+    with checkpoint.StopRequest() as stop, closing(tracker), bar:
         for step in range(start, todo.steps):
             # Go forward and backward through the update's micro-batches
             losses = {}
@@ -103,7 +105,6 @@ def train(config, todo, family, concepts):
             means = dist.mean({**losses, "stop": stop.signal or 0})
             stopping = means.pop("stop") > 0 and step + 1 < todo.steps
             if not math.isfinite(means["loss"]):
-                bar.close()
                 raise command.Stopped(plan.not_finite(means["loss"], step + 1, updates.rate, last), code=1)
 
             # Update what learns
@@ -118,9 +119,7 @@ def train(config, todo, family, concepts):
                 tracker.scalars({**means, "learning_rate": rate, "gradient_norm": norm, **speed.measure(done)}, done)
             if done % config.save_steps == 0 or stopping:
                 last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
-                tracker.flush()
             if stopping:
-                bar.close()
                 raise command.Stopped(plan.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
             if config.validation_prompt and (done == todo.steps or validation.due(config, done)):
                 validation.draw(config, family, tracker, done)
@@ -128,7 +127,6 @@ def train(config, todo, family, concepts):
         # Assemble the pipeline, with what was not trained read from disk again
         if dist.is_first():
             output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
-        tracker.close()
     dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config)}")
 
 

@@ -18,6 +18,7 @@ DEFAULT_SIZE = 512
 SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup")
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
+POLYNOMIAL_END = 1e-7  # the library's, which can't be set through its get_scheduler
 
 
 class BadInput(Exception):
@@ -156,7 +157,7 @@ class Config:
     # fmt: on
 
     def __post_init__(self):
-        for name in ("pretrained_model_name_or_path", "instance_data_dir", "instance_prompt"):
+        for name in ("pretrained_model_name_or_path", "instance_data_dir", "instance_prompt", "output_dir"):
             value = getattr(self, name)
             if value is None or not value.strip():
                 raise BadInput(f"--{name} is required")
@@ -166,6 +167,8 @@ class Config:
             if size % 8:
                 source = name if getattr(self, name) else "resolution"
                 raise BadInput(f"--{source} {size}: must be a multiple of 8")
+        if self.lr_scheduler == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
+            raise BadInput(f"--learning_rate {self.learning_rate}: polynomial ends at {POLYNOMIAL_END}; must be more")
         if self.with_prior_preservation:
             for name in ("class_data_dir", "class_prompt"):
                 if not (getattr(self, name) or "").strip():

@@ -110,6 +110,11 @@ def mean(values):
     return dict(zip(values, mine.tolist()))
 
 
+def any_of(flag):
+    """Whether the flag is up in any process."""
+    return mean({"flag": flag})["flag"] > 0
+
+
 def mean_gradients(parameters):
     """Replace each gradient by its mean over the processes, in large buckets, once per update.
 

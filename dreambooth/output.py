@@ -22,7 +22,7 @@ def check(config):
         raise BadInput(f"--output_dir {folder}: {nearest} is no folder that can be written")
     if not folder.is_dir() or (folder / ARGUMENTS).is_file() or any(folder.glob("checkpoint-*/" + checkpoint.STATE)):
         return
-    begun = {SAMPLES, Path(config.logging_dir).parts[0]}
+    begun = {SAMPLES, *Path(config.logging_dir).parts[:1]}
     foreign = sorted(each.name for each in folder.iterdir() if not each.name.startswith(".") and each.name not in begun)
     if foreign:
         raise BadInput(

@@ -46,6 +46,15 @@ def make(config):
     return config, Plan(tuple(pictures), tuple(others), steps, course, resumed)
 
 
+def check_same(plan):
+    """Refuse processes that do not have the same pictures, as on machines whose folders differ."""
+    if dist.any_of(dist.from_first(plan.course) != plan.course):
+        raise BadInput(
+            "--instance_data_dir: not all processes have the same pictures and flags;"
+            " give the machines the same command and the same folder"
+        )
+
+
 def check_resumed(config, folder, state, course, steps):
     changed = checkpoint.differences(state["course"], course)
     if changed and not config.allow_changes:

@@ -76,7 +76,10 @@ def draw_missing(family, config, numbers):
     for number, picture in bar:
         save(picture, folder, number, config)
     dist.wait()
-    return tuple(data.survey(folder)[0][: config.num_class_images])
+    pictures = data.survey(folder)[0]
+    if dist.any_of(len(pictures) < config.num_class_images):
+        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder; copy or share it")
+    return tuple(pictures[: config.num_class_images])
 
 
 def save(picture, folder, number, config):

@@ -8,8 +8,8 @@ from dreambooth.config import BadInput
 
 # name -> (class of the library, settings). UniPC, which the library has too, fails on float64.
 SCHEDULERS = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents are not bounded as pixels are
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),

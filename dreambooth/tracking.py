@@ -1,5 +1,6 @@
 """The log: numbers, pictures and text, for VisualDL or TensorBoard."""
 
+import re
 import resource
 import time
 
@@ -29,15 +30,13 @@ class Tracker:
             self.writer.add_scalar(name, float(value), step)
 
     def images(self, name, pictures, step):
+        name = re.sub(r"[^-/\w.]+", "_", name)  # what both writers take in a name
         for number, picture in enumerate(pictures):
             pixels = np.asarray(picture.convert("RGB"))
             self.writer.add_image(f"{name}/{number}", pixels, step, dataformats="HWC")
 
     def text(self, name, text, step=0):
         self.writer.add_text(name, text, step)
-
-    def flush(self):
-        (self.writer._file_writer if self.visualdl else self.writer).flush()
 
     def close(self):
         self.writer.close()
@@ -46,10 +45,10 @@ class Tracker:
 class Silence:
     """The tracker of every process but the first."""
 
-    def ignore(self, *record):
+    def ignore(self, *record, **more):
         pass
 
-    scalars = images = text = flush = close = ignore
+    scalars = images = text = close = ignore
 
 
 def open_tracker(folder, writer_type, wanted):
@@ -57,16 +56,15 @@ def open_tracker(folder, writer_type, wanted):
 
 
 class Speed:
-    """Pictures per second of all processes since the last look, and the most memory this process has used."""
+    """Pictures per second since the last look, those of the class among them, and the most memory in use."""
 
-    def __init__(self, pictures_per_step):
+    def __init__(self, pictures_per_step, step=0):
         self.pictures = pictures_per_step
-        self.step, self.time = None, time.perf_counter()
+        self.step, self.time = step, time.perf_counter()
 
     def measure(self, step):
         now = time.perf_counter()
-        passed = step - self.step if self.step is not None else 1
-        rate = passed * self.pictures / (now - self.time)
+        rate = (step - self.step) * self.pictures / (now - self.time)
         self.step, self.time = step, now
         return {"pictures_per_second": rate, "memory_gb": peak_memory() / 1e9}
 

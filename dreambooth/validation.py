@@ -32,6 +32,5 @@ def draw(config, family, tracker, step):
         output.save_samples(config, step, pictures)
         for number, prompt in enumerate(config.validation_prompt):
             first = number * config.validation_count
-            tracker.images(prompt, pictures[first : first + config.validation_count], step)
-        tracker.flush()
+            tracker.images(f"{number}_{prompt}", pictures[first : first + config.validation_count], step)
     dist.wait()

@@ -216,8 +216,8 @@ def test_a_printers_jpeg_has_its_colours_right(tmp_path, cmyk, rgb):
 
 
 def test_a_sixteen_bit_picture_is_scaled_not_clipped(tmp_path):
-    Image.fromarray(np.array([[0, 257, 100 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
-    assert colours(tmp_path / "deep.png") == [[0, 0, 0], [1, 1, 1], [100, 100, 100], [255, 255, 255]]
+    Image.fromarray(np.array([[0, 257, 200 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    assert colours(tmp_path / "deep.png") == [[0, 0, 0], [1, 1, 1], [200, 200, 200], [255, 255, 255]]
 
 
 # what the network sees
@@ -387,6 +387,7 @@ def test_pictures_are_mirrored_only_where_asked_for_and_then_about_half_of_them(
         flips = np.array([examples.micro_batch(step, 0).flips for step in range(100)])
         for half in (flips[:, :4], flips[:, 4:]):
             assert 150 < half.sum() < 250 if random_flip else half.sum() == 0
+    assert 250 < sum(one != other for row in flips for one, other in pairwise(row)) < 450  # each by itself
 
 
 def test_a_picture_is_not_always_mirrored_alike():

@@ -155,6 +155,32 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(flags, tmp_path):
     assert "stopped as asked after step" in out and "Traceback" not in out
 
 
+DIFFERENT = """
+import os, sys; sys.path.insert(0, {root!r}); os.chdir({root!r})
+import train_dreambooth
+from dreambooth import command
+command.run(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAINER_ID"])])
+"""
+
+
+@pytest.mark.parametrize("flag", ["instance_data_dir", "class_data_dir"])
+def test_machines_that_do_not_see_the_same_pictures_are_told(flags, class_pictures, tmp_path, flag):
+    """The second process has another folder than the first, as on machines that share no disk."""
+    prior = dict(with_prior_preservation=True, class_prompt="a dog", num_class_images=2)
+    lines = [
+        flags(**dict(prior, class_data_dir=tmp_path / "class")),
+        flags(**dict(prior, class_data_dir=tmp_path / "b")),
+    ]
+    if flag == "instance_data_dir":
+        lines[1] = flags(**dict(prior, class_data_dir=tmp_path / "class", instance_data_dir=class_pictures))
+    (tmp_path / "different.py").write_text(DIFFERENT.format(root=str(ROOT), lines=lines))
+    done = launch(tmp_path, tmp_path / "different.py")
+    assert done.returncode != 0
+    told = (tmp_path / "launcher/workerlog.0").read_text()
+    assert f"error: --{flag}" in told and "same" in told and "Traceback" not in told
+    assert not (tmp_path / "out/model_index.json").exists()
+
+
 @pytest.mark.parametrize("cards", ["0", "0,1"])
 def test_cards_that_are_not_there_are_named(flags, tmp_path, cards):
     import paddle

@@ -191,6 +191,7 @@ def test_no_gradient_is_left_after_an_update():
 def test_what_does_not_learn_is_neither_moved_nor_kept_in_the_state():
     networks = two_networks()
     networks["unet"][0].weight.stop_gradient = True
+    assert "unet.0.weight" not in optim.named_parameters(networks)
     before = networks["unet"][0].weight.numpy().copy()
     updates = updates_of(networks, learning_rate=1e-2)
     update(updates)

@@ -101,24 +101,11 @@ def test_text_is_read_back(tmp_path, writer_type):
     ]
 
 
-@both_writers
-def test_a_flush_brings_all_to_the_disk(tmp_path, writer_type):
-    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
-    for turn in (1, 2):
-        for step in range(20):
-            tracker.scalars({f"turn{turn}": step}, step)
-        tracker.flush()
-        found = [value for _, name, _, value in read(tmp_path, writer_type) if name.endswith(str(turn))]
-        assert found == list(range(20)), turn
-    tracker.close()
-
-
 def test_who_is_not_to_log_writes_nothing(tmp_path):
     tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", wanted=False)
     tracker.scalars({"loss": 0.25}, 1)
     tracker.images("prompt", [Image.new("RGB", (4, 4))], 1)
     tracker.text("arguments", "text")
-    tracker.flush()
     tracker.close()
     assert not list(tmp_path.iterdir())
 

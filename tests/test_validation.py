@@ -36,6 +36,6 @@ def test_pictures_and_arguments_are_in_the_log(flags, tmp_path):
     train(flags(validation_prompt=["a sks dog"], num_validation_images=2, logging_steps=1))
     [file] = (tmp_path / "out/logs").glob("vdlrecords*")
     tags = LogReader(file_path=str(file)).get_tags()
-    assert set(tags["image"]) == {"a sks dog/0", "a sks dog/1"} and tags["text"] == ["arguments"]
+    assert set(tags["image"]) == {"0_a_sks_dog/0", "0_a_sks_dog/1"} and tags["text"] == ["arguments"]
     named = {"loss", "instance_loss", "learning_rate", "gradient_norm", "pictures_per_second", "memory_gb"}
     assert set(tags["scalar"]) == named
