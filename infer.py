@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
-from tqdm import tqdm
 
-from dreambooth import command, models, sampling, stack
+from dreambooth import command, dist, models, sampling, stack
 from dreambooth.config import BadInput, Parser
 
 
@@ -91,7 +90,7 @@ def main(argv):
         batch_size=arguments.batch_size,
         negative_prompt=arguments.negative_prompt,
     )
-    pictures = list(tqdm(pictures, total=len(wanted), desc="Drawing"))
+    pictures = list(dist.bar(pictures, total=len(wanted), desc="Drawing"))
 
     # Save each with what is needed to draw it again
     settings = {

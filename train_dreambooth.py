@@ -19,8 +19,6 @@ import secrets
 import signal
 from contextlib import closing
 
-from tqdm import tqdm
-
 from dreambooth import checkpoint, command, data, dist, models, output, plan, stack
 from dreambooth.config import read_config
 
@@ -83,7 +81,7 @@ def train(config, todo, family, concepts):
     tracker = tracking.open_tracker(output.log_folder(config), config.writer_type, wanted=dist.is_first())
     tracker.text("arguments", output.as_text(record))
     speed = tracking.Speed(config.global_batch(dist.world_size()) * (1 + config.with_prior_preservation), start)
-    bar = tqdm(total=todo.steps, initial=start, desc="Training", disable=not dist.is_first())
+    bar = dist.bar(total=todo.steps, initial=start, desc="Training")
     prior_weight = config.prior_loss_weight if config.with_prior_preservation else None
 
     with checkpoint.StopRequest() as stop, closing(tracker), bar:

@@ -36,6 +36,14 @@ def warn(message):
     say(f"warning: {message}", file=sys.stderr)
 
 
+def bar(steps=None, **settings):
+    """A progress bar that the first process shows; a file or pipe gets a line every few seconds instead of ten a
+    second."""
+    from tqdm import tqdm
+
+    return tqdm(steps, disable=not is_first(), mininterval=0.1 if sys.stderr.isatty() else 5, **settings)
+
+
 def asked_for_cards():
     """The cards that the launcher was told to give this process, or None."""
     return os.environ.get("FLAGS_selected_gpus") or None  # noqa: SIM112  the launcher's own name

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import paddle
-from tqdm import tqdm
 
 from dreambooth import data, dist, noise
 
@@ -42,7 +41,7 @@ class EncodedOnce:
         count = len(examples.pictures)
         mine = list(dist.share(count)) or [0]
         pixels = pixels_of([examples.pictures[index] for index in mine], config)
-        bar = tqdm(pixels, total=len(mine), desc="Encoding", disable=not dist.is_first())
+        bar = dist.bar(pixels, total=len(mine), desc="Encoding")
         self.arrays = dist.gather_rows(stack([self.versions(family, each, config.random_flip) for each in bar]), count)
 
     @staticmethod

@@ -6,7 +6,6 @@ from itertools import count, islice
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
-from tqdm import tqdm
 
 from dreambooth import data, dist, sampling
 from dreambooth.config import BadInput
@@ -72,8 +71,7 @@ def draw_missing(family, config, numbers):
         guidance=GUIDANCE,
         batch_size=config.sample_batch_size,
     )
-    bar = tqdm(zip(mine, pictures), total=len(mine), desc="Class pictures", disable=not dist.is_first())
-    for number, picture in bar:
+    for number, picture in dist.bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
         save(picture, folder, number, config)
     dist.wait()
     pictures = data.survey(folder)[0]
