@@ -8,7 +8,7 @@
 # It may be run again at any time: what is there is kept, and what an interrupted run left is completed.
 
 setup() {
-    local here venv wanted active stamp card python
+    local here venv wanted active card python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
     [ -z "${PYTHON:-}" ] || return 0
@@ -46,11 +46,10 @@ setup() {
         echo "setup: found a card of compute capability $card"
     fi
 
-    # Make the environment where it is not complete; the stamp says for which requirements it is
-    stamp="$wanted $(cat "${requirements[@]}" | cksum)"
+    # Make the environment where it is not complete: it notes which requirements were installed to the end
     PYTHON=$venv/bin/python
     export PYTHON
-    if [ "$(cat "$venv/complete" 2>/dev/null)" = "$stamp" ] && "$PYTHON" -c "" 2>/dev/null; then
+    if "$PYTHON" -c "" 2>/dev/null && [ -z "$(stamps | grep -vxFf "$venv/complete" 2>/dev/null)" ] && [ -s "$venv/complete" ]; then
         return 0
     fi
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
@@ -60,8 +59,16 @@ setup() {
     fi
     echo "setup: installing $wanted and the libraries into $venv; some 2.4 GB, a few minutes the first time"
     "$PYTHON" -m pip install "${index[@]}" "$wanted" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle') || return
-    echo "$stamp" >"$venv/complete"
+    stamps >>"$venv/complete"
     echo "setup: done; to use it yourself: source ${venv#"$PWD"/}/bin/activate"
+}
+
+# A line for each file of requirements that `setup` is to meet
+stamps() {
+    local each
+    for each in "${requirements[@]}"; do
+        echo "$wanted $(basename "$each") $(cksum <"$each")"
+    done
 }
 
 find_python() {

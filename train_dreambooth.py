@@ -125,7 +125,7 @@ def train(config, todo, family, concepts):
         # Assemble the pipeline, with what was not trained read from disk again
         if dist.is_first():
             output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
-    dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config)}")
+    dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config, command.python())}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def card(config, steps, processes, draw_command):
         "prompt of the subject": f'"{config.instance_prompt}"',
         "class pictures": prior,
         "learned": learned,
-        "steps": f"{steps} updates of {config.global_batch(processes)} pictures at rate {config.learning_rate:g}",
+        "steps": f"{steps} updates, batch {config.global_batch(processes)}, learning rate {config.learning_rate:g}",
         "size": "{1} x {0}".format(*config.size),
         "seed": str(config.seed),
     }

@@ -1,9 +1,10 @@
 """What a run will do: all that can be checked before the libraries are loaded, and the lines that describe it."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
-from dreambooth import checkpoint, command, data, dist, models, output, tracking
+from dreambooth import checkpoint, data, dist, models, output, tracking
 from dreambooth.config import SCHEDULES_WITHOUT_WARMUP, BadInput
 
 BYTES_LEARNED = 16  # weight, gradient and AdamW's two moments, in float32
@@ -126,10 +127,14 @@ def describe(config, plan, family, missing):
             dist.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')
 
 
-def draw_command(config, prompt=None):
+def draw_command(config, python="python"):
     """The infer.py command that draws with the result."""
-    prompt = (prompt or config.instance_prompt).replace('"', '\\"')
-    return f'{command.python()} infer.py --model_path {config.output_dir} --prompt "{prompt}"'
+    return f"{python} infer.py --model_path {shlex.quote(config.output_dir)} --prompt {quoted(config.instance_prompt)}"
+
+
+def quoted(prompt):
+    """A prompt in double quotes, as a person would type it, unless a shell would read it otherwise."""
+    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
 
 
 def stopped(step, folder):

@@ -50,7 +50,7 @@ def test_a_second_run_replaces_the_pipeline_and_nothing_else(flags, tmp_path):
 
 def test_the_card_names_model_prompt_steps_and_the_command(config):
     card = output.card(config, steps=400, processes=2, draw_command="python infer.py --model_path out")
-    for text in ("somebody/model", 'a photo of "sks" dog', "400 updates of 8 pictures", "512 x 512", "| seed | 3 |"):
+    for text in ("somebody/model", 'a photo of "sks" dog', "400 updates, batch 8", "512 x 512", "| seed | 3 |"):
         assert text in card
     assert "python infer.py --model_path out" in card and "from_pretrained(" in card and "Samples" not in card
     header = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)[1]

@@ -1,5 +1,7 @@
 """The plan: steps and epochs, warnings, and the lines that describe a run."""
 
+import shlex
+
 import pytest
 from conftest import draw_pictures, train
 
@@ -53,9 +55,13 @@ def test_a_prompt_that_is_too_long_is_told_with_the_part_that_is_lost(flags, cap
     assert 'this part is lost: "' in capsys.readouterr().err
 
 
-def test_the_command_that_draws_survives_quotes(flags):
-    config, _ = made(flags(instance_prompt='a "sks" dog'))
-    assert plan.draw_command(config).endswith('--prompt "a \\"sks\\" dog"')
+@pytest.mark.parametrize(
+    "prompt", ["a photo of sks dog", 'a "sks" dog', "a $sks dog", "it's `sks`!", "一张sks狗的照片"]
+)
+def test_the_command_that_draws_means_the_same_to_a_shell(flags, tmp_path, prompt):
+    config, _ = made(flags(instance_prompt=prompt, output_dir=tmp_path / "with space"))
+    words = shlex.split(plan.draw_command(config))
+    assert words == ["python", "infer.py", "--model_path", str(tmp_path / "with space"), "--prompt", prompt]
 
 
 def test_files_that_were_passed_over_are_counted(flags, tmp_path):

@@ -164,6 +164,16 @@ def test_setup_makes_an_environment_once(copy):
     assert again.returncode == 0 and again.stdout == "" and (copy / "asked").read_text() == asked
 
 
+def test_setup_for_the_tests_adds_to_the_environment_and_does_not_undo_it(copy):
+    path = f"{copy / 'path'}:{os.environ['PATH']}"
+    run_setup(copy)
+    for installs in (2, 2):
+        done = bash(f'cd "{copy}" && . ./setup.sh && setup tests/requirements.txt && setup', PATH=path)
+        assert done.returncode == 0, done.stderr
+        assert (copy / "asked").read_text().count("pip -m pip install") == installs
+    assert "pytest" in (copy / "asked").read_text() and run_setup(copy).stdout == ""
+
+
 def test_setup_completes_what_an_interrupted_run_left(copy):
     (copy / "cut").touch()
     assert run_setup(copy).returncode != 0

@@ -108,8 +108,8 @@ def unavailable(name, error, flag=FLAG):
     if Path(name).is_dir():
         return f"{flag} {name}: it can't be loaded ({reason})"
     return (
-        f"{flag} {name}: there is no such folder here, and the model could not be fetched ({reason[:300]});"
-        " check the name and the network, or give a local folder"
+        f"{flag} {name}: there is no such folder here, and it could not be fetched from the hub; check the name and the"
+        " network, or give a local folder (--verbose shows what the hub said)"
     )
 
 
