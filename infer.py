@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
-from dreambooth import command, dist, models, sampling, stack
-from dreambooth.config import BadInput, Parser
+from dreambooth import command, dist, models, output, sampling, stack
+from dreambooth.config import BadInput
+from dreambooth.flags import Parser
 
 
 def read_arguments(argv):
@@ -56,11 +57,10 @@ def check(arguments):
         raise BadInput(f"--output {arguments.output}: one file for {count} pictures; add --grid or use --output_dir")
     if arguments.output and Path(arguments.output).suffix.lower() != ".png":
         raise BadInput(f"--output {arguments.output}: must end in .png")
-    for name in ("output", "output_dir"):
-        folder = Path(getattr(arguments, name) or ".")
-        folder = folder.parent if name == "output" else folder
-        if folder.exists() and not folder.is_dir():
-            raise BadInput(f"--{name} {getattr(arguments, name)}: {folder} is no folder")
+    name = "output" if arguments.output else "output_dir"
+    place = Path(getattr(arguments, name))
+    if not output.can_be_written(place.parent if arguments.output else place) or (arguments.output and place.is_dir()):
+        raise BadInput(f"--{name} {place}: it can't be written there")
     models.check_folder(arguments.model_path, flag="--model_path")
 
 
@@ -75,6 +75,9 @@ def main(argv):
     own_height, own_width = sampling.default_size(pipeline)
     height, width = arguments.height or own_height, arguments.width or own_width
     sampling.check_size(pipeline, height, width)
+    most = pipeline.scheduler.config.num_train_timesteps
+    if arguments.num_inference_steps > most:
+        raise BadInput(f"--num_inference_steps {arguments.num_inference_steps}: the model has {most}")
 
     # Draw
     wanted = [(prompt, number) for prompt in arguments.prompt for number in range(arguments.num_images)]
@@ -90,9 +93,7 @@ def main(argv):
         batch_size=arguments.batch_size,
         negative_prompt=arguments.negative_prompt,
     )
-    pictures = list(dist.bar(pictures, total=len(wanted), desc="Drawing"))
-
-    # Save each with what is needed to draw it again
+    # Save each as it comes, with what is needed to draw it again
     settings = {
         "negative_prompt": arguments.negative_prompt or "",
         "seed": arguments.seed,
@@ -102,26 +103,32 @@ def main(argv):
         "size": f"{width}x{height}",
         "model": arguments.model_path,
     }
-    for index, ((prompt, number), picture) in enumerate(zip(wanted, pictures)):
-        if not arguments.output:
-            path = Path(arguments.output_dir) / f"{slug(prompt)}-{index // arguments.num_images}-{number}.png"
-            save(picture, path, {"prompt": prompt, "picture": number, **settings})
+    drawn, written = [], []
+    for (prompt, number), picture in zip(wanted, dist.bar(pictures, total=len(wanted), desc="Drawing")):
+        path = (
+            Path(arguments.output_dir)
+            / f"{slug(prompt)}-{len(drawn) // arguments.num_images}-seed{arguments.seed}-{number}.png"
+        )
+        if arguments.output and not arguments.grid:
+            path = Path(arguments.output)
+        if not (arguments.output and arguments.grid):
+            written.append(save(picture, path, {"prompt": prompt, "picture": number, **settings}))
+        drawn.append(picture)
     if arguments.grid:
-        sheet = sampling.grid(pictures, columns=arguments.num_images)
+        sheet = sampling.grid(drawn, columns=arguments.num_images)
         path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
-        save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings})
-    elif arguments.output:
-        save(pictures[0], Path(arguments.output), {"prompt": arguments.prompt[0], "picture": 0, **settings})
+        written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings}))
+    print(*written, sep="\n")
 
 
 def save(picture, path, text):
-    """Write a png with its settings in its text, and say where."""
+    """Write a png with its settings in its text; returns its path."""
     chunks = PngInfo()
     for name, value in text.items():
         chunks.add_itxt(name, str(value))
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, pnginfo=chunks)
-    print(path)
+    return path
 
 
 def slug(prompt):

@@ -6,7 +6,6 @@
 #   GPUS=0,1,2,3 bash run_multi.sh --gradient_checkpointing
 #   NNODES=2 MASTER=10.0.0.1:8000 NODE_RANK=0 bash run_multi.sh      (and NODE_RANK=1 on the other machine)
 set -euo pipefail
-cd "$(dirname "$0")"
 visible=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)
 gpus=${GPUS:-${CUDA_VISIBLE_DEVICES:-$visible}}
 if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
@@ -24,4 +23,4 @@ fi
 if [ -n "${NNODES:-}" ]; then
     LAUNCHER+=(--nnodes "$NNODES" --master "$MASTER" --rank "$NODE_RANK")
 fi
-. ./run_single.sh
+. "$(dirname "${BASH_SOURCE[0]}")/run_single.sh"

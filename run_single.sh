@@ -4,14 +4,14 @@
 #   bash run_single.sh
 #   MODEL_NAME=./my_model INSTANCE_DIR=./my_dog MAX_TRAIN_STEPS=800 bash run_single.sh --train_text_encoder
 set -euo pipefail
-cd "$(dirname "$0")"
-. ./setup.sh
+here=$(dirname "${BASH_SOURCE[0]}") # the sample pictures lie here; other paths are seen from where you are
+. "$here/setup.sh"
 setup
 
 # An array, so that a prompt with spaces stays one argument
 flags=(
     --pretrained_model_name_or_path "${MODEL_NAME:-CompVis/stable-diffusion-v1-4}"
-    --instance_data_dir "${INSTANCE_DIR:-./dream_image}"
+    --instance_data_dir "${INSTANCE_DIR:-$here/dream_image}"
     --output_dir "${OUTPUT_DIR:-./dream_outputs}"
     --instance_prompt "${INSTANCE_PROMPT:-a photo of sks dog}"
     --resolution "${RESOLUTION:-512}"
@@ -30,4 +30,4 @@ if [ -n "${CLASS_PROMPT:-}" ]; then
         --num_class_images "${NUM_CLASS_IMAGES:-100}"
     )
 fi
-exec "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" train_dreambooth.py "${flags[@]}" "$@"
+exec "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "$@"

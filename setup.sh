@@ -55,7 +55,7 @@ setup() {
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
         python=$(find_python) || { echo "setup: needs Python 3.10, 3.11 or 3.12 with venv; none was found" >&2; return 2; }
         echo "setup: making $venv with $python ($("$python" --version))"
-        "$python" -m venv --clear "$venv" || return
+        "$python" -m venv "$venv" || return # what is there already stays
     fi
     echo "setup: installing $wanted and the libraries into $venv; some 2.4 GB, a few minutes the first time"
     "$PYTHON" -m pip install "${index[@]}" "$wanted" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle') || return
@@ -106,6 +106,9 @@ for file in sys.argv[1:]:
         found = installed(need.name)
         if need.name == "paddlepaddle":
             need, found = Requirement("paddlepaddle>=2.6.2"), found or installed("paddlepaddle-gpu")
+            older = (found or "").startswith("2.")
+        if need.name == "safetensors" and older:
+            need = Requirement("safetensors<0.5")  # as in requirements-2.6.2.txt
         if found is None or not need.specifier.contains(found, prereleases=True):
             sys.exit(f"{line}: {found}")
 PYTHON

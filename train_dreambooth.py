@@ -20,7 +20,9 @@ import signal
 from contextlib import closing
 
 from dreambooth import checkpoint, command, data, dist, models, output, plan, stack
-from dreambooth.config import read_config
+from dreambooth.flags import read_config
+
+MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many can't be its fault
 
 
 def main(argv):
@@ -33,7 +35,7 @@ def main(argv):
     plan.check_same(todo)
     if config.seed is None:
         config = dataclasses.replace(config, seed=dist.from_first(secrets.randbelow(2**31)))
-        todo.course["seed"] = config.seed
+        todo = dataclasses.replace(todo, course={**todo.course, "seed": config.seed})
 
     # Load the model, and say what will be done with it
     from dreambooth import prior
@@ -51,9 +53,9 @@ def main(argv):
         return dist.say("dry run   all is in order, and nothing was written")
 
     # Draw what the model knows of the class, before it learns anything else
-    output.create(config)
     if missing:
         class_pictures = prior.draw_missing(family, config, missing)
+    todo = plan.check_class_pictures(config, todo, class_pictures)
     subject = data.Concept(config.instance_prompt, todo.pictures, config.class_prompt, class_pictures)
     train(config, todo, family, [subject])
 
@@ -85,11 +87,12 @@ def train(config, todo, family, concepts):
     prior_weight = config.prior_loss_weight if config.with_prior_preservation else None
 
     with checkpoint.StopRequest() as stop, closing(tracker), bar:
-        for step in range(start, todo.steps):
+        done, overflows = start, 0
+        while done < todo.steps:
             # Go forward and backward through the update's micro-batches
             losses = {}
             for micro in range(config.gradient_accumulation_steps):
-                batch = examples.micro_batch(step, micro)
+                batch = examples.micro_batch(done, micro)
                 clean, noise, timesteps, noisy = latents.noised(family, pictures.take(batch), batch, config.seed)
                 with updates.precision():
                     prediction = family.predict(noisy, timesteps, prompts.take(batch))
@@ -101,31 +104,46 @@ def train(config, todo, family, concepts):
 
             # Agree with the other processes on the losses, and on whether to stop
             means = dist.mean({**losses, "stop": stop.signal or 0})
-            stopping = means.pop("stop") > 0 and step + 1 < todo.steps
+            stopping = means.pop("stop") > 0
             if not math.isfinite(means["loss"]):
-                raise command.Stopped(plan.not_finite(means["loss"], step + 1, updates.rate, last), code=1)
+                raise command.Stopped(plan.not_finite("loss", done + 1, updates.rate, last), code=1)
 
-            # Update what learns
-            done, rate = step + 1, updates.rate
-            logging = done % config.logging_steps == 0 or done == todo.steps
-            norm = updates.apply(measure=logging)
+            # Update what learns; an update that overflowed in half precision is done again at a smaller scale
+            logging = (done + 1) % config.logging_steps == 0 or done + 1 == todo.steps
+            rate, norm = updates.rate, updates.gather(measure=logging)
+            if updates.apply(norm):
+                done, overflows = done + 1, 0
+            elif (overflows := overflows + 1) == MOST_OVERFLOWS:
+                raise command.Stopped(plan.not_finite("gradient", done + 1, rate, last), code=1)
+            else:
+                continue
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             bar.update()
 
             # Log, save and draw on the way
             if logging:
                 tracker.scalars({**means, "learning_rate": rate, "gradient_norm": norm, **speed.measure(done)}, done)
-            if done % config.save_steps == 0 or stopping:
+            saving = done % config.save_steps == 0 or (stopping and done < todo.steps)
+            if (saving or done == todo.steps) and not updates.finite():
+                raise command.Stopped(plan.not_finite("weights", done, rate, last), code=1)
+            if saving:
                 last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
-            if stopping:
+            if stopping and done < todo.steps:
                 raise command.Stopped(plan.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
-            if config.validation_prompt and (done == todo.steps or validation.due(config, done)):
+            if validation.due(config, done) and done < todo.steps:
                 validation.draw(config, family, tracker, done)
 
-        # Assemble the pipeline, with what was not trained read from disk again
-        if dist.is_first():
-            output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
-    dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config, command.python())}")
+        # Draw, and assemble the pipeline; should that fail, what was learned is kept in a checkpoint
+        try:
+            if config.validation_prompt:
+                validation.draw(config, family, tracker, done)
+            if dist.is_first():
+                output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
+        except Exception:
+            last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
+            dist.warn(f"the pipeline could not be finished, but {last} holds what was learned")
+            raise
+    dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config, *command.of('infer.py'))}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ from dreambooth.config import BadInput
 
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
+NAME = re.compile(r"^checkpoint-\d+$")
 
 
 @contextmanager
@@ -83,11 +85,13 @@ def read_state(folder):
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         files = state["files"]
-        for key in ("step", "written_ns", "course", "optimizer"):
-            state[key]
+        for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
+            if not isinstance(state[key], kind):
+                raise ValueError(f"{key} is {state[key]!r}")
+        state["course"]["seed"]
     except FileNotFoundError:
         raise ValueError(f"it has no {STATE}") from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its {STATE} can't be read ({error})") from None
     for name, size in files.items():
         if not (folder / name).is_file():
@@ -102,6 +106,8 @@ def survey(output_dir):
     the one written last: a fresh run may have started over in the folder of a longer one."""
     whole, complaints = [], []
     for folder in Path(output_dir).glob("checkpoint-*"):
+        if not NAME.match(folder.name) or not folder.is_dir():
+            continue  # somebody's own copy or note
         try:
             whole.append((folder, read_state(folder)))
         except ValueError as error:
@@ -153,8 +159,12 @@ def load(folder, networks):
 
 def differences(recorded, current):
     """What of the run's course differs from the checkpoint's, as lines."""
+
+    def shown(value):
+        return f"{len(value)} files" if isinstance(value, list) else repr(value)
+
     return [
-        f"{name}: {recorded.get(name)!r} then, {current.get(name)!r} now"
+        f"{name}: {shown(recorded.get(name))} then, {shown(current.get(name))} now"
         for name in sorted(recorded.keys() | current.keys())
         if recorded.get(name) != current.get(name)
     ]

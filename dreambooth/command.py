@@ -1,6 +1,10 @@
 """Run a command: bad input is one line and exit code 2, an interrupt is one line, and neither shows a traceback."""
 
+import errno
+import os
+import shutil
 import sys
+from pathlib import Path
 
 from dreambooth import dist
 from dreambooth.config import BadInput
@@ -23,20 +27,39 @@ def run(main, argv=None):
     except (BadInput, Stopped) as error:
         if "--verbose" in argv and error.__cause__:
             raise
-        dist.say(f"error: {error}", file=sys.stderr)
+        complain(error)
         sys.exit(getattr(error, "code", 2))
+    except OSError as error:
+        if "--verbose" in argv or not error.filename:
+            raise
+        complain(f"{error.filename}: {error.strerror}")
+        sys.exit(1 if error.errno == errno.ENOSPC else 2)
     except KeyboardInterrupt:
         dist.say("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
+def complain(error):
+    """Each process says what stopped it: on another machine it may be something else. The launcher shows the first's;
+    the others' are in their logs."""
+    process = "" if dist.is_first() else f" in process {dist.rank()}"
+    print(f"error{process}: {error}", file=sys.stderr, flush=True)
+
+
 def python():
     """How this Python is called from here: `python` where that is this one."""
-    import os
-    import shutil
-
     found = shutil.which("python")
-    if found and os.path.samefile(found, sys.executable):
+    if found and os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable)):
         return "python"
-    near = os.path.relpath(sys.executable)
-    return sys.executable if near.startswith("..") else near
+    return near(sys.executable)
+
+
+def of(script):
+    """How one of the tool's scripts is called from here: (python, script)."""
+    return python(), near(Path(__file__).parent.parent / script)
+
+
+def near(path):
+    """A path as seen from the current folder, where it lies below it."""
+    relative = os.path.relpath(path)
+    return os.path.abspath(path) if relative.startswith("..") else relative

@@ -53,6 +53,7 @@ def look_at(path):
     to be a picture, by its name or its first bytes, and can't be read."""
     claims = path.suffix.lower() in EXTENSIONS
     try:
+        path.name.encode()  # a name that is no Unicode could not be recorded
         with Image.open(path, formats=FORMATS):
             claims = True
         size = open_picture(path).size
@@ -73,7 +74,7 @@ def survey(folder):
     """(pictures, complaints, other files) of a folder, sorted. Hidden files and folders do not count at all."""
     pictures, broken, others = [], [], []
     for path in sorted((each for each in Path(folder).iterdir() if not each.name.startswith(".")), key=natural):
-        if not path.is_file():
+        if path.is_dir():
             continue
         try:
             picture = look_at(path)

@@ -1,5 +1,7 @@
 """AdamW and its schedule over the networks that learn, clipping, and the optimizer's state by layer name."""
 
+import math
+
 import numpy as np
 import paddle
 
@@ -85,16 +87,29 @@ class Updates:
     def backward(self, loss):
         self.scaler.scale(loss).backward()
 
-    def apply(self, measure):
-        """Make the update from the gradients of all processes; returns their norm where it is clipped or measured."""
+    def gather(self, measure):
+        """Put the gradients of all processes together, unscale and clip them; returns their norm, or None where
+        nobody asked for it."""
         dist.mean_gradients(self.parameters)
         self.scaler.unscale_(self.adamw)
-        norm = gradient_norm(self.parameters, self.max_norm) if measure or self.max_norm else None
+        if measure or self.max_norm or self.scaler.is_enable():
+            return float(gradient_norm(self.parameters, self.max_norm))
+        return None
+
+    def apply(self, norm):
+        """Make the update and tell whether it was made. With fp16, gradients that overflowed make none: the scaler
+        lowers its scale, and the step is to be done again."""
+        overflowed = self.scaler.is_enable() and not math.isfinite(norm)
         self.scaler.step(self.adamw)
         self.scaler.update()
-        self.schedule.step()
         self.adamw.clear_grad(set_to_zero=False)
-        return norm
+        if not overflowed:
+            self.schedule.step()
+        return not overflowed
+
+    def finite(self):
+        """Whether every weight that learns is a number."""
+        return all(bool(paddle.isfinite(each).all()) for each in self.parameters)
 
     def state(self):
         """(tensors, JSON) to put into a checkpoint. The tensors are named unet.conv_in.weight.moment1: Paddle's own

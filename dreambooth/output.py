@@ -17,12 +17,17 @@ SAMPLES = "samples"
 def check(config):
     """Refuse a folder that can't be written, or that holds something else than an earlier run."""
     folder = Path(config.output_dir)
-    nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise BadInput(f"--output_dir {folder}: {nearest} is no folder that can be written")
-    if not folder.is_dir() or (folder / ARGUMENTS).is_file() or any(folder.glob("checkpoint-*/" + checkpoint.STATE)):
+    if not can_be_written(folder):
+        raise BadInput(f"--output_dir {folder}: it is no folder that can be written")
+    for flag, place in (("--logging_dir", log_folder(config)), ("--class_data_dir", config.class_data_dir)):
+        if place and not can_be_written(Path(place)):
+            raise BadInput(f"{flag} {place}: it is no folder that can be written")
+    if not folder.is_dir() or is_ours(folder):
         return
-    begun = {SAMPLES, *Path(config.logging_dir).parts[:1]}
+    begun = [SAMPLES]
+    for place in filter(None, (log_folder(config), config.class_data_dir)):  # a run that came no further made these
+        if Path(place).resolve().is_relative_to(folder.resolve()):
+            begun += Path(place).resolve().relative_to(folder.resolve()).parts[:1]
     foreign = sorted(each.name for each in folder.iterdir() if not each.name.startswith(".") and each.name not in begun)
     if foreign:
         raise BadInput(
@@ -31,11 +36,19 @@ def check(config):
         )
 
 
-def create(config):
+def can_be_written(folder):
+    """Whether a folder, or the nearest one above that is there, lets itself be written in."""
+    nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+def is_ours(folder):
+    """Whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
     try:
-        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--output_dir {config.output_dir}: it can't be made ({error.strerror})") from None
+        record = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+        return {"flags", "base_model", "concepts", "versions"} <= record.keys()
+    except (OSError, ValueError, AttributeError):
+        return bool(checkpoint.survey(folder)[0])
 
 
 def log_folder(config):
@@ -93,7 +106,7 @@ def save_pipeline(family, config, record, card):
 def save_samples(config, step, pictures):
     """Write validation pictures as samples/step-N-PROMPT-K.png."""
     folder = Path(config.output_dir) / SAMPLES
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for index, picture in enumerate(pictures):
         prompt, number = divmod(index, config.validation_count)
         picture.save(folder / f"step-{step}-{prompt}-{number}.png")

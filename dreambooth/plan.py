@@ -9,6 +9,7 @@ from dreambooth.config import SCHEDULES_WITHOUT_WARMUP, BadInput
 
 BYTES_LEARNED = 16  # weight, gradient and AdamW's two moments, in float32
 BYTES_FROZEN = 4
+CLASS_HASHES = "the class pictures' hashes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ def make(config):
         if config.seed is None:
             config = dataclasses.replace(config, seed=state["course"]["seed"])
     course = config.course(steps, processes)
+    course["pretrained_model_name_or_path"] = models.fingerprint(config.pretrained_model_name_or_path)
     course["the pictures' hashes"] = [picture.sha256 for picture in pictures]
     if resumed:
         check_resumed(config, *resumed, course, steps)
@@ -48,16 +50,31 @@ def make(config):
 
 
 def check_same(plan):
-    """Refuse processes that do not have the same pictures, as on machines whose folders differ."""
-    if dist.any_of(dist.from_first(plan.course) != plan.course):
+    """Refuse processes that do not have the same input, as on machines whose folders differ."""
+    mine = [plan.course, plan.steps, plan.resumed and (plan.resumed[1]["step"], plan.resumed[1]["written_ns"])]
+    first = dist.from_first(mine)
+    if dist.any_of(first[:2] != mine[:2]):
         raise BadInput(
-            "--instance_data_dir: not all processes have the same pictures and flags;"
-            " give the machines the same command and the same folder"
+            "--instance_data_dir: not all processes have the same pictures, model and flags;"
+            " give the machines the same command and the same folders"
         )
+    if dist.any_of(first[2] != mine[2]):
+        raise BadInput("--resume_from_checkpoint: not all processes see the same checkpoint; share or copy the folder")
 
 
-def check_resumed(config, folder, state, course, steps):
-    changed = checkpoint.differences(state["course"], course)
+def check_class_pictures(config, plan, class_pictures):
+    """The plan with the class pictures' hashes in it; refused where the processes or a resumed run saw others."""
+    hashes = [picture.sha256 for picture in class_pictures]
+    if dist.any_of(dist.from_first(hashes) != hashes):
+        raise BadInput(f"--class_data_dir {config.class_data_dir}: all machines must see the same folder")
+    if plan.resumed:
+        folder, state = plan.resumed
+        check_changes(config, folder, {CLASS_HASHES: state["course"].get(CLASS_HASHES)}, {CLASS_HASHES: hashes})
+    return dataclasses.replace(plan, course={**plan.course, CLASS_HASHES: hashes})
+
+
+def check_changes(config, folder, recorded, current):
+    changed = checkpoint.differences(recorded, current)
     if changed and not config.allow_changes:
         raise BadInput(
             f"--resume_from_checkpoint {folder}: the run would go on differently ({'; '.join(changed)});"
@@ -65,6 +82,11 @@ def check_resumed(config, folder, state, course, steps):
         )
     for change in changed:
         dist.warn(f"resuming with a change: {change}")
+
+
+def check_resumed(config, folder, state, course, steps):
+    # the class pictures are compared when they have been drawn
+    check_changes(config, folder, {**state["course"], CLASS_HASHES: None}, {**course, CLASS_HASHES: None})
     if state["step"] >= steps:
         raise BadInput(
             f"--resume_from_checkpoint {folder}: it has {state['step']} steps already and the run is to have {steps};"
@@ -127,9 +149,9 @@ def describe(config, plan, family, missing):
             dist.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')
 
 
-def draw_command(config, python="python"):
+def draw_command(config, python="python", script="infer.py"):
     """The infer.py command that draws with the result."""
-    return f"{python} infer.py --model_path {shlex.quote(config.output_dir)} --prompt {quoted(config.instance_prompt)}"
+    return f"{python} {script} --model_path {shlex.quote(config.output_dir)} --prompt {quoted(config.instance_prompt)}"
 
 
 def quoted(prompt):
@@ -144,9 +166,10 @@ def stopped(step, folder):
     )
 
 
-def not_finite(loss, step, rate, last):
-    go_on = f"; {last} is from before: resume it with a lower --learning_rate" if last else "; lower --learning_rate"
-    return f"the loss is {loss} at step {step} (learning rate {rate:.3g}), so the run ends here{go_on}"
+def not_finite(what, step, rate, last):
+    verb = "are" if what == "weights" else "is"
+    kept = f"; {last} is the last checkpoint, though an earlier one may be sounder" if last else ""
+    return f"the {what} {verb} not finite at step {step}, learning rate {rate:.3g}: give a lower --learning_rate{kept}"
 
 
 def card(config, todo, processes):

@@ -32,7 +32,9 @@ def look(config):
             f"--class_data_dir {folder}: {len(odd)} of its pictures were drawn with another prompt or model"
             f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
         )
-    return tuple(pictures[: config.num_class_images]), missing(pictures, config.num_class_images)
+    numbers = dist.from_first(missing(pictures, config.num_class_images))
+    dist.wait()  # until all have looked, so that nobody counts what another has drawn since
+    return tuple(pictures[: config.num_class_images]), numbers
 
 
 def missing(pictures, wanted):
@@ -57,7 +59,11 @@ def draw_missing(family, config, numbers):
     """Draw the class pictures of these numbers into their folder, each process its share; all wait for each other.
     Returns the folder's pictures."""
     folder = Path(config.class_data_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    if dist.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+    dist.wait()
+    if dist.any_of(not folder.is_dir()):
+        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
     mine = [numbers[index] for index in dist.share(len(numbers))]
     height, width = config.size
     pictures = sampling.draw(
@@ -74,10 +80,7 @@ def draw_missing(family, config, numbers):
     for number, picture in dist.bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
         save(picture, folder, number, config)
     dist.wait()
-    pictures = data.survey(folder)[0]
-    if dist.any_of(len(pictures) < config.num_class_images):
-        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder; copy or share it")
-    return tuple(pictures[: config.num_class_images])
+    return tuple(data.survey(folder)[0][: config.num_class_images])
 
 
 def save(picture, folder, number, config):

@@ -3,7 +3,7 @@ beside it."""
 
 from PIL import Image
 
-from dreambooth import noise
+from dreambooth import dist, noise
 from dreambooth.config import BadInput
 
 # name -> (class of the library, settings). UniPC, which the library has too, fails on float64.
@@ -47,8 +47,10 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
     import paddle
 
     stochastic = type(pipeline.scheduler).__name__ in STOCHASTIC
-    if stochastic:
-        batch_size = 1  # Paddle has one generator; alone, a picture can have it to itself
+    if stochastic or not dist.on_gpu():
+        # Paddle has one generator; alone, a picture can have it to itself. And on the CPU a batch saves little, but its
+        # size changes how the sums of a matrix product are split: some pixels would differ by one level.
+        batch_size = 1
     shape = (pipeline.unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
     for first in range(0, len(wanted), batch_size):
         prompts, numbers = zip(*wanted[first : first + batch_size])

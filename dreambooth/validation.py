@@ -7,7 +7,7 @@ GUIDANCE = 7.5
 
 
 def due(config, step):
-    return config.validation_steps is not None and step % config.validation_steps == 0
+    return bool(config.validation_prompt and config.validation_steps) and step % config.validation_steps == 0
 
 
 def draw(config, family, tracker, step):

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 FLOORS = (
     {"config", "dist", "loss", "noise", "stack"},
-    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command"},
+    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags"},
     {"prior", "latents", "output"},
     {"plan", "validation"},
     {"train_dreambooth", "infer"},
@@ -17,7 +17,7 @@ FREE = "config"  # its BadInput is everyone's
 LIBRARIES = {"paddle", "ppdiffusers", "paddlenlp"}
 LIGHT = [f"dreambooth/{name}.py" for name in ("config", "dist", "data", "noise", "command", "plan", "output", "prior")]
 LIGHT += [f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__")]
-LIGHT += ["train_dreambooth.py", "infer.py"]
+LIGHT += ["dreambooth/flags.py", "train_dreambooth.py", "infer.py"]
 FILES = sorted(str(path.relative_to(ROOT)) for top in (".", "dreambooth", "dreambooth/models")
                for path in (ROOT / top).glob("*.py"))  # fmt: skip
 

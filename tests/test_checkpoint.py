@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, assert_same, build_twin, train, weights
+from conftest import ROOT, assert_same, build_twin, draw_pictures, train, weights
 
 from dreambooth import checkpoint
 from dreambooth.config import BadInput
@@ -73,6 +73,16 @@ def test_a_checkpoint_is_found_by_name_and_by_path(run):
         assert checkpoint.find(wanted, run)[1]["step"] == 2
 
 
+def test_somebodys_own_copies_and_notes_are_left_alone(flags, tmp_path):
+    out = tmp_path / "out"
+    train(flags(save_steps=1))
+    shutil.copytree(out / "checkpoint-1", out / "checkpoint-best")
+    (out / "checkpoint-notes.txt").write_text("mine")
+    assert checkpoint.find("latest", out)[0].name == "checkpoint-2"
+    train(flags(save_steps=1, checkpoints_total_limit=1))
+    assert names(out) == {"checkpoint-2", "checkpoint-best", "checkpoint-notes.txt"}
+
+
 def test_what_an_interrupted_write_left_is_no_checkpoint_and_does_not_disturb_the_next(run, tmp_path):
     with pytest.raises(RuntimeError), checkpoint.written_whole(run / "checkpoint-9") as folder:
         (folder / "state.json").write_text("{}")
@@ -117,6 +127,29 @@ def test_a_change_of_course_is_named_and_stops_unless_it_is_allowed(run, flags, 
 def test_another_set_of_pictures_is_a_change_of_course(run, flags, class_pictures):
     with pytest.raises(BadInput, match="hashes"):
         train(flags(resume_from_checkpoint="checkpoint-2", max_train_steps=3, instance_data_dir=class_pictures))
+
+
+def test_other_class_pictures_are_a_change_of_course_too(flags, tmp_path):
+    folder = draw_pictures(tmp_path / "class", 4)
+    prior = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=folder, num_class_images=4)
+    train(flags(save_steps=1, **prior))
+    (folder / "3.png").write_bytes((folder / "2.png").read_bytes())
+    with pytest.raises(BadInput, match="class pictures' hashes: 4 files then, 4 files now"):
+        train(flags(resume_from_checkpoint="latest", max_train_steps=3, **prior))
+
+
+def test_a_model_is_known_by_its_files_and_not_by_its_name(run, flags, twin, tmp_path):
+    again = dict(
+        pretrained_model_name_or_path=tmp_path / "model",
+        resume_from_checkpoint=run / "checkpoint-2",
+        max_train_steps=3,
+        output_dir=tmp_path / "again",
+    )
+    shutil.copytree(twin, tmp_path / "model")
+    train(flags(**again))
+    (tmp_path / "model/scheduler/scheduler_config.json").open("a").write(" ")
+    with pytest.raises(BadInput, match="pretrained_model_name_or_path: 'files .*' then, 'files .*' now"):
+        train(flags(**again))
 
 
 def test_more_steps_on_a_constant_schedule_are_no_change(run, flags, twin):

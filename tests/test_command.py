@@ -153,7 +153,38 @@ def test_a_missing_checkpoint(bad):
 def test_the_class_folder_must_be_another_one(bad, pictures):
     prior = dict(with_prior_preservation=True, class_prompt="a dog")
     bad("--class_data_dir", "same folder", class_data_dir=pictures, **prior)
-    bad("--class_data_dir", "not a folder", class_data_dir=pictures / "0.png", **prior)
+    bad("--class_data_dir", "no folder that can be written", class_data_dir=pictures / "0.png", **prior)
+    bad("--class_data_dir", "no folder that can be written", class_data_dir=pictures / "0.png/below", **prior)
+
+
+def test_a_log_folder_that_can_not_be_made(bad, pictures):
+    bad("--logging_dir", "no folder that can be written", logging_dir=pictures / "0.png/logs")
+
+
+def test_a_name_that_no_system_takes_is_one_line_too(bad):
+    bad("x" * 300, output_dir="x" * 300)
+
+
+def test_a_record_that_another_program_wrote_makes_no_folder_ours(bad, tmp_path):
+    (tmp_path / "out/unet").mkdir(parents=True)
+    (tmp_path / "out/training_args.json").write_text('{"lr": 1}')
+    (tmp_path / "out/unet/thesis.tex").write_text("years of work")
+    bad("--output_dir", "training_args.json")
+
+
+def test_files_that_lack_weights_are_told_and_not_made_up(bad, twin, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    for part, lost in (
+        ("unet", "up_blocks.0."),
+        ("text_encoder", "text_model.encoder.layers.1."),
+        ("vae", "decoder.mid"),
+    ):
+        shutil.copytree(twin, tmp_path / part)
+        [path] = (tmp_path / part / part).glob("*.safetensors")
+        kept = {name: value for name, value in load_file(path).items() if not name.startswith(lost)}
+        save_file(kept, path, metadata={"format": "np" if part == "text_encoder" else "pd"})
+        bad("lack", lost, pretrained_model_name_or_path=tmp_path / part)
 
 
 @pytest.mark.parametrize(
@@ -170,16 +201,19 @@ def test_the_class_folder_must_be_another_one(bad, pictures):
         (["--model_path", "{twin}", "--prompt", "a", "--scheduler", "unipc"], "--scheduler"),
         (["--model_path", "{twin}", "--prompt", "a", "b", "--output", "x.png"], "--output x.png"),
         (["--model_path", "{twin}", "--prompt", "a", "--output", "x.jpg"], "--output x.jpg"),
+        (["--model_path", "{twin}", "--prompt", "a", "--output_dir", "{twin}/model_index.json"], "--output_dir"),
+        (["--model_path", "{twin}", "--prompt", "a", "--output", "{twin}/model_index.json/x.png"], "--output"),
+        (["--model_path", "{twin}", "--prompt", "a", "--num_inference_steps", "1001"], "--num_inference_steps 1001"),
     ],
 )
 def test_bad_input_to_infer_is_named(tmp_path, twin, flags, named):
     refused(tmp_path, [each.format(twin=twin) for each in flags], named, script="infer.py")
 
 
-def test_only_the_first_process_says_it(flags):
+def test_another_process_says_which_one_it_is(flags):
     line = flags(train_batch_size=0)
     done = python("train_dreambooth.py", *line, PADDLE_TRAINER_ID="1", PADDLE_TRAINERS_NUM="2")
-    assert done.returncode == 2 and done.stderr == ""
+    assert done.returncode == 2 and done.stderr.startswith("error in process 1: --train_batch_size 0")
 
 
 def test_verbose_shows_where_a_loading_error_came_from(flags, twin, tmp_path):

@@ -6,7 +6,8 @@ import math
 import pytest
 from conftest import python
 
-from dreambooth.config import SCHEDULES, BadInput, Config, parser_of, read_config
+from dreambooth.config import SCHEDULES, BadInput, Config
+from dreambooth.flags import parser_of, read_config
 
 REQUIRED = {
     "--pretrained_model_name_or_path": "model",

@@ -33,6 +33,12 @@ def colours(path):
 
 
 @pytest.mark.parametrize("extension", [*FORMAT_OF, "PNG", "JPG", "Jpeg", "BMP", "WEBP"])
+def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
+    with pytest.raises(BadInput, match="1.png"):
+        data.find_pictures(tmp_path, "--instance_data_dir")
+
+
 def test_every_format_is_read_whatever_the_case_of_its_extension(tmp_path, extension):
     path = flat(tmp_path / f"dog.{extension}", format=FORMAT_OF[extension.lower()])
     [picture], others = find(tmp_path)

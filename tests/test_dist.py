@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, launch, python
+from conftest import ROOT, assert_same, launch, python, train
 
 from dreambooth import dist
 from dreambooth.checkpoint import read_state
@@ -79,12 +79,15 @@ def test_two_processes_checkpoint_and_only_the_first_speaks_and_writes(flags, tm
     assert "learning  unet" in first.read_text() and "learning" not in second.read_text()
     assert len(list((tmp_path / "out/logs").glob("vdlrecords*"))) == 1
     assert read_state(tmp_path / "out/checkpoint-1")["course"]
-    done = launch(tmp_path, "train_dreambooth.py", *line[:-1], "--max_train_steps", "3", *resume())
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def resume():
-    return ["--gradient_checkpointing", "--resume_from_checkpoint", "latest"]
+def test_two_processes_resume_bit_for_bit(flags, tmp_path):
+    common = dict(max_train_steps=3, gradient_accumulation_steps=2, save_steps=1, random_flip=True)
+    again = dict(common, output_dir=tmp_path / "again", resume_from_checkpoint=tmp_path / "out/checkpoint-1")
+    for line in (flags(**common), flags(**again)):
+        done = launch(tmp_path, "train_dreambooth.py", *line)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(tmp_path / "out/unet", tmp_path / "again/unet")
 
 
 def test_two_launchers_on_the_loopback_address_make_one_run(flags, tmp_path):
@@ -179,6 +182,16 @@ def test_machines_that_do_not_see_the_same_pictures_are_told(flags, class_pictur
     told = (tmp_path / "launcher/workerlog.0").read_text()
     assert f"error: --{flag}" in told and "same" in told and "Traceback" not in told
     assert not (tmp_path / "out/model_index.json").exists()
+
+
+def test_machines_that_do_not_see_the_same_checkpoint_are_told(flags, tmp_path):
+    train(flags(save_steps=1))
+    common = dict(max_train_steps=3, allow_changes=True)  # one process wrote them
+    lines = [flags(resume_from_checkpoint=tmp_path / f"out/checkpoint-{step}", **common) for step in (1, 2)]
+    (tmp_path / "different.py").write_text(DIFFERENT.format(root=str(ROOT), lines=lines))
+    launch(tmp_path, tmp_path / "different.py")
+    told = (tmp_path / "launcher/workerlog.0").read_text()
+    assert "error: --resume_from_checkpoint: not all processes see the same checkpoint" in told
 
 
 @pytest.mark.parametrize("cards", ["0", "0,1"])

@@ -28,10 +28,10 @@ def pixels(path):
 def test_each_prompt_gets_its_pictures_with_prompt_seed_and_settings_in_their_text(draw, twin):
     files = draw("--prompt", "a sks dog", "猫在雪地上", "--num_images", 2, "--seed", 7, "--negative_prompt", "blurry")
     assert [re.sub(".*/", "", file) for file in files] == [
-        "a-sks-dog-0-0.png",
-        "a-sks-dog-0-1.png",
-        "猫在雪地上-1-0.png",
-        "猫在雪地上-1-1.png",
+        "a-sks-dog-0-seed7-0.png",
+        "a-sks-dog-0-seed7-1.png",
+        "猫在雪地上-1-seed7-0.png",
+        "猫在雪地上-1-seed7-1.png",
     ]
     text = Image.open(files[3]).text
     assert text["prompt"] == "猫在雪地上" and text["picture"] == "1" and text["seed"] == "7"

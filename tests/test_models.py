@@ -29,6 +29,26 @@ def test_embeddings_are_those_of_the_librarys_own_pipeline(twin, bert_twin):
         np.testing.assert_array_equal(family.encode_prompts([prompt]).numpy(), expected)
 
 
+def test_the_padding_token_counts_here_and_in_what_is_saved(bert_twin, tmp_path):
+    """Paddle's embedding layer answers zeros for it, which is not what these models were trained with."""
+    import paddle
+    from ppdiffusers.transformers import BertModel
+
+    shutil.copytree(bert_twin, tmp_path / "base")
+    text_encoder = BertModel.from_pretrained(str(tmp_path / "base/text_encoder"))
+    with paddle.no_grad():
+        text_encoder.embeddings.word_embeddings.weight[0] = paddle.linspace(-1, 1, 32)
+    text_encoder.save_pretrained(str(tmp_path / "base/text_encoder"))
+    family = models.load_model(str(tmp_path / "base"))
+    tokens = family.tokens(["狗"]).input_ids
+    table = family.text_encoder.embeddings.word_embeddings
+    np.testing.assert_array_equal(table(tokens).numpy()[0, -1], table.weight[0].numpy())
+    assert np.abs(table.weight[0].numpy()).sum() > 1
+    family.save(str(tmp_path / "saved"), safe_serialization=True)
+    plain = BertModel.from_pretrained(str(tmp_path / "saved/text_encoder"))
+    np.testing.assert_array_equal(plain(tokens)[0].numpy(), family.encode_prompts(["狗"]).numpy())
+
+
 def test_an_attention_mask_goes_in_only_where_the_config_asks_for_one(bert_twin):
     family = models.load_model(str(bert_twin))
     plain = family.encode_prompts(["狗"]).numpy()

@@ -244,3 +244,61 @@ def test_a_restored_optimizer_goes_on_bit_for_bit_among_other_automatic_names(ki
     for name, value in values(networks).items():
         assert np.array_equal(value, values(again)[name]), name
     assert resumed.state()[0].keys() == whole.state()[0].keys()
+
+
+class StandInScaler:
+    """What GradScaler does with fp16 on a card, in a few lines: an update whose gradients overflowed is not made."""
+
+    factor, overflowed = 4.0, False
+
+    def __init__(self, parameters):
+        self.parameters = parameters
+
+    def is_enable(self):
+        return True
+
+    def scale(self, loss):
+        return loss * self.factor
+
+    @paddle.no_grad()
+    def unscale_(self, optimizer):
+        for each in self.parameters:
+            each.grad.multiply_(paddle.to_tensor(1 / self.factor))
+        self.overflowed = not all(bool(paddle.isfinite(each.grad).all()) for each in self.parameters)
+
+    def step(self, optimizer):
+        if not self.overflowed:
+            optimizer.step()
+
+    def update(self):
+        self.factor *= 0.5 if self.overflowed else 1
+
+
+def test_an_update_that_overflowed_changes_neither_weights_nor_schedule():
+    network = small_network()
+    updates = optim.Updates(config(lr_scheduler="linear", lr_warmup_steps=1), {"unet": network}, 10, 1)
+    updates.scaler = StandInScaler(updates.parameters)
+    before = [each.numpy().copy() for each in updates.parameters]
+    updates.backward(network(paddle.ones([2, 3])).sum() * float("inf"))
+    assert not updates.apply(updates.gather(measure=False))
+    assert updates.schedule.last_epoch == 0 and updates.scaler.factor == 2.0
+    assert all((each.numpy() == old).all() for each, old in zip(updates.parameters, before))
+    for _ in range(2):
+        updates.backward(network(paddle.ones([2, 3])).sum())
+        norm = updates.gather(measure=False)
+        assert updates.apply(norm)
+    assert updates.schedule.last_epoch == 2 and any(
+        (each.numpy() != old).any() for each, old in zip(updates.parameters, before)
+    )
+
+
+def test_the_loss_scale_leaves_the_gradients_and_their_norm_alone():
+    network = small_network()
+    updates = optim.Updates(config(), {"unet": network}, 10, 1)
+    norms = []
+    for scaler in (updates.scaler, StandInScaler(updates.parameters)):
+        updates.scaler = scaler
+        updates.backward(network(paddle.ones([2, 3])).sum())
+        norms.append(updates.gather(measure=True))
+        updates.adamw.clear_grad(set_to_zero=False)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)

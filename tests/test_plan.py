@@ -6,7 +6,7 @@ import pytest
 from conftest import draw_pictures, train
 
 from dreambooth import plan
-from dreambooth.config import read_config
+from dreambooth.flags import read_config
 
 
 def made(line):

@@ -36,7 +36,7 @@ def test_run_single_has_the_promised_defaults(echo):
     done = bash("bash run_single.sh", PYTHON=echo)
     assert done.returncode == 0, done.stderr
     line = done.stdout.splitlines()
-    assert line[0] == "train_dreambooth.py"
+    assert line[0] == "./train_dreambooth.py"
     given = dict(zip(line[1::2], line[2::2]))
     assert given == {
         "--pretrained_model_name_or_path": "CompVis/stable-diffusion-v1-4",
@@ -88,6 +88,15 @@ def test_run_multi_without_a_card_uses_processes_of_the_cpu_and_refuses_gpus(ech
     assert line[line.index("--nproc_per_node") + 1] == "2" and "--gpus" not in line
     done = bash("bash run_multi.sh", PYTHON=echo, PATH=path, GPUS="0,1")
     assert done.returncode == 2 and done.stderr.startswith("error: GPUS=0,1") and done.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["run_single.sh", "run_multi.sh"])
+def test_the_scripts_run_from_any_folder_whose_paths_they_then_mean(echo, tmp_path, script):
+    done = bash(f"cd {ROOT.parent} && bash {ROOT.name}/{script}", PYTHON=echo, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()
+    assert f"{ROOT.name}/train_dreambooth.py" in line and line[line.index("--output_dir") + 1] == "./dream_outputs"
+    assert line[line.index("--instance_data_dir") + 1] == f"{ROOT.name}/dream_image"
 
 
 def test_run_multi_trains(twin, pictures, tmp_path):

@@ -256,8 +256,58 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(flags, 
     done = python("train_dreambooth.py", *flags(**changes))
     assert done.returncode == 1
     [line] = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error:")]
-    assert "the loss is" in line and "at step" in line and "1e+30" in line and "checkpoint-" in line
+    assert "the loss is not finite at step" in line and "1e+30" in line and "checkpoint-" in line
     assert list((tmp_path / "out").glob("checkpoint-*")) and not (tmp_path / "out/model_index.json").exists()
+
+
+def test_weights_that_are_no_numbers_are_never_saved(flags, tmp_path, monkeypatch):
+    from dreambooth import command, optim
+
+    monkeypatch.setattr(optim.Updates, "finite", lambda updates: False)
+    with pytest.raises(command.Stopped, match="the weights are not finite at step 2"):
+        train(flags())
+    assert not (tmp_path / "out/model_index.json").exists() and not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_what_was_learned_outlives_a_pipeline_that_can_not_be_finished(flags, tmp_path, monkeypatch, capsys):
+    from dreambooth import output
+
+    def fail(*more):
+        raise OSError("the hub went away")
+
+    monkeypatch.setattr(output, "save_pipeline", fail)
+    with pytest.raises(OSError):
+        train(flags())
+    assert (tmp_path / "out/checkpoint-2/state.json").exists() and "holds what was learned" in capsys.readouterr().err
+
+
+def test_gradients_are_exchanged_once_for_each_update(flags, monkeypatch):
+    from dreambooth import dist
+
+    calls = []
+    monkeypatch.setattr(dist, "mean_gradients", lambda parameters: calls.append(len(list(parameters))))
+    train(flags(gradient_accumulation_steps=4, gradient_checkpointing=True, max_train_steps=3))
+    assert len(calls) == 3 and min(calls) > 0
+
+
+def test_an_update_that_overflows_is_done_again_and_the_steps_stay_those_asked_for(flags, monkeypatch, tmp_path):
+    """As GradScaler does it with fp16 on a card: the first updates make none."""
+    from dreambooth import optim
+
+    applied = []
+
+    def apply(updates, norm, real=optim.Updates.apply):
+        applied.append(len(applied) >= 2)
+        if not applied[-1]:
+            updates.adamw.clear_grad(set_to_zero=False)
+            return False
+        return real(updates, norm)
+
+    train(flags(output_dir=tmp_path / "smooth"))
+    monkeypatch.setattr(optim.Updates, "apply", apply)
+    train(flags())
+    assert applied == [False, False, True, True]
+    assert_same(tmp_path / "smooth/unet", tmp_path / "out/unet")
 
 
 def test_mixed_precision_on_the_cpu_says_that_it_is_not_used(flags, tmp_path):

@@ -4,8 +4,11 @@ A family is one class with the verbs that the story needs: encode_pictures, enco
 picture_part, trained, forget_encoders, pipeline. The loss and the loop never ask which family they hold.
 """
 
+import hashlib
 import importlib
 import json
+import re
+from contextlib import contextmanager
 from pathlib import Path
 
 from dreambooth.config import BadInput
@@ -31,6 +34,7 @@ PARTS = {
     "unet": ("UNet2DConditionModel",),
     "scheduler": SCHEDULERS,
 }
+UNUSED_WEIGHTS = ("pooler.", "bert.pooler.", "embeddings.position_ids", "text_model.embeddings.position_ids")
 FLAG = "--pretrained_model_name_or_path"
 WEIGHTS = ("*.pdparams", "*.safetensors", "*.bin")
 
@@ -93,12 +97,26 @@ def check_index(name, index, flag=FLAG):
     return pipeline
 
 
-def read_index(name, flag=FLAG):
+def fingerprint(name):
+    """What tells a local model from another one, whatever its folder is called: its settings, and the names and sizes
+    of its files. A name on the hub stands for itself."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for part in PARTS:
+        for path in sorted((folder / part).iterdir()):
+            content = path.read_bytes() if path.suffix == ".json" else b""
+            digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode() + content)
+    return f"files {digest.hexdigest()[:12]}"
+
+
+def read_index(name, flag=FLAG, revision=None):
     """model_index.json of a folder or of a name on the hub."""
     from ppdiffusers import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.load_config(name)
+        return DiffusionPipeline.load_config(name, revision=revision)
     except Exception as error:
         raise BadInput(unavailable(name, error, flag)) from error
 
@@ -115,7 +133,7 @@ def unavailable(name, error, flag=FLAG):
 
 def load_model(name, **options):
     """The model of a name or folder, as an object of its family."""
-    pipeline = check_index(name, read_index(name))
+    pipeline = check_index(name, read_index(name, revision=options.get("revision")))
     module, class_name = FAMILIES[pipeline]
     family = getattr(importlib.import_module(f"dreambooth.models.{module}"), class_name)
     return family(name, **options)
@@ -125,21 +143,63 @@ def load_pipeline(name, flag=FLAG, revision=None, **parts):
     """The pipeline of a name or folder in float32, but for the parts that are given; without the safety checker."""
     import ppdiffusers
 
-    pipeline_class = getattr(ppdiffusers, check_index(name, read_index(name, flag), flag))
+    pipeline_class = getattr(ppdiffusers, check_index(name, read_index(name, flag, revision), flag))
     try:
-        pipeline = pipeline_class.from_pretrained(
-            name,
-            revision=revision,
-            safety_checker=None,
-            requires_safety_checker=False,
-            paddle_dtype="float32",
-            **parts,
-        )
+        with all_weights_found():
+            pipeline = pipeline_class.from_pretrained(
+                name,
+                revision=revision,
+                safety_checker=None,
+                requires_safety_checker=False,
+                paddle_dtype="float32",
+                **parts,
+            )
     except Exception as error:
         raise BadInput(unavailable(name, error, flag)) from error
     limit_tokens(pipeline.tokenizer, pipeline.text_encoder)
+    keep_padding(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@contextmanager
+def all_weights_found():
+    """Fail where the library would only warn that a network keeps random weights, since its files lack them."""
+    from paddlenlp.transformers import model_utils as paddlenlp
+    from ppdiffusers.models import modeling_utils as ppdiffusers
+
+    said = []
+
+    def listening(warning):
+        return lambda message, *more: (said.append(str(message)), warning(message, *more))
+
+    before = [(each.logger, each.logger.warning) for each in (paddlenlp, ppdiffusers)]
+    for logger, warning in before:
+        logger.warning = listening(warning)
+    try:
+        yield
+    finally:
+        for logger, warning in before:
+            logger.warning = warning
+    for message in said:
+        if "newly initialized" not in message:
+            continue
+        names = [name for name in re.findall(r"'([\w.]+)'", message) if not name.startswith(UNUSED_WEIGHTS)]
+        if names or "did not match" in message:
+            part = re.search(r"Some weights of (\w+)", message)[1]
+            raise ValueError(
+                f"the files of its {part} lack {len(names)} weights, {names[0] if names else ''} among them"
+            )
+
+
+def keep_padding(text_encoder):
+    """Let the embedding of the padding token count, as it does where these models were trained. Paddle's layer answers
+    with zeros for it; without a padding token in its settings, the saved text encoder loads right as well."""
+    from paddle import nn
+
+    for layer in text_encoder.sublayers():
+        if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:
+            layer._padding_idx = text_encoder.config.pad_token_id = None
 
 
 def limit_tokens(tokenizer, text_encoder):

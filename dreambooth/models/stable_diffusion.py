@@ -18,6 +18,8 @@ class StableDiffusion:
         pipeline = load_pipeline(name, revision=revision)
         self.vae, self.text_encoder, self.unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
         self.scheduler = pipeline.scheduler
+        # the library amends settings that it finds outdated; what is saved in the end is the model's own
+        self.scheduler_config = type(self.scheduler).load_config(name, subfolder="scheduler", revision=revision)
         self.tokenizer = self.load_tokenizer(type(pipeline.tokenizer)) if tokenizer_name else pipeline.tokenizer
         self.schedule = DDPMScheduler.from_config(self.scheduler.config)
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
@@ -118,11 +120,9 @@ class StableDiffusion:
             paddle.device.cuda.empty_cache()
 
     def save(self, folder, safe_serialization):
-        """Write the whole pipeline. Its scheduler is the base model's own: for drawing, the library amends settings
-        that it finds outdated."""
+        """Write the whole pipeline."""
         pipeline = self.pipeline()
-        kind = type(self.scheduler)
-        pipeline.scheduler = kind.from_config(kind.load_config(self.name, subfolder="scheduler"))
+        pipeline.scheduler = type(self.scheduler).from_config(self.scheduler_config)
         pipeline.save_pretrained(folder, safe_serialization=safe_serialization)
 
     def pipeline(self):
