@@ -33,12 +33,6 @@ def colours(path):
 
 
 @pytest.mark.parametrize("extension", [*FORMAT_OF, "PNG", "JPG", "Jpeg", "BMP", "WEBP"])
-def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
-    (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
-    with pytest.raises(BadInput, match="1.png"):
-        data.find_pictures(tmp_path, "--instance_data_dir")
-
-
 def test_every_format_is_read_whatever_the_case_of_its_extension(tmp_path, extension):
     path = flat(tmp_path / f"dog.{extension}", format=FORMAT_OF[extension.lower()])
     [picture], others = find(tmp_path)
@@ -407,3 +401,9 @@ def test_the_places_follow_each_other_without_gaps_over_updates():
     places = [place for step in range(3) for micro in range(3) for place in examples.micro_batch(step, micro).places]
     assert places == [(step, slot, 0) for step in range(3) for slot in range(6)]
     assert all(one < other for one, other in pairwise(places))
+
+
+def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
+    with pytest.raises(BadInput, match="1.png"):
+        data.find_pictures(tmp_path, "--instance_data_dir")

@@ -77,12 +77,14 @@ def updates_of(networks, steps=STEPS, **changes):
 
 
 def update(updates, step=0, accumulation=1, measure=False):
-    """One update on data that depends on the step."""
+    """One update on data that depends on the step; the norm of its gradients."""
     numbers = np.random.default_rng(step)
     for _ in range(accumulation):
         x = paddle.to_tensor(numbers.standard_normal((5, 3), np.float32))
         updates.backward(sum((network(x) ** 2).mean() for network in updates.networks.values()))
-    return updates.apply(measure)
+    norm = updates.gather(measure)
+    assert updates.apply(norm)
+    return norm
 
 
 def test_the_schedule_is_counted_in_updates_not_in_backward_passes():
@@ -128,7 +130,7 @@ def test_adamw_follows_its_equations():
     weight, first, second = 2.0, 0.0, 0.0
     for step, gradient in enumerate((1.0, -3.0, 0.5), start=1):
         updates.backward(network(paddle.to_tensor([[gradient]])).sum())
-        updates.apply(measure=False)
+        assert updates.apply(updates.gather(measure=False))
         first = beta1 * first + (1 - beta1) * gradient
         second = beta2 * second + (1 - beta2) * gradient**2
         weight -= rate * decay * weight

@@ -21,7 +21,7 @@ def config(tmp_path):
     )
 
 
-@pytest.mark.parametrize("there", [[], ["logs/x"], ["samples/a.png"], [".hidden"], ["training_args.json", "mine.txt"]])
+@pytest.mark.parametrize("there", [[], ["logs/x"], ["samples/a.png"], [".hidden"]])
 def test_new_empty_and_own_folders_are_fine(config, tmp_path, there):
     output.check(config)
     for name in there:

@@ -37,6 +37,10 @@ def test_links_and_pictures_lead_to_files(name):
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
+def test_no_place_was_left_to_be_filled_in():
+    assert not [page for page in PAGES.values() if re.search(r"@\w+@|TODO|XXX", page)]
+
+
 def test_both_languages_have_the_same_sections_tables_and_commands():
     def shape(page):
         lines = page.splitlines()
