@@ -28,7 +28,7 @@ def read_arguments(argv):
     add("--height", type=int, metavar="N", help="default: the model's own")
     add("--width", type=int, metavar="N", help="default: the model's own")
     add("--scheduler", choices=sampling.SCHEDULERS, help="default: the model's own")
-    add("--batch_size", type=int, default=4, metavar="N", help="pictures drawn at once (default: 4)")
+    add("--batch_size", type=int, default=4, metavar="N", help="pictures drawn at once on a card (default: 4)")
     add("--output_dir", default="outputs", metavar="TEXT", help="folder for the pictures (default: outputs)")
     add("--output", metavar="FILE.png", help="file for the one picture, or for the grid, instead of --output_dir")
     add("--grid", action="store_true", help="also put all pictures on one sheet, a row for each prompt")
