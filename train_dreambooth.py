@@ -19,7 +19,7 @@ import secrets
 import signal
 from contextlib import closing
 
-from dreambooth import checkpoint, command, data, dist, models, output, plan, stack
+from dreambooth import checkpoint, command, data, dist, models, output, plan, prior, stack
 from dreambooth.flags import read_config
 
 MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many can't be its fault
@@ -38,8 +38,6 @@ def main(argv):
         todo = dataclasses.replace(todo, course={**todo.course, "seed": config.seed})
 
     # Load the model, and say what will be done with it
-    from dreambooth import prior
-
     family = models.load_model(
         config.pretrained_model_name_or_path,
         revision=config.revision,

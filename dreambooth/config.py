@@ -125,7 +125,7 @@ class Config:
     cache_latents: bool = flag(
         MEMORY, "encode the pictures once, then free the VAE (the default)", True)
     sample_batch_size: int = flag(
-        MEMORY, "pictures drawn at once on a card, for class pictures and validation; the CPU draws one by one", 4, least=1)
+        MEMORY, "pictures drawn at once on a card (the CPU draws one by one), for class and validation", 4, least=1)
     dataloader_num_workers: int = flag(
         MEMORY, "threads that read pictures", 0, least=0)
 
