@@ -4,10 +4,9 @@ import dataclasses
 import math
 
 import pytest
-from conftest import python
 
 from dreambooth.config import SCHEDULES, BadInput, Config
-from dreambooth.flags import parser_of, read_config
+from dreambooth.flags import read_config
 
 REQUIRED = {
     "--pretrained_model_name_or_path": "model",
@@ -86,29 +85,6 @@ def test_the_required_flags_are_read():
     assert config.pretrained_model_name_or_path == "model"
     assert config.instance_data_dir == "pictures"
     assert config.instance_prompt == "a photo of sks dog"
-
-
-@pytest.mark.parametrize(
-    "flags, name, value",
-    [
-        ("--checkpointing_steps 7", "save_steps", 7),
-        ("--report_to tensorboard", "writer_type", "tensorboard"),
-        ("--no_cache_latents", "cache_latents", False),
-        ("--cache_latents", "cache_latents", True),
-        ("--seed 0", "seed", 0),
-        ("--prior_loss_weight 0", "prior_loss_weight", 0.0),
-        ("--learning_rate 1e-4", "learning_rate", 1e-4),
-    ],
-)
-def test_a_flag_sets_its_field(flags, name, value):
-    assert getattr(read(flags), name) == value
-
-
-def test_validation_prompts_add_up():
-    config = read(["--validation_prompt", "sks dog at night", "--validation_prompt", "sks dog in a bucket"])
-    assert config.validation_prompt == ("sks dog at night", "sks dog in a bucket")
-    assert config.validation_count == 4
-    assert read(["--validation_prompt", "x", "--num_validation_images", "2"]).validation_count == 2
 
 
 @pytest.mark.parametrize(
@@ -323,48 +299,3 @@ def test_what_is_probably_not_meant_is_warned_about(flags, named):
 
 def test_a_plain_run_is_not_warned_about():
     assert list(read().warnings()) == list(read(PRIOR).warnings()) == []
-
-
-@pytest.mark.parametrize("each", dataclasses.fields(Config), ids=lambda each: each.name)
-def test_a_flag_has_a_group_and_a_help_text(each):
-    assert each.metadata["group"] in ("main", "pictures", "optimisation", "memory and speed", "saving", "logging")
-    assert len(each.metadata["help"]) > 10
-
-
-def test_the_help_shows_every_flag_with_its_text_and_default():
-    text = " ".join(parser_of(Config, "").format_help().split())
-    for each in dataclasses.fields(Config):
-        assert f" --{each.name} " in text and each.metadata["help"] in text
-    assert "every so many updates (default: 500)" in text
-
-
-# runs train_dreambooth.py as a script, and fails where that imported one of the libraries
-LIGHT = """
-import runpy, sys
-try:
-    runpy.run_path("train_dreambooth.py", run_name="__main__")
-finally:
-    heavy = {"paddle", "paddlenlp", "ppdiffusers"} & set(sys.modules)
-    assert not heavy, heavy
-"""
-
-
-def test_the_help_comes_without_the_libraries():
-    done = python("-c", LIGHT, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "--instance_prompt" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "flags, named",
-    [
-        (["--learning_rate", "nan"], "--learning_rate"),
-        (["--no_such_flag"], "--no_such_flag"),
-        (["--instance_data_dir", "no such folder"], "no such folder"),
-    ],
-)
-def test_bad_input_is_one_line_and_comes_without_the_libraries(flags, named):
-    done = python("-c", LIGHT, *(part for pair in REQUIRED.items() for part in pair), *flags)
-    assert done.returncode == 2, done.stderr
-    [line] = done.stderr.splitlines()
-    assert line.startswith("error: ") and named in line
