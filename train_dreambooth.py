@@ -102,12 +102,14 @@ def train(config, todo, family, concepts):
 
             # Agree with the other processes on the losses, and on whether to stop
             means = dist.mean({**losses, "stop": stop.signal or 0})
-            stopping = means.pop("stop") > 0
+            asked_to_stop = means.pop("stop") > 0
             if not math.isfinite(means["loss"]):
                 raise command.Stopped(plan.not_finite("loss", done + 1, updates.rate, last), code=1)
 
             # Update what learns; an update that overflowed in half precision is done again at a smaller scale
-            logging = (done + 1) % config.logging_steps == 0 or done + 1 == todo.steps
+            ending = done + 1 == todo.steps
+            stopping = asked_to_stop and not ending
+            logging = ending or (done + 1) % config.logging_steps == 0
             rate, norm = updates.rate, updates.gather(measure=logging)
             if updates.apply(norm):
                 done, overflows = done + 1, 0
@@ -121,14 +123,14 @@ def train(config, todo, family, concepts):
             # Log, save and draw on the way
             if logging:
                 tracker.scalars({**means, "learning_rate": rate, "gradient_norm": norm, **speed.measure(done)}, done)
-            saving = done % config.save_steps == 0 or (stopping and done < todo.steps)
-            if (saving or done == todo.steps) and not updates.finite():
+            saving = stopping or done % config.save_steps == 0
+            if (saving or ending) and not updates.finite():
                 raise command.Stopped(plan.not_finite("weights", done, rate, last), code=1)
             if saving:
                 last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
-            if stopping and done < todo.steps:
+            if stopping:
                 raise command.Stopped(plan.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
-            if validation.due(config, done) and done < todo.steps:
+            if validation.due(config, done) and not ending:
                 validation.draw(config, family, tracker, done)
 
         # Draw, and assemble the pipeline; should that fail, what was learned is kept in a checkpoint
@@ -136,7 +138,8 @@ def train(config, todo, family, concepts):
             if config.validation_prompt:
                 validation.draw(config, family, tracker, done)
             if dist.is_first():
-                output.save_pipeline(family, config, record, plan.card(config, todo, dist.world_size()))
+                card = output.card(config, todo.steps, dist.world_size(), plan.draw_command(config))
+                output.save_pipeline(family, config, record, card)
         except Exception:
             last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
             dist.warn(f"the pipeline could not be finished, but {last} holds what was learned")

@@ -219,6 +219,10 @@ class Config:
             "text_encoder": (self.text_encoder_lr or self.learning_rate) * scale,
         }
 
+    def epoch(self, pictures):
+        """Examples in one epoch, which goes through the longer of the two lists of pictures."""
+        return max(pictures, self.num_class_images if self.with_prior_preservation else 0)
+
     def total_steps(self, examples, processes):
         """Updates in the whole run, where one epoch is `examples` examples. Nothing is dropped at an epoch's end:
         examples follow each other across it, and only the very last update is rounded up."""

@@ -123,6 +123,11 @@ def any_of(flag):
     return mean({"flag": flag})["flag"] > 0
 
 
+def differs(value):
+    """Whether any process has another value than the first."""
+    return any_of(from_first(value) != value)
+
+
 def mean_gradients(parameters):
     """Replace each gradient by its mean over the processes, in large buckets, once per update.
 

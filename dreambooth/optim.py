@@ -56,7 +56,8 @@ class Updates:
 
     def __init__(self, config, networks, steps, processes):
         self.networks, self.max_norm = networks, config.max_grad_norm
-        self.parameters = list(named_parameters(networks).values())
+        self.named = named_parameters(networks)
+        self.parameters = list(self.named.values())
         rates = config.rates(processes)
         self.schedule = learning_rate_schedule(config, rates["unet"], steps)
         self.adamw = paddle.optimizer.AdamW(
@@ -117,7 +118,7 @@ class Updates:
         state = self.adamw.state_dict()
         tensors = {
             f"{name}.{moment}": state[f"{parameter.name}_{moment}_0"].numpy()
-            for name, parameter in named_parameters(self.networks).items()
+            for name, parameter in self.named.items()
             for moment in MOMENTS
             if f"{parameter.name}_{moment}_0" in state
         }
@@ -127,7 +128,7 @@ class Updates:
     def restore(self, tensors, state):
         """Put back what state() took out."""
         named = {}
-        for name, parameter in named_parameters(self.networks).items():
+        for name, parameter in self.named.items():
             for moment in MOMENTS:
                 if f"{name}.{moment}" in tensors:  # a weight that saw no gradient has no state
                     named[f"{parameter.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{name}.{moment}"])

@@ -29,8 +29,7 @@ def make(config):
     models.check_folder(config.pretrained_model_name_or_path)
     output.check(config)
     processes = dist.world_size()
-    longest = max(len(pictures), config.num_class_images if config.with_prior_preservation else 0)
-    steps = config.total_steps(longest, processes)
+    steps = config.total_steps(config.epoch(len(pictures)), processes)
     resumed = None
     if config.resume_from_checkpoint:
         folder, state, complaints = checkpoint.find(config.resume_from_checkpoint, config.output_dir)
@@ -51,21 +50,19 @@ def make(config):
 
 def check_same(plan):
     """Refuse processes that do not have the same input, as on machines whose folders differ."""
-    mine = [plan.course, plan.steps, plan.resumed and (plan.resumed[1]["step"], plan.resumed[1]["written_ns"])]
-    first = dist.from_first(mine)
-    if dist.any_of(first[:2] != mine[:2]):
+    if dist.differs((plan.course, plan.steps)):
         raise BadInput(
             "--instance_data_dir: not all processes have the same pictures, model and flags;"
             " give the machines the same command and the same folders"
         )
-    if dist.any_of(first[2] != mine[2]):
+    if dist.differs(plan.resumed and (plan.resumed[1]["step"], plan.resumed[1]["written_ns"])):
         raise BadInput("--resume_from_checkpoint: not all processes see the same checkpoint; share or copy the folder")
 
 
 def check_class_pictures(config, plan, class_pictures):
     """The plan with the class pictures' hashes in it; refused where the processes or a resumed run saw others."""
     hashes = [picture.sha256 for picture in class_pictures]
-    if dist.any_of(dist.from_first(hashes) != hashes):
+    if dist.differs(hashes):
         raise BadInput(f"--class_data_dir {config.class_data_dir}: all machines must see the same folder")
     if plan.resumed:
         folder, state = plan.resumed
@@ -127,8 +124,7 @@ def describe(config, plan, family, missing):
     learned = sum(parameters(network) for network in networks.values())
     dist.say(f"learning  {' and '.join(networks)}: {learned / 1e6:.1f} million parameters")
     processes = dist.world_size()
-    examples = max(len(plan.pictures), config.num_class_images if config.with_prior_preservation else 0)
-    epochs = plan.steps * config.global_batch(processes) / examples
+    epochs = plan.steps * config.global_batch(processes) / config.epoch(len(plan.pictures))
     start = f", from step {plan.resumed[1]['step']} ({plan.resumed[0]})" if plan.resumed else ""
     split = f"batch {config.train_batch_size} x accumulation {config.gradient_accumulation_steps}"
     split += f" x {processes} processes" if processes > 1 else ""
@@ -170,7 +166,3 @@ def not_finite(what, step, rate, last):
     verb = "are" if what == "weights" else "is"
     kept = f"; {last} is the last checkpoint, though an earlier one may be sounder" if last else ""
     return f"the {what} {verb} not finite at step {step}, learning rate {rate:.3g}: give a lower --learning_rate{kept}"
-
-
-def card(config, todo, processes):
-    return output.card(config, todo.steps, processes, draw_command(config))

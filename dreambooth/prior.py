@@ -10,8 +10,6 @@ from PIL import Image, PngImagePlugin
 from dreambooth import data, dist, sampling
 from dreambooth.config import BadInput
 
-STEPS = 50
-GUIDANCE = 7.5
 DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
 
 
@@ -21,8 +19,6 @@ def look(config):
     if not config.with_prior_preservation:
         return (), []
     folder = Path(config.class_data_dir)
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"--class_data_dir {folder}: it is a file, not a folder")
     pictures, broken, _ = data.survey(folder) if folder.is_dir() else ([], [], [])
     for complaint in broken:
         dist.warn(f"--class_data_dir: {complaint}; it is not counted")
@@ -65,18 +61,8 @@ def draw_missing(family, config, numbers):
     if dist.any_of(not folder.is_dir()):
         raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
     mine = [numbers[index] for index in dist.share(len(numbers))]
-    height, width = config.size
-    pictures = sampling.draw(
-        family.pipeline(),
-        [(config.class_prompt, number) for number in mine],
-        seed=config.seed,
-        purpose="class picture",
-        height=height,
-        width=width,
-        steps=STEPS,
-        guidance=GUIDANCE,
-        batch_size=config.sample_batch_size,
-    )
+    wanted = [(config.class_prompt, number) for number in mine]
+    pictures = sampling.draw_for_run(family.pipeline(), wanted, config, "class picture")
     for number, picture in dist.bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
         save(picture, folder, number, config)
     dist.wait()

@@ -16,6 +16,9 @@ SCHEDULERS = {
     "lms": ("LMSDiscreteScheduler", {}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
 }
+# for pictures that a training run draws: of the class, and for validation
+STEPS = 50
+GUIDANCE = 7.5
 # these draw new noise in every step, from Paddle's global generator
 STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
 
@@ -66,6 +69,22 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
             num_inference_steps=steps,
             guidance_scale=guidance,
         ).images
+
+
+def draw_for_run(pipeline, wanted, config, purpose):
+    """Yield a picture for each (prompt, number) in `wanted`, at the size and seed of a training run."""
+    height, width = config.size
+    return draw(
+        pipeline,
+        wanted,
+        seed=config.seed,
+        purpose=purpose,
+        height=height,
+        width=width,
+        steps=STEPS,
+        guidance=GUIDANCE,
+        batch_size=config.sample_batch_size,
+    )
 
 
 def grid(pictures, columns):

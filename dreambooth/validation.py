@@ -2,9 +2,6 @@
 
 from dreambooth import dist, output, sampling
 
-STEPS = 50
-GUIDANCE = 7.5
-
 
 def due(config, step):
     return bool(config.validation_prompt and config.validation_steps) and step % config.validation_steps == 0
@@ -14,21 +11,8 @@ def draw(config, family, tracker, step):
     """Draw on the first process while the others wait. The pictures' noise is the same at every step, so that they
     can be compared."""
     if dist.is_first():
-        height, width = config.size
         wanted = [(prompt, number) for prompt in config.validation_prompt for number in range(config.validation_count)]
-        pictures = list(
-            sampling.draw(
-                family.pipeline(),
-                wanted,
-                seed=config.seed,
-                purpose="picture",
-                height=height,
-                width=width,
-                steps=STEPS,
-                guidance=GUIDANCE,
-                batch_size=config.sample_batch_size,
-            )
-        )
+        pictures = list(sampling.draw_for_run(family.pipeline(), wanted, config, "picture"))
         output.save_samples(config, step, pictures)
         for number, prompt in enumerate(config.validation_prompt):
             first = number * config.validation_count

@@ -35,6 +35,9 @@ def byte_alphabet():
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
 
 
+SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+
+
 def clip_text(folder, length):
     """A CLIP tokenizer that spells every word, and a text encoder of two layers."""
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -47,11 +50,8 @@ def clip_text(folder, length):
         str(folder / "vocab.json"), str(folder / "merges.txt"), max_len=length, model_max_length=length
     )
     config = CLIPTextConfig(
+        **SMALL,
         vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
         max_position_embeddings=length,
         projection_dim=32,
         bos_token_id=len(words) - 2,
@@ -69,11 +69,8 @@ def bert_text(folder, length):
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     tokenizer = BertTokenizer(str(folder / "vocab.txt"))
     config = BertConfig(
+        **SMALL,
         vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
         max_position_embeddings=length,
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
