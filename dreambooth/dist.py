@@ -6,12 +6,16 @@ is imported.
 
 import contextlib
 import io
+import itertools
 import os
 import sys
+import time
 
 import numpy as np
 
 from dreambooth.config import BadInput
+
+MEETINGS = itertools.count()  # every process comes to the same ones in the same order
 
 
 def rank():
@@ -83,11 +87,15 @@ def finish():
 
 
 def wait():
-    """Wait until every process is here."""
+    """Wait until every process is here, however long that takes: gloo's own barrier gives up after 30 seconds, while
+    another process may well draw pictures for minutes. One that dies is noticed by the launcher, which ends all."""
     if world_size() > 1:
-        import paddle.distributed
+        from paddle.base.core import create_or_get_global_tcp_store
 
-        paddle.distributed.barrier()
+        store, meeting = create_or_get_global_tcp_store(), f"wait {next(MEETINGS)}"
+        store.add(meeting, 1)
+        while store.add(meeting, 0) < world_size():
+            time.sleep(0.02)
 
 
 def share(count):

@@ -1,0 +1,50 @@
+"""A CLIP model as a measuring instrument: pictures and prompts to unit vectors whose product tells how alike they are."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dreambooth.config import BadInput
+
+
+class Clip:
+    """Both towers of a CLIP, from a folder or a name on the hub."""
+
+    def __init__(self, name, flag="--clip_model_path"):
+        from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+            raise BadInput(f"{flag} {name}: no CLIP model, it has no config.json")
+        try:
+            self.model = CLIPModel.from_pretrained(name, dtype="float32")
+            self.tokenizer = CLIPTokenizer.from_pretrained(name)
+            self.processor = CLIPImageProcessor.from_pretrained(name)
+        except Exception as error:
+            raise BadInput(f"{flag} {name}: it can't be loaded as a CLIP model ({error})") from error
+        self.model.eval()
+        self.length = self.model.config.text_config.max_position_embeddings
+
+    def pictures(self, pictures, batch_size=32):
+        """[pictures, width], each of length 1."""
+        import paddle
+
+        rows = []
+        with paddle.no_grad():
+            for first in range(0, len(pictures), batch_size):
+                batch = self.processor(pictures[first : first + batch_size], return_tensors="pd").pixel_values
+                rows.append(self.model.get_image_features(batch).numpy())
+        return unit(np.concatenate(rows))
+
+    def prompts(self, prompts):
+        """[prompts, width], each of length 1."""
+        import paddle
+
+        with paddle.no_grad():
+            tokens = self.tokenizer(
+                prompts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pd"
+            )
+            return unit(self.model.get_text_features(tokens.input_ids).numpy())
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

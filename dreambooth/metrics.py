@@ -1,0 +1,305 @@
+"""Measure a fine-tuned model against its base: is the subject learned, is the prompt followed, is the class kept.
+
+    python -m dreambooth.metrics --model_path ./dream_outputs --base_model_path ./my_model \\
+        --subject_data_dir ./more_pictures --clip_model_path ./clip --class_prompt "a photo of a dog" \\
+        --prompt "a photo of sks dog in a bucket" "a photo of sks dog at night" --identifier sks --sheet sheet.png
+
+The measures are those of the DreamBooth paper (Ruiz et al., 2023), all with the CLIP model that is named:
+
+    CLIP-I  subject fidelity: mean cosine of the drawn pictures and the subject's own
+    CLIP-T  prompt fidelity: mean cosine of the drawn pictures and their prompt
+    PRES    how much pictures of the plain class prompt resemble the subject; a class that is kept stays at the base's value
+    DIV     diversity: mean distance (1 - cosine) of two pictures of the same prompt
+
+The subject's pictures must not be those that the model was trained on.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dreambooth import command, data, dist, models, output, sampling, stack
+from dreambooth.clip import Clip
+from dreambooth.config import BadInput
+from dreambooth.flags import Parser
+
+MEASURES = ("CLIP-I", "CLIP-T", "PRES", "DIV")
+UNMEASURED = ("json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
+TEXT_HEIGHT = 16
+SMALLEST = 96  # side of a picture on the sheet
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A prompt, and the subject's own pictures to compare with: of the same scene, where they are known."""
+
+    prompt: str
+    own: list  # indices among the subject's pictures
+
+
+# the measures
+
+
+def likeness(some, others):
+    """Mean cosine over all pairs of two sets of unit vectors."""
+    return float((some @ others.T).mean())
+
+
+def likeness_within(rows):
+    """Mean cosine over all pairs of different members of one set; None where there is no pair."""
+    count = len(rows)
+    if count < 2:
+        return None
+    return float(((rows @ rows.T).sum() - count) / (count * (count - 1)))
+
+
+def mean_of(values):
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def diversity(groups):
+    """Mean distance of two pictures of the same prompt."""
+    alike = mean_of(likeness_within(group) for group in groups)
+    return None if alike is None else 1 - alike
+
+
+def measures_of(drawn, of_class, subject, wanted, texts):
+    """{measure: value} of one model. `drawn` holds for each prompt the unit vectors of its pictures."""
+    return {
+        "CLIP-I": mean_of(likeness(rows, subject[each.own]) for rows, each in zip(drawn, wanted)),
+        "CLIP-T": mean_of(likeness(rows, text[None]) for rows, text in zip(drawn, texts)),
+        "PRES": likeness(of_class, subject) if len(of_class) else None,
+        "DIV": diversity(drawn),
+    }
+
+
+def measures_of_subject(subject, wanted, texts):
+    """What the subject's own pictures reach: where a perfect model would end."""
+    own = [subject[each.own] for each in wanted]
+    return {
+        "CLIP-I": mean_of(likeness_within(rows) for rows in own),
+        "CLIP-T": mean_of(likeness(rows, text[None]) for rows, text in zip(own, texts)),
+        "PRES": likeness_within(subject),
+        "DIV": diversity(own),
+    }
+
+
+def gained(before, after, real):
+    """The share of the way from the base to the subject's own pictures that was made."""
+    if None in (before, after, real) or real == before:
+        return None
+    return (after - before) / (real - before)
+
+
+# the command
+
+
+def read_arguments(argv):
+    parser = Parser(prog="python -m dreambooth.metrics", description=__doc__)
+    add = parser.add_argument
+    add("--model_path", required=True, metavar="TEXT", help="the fine-tuned pipeline's folder")
+    add("--base_model_path", required=True, metavar="TEXT", help="the pipeline that it was made from")
+    add(
+        "--subject_data_dir", required=True, metavar="TEXT", help="other pictures of the subject than it was trained on"
+    )
+    add("--clip_model_path", required=True, metavar="TEXT", help="the CLIP model to measure with: a folder, or a name")
+    add("--prompt", nargs="+", action="extend", default=[], metavar="TEXT", help="prompts of the subject")
+    add(
+        "--prompts_file",
+        metavar="FILE",
+        help="a prompt in each line; behind a tab, the names of the subject's pictures in that scene (with * and ?)",
+    )
+    add(
+        "--class_prompt",
+        metavar="TEXT",
+        help='the prompt of the class, "a photo of a dog"; without it there is no PRES',
+    )
+    add("--identifier", metavar="TEXT", help="the rare word, which is left out of what CLIP reads")
+    add("--num_images", type=int, default=4, metavar="N", help="pictures for each prompt (default: 4)")
+    add("--num_class_images", type=int, default=16, metavar="N", help="pictures of the class prompt (default: 16)")
+    add("--num_inference_steps", type=int, default=50, metavar="N", help="denoising steps (default: 50)")
+    add("--guidance_scale", type=float, default=7.5, metavar="X", help="weight of the prompt (default: 7.5)")
+    add("--scheduler", choices=sampling.SCHEDULERS, help="default: the model's own")
+    add("--seed", type=int, default=0, metavar="N", help="both models start from its noise (default: 0)")
+    add("--batch_size", type=int, default=4, metavar="N", help="pictures drawn at once on a card (default: 4)")
+    add("--json", metavar="FILE", help="write the figures there; - for the terminal, instead of the table")
+    add("--sheet", metavar="FILE.png", help="write a contact sheet there: prompts by subject, base and fine-tuned")
+    add("--pictures_dir", metavar="TEXT", help="write the fine-tuned model's pictures into this folder")
+    add("--verbose", action="store_true", help="show the libraries' own messages too")
+    arguments = parser.parse_args(argv)
+    check(arguments)
+    return arguments
+
+
+def check(arguments):
+    for name in ("num_images", "num_class_images", "num_inference_steps", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
+    if arguments.seed < 0:
+        raise BadInput(f"--seed {arguments.seed}: must be at least 0")
+    if not 0 <= arguments.guidance_scale < float("inf"):
+        raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
+    if not arguments.prompt and not arguments.prompts_file:
+        raise BadInput("--prompt: give at least one, or --prompts_file")
+    if arguments.sheet and Path(arguments.sheet).suffix.lower() != ".png":
+        raise BadInput(f"--sheet {arguments.sheet}: must end in .png")
+    for name in ("sheet", "json"):
+        place = getattr(arguments, name)
+        if place and place != "-" and (Path(place).is_dir() or not output.can_be_written(Path(place).parent)):
+            raise BadInput(f"--{name} {place}: it can't be written there")
+    if arguments.pictures_dir and not output.can_be_written(Path(arguments.pictures_dir)):
+        raise BadInput(f"--pictures_dir {arguments.pictures_dir}: it can't be written there")
+    for name in ("model_path", "base_model_path"):
+        models.check_folder(getattr(arguments, name), flag=f"--{name}")
+
+
+def read_prompts(arguments, pictures):
+    """The prompts with the subject's pictures that each is compared with."""
+    everything = list(range(len(pictures)))
+    wanted = [Wanted(prompt, everything) for prompt in arguments.prompt]
+    if arguments.prompts_file:
+        try:
+            lines = Path(arguments.prompts_file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"--prompts_file {arguments.prompts_file}: it can't be read ({error})") from None
+        for line in filter(str.strip, lines):
+            prompt, _, names = line.partition("\t")
+            own = [index for index in everything if any(pictures[index].path.match(name) for name in names.split())]
+            if names.strip() and not own:
+                raise BadInput(
+                    f"--prompts_file {arguments.prompts_file}: no picture in {arguments.subject_data_dir} is named {names}"
+                )
+            wanted.append(Wanted(prompt.strip(), own or everything))
+    if not all(each.prompt.strip() for each in wanted):
+        raise BadInput("--prompt: a prompt is empty")
+    return wanted
+
+
+def main(argv):
+    arguments = read_arguments(argv)
+    pictures, _ = data.find_pictures(arguments.subject_data_dir, "--subject_data_dir")
+    wanted = read_prompts(arguments, pictures)
+    stack.load(arguments.verbose)
+
+    # Look at the subject, and at what CLIP reads
+    clip = Clip(arguments.clip_model_path)
+    own = [data.open_picture(picture.path) for picture in pictures]
+    subject = clip.pictures(own)
+    texts = clip.prompts([without(each.prompt, arguments.identifier) for each in wanted])
+
+    # Draw the same with both models, and measure
+    results, drawn = {}, {}
+    for name, path in (("base", arguments.base_model_path), ("fine-tuned", arguments.model_path)):
+        pipeline = models.load_pipeline(path, flag="--model_path" if name == "fine-tuned" else "--base_model_path")
+        if arguments.scheduler:
+            sampling.set_scheduler(pipeline, arguments.scheduler)
+        drawn[name], of_class = draw(pipeline, wanted, arguments, name)
+        rows = [clip.pictures(group) for group in drawn[name]]
+        of_class = clip.pictures(of_class) if of_class else np.zeros([0, subject.shape[1]])
+        results[name] = measures_of(rows, of_class, subject, wanted, texts)
+        del pipeline
+    results["subject"] = measures_of_subject(subject, wanted, texts)
+
+    # Tell
+    report = {
+        "measures": results,
+        "fidelity gained": gained(*(results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject"))),
+        "settings": {name: value for name, value in vars(arguments).items() if name not in UNMEASURED},
+    }
+    if arguments.json == "-":
+        print(output.as_text(report), end="")
+    else:
+        print(table(report))
+    if arguments.json and arguments.json != "-":
+        write(arguments.json, output.as_text(report))
+    if arguments.sheet:
+        Path(arguments.sheet).parent.mkdir(parents=True, exist_ok=True)
+        columns = {"subject": [[own[index] for index in each.own] for each in wanted], **drawn}
+        contact_sheet([each.prompt for each in wanted], columns, arguments.num_images).save(arguments.sheet)
+    if arguments.pictures_dir:
+        save_pictures(drawn["fine-tuned"], arguments.pictures_dir)
+    for place in (arguments.json, arguments.pictures_dir, arguments.sheet):
+        if place and place != "-" and arguments.json != "-":
+            print(place)
+
+
+def without(prompt, identifier):
+    """A prompt as CLIP reads it: a word that says nothing to it is left out."""
+    return " ".join(word for word in prompt.split() if word != identifier)
+
+
+def draw(pipeline, wanted, arguments, name):
+    """(pictures of each prompt, pictures of the class prompt), from the same noise for every model."""
+    height, width = sampling.default_size(pipeline)
+    count = arguments.num_images
+    asked = [(each.prompt, number) for each in wanted for number in range(count)]
+    if arguments.class_prompt:
+        asked += [(arguments.class_prompt, number) for number in range(arguments.num_class_images)]
+    pictures = sampling.draw(
+        pipeline,
+        asked,
+        seed=arguments.seed,
+        purpose="picture",
+        height=height,
+        width=width,
+        steps=arguments.num_inference_steps,
+        guidance=arguments.guidance_scale,
+        batch_size=arguments.batch_size,
+    )
+    pictures = list(dist.bar(pictures, total=len(asked), desc=f"Drawing, {name}"))
+    groups = [pictures[first : first + count] for first in range(0, count * len(wanted), count)]
+    return groups, pictures[count * len(wanted) :]
+
+
+def save_pictures(groups, folder):
+    """Write the pictures of each prompt as PROMPT-K.png, both counted from 0."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for prompt, group in enumerate(groups):
+        for number, picture in enumerate(group):
+            picture.save(Path(folder) / f"{prompt}-{number}.png")
+
+
+def write(path, text):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def table(report):
+    """The figures for people."""
+    columns = list(report["measures"])
+    lines = ["".join(f"{name:>12}" for name in ("", *columns))]
+    for measure in MEASURES:
+        values = [report["measures"][name][measure] for name in columns]
+        lines.append(f"{measure:>12}" + "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values))
+    share = report["fidelity gained"]
+    if share is not None:
+        lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")
+    return "\n".join(lines)
+
+
+def contact_sheet(prompts, columns, count):
+    """A row for each prompt, under its text: up to `count` pictures of the subject, the base and the fine-tuned model."""
+    first = next(iter(columns.values()))[0][0]
+    side = max(SMALLEST, min(first.width, 256))
+    gap = TEXT_HEIGHT // 2
+    width = len(columns) * (count * side + 2 * gap)
+    sheet = Image.new("RGB", (width, TEXT_HEIGHT + len(prompts) * (TEXT_HEIGHT + side + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(TEXT_HEIGHT * 3 // 4)
+    for column, (name, rows) in enumerate(columns.items()):
+        left = column * (count * side + 2 * gap) + gap
+        pen.text((left, 0), name, "black", font)
+        for row, (prompt, pictures) in enumerate(zip(prompts, rows)):
+            top = TEXT_HEIGHT + row * (TEXT_HEIGHT + side + gap)
+            if not column:
+                pen.text((left, top), prompt, "dimgrey", font)
+            for number, picture in enumerate(pictures[:count]):
+                sheet.paste(picture.resize((side, side), Image.LANCZOS), (left + number * side, top + TEXT_HEIGHT))
+    return sheet
+
+
+if __name__ == "__main__":
+    command.run(main)

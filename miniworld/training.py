@@ -1,0 +1,132 @@
+"""One loop for every network that is trained from nothing: resumable, over several processes, with averaged weights."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from safetensors.numpy import load_file, save_file
+
+from dreambooth import dist
+from dreambooth.checkpoint import written_whole
+from dreambooth.optim import MOMENTS, gradient_norm
+
+SAVE_EVERY = 300  # seconds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast a network learns."""
+
+    updates: int
+    batch: int  # of all processes together
+    rate: float
+    warmup: int = 100
+    cooldown: float = 0.3  # the last share of the updates, in which the rate falls to nothing
+    decay: float = 0.01
+    average: float = 0.999  # how much of the averaged weights stays in each update
+
+    def rate_at(self, update):
+        left = (self.updates - update) / max(1, self.cooldown * self.updates)
+        return self.rate * min(1.0, (update + 1) / self.warmup, left)
+
+
+class Training:
+    """A network, its optimizer and its averaged weights; run() goes on from where the folder's checkpoint stands."""
+
+    def __init__(self, name, network, recipe, folder):
+        self.name, self.network, self.recipe = name, network, recipe
+        self.folder = Path(folder) / f"{name}-state"
+        self.parameters = {key: each for key, each in network.named_parameters() if not each.stop_gradient}
+        self.average = {key: each.clone().detach() for key, each in self.parameters.items()}
+        without_decay = {each.name for key, each in self.parameters.items() if "embed" in key or key.endswith("bias")}
+        self.adamw = paddle.optimizer.AdamW(
+            learning_rate=recipe.rate,
+            beta2=0.99,
+            parameters=list(self.parameters.values()),
+            weight_decay=recipe.decay,
+            # a word that the world never uses keeps the embedding that it was born with
+            apply_decay_param_fun=lambda name: name not in without_decay,
+        )
+        self.update = 0
+
+    def run(self, loss_of):
+        """Make the updates that are left. loss_of(update, slots) gives the loss of some slots of the global batch, and
+        numbers to show."""
+        self.restore()
+        slots = list(dist.share(self.recipe.batch))
+        saved = time.monotonic()
+        shown = {}
+        bar = dist.bar(
+            range(self.update, self.recipe.updates), initial=self.update, total=self.recipe.updates, desc=self.name
+        )
+        for update in bar:
+            loss, numbers = loss_of(update, slots)
+            loss.backward()
+            dist.mean_gradients(self.parameters.values())
+            gradient_norm(self.parameters.values(), max_norm=1.0)
+            self.adamw.set_lr(self.recipe.rate_at(update))
+            self.adamw.step()
+            self.adamw.clear_grad()
+            self.follow(update)
+            self.update = update + 1
+            if update % 10 == 0:
+                for key, value in dist.mean({"loss": loss, **numbers}).items():
+                    if not math.isfinite(value):
+                        raise FloatingPointError(f"{self.name}: {key} is {value} at update {update}")
+                    shown[key] = f"{0.9 * float(shown.get(key, value)) + 0.1 * value:.4f}"
+                bar.set_postfix(shown, refresh=False)
+                if dist.any_of(time.monotonic() - saved > SAVE_EVERY):
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        self.use_average()
+
+    @paddle.no_grad()
+    def follow(self, update):
+        """Move the averaged weights towards the weights; faster in the beginning."""
+        keep = min(self.recipe.average, (1 + update) / (10 + update))
+        for key, each in self.parameters.items():
+            self.average[key].scale_(keep).add_(each.detach() * (1 - keep))
+
+    @paddle.no_grad()
+    def use_average(self):
+        for key, each in self.parameters.items():
+            each.set_value(self.average[key])
+
+    def save(self):
+        if not dist.is_first():
+            return
+        state = self.adamw.state_dict()
+        tensors = {}
+        for key, each in self.parameters.items():
+            tensors[f"{key}:weight"], tensors[f"{key}:average"] = each.numpy(), self.average[key].numpy()
+            for moment in MOMENTS:
+                if f"{each.name}_{moment}_0" in state:
+                    tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"].numpy()
+        with written_whole(self.folder) as unfinished:
+            save_file(tensors, unfinished / "state.safetensors")
+            (unfinished / "state.json").write_text(json.dumps({"update": self.update}))
+
+    @paddle.no_grad()
+    def restore(self):
+        if not self.folder.is_dir():
+            return
+        tensors = load_file(self.folder / "state.safetensors")
+        moments = {}
+        for key, each in self.parameters.items():
+            each.set_value(tensors[f"{key}:weight"])
+            self.average[key] = paddle.to_tensor(tensors[f"{key}:average"])
+            for moment in MOMENTS:
+                if f"{key}:{moment}" in tensors:
+                    moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
+        self.adamw.set_state_dict(moments)
+        self.update = json.loads((self.folder / "state.json").read_text())["update"]
+
+
+def pixels(pictures):
+    """uint8 [n, height, width, 3] to what the networks see: [n, 3, height, width] in -1 .. 1."""
+    return paddle.to_tensor(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1)
