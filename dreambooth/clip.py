@@ -1,4 +1,5 @@
-"""A CLIP model as a measuring instrument: pictures and prompts to unit vectors whose product tells how alike they are."""
+"""A CLIP model as a measuring instrument: it turns pictures and prompts into unit vectors, whose products tell how
+alike they are."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ The measures are those of the DreamBooth paper (Ruiz et al., 2023), all with the
 
     CLIP-I  subject fidelity: mean cosine of the drawn pictures and the subject's own
     CLIP-T  prompt fidelity: mean cosine of the drawn pictures and their prompt
-    PRES    how much pictures of the plain class prompt resemble the subject; a class that is kept stays at the base's value
+    PRES    how much pictures of the plain class prompt resemble the subject: a class that is kept stays near the base
     DIV     diversity: mean distance (1 - cosine) of two pictures of the same prompt
 
 The subject's pictures must not be those that the model was trained on.
@@ -169,9 +169,8 @@ def read_prompts(arguments, pictures):
             prompt, _, names = line.partition("\t")
             own = [index for index in everything if any(pictures[index].path.match(name) for name in names.split())]
             if names.strip() and not own:
-                raise BadInput(
-                    f"--prompts_file {arguments.prompts_file}: no picture in {arguments.subject_data_dir} is named {names}"
-                )
+                where = f"no picture in {arguments.subject_data_dir} is named {names}"
+                raise BadInput(f"--prompts_file {arguments.prompts_file}: {where}")
             wanted.append(Wanted(prompt.strip(), own or everything))
     if not all(each.prompt.strip() for each in wanted):
         raise BadInput("--prompt: a prompt is empty")
@@ -281,7 +280,7 @@ def table(report):
 
 
 def contact_sheet(prompts, columns, count):
-    """A row for each prompt, under its text: up to `count` pictures of the subject, the base and the fine-tuned model."""
+    """A row for each prompt, under its text: up to `count` pictures of the subject, the base, the fine-tuned model."""
     first = next(iter(columns.values()))[0][0]
     side = max(SMALLEST, min(first.width, 256))
     gap = TEXT_HEIGHT // 2

@@ -48,9 +48,9 @@ def load(verbose=False):
 def use_fast_mathematics():
     """Let the CPU do what it can. To be called before Paddle is imported.
 
-    Paddle's CPU build brings an MKL of 2019, which looks at the maker of a processor and takes its oldest code on AMD's;
-    told so, it takes its AVX2 code, and a matrix product is three times as fast. And the C library gives every block
-    above 128 KiB back to the system at once, whose pages are then cleared again and again: let it keep them.
+    Paddle's CPU build brings an MKL of 2019, which looks at the maker of a processor and takes its oldest code on
+    AMD's; told so, it takes its AVX2 code, and a matrix product is three times as fast. And the C library gives every
+    block above 128 KiB back to the system at once, whose pages are then cleared again and again: let it keep them.
     """
     if sys.platform != "linux":
         return

@@ -3,9 +3,9 @@
     python -m miniworld.study                                             # all, into ./study; goes on where it stopped
     python -m miniworld.study --subjects dog --seeds 0 --settings prior   # some of it
 
-It runs train_dreambooth.py's own code with the settings of run_single.sh, and measures as `python -m dreambooth.metrics`
-does, with the embedded CLIP. Two figures more are known only in a drawn world: in how many pictures the scene is the one
-that was asked for, and in how many the subject is there with its colour, mark and hat.
+It runs train_dreambooth.py's own code with the settings of run_single.sh, and measures as dreambooth.metrics does, with
+the embedded CLIP. Two figures more are known only in a drawn world: in how many pictures the scene is the one that was
+asked for, and in how many the subject is there with its colour, mark and hat.
 """
 
 import json

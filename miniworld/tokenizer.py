@@ -3,18 +3,18 @@
 import json
 from collections import Counter
 
-from dreambooth import noise
 from miniworld import draw, world
 from miniworld.networks import TOKENS
 
 # words that a person may write although no caption of the world has them
 OTHERS = """
-    above and any are as at background beautiful behind below beside big bright by close cloudy colourful cute dark drawing
-    evening eye face far floor flying for forest from front garden good happy hat has heart hill hot ice in inside is its
-    jumping kitchen lake large lightning little long looking made moon morning mountain near next nice no not of old one
-    outside over painting park picture playing rain river road room round running sand sea shining side sitting sky sleeping
-    small snowy standing star street style summer sun sunny that the this toy two under walking wall water wearing white
-    wild wind window winter with wood wooden yard young
+    above and any are as at background beautiful behind below beside big bright by close cloudy colourful cute
+    dark drawing evening eye face far floor flying for forest from front garden good happy hat has heart hill
+    hot ice in inside is its jumping kitchen lake large lightning little long looking made moon morning mountain
+    near next nice no not of old one outside over painting park picture playing rain river road room round
+    running sand sea shining side sitting sky sleeping small snowy standing star street style summer sun sunny
+    that the this toy two under walking wall water wearing white wild wind window winter with wood wooden yard
+    young
 """
 # rare words, which no caption has and nobody writes: they can become a subject's name
 RARE = "sks zwx qxj vzk ukj xwq bnv gdz hfq ykp jrl wcm ktz pxo sfv uqg dwj ohw nlx rzk"
