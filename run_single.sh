@@ -3,31 +3,62 @@
 #
 #   bash run_single.sh
 #   MODEL_NAME=./my_model INSTANCE_DIR=./my_dog MAX_TRAIN_STEPS=800 bash run_single.sh --train_text_encoder
+#
+# Where there is no card and no MODEL_NAME, it teaches the small model that comes with the project.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}") # the sample pictures lie here; other paths are seen from where you are
 . "$here/setup.sh"
 setup
 
+output=${OUTPUT_DIR:-./dream_outputs}
+prompt=${INSTANCE_PROMPT:-a photo of sks dog}
+pictures=${INSTANCE_DIR:-$here/dream_image}
+embedded=
+if [ -z "${MODEL_NAME:-}" ] && ! nvidia-smi -L 2>/dev/null | grep -q .; then
+    embedded=$here/miniworld/model
+    echo "No card here, so this teaches the embedded model, which draws 64 x 64 pictures of a small world."
+    echo "To teach another: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
+    model=$embedded
+    defaults=(64 4 3e-4 150)
+    class=${CLASS_PROMPT-a photo of a dog}
+    count=64
+else
+    model=${MODEL_NAME:-CompVis/stable-diffusion-v1-4}
+    defaults=(512 1 5e-6 400)
+    class=${CLASS_PROMPT:-}
+    count=100
+fi
+
 # An array, so that a prompt with spaces stays one argument
 flags=(
-    --pretrained_model_name_or_path "${MODEL_NAME:-CompVis/stable-diffusion-v1-4}"
-    --instance_data_dir "${INSTANCE_DIR:-$here/dream_image}"
-    --output_dir "${OUTPUT_DIR:-./dream_outputs}"
-    --instance_prompt "${INSTANCE_PROMPT:-a photo of sks dog}"
-    --resolution "${RESOLUTION:-512}"
-    --train_batch_size "${TRAIN_BATCH_SIZE:-1}"
+    --pretrained_model_name_or_path "$model"
+    --instance_data_dir "$pictures"
+    --output_dir "$output"
+    --instance_prompt "$prompt"
+    --resolution "${RESOLUTION:-${defaults[0]}}"
+    --train_batch_size "${TRAIN_BATCH_SIZE:-${defaults[1]}}"
     --gradient_accumulation_steps "${GRADIENT_ACCUMULATION_STEPS:-1}"
-    --learning_rate "${LEARNING_RATE:-5e-6}"
+    --learning_rate "${LEARNING_RATE:-${defaults[2]}}"
     --lr_scheduler "${LR_SCHEDULER:-constant}"
-    --max_train_steps "${MAX_TRAIN_STEPS:-400}"
+    --max_train_steps "${MAX_TRAIN_STEPS:-${defaults[3]}}"
 )
 # With CLASS_PROMPT, the class is preserved
-if [ -n "${CLASS_PROMPT:-}" ]; then
+if [ -n "$class" ]; then
     flags+=(
         --with_prior_preservation
-        --class_prompt "$CLASS_PROMPT"
+        --class_prompt "$class"
         --class_data_dir "${CLASS_DIR:-./class_images}"
-        --num_class_images "${NUM_CLASS_IMAGES:-100}"
+        --num_class_images "${NUM_CLASS_IMAGES:-$count}"
     )
 fi
-exec "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "$@"
+"$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "$@"
+
+# The embedded model and the sample pictures: show what was learned, beside other pictures of that dog
+if [ -n "$embedded" ] && [ -z "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then
+    export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
+    "$PYTHON" -m miniworld.photograph --subject dog --measuring --output "$output/samples/subject"
+    "$PYTHON" -m dreambooth.metrics --model_path "$output" --base_model_path "$embedded" \
+        --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
+        --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "$class" \
+        --scheduler dpmsolver++ --num_inference_steps 25 --pictures_dir "$output/samples" --sheet "$output/sheet.png"
+fi

@@ -79,11 +79,25 @@ class Detector(nn.Layer):
         return detector
 
     @paddle.no_grad()
-    def shows(self, pictures, look):
-        """How surely each picture shows exactly this look: the product of the heads' probabilities, [n]."""
+    def probabilities(self, pictures):
+        """{head: probability of each answer [n, answers]}."""
         pixels = np.stack([np.asarray(picture.convert("RGB").resize((64, 64))) for picture in pictures])
         pixels = paddle.to_tensor(pixels.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
-        answers = self(pixels)
-        told = truth(look)
-        each = [nn.functional.softmax(answers[head], axis=1)[:, HEADS[head].index(told[head])] for head in told]
-        return np.prod([probability.numpy() for probability in each], axis=0)
+        return {head: nn.functional.softmax(logits, axis=1).numpy() for head, logits in self(pixels).items()}
+
+    def shows(self, pictures, look):
+        """How surely each picture shows exactly this look: the product of the heads' probabilities, [n]."""
+        found, told = self.probabilities(pictures), truth(look)
+        return np.prod([found[head][:, HEADS[head].index(told[head])] for head in told], axis=0)
+
+    def tell(self, pictures):
+        """{head: answer} of each picture."""
+        found = self.probabilities(pictures)
+        return [{head: HEADS[head][found[head][row].argmax()] for head in HEADS} for row in range(len(pictures))]
+
+    def right(self, pictures, looks):
+        """For each picture, whether all parts of its look are named right."""
+        return [
+            all(told[head] == answer for head, answer in truth(look).items())
+            for told, look in zip(self.tell(pictures), looks)
+        ]

@@ -15,7 +15,7 @@ def vae():
         block_out_channels=(16, 32, 64),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=16,
+        norm_num_groups=4,  # a group of one channel would forget how bright the picture is
         sample_size=SIZE,
         scaling_factor=1.0,
     )

@@ -56,19 +56,30 @@ def tokens(tokenizer, captions):
     return tokenizer(captions, **settings).input_ids
 
 
+def some_things(drawn, purpose, numbers, strangers):
+    """(picture, look, scene) for each number: of the world, or in a share of the numbers a stranger."""
+    for number in numbers:
+        if noise.stream(SEED, f"{purpose} stranger", number).random() < strangers:
+            look, scene = world.stranger(SEED, number)
+            yield np.asarray(world.picture(look, scene, SEED + 1, number)), look, scene
+        else:
+            index = noise.pick(SEED, purpose, len(drawn), number)
+            yield drawn[index], *world.sample(SEED, index)
+
+
 def train_vae(work):
-    """Pixels to latents and back."""
+    """Pixels to latents and back, of strangers too: colours and marks that the world lacks must survive."""
     import paddle
 
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=2200, batch=16, rate=1e-3)
+    recipe = Recipe(updates=4000, batch=8, rate=1.5e-3, cooldown=0.4)
     network = networks.vae()
     drawn = read_pictures(work)
 
     def loss_of(update, slots):
-        chosen = [noise.pick(SEED, "vae", len(drawn), update * recipe.batch + slot) for slot in slots]
-        wanted = pixels(drawn[chosen])
+        things = some_things(drawn, "vae", [update * recipe.batch + slot for slot in slots], strangers=0.4)
+        wanted = pixels(np.stack([picture for picture, *_ in things]))
         latents = network.encode(wanted).latent_dist
         random = noise.normal(SEED, "vae", [(update, slot) for slot in slots], tuple(latents.mean.shape[1:]))
         got = network.decode(latents.mean + latents.std * paddle.to_tensor(random)).sample
@@ -113,17 +124,10 @@ def train_clip(work):
     drawn = read_pictures(work)
 
     def loss_of(update, slots):
-        shown, captions = [], []
-        for slot in slots:
-            number = update * recipe.batch + slot
-            if slot % 8 < 3:
-                look, scene = world.stranger(SEED, number)
-                shown.append(np.asarray(world.picture(look, scene, SEED + 1, number)))
-            else:
-                index = noise.pick(SEED, "clip", len(drawn), number)
-                look, scene = world.sample(SEED, index)
-                shown.append(drawn[index])
-            captions.append(world.caption(look, scene, SEED + 1, number))
+        numbers = [update * recipe.batch + slot for slot in slots]
+        things = list(some_things(drawn, "clip", numbers, strangers=0.4))
+        shown = [picture for picture, *_ in things]
+        captions = [world.caption(*thing, SEED + 1, number) for number, (_, *thing) in zip(numbers, things)]
         seen = normalize(network.get_image_features(pixels(np.stack(shown))))
         read = normalize(network.get_text_features(tokens(tokenizer, captions)))
         agreement = (seen @ read.T) * paddle.clip(network.logit_scale, max=4.6).exp()

@@ -11,15 +11,12 @@ asked for, and in how many the subject is there with its colour, mark and hat.
 import json
 from pathlib import Path
 
-import numpy as np
-
-from dreambooth import command, dist, metrics, models, output, sampling, stack
+from dreambooth import command, metrics, models, output, stack
 from dreambooth.clip import Clip
 from dreambooth.flags import Parser
-from miniworld import photograph, world
+from miniworld import judge, photograph, pretrain, world
 
-HERE = Path(__file__).parent
-MODEL, CLIP = HERE / "model", HERE / "clip"
+MODEL, CLIP = pretrain.HERE / "model", pretrain.HERE / "clip"
 # as in run_single.sh
 TRAINING = {
     "resolution": 64,
@@ -33,7 +30,6 @@ SETTINGS = {
     "prior": PRIOR,
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
 }
-STEPS, SCHEDULER = 25, "dpmsolver++"
 COUNT, CLASS_COUNT = 4, 16
 
 
@@ -126,24 +122,16 @@ class Judge:
         }
 
     def scenes_right(self, subject, groups):
-        """The share of pictures whose scene, as CLIP names it among all, is the one that was asked for."""
-        texts = self.clip.prompts([f"a photo of a {subject} {scene}" for scene in world.SCENES])
-        right = []
-        for scene, group in zip(world.UNSEEN, groups):
-            named = (self.clip.pictures(group) @ texts.T).argmax(1)
-            right += [world.SCENES[index] == scene for index in named]
-        return float(np.mean(right))
+        """The share of pictures whose scene is the one that was asked for."""
+        pictures = [picture for group in groups for picture in group]
+        wanted = [scene for scene, group in zip(world.UNSEEN, groups) for _ in group]
+        return judge.share_equal(judge.scenes_named(self.clip, pictures, [subject] * len(pictures)), wanted)
 
-    def draw(self, folder, subject, seed=0):
+    def draw(self, folder, subject):
         """(a group of pictures for each scene, pictures of the class prompt) from a model."""
-        pipeline = models.load_pipeline(str(folder))
-        sampling.set_scheduler(pipeline, SCHEDULER)
-        height, width = sampling.default_size(pipeline)
         asked = [(prompt, number) for prompt in prompts(subject) for number in range(COUNT)]
         asked += [(f"a photo of a {subject}", number) for number in range(CLASS_COUNT)]
-        settings = dict(height=height, width=width, steps=STEPS, guidance=7.5, batch_size=4)
-        drawn = sampling.draw(pipeline, asked, seed=seed, purpose="picture", **settings)
-        pictures = list(dist.bar(drawn, total=len(asked), desc="Measuring"))
+        pictures = judge.draw(models.load_pipeline(str(folder)), asked)
         split = COUNT * len(world.UNSEEN)
         return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
 

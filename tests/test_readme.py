@@ -25,15 +25,22 @@ def test_every_flag_is_told_with_its_default(name):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_flag_of_infer_is_told(name):
-    told = set(re.findall(r"`(--\w+)`", PAGES[name]))
-    assert set(re.findall(r'add\("(--\w+)"', (ROOT / "infer.py").read_text())) <= told
+@pytest.mark.parametrize("command, section", [("infer.py", "Draw|绘图"), ("dreambooth/metrics.py", "Measure|度量")])
+def test_every_flag_of_the_other_commands_is_told_in_their_section(name, command, section):
+    text = re.split(f"\n## (?:{section})\n", PAGES[name])[1].split("\n## ")[0]
+    flags = re.findall(r'add\(\s*"(--\w+)"', (ROOT / command).read_text())
+    assert len(flags) > 10 and set(flags) <= set(re.findall(r"`(--\w+)`", text))
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_and_pictures_lead_to_files(name):
+    headings = re.findall("^#+ (.+)", PAGES[name], re.MULTILINE)
+    sections = {"#" + heading.lower().replace(" ", "-") for heading in headings}
     for target in re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', PAGES[name]):
         target = "".join(target)
+        if target.startswith("#"):
+            assert target in sections
+            continue
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
