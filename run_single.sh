@@ -14,18 +14,22 @@ output=${OUTPUT_DIR:-./dream_outputs}
 prompt=${INSTANCE_PROMPT:-a photo of sks dog}
 pictures=${INSTANCE_DIR:-$here/dream_image}
 embedded=
-if [ -z "${MODEL_NAME:-}" ] && ! nvidia-smi -L 2>/dev/null | grep -q .; then
+cards=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || cards=
+if [ -z "${MODEL_NAME:-}$cards" ]; then
     embedded=$here/miniworld/model
     echo "No card here, so this teaches the embedded model, which draws 64 x 64 pictures of a small world."
     echo "To teach another: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
     defaults=(64 4 3e-4 150)
-    class=${CLASS_PROMPT-a photo of a dog}
+    class=${CLASS_PROMPT:-}
+    if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}" ]; then class="a photo of a dog"; fi
+    class_pictures=./class_images/miniworld
     count=64
 else
     model=${MODEL_NAME:-CompVis/stable-diffusion-v1-4}
     defaults=(512 1 5e-6 400)
     class=${CLASS_PROMPT:-}
+    class_pictures=./class_images
     count=100
 fi
 
@@ -47,7 +51,7 @@ if [ -n "$class" ]; then
     flags+=(
         --with_prior_preservation
         --class_prompt "$class"
-        --class_data_dir "${CLASS_DIR:-./class_images}"
+        --class_data_dir "${CLASS_DIR:-$class_pictures}"
         --num_class_images "${NUM_CLASS_IMAGES:-$count}"
     )
 fi

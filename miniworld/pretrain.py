@@ -73,7 +73,7 @@ def train_vae(work):
 
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=4000, batch=8, rate=1.5e-3, cooldown=0.4)
+    recipe = Recipe(updates=4800, batch=8, rate=1.5e-3, cooldown=0.4)
     network = networks.vae()
     drawn = read_pictures(work)
 
@@ -118,7 +118,7 @@ def train_clip(work):
 
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=1500, batch=128, rate=1e-3, decay=0.1)
+    recipe = Recipe(updates=1200, batch=96, rate=1e-3, decay=0.1)
     tokenizer = read_tokenizer(work)
     network = networks.clip(tokenizer)
     drawn = read_pictures(work)
@@ -144,7 +144,7 @@ def train_detector(work):
     from miniworld.detector import Detector
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=1500, batch=64, rate=2e-3)
+    recipe = Recipe(updates=1000, batch=64, rate=2e-3)
     network = Detector()
 
     def loss_of(update, slots):
@@ -216,8 +216,9 @@ def train_unet(work, updates):
         loss = ((got - random).square().mean([1, 2, 3]) * paddle.clip(ratio, max=5.0) / ratio).mean()
         return loss, {}
 
-    training = Training("unet", network, recipe, work)
-    training.run(loss_of)
+    if (work / "unet-start").exists():
+        network = type(network).from_pretrained(str(work / "unet-start"))
+    Training("unet", network, recipe, work).run(loss_of)
     if dist.is_first():
         network.save_pretrained(str(work / "unet"), safe_serialization=True)
 
@@ -239,18 +240,46 @@ def caption_encoder(work):
     return lambda captions: paddle.concat([encoded(caption) for caption in captions])
 
 
+def unpack(folder, work):
+    """Take a packed model apart, so that its UNet can learn on."""
+    from ppdiffusers import AutoencoderKL, UNet2DConditionModel
+    from ppdiffusers.transformers import CLIPModel
+
+    parts = {
+        "vae": lambda: AutoencoderKL.from_pretrained(str(folder / "model"), subfolder="vae"),
+        "clip": lambda: CLIPModel.from_pretrained(str(folder / "clip")),
+        "unet-start": lambda: UNet2DConditionModel.from_pretrained(str(folder / "model"), subfolder="unet"),
+    }
+    for name, load in parts.items():
+        network = load()
+        network.to(dtype="float32")
+        network.save_pretrained(str(work / name), safe_serialization=True)
+    shutil.copytree(folder / "model" / "tokenizer", work / "tokenizer")
+    shutil.copy(folder / "detector.safetensors", work / "detector.safetensors")
+
+
 def pack(work, folder):
-    """Put pipeline, CLIP and detector into a folder, in half precision."""
+    """Put pipeline, CLIP and detector into a folder, in half precision. A UNet that still learns is packed as its
+    averaged weights stand."""
     import paddle
     from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel
 
+    from miniworld.training import Recipe, Training
+
     tokenizer, name = read_tokenizer(work), str(work / "clip")
+    if (work / "unet").exists():
+        unet = UNet2DConditionModel.from_pretrained(str(work / "unet"))
+    else:
+        unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0), work)
+        unfinished.restore()
+        unfinished.use_average()
+        unet = unfinished.network
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(str(work / "vae")),
         text_encoder=CLIPTextModel.from_pretrained(name),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(str(work / "unet")),
+        unet=unet,
         scheduler=networks.scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -280,6 +309,7 @@ def main(argv):
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--processes", type=int, default=2, help="processes that train together (default: 2)")
     parser.add_argument("--unet_updates", type=int, default=12_000, help="of 32 pictures each (default: 12000)")
+    parser.add_argument("--go_on_from", type=Path, metavar="FOLDER", help="let a packed model's UNet learn on")
     parser.add_argument("--output", type=Path, default=HERE, help="where the packed model goes (default: miniworld)")
     arguments = parser.parse_args(argv)
     work = arguments.work
@@ -292,6 +322,9 @@ def main(argv):
     dist.start()
     import paddle
 
+    if arguments.go_on_from and not (work / "tokenizer").exists() and dist.is_first():
+        unpack(arguments.go_on_from, work)
+    dist.wait()
     made = {
         "tokenizer": ("tokenizer", make_tokenizer),
         "vae": ("vae", train_vae),

@@ -127,16 +127,16 @@ class Judge:
         wanted = [scene for scene, group in zip(world.UNSEEN, groups) for _ in group]
         return judge.share_equal(judge.scenes_named(self.clip, pictures, [subject] * len(pictures)), wanted)
 
-    def draw(self, folder, subject):
-        """(a group of pictures for each scene, pictures of the class prompt) from a model."""
+    def draw(self, pipeline, subject):
+        """(a group of pictures for each scene, pictures of the class prompt)."""
         asked = [(prompt, number) for prompt in prompts(subject) for number in range(COUNT)]
         asked += [(f"a photo of a {subject}", number) for number in range(CLASS_COUNT)]
-        pictures = judge.draw(models.load_pipeline(str(folder)), asked)
+        pictures = judge.draw(pipeline, asked)
         split = COUNT * len(world.UNSEEN)
         return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
 
     def measure(self, folder, subject):
-        return self.figures(subject, *self.draw(folder, subject))
+        return self.figures(subject, *self.draw(models.load_pipeline(str(folder)), subject))
 
 
 def mean(rows):

@@ -32,13 +32,23 @@ def echo(tmp_path):
     return str(stand_in(tmp_path / "bin", "echoing-python", 'printf "%s\\n" "$@"'))
 
 
-def test_run_single_has_the_promised_defaults(echo):
-    done = bash("bash run_single.sh", PYTHON=echo)
+@pytest.fixture
+def card(tmp_path):
+    """A search path on which nvidia-smi lists cards 0, 1 and 2."""
+    stand_in(tmp_path / "card", "nvidia-smi", "printf '0\\n1\\n2\\n'")
+    return f"{tmp_path / 'card'}:{os.environ['PATH']}"
+
+
+def flags_of(lines):
+    return dict(zip(lines[::2], lines[1::2]))
+
+
+def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
+    done = bash("bash run_single.sh", PYTHON=echo, PATH=card)
     assert done.returncode == 0, done.stderr
-    line = done.stdout.splitlines()
-    assert line[0] == "./train_dreambooth.py"
-    given = dict(zip(line[1::2], line[2::2]))
-    assert given == {
+    script, *given = done.stdout.splitlines()
+    assert script == "./train_dreambooth.py"
+    assert flags_of(given) == {
         "--pretrained_model_name_or_path": "CompVis/stable-diffusion-v1-4",
         "--instance_data_dir": "./dream_image",
         "--output_dir": "./dream_outputs",
@@ -50,6 +60,45 @@ def test_run_single_has_the_promised_defaults(echo):
         "--lr_scheduler": "constant",
         "--max_train_steps": "400",
     }
+
+
+def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(echo):
+    done = bash("bash run_single.sh", PYTHON=echo)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "embedded model" in lines[0] and "MODEL_NAME=" in lines[1]
+    train, photograph = lines.index("./train_dreambooth.py"), lines.index("miniworld.photograph")
+    given = lines[train + 1 : photograph - 1]
+    given.remove("--with_prior_preservation")
+    assert flags_of(given) == {
+        "--pretrained_model_name_or_path": "./miniworld/model",
+        "--instance_data_dir": "./dream_image",
+        "--output_dir": "./dream_outputs",
+        "--instance_prompt": "a photo of sks dog",
+        "--resolution": "64",
+        "--train_batch_size": "4",
+        "--gradient_accumulation_steps": "1",
+        "--learning_rate": "3e-4",
+        "--lr_scheduler": "constant",
+        "--max_train_steps": "150",
+        "--class_prompt": "a photo of a dog",
+        "--class_data_dir": "./class_images/miniworld",
+        "--num_class_images": "64",
+    }
+    assert lines[-1] == "./dream_outputs/sheet.png" and "dreambooth.metrics" in lines[photograph:]
+
+
+@pytest.mark.parametrize("variable", ["INSTANCE_DIR", "INSTANCE_PROMPT", "MODEL_NAME"])
+def test_what_is_not_the_sample_dog_is_not_measured_against_it(echo, variable):
+    lines = bash("bash run_single.sh", PYTHON=echo, **{variable: "./mine"}).stdout.splitlines()
+    assert "./train_dreambooth.py" in lines and "./mine" in lines and "dreambooth.metrics" not in lines
+    # nor is a class of dogs preserved for a subject that may be something else
+    assert ("a photo of a dog" in lines) == (variable == "INSTANCE_DIR")
+
+
+def test_an_empty_class_prompt_turns_prior_preservation_off(echo):
+    lines = bash("bash run_single.sh", PYTHON=echo, CLASS_PROMPT="").stdout.splitlines()
+    assert "--with_prior_preservation" not in lines
 
 
 def test_settings_come_from_the_environment_and_flags_are_passed_on(echo):
@@ -67,9 +116,8 @@ def test_settings_come_from_the_environment_and_flags_are_passed_on(echo):
     assert line[-3:] == ["--train_text_encoder", "--seed", "3"]
 
 
-def test_run_multi_takes_the_visible_cards_or_those_in_gpus(echo, tmp_path):
-    stand_in(tmp_path / "bin", "nvidia-smi", "printf '0\\n1\\n2\\n'")
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+def test_run_multi_takes_the_visible_cards_or_those_in_gpus(echo, card):
+    path = card
     line = bash("bash run_multi.sh --seed 1", PYTHON=echo, PATH=path).stdout.splitlines()
     assert line[:2] == ["-m", "paddle.distributed.launch"] and line[line.index("--gpus") + 1] == "0,1,2"
     assert line[-2:] == ["--seed", "1"]

@@ -1,0 +1,224 @@
+"""The detector: what it is asked of a look, what it is taught, and when it says that a look is shown."""
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from miniworld import draw, world
+from miniworld.detector import HEADS, Detector, truth
+from miniworld.world import Look
+
+BARE = Look("house", "grey")
+MARKED = Look("cat", "red", "spotted", mark=("lime", "bolt"))
+HATTED = Look("fish", "pink", "striped", hat=("black", "magenta"))
+DRESSED = Look("dog", "purple", mark=("yellow", "star"), hat=("red", "white"))
+LOOKS = [BARE, MARKED, HATTED, DRESSED]
+ANSWERS = sum(map(len, HEADS.values()))
+
+
+@pytest.fixture
+def detector():
+    paddle.seed(0)
+    network = Detector()
+    network.eval()
+    return network
+
+
+def pictures(count, size=64):
+    return [world.picture(*world.stranger(0, number), 0, number, size) for number in range(count)]
+
+
+def pixels(count):
+    shown = np.stack([np.asarray(each) for each in pictures(count)]).transpose(0, 3, 1, 2)
+    return paddle.to_tensor(shown.astype(np.float32) / 127.5 - 1)
+
+
+def logits(rows):
+    """{head: logits} as forward() gives them, from a row of numbers for each picture."""
+    split = np.cumsum([len(each) for each in HEADS.values()])[:-1]
+    return dict(zip(HEADS, np.split(np.asarray(rows, np.float32), split, axis=1)))
+
+
+def telling(looks, sure=20.0):
+    """Logits that name the look of each picture, and are sure of something even where nothing is asked."""
+    rows = {head: np.zeros([len(looks), len(answers)], np.float32) for head, answers in HEADS.items()}
+    for row, look in enumerate(looks):
+        told = {**{head: answers[0] for head, answers in HEADS.items()}, **truth(look)}
+        for head, answer in told.items():
+            rows[head][row, HEADS[head].index(answer)] = sure
+    return rows
+
+
+@pytest.fixture
+def saying(detector, monkeypatch):
+    """Let the detector answer with given logits, whatever it sees."""
+
+    def run(given):
+        given = {head: paddle.to_tensor(rows, stop_gradient=False) for head, rows in given.items()}
+        monkeypatch.setattr(detector, "forward", lambda seen: {head: rows[: len(seen)] for head, rows in given.items()})
+        return given
+
+    return run
+
+
+def test_all_parts_of_a_look_are_told():
+    assert truth(DRESSED) == {
+        "kind": "dog",
+        "colour": "purple",
+        "pattern": None,
+        "mark": "star",
+        "mark colour": "yellow",
+        "hat": "hat",
+        "hat colour": "red",
+        "second hat colour": "white",
+    }
+
+
+def test_the_colours_of_what_is_not_there_are_not_told():
+    assert truth(BARE) == {"kind": "house", "colour": "grey", "pattern": None, "mark": None, "hat": None}
+    assert truth(MARKED).keys() == {*truth(BARE), "mark colour"}
+    assert truth(HATTED).keys() == {*truth(BARE), "hat colour", "second hat colour"}
+
+
+def test_there_is_an_answer_for_everything_that_can_be_seen():
+    looks = [world.stranger(0, number)[0] for number in range(3000)] + [*world.SUBJECTS.values()]
+    told = [truth(look) for look in looks]
+    for head, answers in HEADS.items():
+        assert {each[head] for each in told if head in each} == {*answers} and len({*answers}) == len(answers)
+
+
+def test_each_head_answers_for_each_picture(detector):
+    answers = detector(pixels(5))
+    assert {head: each.shape for head, each in answers.items()} == {head: [5, len(HEADS[head])] for head in HEADS}
+    assert not np.allclose(answers["kind"][0].numpy(), answers["kind"][1].numpy())
+
+
+def by_hand(given, looks):
+    """Sum of the cross entropies of the heads, each over the pictures that it is asked of; and the share right."""
+    total, right = 0, []
+    for head, rows in given.items():
+        asked = [(row, truth(look)[head]) for row, look in zip(rows, looks) if head in truth(look)]
+        if asked:
+            places = [HEADS[head].index(answer) for _, answer in asked]
+            total += np.mean([np.log(np.exp(row).sum()) - row[place] for (row, _), place in zip(asked, places)])
+            right.append(np.mean([row.argmax() == place for (row, _), place in zip(asked, places)]))
+    return total, np.mean(right)
+
+
+@pytest.mark.parametrize("looks", [LOOKS, [BARE, BARE], [DRESSED], [MARKED, HATTED]])
+def test_the_loss_is_the_sum_over_the_heads_that_are_asked(detector, saying, looks):
+    given = logits(np.random.default_rng(0).standard_normal([len(looks), ANSWERS]))
+    saying(given)
+    loss, right = detector.loss(paddle.zeros([len(looks), 3, 64, 64]), looks)
+    expected = by_hand(given, looks)
+    assert (float(loss), float(right)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_says_nothing_of_the_colours_of_absent_parts(detector, saying):
+    given = saying(logits(np.random.default_rng(0).standard_normal([4, ANSWERS])))
+    loss, _ = detector.loss(paddle.zeros([4, 3, 64, 64]), LOOKS)
+    loss.backward()
+    for head, rows in given.items():
+        learned = [bool(np.abs(row).max() > 1e-4) for row in rows.grad.numpy()]
+        assert learned == [head in truth(look) for look in LOOKS], head
+
+
+def test_right_answers_have_a_small_loss_and_are_counted(detector, saying):
+    saying(telling(LOOKS))
+    loss, right = detector.loss(paddle.zeros([4, 3, 64, 64]), LOOKS)
+    assert float(loss) < 1e-4 and float(right) == 1
+    loss, right = detector.loss(paddle.zeros([4, 3, 64, 64]), LOOKS[::-1])
+    assert float(loss) > 10 and float(right) < 0.5
+
+
+def test_it_learns_a_handful_of_pictures_by_heart(detector):
+    looks = [world.stranger(0, number)[0] for number in range(4)]
+    adamw = paddle.optimizer.AdamW(2e-3, parameters=detector.parameters())
+    for _ in range(60):
+        loss, right = detector.loss(pixels(4), looks)
+        loss.backward()
+        adamw.step()
+        adamw.clear_grad()
+    assert float(right) == 1 and float(loss) < 1
+    assert (detector.shows(pictures(4), looks[0]) > 0.5).tolist() == [True, False, False, False]
+
+
+def test_saved_and_loaded_it_answers_the_same_within_half_precision(detector, tmp_path):
+    detector.save(tmp_path / "detector.safetensors")
+    tensors = load_file(tmp_path / "detector.safetensors")
+    assert {each.dtype for each in tensors.values()} == {np.dtype(np.float16)}
+    loaded = Detector.load(tmp_path / "detector.safetensors")
+    assert not loaded.training and tensors.keys() == loaded.state_dict().keys()
+    for name, each in detector.state_dict().items():
+        kept = loaded.state_dict()[name]
+        assert kept.dtype == paddle.float32
+        np.testing.assert_array_equal(kept.numpy(), each.numpy().astype(np.float16).astype(np.float32))
+    seen = pixels(6)
+    for head, each in detector(seen).items():
+        np.testing.assert_allclose(loaded(seen)[head].numpy(), each.numpy(), atol=5e-3)
+
+
+def shown(detector, count, look):
+    return detector.shows([Image.new("RGB", (64, 64))] * count, look)
+
+
+def test_a_look_is_shown_where_all_of_it_is_seen(detector, saying):
+    saying(telling(LOOKS))
+    for index, look in enumerate(LOOKS):
+        expected = np.eye(len(LOOKS))[index]
+        np.testing.assert_allclose(shown(detector, 4, look), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Look("cat", "purple", None, ("yellow", "star"), ("red", "white")),
+        Look("dog", "blue", None, ("yellow", "star"), ("red", "white")),
+        Look("dog", "purple", "striped", ("yellow", "star"), ("red", "white")),
+        Look("dog", "purple", None, ("yellow", "heart"), ("red", "white")),
+        Look("dog", "purple", None, ("red", "star"), ("red", "white")),
+        Look("dog", "purple", None, ("yellow", "star"), ("white", "red")),
+        Look("dog", "purple", None, ("yellow", "star"), ("red", "red")),
+        Look("dog", "purple", None, ("yellow", "star"), None),
+        Look("dog", "purple", None, None, ("red", "white")),
+    ],
+)
+def test_a_look_that_differs_in_one_part_is_not_shown(detector, saying, other):
+    saying(telling([DRESSED]))
+    assert shown(detector, 1, other) < 1e-4 and shown(detector, 1, DRESSED) > 0.999
+    saying(telling([other]))
+    assert shown(detector, 1, DRESSED) < 1e-4 and shown(detector, 1, other) > 0.999
+
+
+def test_how_surely_is_the_product_of_the_parts(detector, saying):
+    """All heads are asked alike here, so that each answer of a head of n has the probability 1 / n."""
+    saying({head: np.zeros([1, len(answers)], np.float32) for head, answers in HEADS.items()})
+    for look in LOOKS:
+        expected = np.prod([1 / len(HEADS[head]) for head in truth(look)])
+        assert shown(detector, 1, look) == pytest.approx([expected], rel=1e-5)
+
+
+def test_what_is_told_of_a_picture_and_whether_all_of_it_is_right(detector, saying):
+    saying(telling(LOOKS))
+    seen = [Image.new("RGB", (64, 64))] * 4
+    for told, look in zip(detector.tell(seen), LOOKS, strict=True):
+        assert told.keys() == HEADS.keys() and {**told, **truth(look)} == told
+    assert detector.right(seen, LOOKS) == [True] * 4
+    assert detector.right(seen, [BARE, HATTED, HATTED, BARE]) == [True, False, True, False]
+
+
+def test_pictures_of_every_size_and_mode_are_looked_at(detector):
+    large = pictures(2, size=256)
+    small = [picture.resize((64, 64)) for picture in large]
+    look = world.SUBJECTS["dog"]
+    expected = detector.shows(small, look)
+    assert expected.shape == (2,) and len(set(expected.tolist())) == 2
+    np.testing.assert_allclose(detector.shows(large, look), expected, rtol=1e-5)
+    np.testing.assert_allclose(detector.shows([each.convert("RGBA") for each in small], look), expected, rtol=1e-5)
+
+
+def test_the_colours_are_those_of_the_renderer():
+    for head in ("colour", "mark colour", "hat colour", "second hat colour"):
+        assert HEADS[head] == tuple(draw.COLOURS)
