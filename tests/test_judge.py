@@ -1,0 +1,35 @@
+"""Naming what pictures show."""
+
+import numpy as np
+import pytest
+
+from miniworld import judge, world
+
+
+class PerfectClip:
+    """Sees in a picture, which is its caption here, the very words that it reads."""
+
+    words = sorted({word for text in (*world.SCENES, *world.CLASSES) for word in text.split()})
+
+    def prompts(self, texts):
+        rows = np.array([[word in text.split() for word in self.words] for text in texts], dtype=float)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    pictures = prompts
+
+
+def test_the_scene_is_the_one_whose_text_is_nearest():
+    pictures = [f"a {kind} {scene}" for kind in ("dog", "car") for scene in world.SCENES]
+    kinds = ["dog"] * len(world.SCENES) + ["car"] * len(world.SCENES)
+    assert judge.scenes_named(PerfectClip(), pictures, kinds) == list(world.SCENES) * 2
+
+
+def test_named_gives_the_index_of_the_nearest_text():
+    found = judge.named(PerfectClip(), ["a cat in the snow", "a fish at night"], ["fish", "house", "cat"])
+    assert list(found) == [2, 0]
+
+
+def test_share_equal_counts_and_refuses_lists_of_different_length():
+    assert judge.share_equal(["a", "b", "c", "d"], ["a", "x", "c", "d"]) == 0.75
+    with pytest.raises(ValueError):
+        judge.share_equal(["a"], ["a", "b"])
