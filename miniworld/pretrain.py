@@ -118,7 +118,7 @@ def train_clip(work):
 
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=1200, batch=96, rate=1e-3, decay=0.1)
+    recipe = Recipe(updates=1000, batch=96, rate=1e-3, decay=0.1)
     tokenizer = read_tokenizer(work)
     network = networks.clip(tokenizer)
     drawn = read_pictures(work)
