@@ -4,16 +4,13 @@ CLIP answers how alike two pictures are, and is ruled by the scene. This small n
 marks and hats of all colours, to name each part of a look whatever is around it.
 """
 
-from pathlib import Path
-
 import numpy as np
 import paddle
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
-from miniworld import draw, world
+from miniworld import DETECTOR, draw, world
 
-FILE = Path(__file__).parent / "detector.safetensors"
 COLOURS = tuple(draw.COLOURS)
 # what is told of a picture -> the answers that there are
 HEADS = {
@@ -68,11 +65,11 @@ class Detector(nn.Layer):
                 right.append((answers.argmax(1) == wanted).astype("float32").mean())
         return total, sum(right) / len(right)
 
-    def save(self, path=FILE):
+    def save(self, path=DETECTOR):
         save_file({name: each.numpy().astype(np.float16) for name, each in self.state_dict().items()}, path)
 
     @classmethod
-    def load(cls, path=FILE):
+    def load(cls, path=DETECTOR):
         detector = cls()
         detector.set_state_dict({name: each.astype(np.float32) for name, each in load_file(path).items()})
         detector.eval()

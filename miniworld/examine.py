@@ -11,7 +11,7 @@ import numpy as np
 from dreambooth import command, models, sampling, stack
 from dreambooth.clip import Clip
 from dreambooth.flags import Parser
-from miniworld import judge, pretrain, world
+from miniworld import HERE, judge, world
 
 SEED = 1_000_000  # nothing here was trained on
 
@@ -120,7 +120,7 @@ def each_kind_in_each_scene():
 
 def main(argv):
     parser = Parser(prog="python -m miniworld.examine", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=pretrain.HERE, metavar="TEXT", help="default: miniworld")
+    parser.add_argument("--folder", type=Path, default=HERE, metavar="TEXT", help="default: miniworld")
     parser.add_argument("--sheet", metavar="FILE.png", help="write the pictures there")
     arguments = parser.parse_args(argv)
     stack.load()

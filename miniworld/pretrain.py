@@ -7,297 +7,15 @@ python -m miniworld.pretrain --stages unet pack     # some of it
 import argparse
 import functools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
+from dreambooth import command, dist, stack
+from miniworld import HERE, packing, stages
 
-from dreambooth import command, dist, noise, stack
-from miniworld import networks, world
-
-SEED = 0
-PICTURES = 60_000
-STAGES = ("pictures", "tokenizer", "vae", "clip", "detector", "latents", "unet", "pack")
-HERE = Path(__file__).parent
-
-
-def draw_pictures(work):
-    """Draw the world's pictures into one file: uint8 [count, 64, 64, 3]."""
-    unfinished = work / "pictures.unfinished.npy"
-    shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
-    drawn = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-    for number in dist.bar(range(PICTURES), desc="pictures"):
-        drawn[number] = np.asarray(world.picture(*world.sample(SEED, number), SEED, number))
-    drawn.flush()
-    unfinished.rename(work / "pictures.npy")
-
-
-def read_pictures(work):
-    return np.load(work / "pictures.npy", mmap_mode="r")
-
-
-def make_tokenizer(work):
-    from miniworld import tokenizer
-
-    tokenizer.make(work / "tokenizer", SEED)
-
-
-def read_tokenizer(work):
-    from ppdiffusers.transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(str(work / "tokenizer"))
-
-
-def tokens(tokenizer, captions):
-    settings = dict(padding="max_length", max_length=networks.TOKENS, truncation=True, return_tensors="pd")
-    return tokenizer(captions, **settings).input_ids
-
-
-def some_things(drawn, purpose, numbers, strangers):
-    """(picture, look, scene) for each number: of the world, or in a share of the numbers a stranger."""
-    for number in numbers:
-        if noise.stream(SEED, f"{purpose} stranger", number).random() < strangers:
-            look, scene = world.stranger(SEED, number)
-            yield np.asarray(world.picture(look, scene, SEED + 1, number)), look, scene
-        else:
-            index = noise.pick(SEED, purpose, len(drawn), number)
-            yield drawn[index], *world.sample(SEED, index)
-
-
-def train_vae(work):
-    """Pixels to latents and back, of strangers too: colours and marks that the world lacks must survive."""
-    import paddle
-
-    from miniworld.training import Recipe, Training, pixels
-
-    recipe = Recipe(updates=4800, batch=8, rate=1.5e-3, cooldown=0.4)
-    network = networks.vae()
-    drawn = read_pictures(work)
-
-    def loss_of(update, slots):
-        things = some_things(drawn, "vae", [update * recipe.batch + slot for slot in slots], strangers=0.4)
-        wanted = pixels(np.stack([picture for picture, *_ in things]))
-        latents = network.encode(wanted).latent_dist
-        random = noise.normal(SEED, "vae", [(update, slot) for slot in slots], tuple(latents.mean.shape[1:]))
-        got = network.decode(latents.mean + latents.std * paddle.to_tensor(random)).sample
-        square = (got - wanted).square().mean()
-        loss = (got - wanted).abs().mean() + square + 1e-6 * latents.kl().mean()
-        return loss, {"psnr": 10 * paddle.log10(4 / square)}
-
-    Training("vae", network, recipe, work).run(loss_of)
-    if dist.is_first():
-        fold(network, pixels(drawn[:512]))
-        network.save_pretrained(str(work / "vae"), safe_serialization=True)
-
-
-def fold(vae, sample):
-    """Change quant_conv and post_quant_conv so that latents have mean 0 and deviation 1 in each channel: it is exact,
-    and the UNet sees unit scale."""
-    import paddle
-
-    with paddle.no_grad():
-        latents = paddle.concat([vae.encode(sample[k : k + 32]).latent_dist.mean for k in range(0, len(sample), 32)])
-        mean, std = latents.mean([0, 2, 3]), latents.std([0, 2, 3])
-        none, before, after = paddle.zeros_like(mean), vae.quant_conv, vae.post_quant_conv
-        # its outputs are the means, and then the logarithms of the variances
-        scale = paddle.concat([1 / std, none + 1])
-        bias = before.bias * scale - paddle.concat([mean / std, 2 * paddle.log(std)])
-        before.weight.set_value(before.weight * scale.reshape([-1, 1, 1, 1]))
-        before.bias.set_value(bias)
-        after.bias.set_value(after.bias + (after.weight[:, :, 0, 0] * mean).sum(1))
-        after.weight.set_value(after.weight * std.reshape([1, -1, 1, 1]))
-
-
-def train_clip(work):
-    """Both towers, on the world's pictures and on strangers, so that colours, marks and hats of subjects are seen."""
-    import paddle
-    from paddle.nn.functional import cross_entropy, normalize
-
-    from miniworld.training import Recipe, Training, pixels
-
-    recipe = Recipe(updates=1000, batch=96, rate=1e-3, decay=0.1)
-    tokenizer = read_tokenizer(work)
-    network = networks.clip(tokenizer)
-    drawn = read_pictures(work)
-
-    def loss_of(update, slots):
-        numbers = [update * recipe.batch + slot for slot in slots]
-        things = list(some_things(drawn, "clip", numbers, strangers=0.4))
-        shown = [picture for picture, *_ in things]
-        captions = [world.caption(*thing, SEED + 1, number) for number, (_, *thing) in zip(numbers, things)]
-        seen = normalize(network.get_image_features(pixels(np.stack(shown))))
-        read = normalize(network.get_text_features(tokens(tokenizer, captions)))
-        agreement = (seen @ read.T) * paddle.clip(network.logit_scale, max=4.6).exp()
-        right = paddle.arange(len(slots))
-        loss = (cross_entropy(agreement, right) + cross_entropy(agreement.T, right)) / 2
-        return loss, {"right": (agreement.argmax(1) == right).astype("float32").mean()}
-
-    Training("clip", network, recipe, work).run(loss_of)
-    if dist.is_first():
-        network.save_pretrained(str(work / "clip"), safe_serialization=True)
-
-
-def train_detector(work):
-    from miniworld.detector import Detector
-    from miniworld.training import Recipe, Training, pixels
-
-    recipe = Recipe(updates=1000, batch=64, rate=2e-3)
-    network = Detector()
-
-    def loss_of(update, slots):
-        numbers = [update * recipe.batch + slot for slot in slots]
-        things = [world.stranger(SEED, number) for number in numbers]
-        drawn = [world.picture(*thing, SEED + 2, number) for thing, number in zip(things, numbers)]
-        loss, right = network.loss(pixels(np.stack([np.asarray(each) for each in drawn])), [look for look, _ in things])
-        return loss, {"right": right}
-
-    Training("detector", network, recipe, work).run(loss_of)
-    if dist.is_first():
-        network.save(work / "detector.safetensors")
-
-
-def encode_latents(work):
-    """The latents of all pictures: float16 [count, 4, 16, 16]. The VAE's deviation is too small to matter."""
-    import paddle
-    from ppdiffusers import AutoencoderKL
-
-    from miniworld.training import pixels
-
-    drawn = read_pictures(work)
-    vae = AutoencoderKL.from_pretrained(str(work / "vae"))
-    vae.eval()
-    mine = np.array_split(np.arange(len(drawn)), dist.world_size())[dist.rank()]
-    rows = []
-    with paddle.no_grad():
-        for first in dist.bar(range(0, len(mine), 32), desc="latents"):
-            rows.append(vae.encode(pixels(drawn[mine[first : first + 32]])).latent_dist.mean.numpy())
-    np.save(work / f"latents-{dist.rank()}.npy", np.concatenate(rows).astype(np.float16))
-    dist.wait()
-    if dist.is_first():
-        parts = [work / f"latents-{rank}.npy" for rank in range(dist.world_size())]
-        np.save(work / "latents.unfinished.npy", np.concatenate([np.load(part) for part in parts]))
-        (work / "latents.unfinished.npy").rename(work / "latents.npy")
-        for part in parts:
-            part.unlink()
-
-
-def train_unet(work, updates):
-    """Noise prediction, as in Stable Diffusion; one caption in ten is left out, so that guidance works. The loss of
-    each timestep has its min-SNR weight (Hang et al., 2023), which learns sooner."""
-    import paddle
-    from ppdiffusers import DDPMScheduler
-    from ppdiffusers.training_utils import compute_snr
-
-    from miniworld.training import Recipe, Training
-
-    recipe = Recipe(updates=updates, batch=32, rate=1e-3, warmup=300)
-    latents = np.load(work / "latents.npy")
-    network = networks.unet()
-    schedule = DDPMScheduler.from_config(networks.scheduler().config)
-    encode = caption_encoder(work)
-
-    def loss_of(update, slots):
-        places = [(update, slot) for slot in slots]
-        captions, chosen = [], []
-        for slot in slots:
-            number = update * recipe.batch + slot
-            index = noise.pick(SEED, "unet", len(latents), number)
-            left_out = noise.stream(SEED, "left out", number).random() < 0.1
-            captions.append("" if left_out else world.caption(*world.sample(SEED, index), SEED + 2, number))
-            chosen.append(index)
-        clean = paddle.to_tensor(latents[chosen].astype(np.float32))
-        random = paddle.to_tensor(noise.normal(SEED, "unet", places, tuple(clean.shape[1:])))
-        times = paddle.to_tensor(noise.integers(SEED, "times", places, schedule.config.num_train_timesteps))
-        got = network(schedule.add_noise(clean, random, times), times, encode(captions)).sample
-        ratio = compute_snr(schedule, times)
-        loss = ((got - random).square().mean([1, 2, 3]) * paddle.clip(ratio, max=5.0) / ratio).mean()
-        return loss, {}
-
-    if (work / "unet-start").exists():
-        network = type(network).from_pretrained(str(work / "unet-start"))
-    Training("unet", network, recipe, work).run(loss_of)
-    if dist.is_first():
-        network.save_pretrained(str(work / "unet"), safe_serialization=True)
-
-
-def caption_encoder(work):
-    """A function from captions to what the UNet sees of them; each different caption is encoded once."""
-    import paddle
-    from ppdiffusers.transformers import CLIPTextModel
-
-    tokenizer = read_tokenizer(work)
-    tower = CLIPTextModel.from_pretrained(str(work / "clip"))
-    tower.eval()
-
-    @functools.cache
-    def encoded(caption):
-        with paddle.no_grad():
-            return tower(tokens(tokenizer, [caption]))[0]
-
-    return lambda captions: paddle.concat([encoded(caption) for caption in captions])
-
-
-def unpack(folder, work):
-    """Take a packed model apart, so that its UNet can learn on."""
-    from ppdiffusers import AutoencoderKL, UNet2DConditionModel
-    from ppdiffusers.transformers import CLIPModel
-
-    parts = {
-        "vae": lambda: AutoencoderKL.from_pretrained(str(folder / "model"), subfolder="vae"),
-        "clip": lambda: CLIPModel.from_pretrained(str(folder / "clip")),
-        "unet-start": lambda: UNet2DConditionModel.from_pretrained(str(folder / "model"), subfolder="unet"),
-    }
-    for name, load in parts.items():
-        network = load()
-        network.to(dtype="float32")
-        network.save_pretrained(str(work / name), safe_serialization=True)
-    shutil.copytree(folder / "model" / "tokenizer", work / "tokenizer")
-    shutil.copy(folder / "detector.safetensors", work / "detector.safetensors")
-
-
-def pack(work, folder):
-    """Put pipeline, CLIP and detector into a folder, in half precision. A UNet that still learns is packed as its
-    averaged weights stand."""
-    import paddle
-    from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel
-
-    from miniworld.training import Recipe, Training
-
-    tokenizer, name = read_tokenizer(work), str(work / "clip")
-    if (work / "unet").exists():
-        unet = UNet2DConditionModel.from_pretrained(str(work / "unet"))
-    else:
-        unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0), work)
-        unfinished.restore()
-        unfinished.use_average()
-        unet = unfinished.network
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(str(work / "vae")),
-        text_encoder=CLIPTextModel.from_pretrained(name),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=networks.scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    clip = CLIPModel.from_pretrained(name)
-    for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, clip):
-        network.to(dtype=paddle.float16)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    pipeline.save_pretrained(str(folder / "model"), safe_serialization=True)
-    shutil.rmtree(folder / "clip", ignore_errors=True)
-    clip.save_pretrained(str(folder / "clip"), safe_serialization=True)
-    tokenizer.save_pretrained(str(folder / "clip"))
-    side = {"height": networks.SIZE, "width": networks.SIZE}
-    CLIPImageProcessor(
-        size={"shortest_edge": networks.SIZE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(str(folder / "clip"))
-    shutil.copy(work / "detector.safetensors", folder / "detector.safetensors")
+STAGES = ("pictures", "tokenizer", "vae", "clip", "detector", "latents", "unet", "decoder", "image-tower", "pack")
 
 
 def main(argv):
@@ -315,7 +33,7 @@ def main(argv):
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     if "pictures" in arguments.stages and not (work / "pictures.npy").exists():
-        draw_pictures(work)
+        stages.draw_pictures(work)
     if arguments.processes > 1 and dist.world_size() == 1:
         sys.exit(launch(arguments.processes, argv))
     stack.load()
@@ -323,25 +41,27 @@ def main(argv):
     import paddle
 
     if arguments.go_on_from and not (work / "tokenizer").exists() and dist.is_first():
-        unpack(arguments.go_on_from, work)
+        packing.unpack(arguments.go_on_from, work)
     dist.wait()
     made = {
-        "tokenizer": ("tokenizer", make_tokenizer),
-        "vae": ("vae", train_vae),
-        "clip": ("clip", train_clip),
-        "detector": ("detector.safetensors", train_detector),
-        "latents": ("latents.npy", encode_latents),
-        "unet": ("unet", functools.partial(train_unet, updates=arguments.unet_updates)),
+        "tokenizer": ("tokenizer", stages.make_tokenizer),
+        "vae": ("vae", stages.train_vae),
+        "clip": ("clip", stages.train_clip),
+        "detector": ("detector.safetensors", stages.train_detector),
+        "latents": ("latents.npy", stages.encode_latents),
+        "unet": ("unet", functools.partial(stages.train_unet, updates=arguments.unet_updates)),
+        "decoder": ("decoder", stages.train_decoder),
+        "image-tower": ("image-tower", stages.train_image_tower),
     }
     for stage, (result, make) in made.items():
         if stage in arguments.stages and not (work / result).exists():
-            paddle.seed(SEED)
+            paddle.seed(stages.SEED)
             dist.wait()
             if stage != "tokenizer" or dist.is_first():
                 make(work)
             dist.wait()
     if "pack" in arguments.stages and dist.is_first():
-        pack(work, arguments.output)
+        packing.pack(work, arguments.output)
 
 
 def launch(processes, argv):

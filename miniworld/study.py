@@ -14,9 +14,8 @@ from pathlib import Path
 from dreambooth import command, metrics, models, output, stack
 from dreambooth.clip import Clip
 from dreambooth.flags import Parser
-from miniworld import judge, photograph, pretrain, world
+from miniworld import CLIP, MODEL, judge, photograph, world
 
-MODEL, CLIP = pretrain.HERE / "model", pretrain.HERE / "clip"
 # as in run_single.sh
 TRAINING = {
     "resolution": 64,

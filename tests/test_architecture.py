@@ -17,9 +17,9 @@ FLOORS = (
         "miniworld.training",
         "miniworld.judge",
     },
-    {"plan", "validation", "metrics", "miniworld.photograph", "miniworld.pretrain"},
-    {"train_dreambooth", "infer"},
-    {"miniworld.study", "miniworld.examine"},
+    {"plan", "validation", "metrics", "miniworld.photograph", "miniworld.stages"},
+    {"train_dreambooth", "infer", "miniworld.packing"},
+    {"miniworld.study", "miniworld.examine", "miniworld.pretrain"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FREE = "config"  # its BadInput is everyone's

@@ -6,7 +6,6 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from dreambooth.clip import Clip, unit
 from dreambooth.config import BadInput
@@ -26,7 +25,7 @@ def build_clip(folder, half=False):
     network = networks.clip(tokens)
     if half:
         network.to(dtype=paddle.float16)
-    network.save_pretrained(str(folder), safe_serialization=True)
+    network.save_pretrained(str(folder), safe_serialization=False)
     tokens.save_pretrained(str(folder))
     side = {"height": networks.SIZE, "width": networks.SIZE}
     CLIPImageProcessor(
@@ -152,14 +151,27 @@ def test_the_flag_that_is_named_is_the_callers(tmp_path):
 @pytest.mark.parametrize("lost", ["vision_model.", "text_model.encoder.layers.1.", "visual_projection"])
 def test_files_that_lack_weights_are_told_and_not_made_up(folder, tmp_path, lost):
     shutil.copytree(folder, tmp_path / "broken")
-    [path] = (tmp_path / "broken").glob("*.safetensors")
-    kept = {name: value for name, value in load_file(path).items() if not name.startswith(lost)}
-    assert len(kept) < len(load_file(path))
-    save_file(kept, path, metadata={"format": "np"})
+    [path] = (tmp_path / "broken").glob("*.pdparams")
+    whole = paddle.load(str(path))
+    kept = {name: value for name, value in whole.items() if not name.startswith(lost)}
+    assert 0 < len(kept) < len(whole)
+    paddle.save(kept, str(path))
     refused(tmp_path / "broken")
 
 
-@pytest.mark.parametrize("lost", ["vocab.json", "preprocessor_config.json", "model.safetensors"])
+def test_one_in_safetensors_is_the_same_instrument(clip, folder, pictures, tmp_path):
+    """As other people's are; the scale of its answers is a number that is no list."""
+    clip.model.save_pretrained(str(tmp_path / "safe"), safe_serialization=True)
+    assert not list((tmp_path / "safe").glob("*.pdparams"))
+    for path in folder.iterdir():
+        if path.suffix != ".pdparams":
+            shutil.copy(path, tmp_path / "safe")
+    again = Clip(str(tmp_path / "safe"))
+    np.testing.assert_array_equal(again.pictures(pictures), clip.pictures(pictures))
+    np.testing.assert_array_equal(again.prompts(PROMPTS), clip.prompts(PROMPTS))
+
+
+@pytest.mark.parametrize("lost", ["vocab.json", "preprocessor_config.json", "model_state.pdparams"])
 def test_a_clip_without_one_of_its_files_is_refused(folder, tmp_path, lost):
     shutil.copytree(folder, tmp_path / "broken")
     (tmp_path / "broken" / lost).unlink()

@@ -383,6 +383,7 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
             assert np.array_equal(place(2, row, number), large(shown(folder / f"{row}-{number}.png")))
             assert place(1, row, number).std() > 5
             assert not np.array_equal(place(1, row, number), place(2, row, number))
+    assert (whole[2 * text : 2 * text + side, 2 * side + gap : 2 * side + 3 * gap] == 255).all()  # no third picture
     above = whole[text : 2 * text]
     assert (above < 128).any() and (whole[:text] < 128).any()  # the prompt, and the names of the columns
 

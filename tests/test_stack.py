@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 from conftest import ROOT, python
 
 from dreambooth import stack
@@ -23,3 +24,25 @@ def test_versions_name_what_a_result_depends_on():
     found = stack.versions()
     assert found["ppdiffusers"] == "0.29.0" and any(name.startswith("paddlepaddle") for name in found)
     assert found["numpy"] == sys.modules["numpy"].__version__
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is told")
+@pytest.mark.parametrize(
+    "processor, own, told",
+    [
+        ("vendor_id: AuthenticAMD flags: avx avx2 fma", None, "5"),
+        ("vendor_id: AuthenticAMD flags: avx avx2 fma", "4", "4"),
+        ("vendor_id: AuthenticAMD flags: sse4", None, "None"),
+        ("vendor_id: GenuineIntel flags: avx avx2 fma", None, "None"),
+    ],
+)
+def test_an_amd_processor_is_told_to_use_avx2_unless_the_user_says_otherwise(processor, own, told):
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path; from dreambooth import stack\n"
+        "os.environ.pop('MKL_DEBUG_CPU_TYPE', None)\n"
+        f"os.environ.update({ ({'MKL_DEBUG_CPU_TYPE': own} if own else {})!r})\n"
+        f"Path.read_text = lambda *_, **__: {processor!r}\n"
+        "stack.use_fast_mathematics(); print(os.environ.get('MKL_DEBUG_CPU_TYPE'))\n"
+    )
+    assert python("-c", code).stdout.strip() == told
