@@ -9,15 +9,15 @@ import paddle
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
-from miniworld import DETECTOR, draw, world
+from miniworld import DETECTOR, things, world
 
-COLOURS = tuple(draw.COLOURS)
+COLOURS = tuple(things.COLOURS)
 # what is told of a picture -> the answers that there are
 HEADS = {
     "kind": world.CLASSES,
     "colour": COLOURS,
     "pattern": (None, *world.PATTERNS),
-    "mark": (None, *draw.MARKS),
+    "mark": (None, *things.MARKS),
     "mark colour": COLOURS,
     "hat": (None, "hat"),
     "hat colour": COLOURS,

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from miniworld import draw, world
+from miniworld import things, world
 from miniworld.networks import TOKENS
 
 # words that a person may write although no caption of the world has them
@@ -32,7 +32,7 @@ def counts(seed, captions=20_000):
     words = Counter()
     for number in range(captions):
         words.update(world.caption(*world.sample(seed, number), seed, number).split())
-    known = [*OTHERS.split(), *RARE.split(), *draw.COLOURS, *draw.MARKS]
+    known = [*OTHERS.split(), *RARE.split(), *things.COLOURS, *things.MARKS]
     return words | Counter(dict.fromkeys(known, 1))
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Optional
 
 from dreambooth import noise
-from miniworld import draw
+from miniworld import draw, scenes, things
 
-CLASSES = tuple(draw.CLASSES)
-SCENES = tuple(draw.SCENES)
+CLASSES = tuple(things.CLASSES)
+SCENES = tuple(scenes.SCENES)
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "red", "white", "yellow")
 PATTERNS = ("spotted", "striped")
 
@@ -48,7 +48,7 @@ def stranger(seed, number):
     """(look, scene) of something that is not of the world: any colour, with or without a mark and a hat. None has the
     class and the colour of a subject."""
     stream = noise.stream(seed, "stranger", number)
-    colours = tuple(draw.COLOURS)
+    colours = tuple(things.COLOURS)
 
     def choice(options):
         return options[stream.integers(len(options))]
@@ -59,7 +59,7 @@ def stranger(seed, number):
         kind,
         choice([colour for colour in colours if colour != taken]),
         (None, None, *PATTERNS)[stream.integers(4)],
-        (choice(colours), choice(tuple(draw.MARKS))) if stream.random() < 0.6 else None,
+        (choice(colours), choice(tuple(things.MARKS))) if stream.random() < 0.6 else None,
         (choice(colours), choice(colours)) if stream.random() < 0.6 else None,
     )
     return look, choice(SCENES)

@@ -6,20 +6,21 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"config", "dist", "loss", "noise", "stack", "miniworld.draw", "miniworld.networks"},
-    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags", "clip", "miniworld.world"},
+    {"config", "dist", "loss", "noise", "stack", "miniworld.things", "miniworld.networks"},
+    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags", "clip", "miniworld.scenes"},
+    {"prior", "latents", "output", "miniworld.draw", "miniworld.training"},
+    {"plan", "validation", "metrics", "miniworld.world"},
     {
-        "prior",
-        "latents",
-        "output",
+        "train_dreambooth",
+        "infer",
         "miniworld.tokenizer",
         "miniworld.detector",
-        "miniworld.training",
         "miniworld.judge",
+        "miniworld.photograph",
     },
-    {"plan", "validation", "metrics", "miniworld.photograph", "miniworld.stages"},
-    {"train_dreambooth", "infer", "miniworld.packing"},
-    {"miniworld.study", "miniworld.examine", "miniworld.pretrain"},
+    {"miniworld.stages"},
+    {"miniworld.packing"},
+    {"miniworld.pretrain", "miniworld.study", "miniworld.examine"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FREE = "config"  # its BadInput is everyone's
@@ -27,7 +28,21 @@ LIBRARIES = {"paddle", "ppdiffusers", "paddlenlp"}
 LIGHT = [f"dreambooth/{name}.py" for name in ("config", "dist", "data", "noise", "command", "plan", "output", "prior")]
 LIGHT += [f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__")]
 LIGHT += ["dreambooth/flags.py", "dreambooth/clip.py", "dreambooth/metrics.py", "train_dreambooth.py", "infer.py"]
-LIGHT += [f"miniworld/{name}.py" for name in ("draw", "world", "photograph", "networks", "pretrain", "study")]
+LIGHT += [
+    f"miniworld/{name}.py"
+    for name in (
+        "things",
+        "scenes",
+        "draw",
+        "world",
+        "photograph",
+        "networks",
+        "stages",
+        "packing",
+        "pretrain",
+        "study",
+    )
+]
 FILES = sorted(str(path.relative_to(ROOT)) for top in (".", "dreambooth", "dreambooth/models", "miniworld")
                for path in (ROOT / top).glob("*.py"))  # fmt: skip
 
