@@ -75,9 +75,7 @@ def main(argv):
     own_height, own_width = sampling.default_size(pipeline)
     height, width = arguments.height or own_height, arguments.width or own_width
     sampling.check_size(pipeline, height, width)
-    most = pipeline.scheduler.config.num_train_timesteps
-    if arguments.num_inference_steps > most:
-        raise BadInput(f"--num_inference_steps {arguments.num_inference_steps}: the model has {most}")
+    sampling.check_steps(pipeline, arguments.num_inference_steps)
 
     # Draw
     wanted = [(prompt, number) for prompt in arguments.prompt for number in range(arguments.num_images)]

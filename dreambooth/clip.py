@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreambooth import models
 from dreambooth.config import BadInput
 
 
@@ -17,11 +18,13 @@ class Clip:
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             raise BadInput(f"{flag} {name}: no CLIP model, it has no config.json")
         try:
-            self.model = CLIPModel.from_pretrained(name, dtype="float32")
+            with models.all_weights_found():
+                self.model = CLIPModel.from_pretrained(name, dtype="float32")
             self.tokenizer = CLIPTokenizer.from_pretrained(name)
             self.processor = CLIPImageProcessor.from_pretrained(name)
         except Exception as error:
-            raise BadInput(f"{flag} {name}: it can't be loaded as a CLIP model ({error})") from error
+            reason = " ".join(str(error).split())
+            raise BadInput(f"{flag} {name}: it can't be loaded as a CLIP model ({reason})") from error
         self.model.eval()
         self.length = self.model.config.text_config.max_position_embeddings
 

@@ -93,8 +93,13 @@ def wait():
         from paddle.base.core import create_or_get_global_tcp_store
 
         store, meeting = create_or_get_global_tcp_store(), f"wait {next(MEETINGS)}"
-        store.add(meeting, 1)
-        while store.add(meeting, 0) < world_size():
+        come, gone = f"{meeting}, come", f"{meeting}, gone"
+        store.add(come, 1)
+        while store.add(come, 0) < world_size():
+            time.sleep(0.02)
+        # the store is the first process's: were it to end before the others have looked, they would fail
+        store.add(gone, 1)
+        while is_first() and store.add(gone, 0) < world_size():
             time.sleep(0.02)
 
 

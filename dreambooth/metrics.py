@@ -142,6 +142,8 @@ def check(arguments):
         raise BadInput(f"--seed {arguments.seed}: must be at least 0")
     if not 0 <= arguments.guidance_scale < float("inf"):
         raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
+    if arguments.class_prompt is not None and not arguments.class_prompt.strip():
+        raise BadInput("--class_prompt: it is empty")
     if not arguments.prompt and not arguments.prompts_file:
         raise BadInput("--prompt: give at least one, or --prompts_file")
     if arguments.sheet and Path(arguments.sheet).suffix.lower() != ".png":
@@ -162,16 +164,20 @@ def read_prompts(arguments, pictures):
     wanted = [Wanted(prompt, everything) for prompt in arguments.prompt]
     if arguments.prompts_file:
         try:
-            lines = Path(arguments.prompts_file).read_text(encoding="utf-8").splitlines()
+            lines = Path(arguments.prompts_file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"--prompts_file {arguments.prompts_file}: it can't be read ({error})") from None
         for line in filter(str.strip, lines):
             prompt, _, names = line.partition("\t")
+            if not prompt.strip():
+                raise BadInput(f"--prompts_file {arguments.prompts_file}: a prompt is empty")
             own = [index for index in everything if any(pictures[index].path.match(name) for name in names.split())]
             if names.strip() and not own:
                 where = f"no picture in {arguments.subject_data_dir} is named {names}"
                 raise BadInput(f"--prompts_file {arguments.prompts_file}: {where}")
             wanted.append(Wanted(prompt.strip(), own or everything))
+    if not wanted:
+        raise BadInput(f"--prompts_file {arguments.prompts_file}: there is no prompt in it")
     if not all(each.prompt.strip() for each in wanted):
         raise BadInput("--prompt: a prompt is empty")
     return wanted
@@ -195,6 +201,7 @@ def main(argv):
         pipeline = models.load_pipeline(path, flag="--model_path" if name == "fine-tuned" else "--base_model_path")
         if arguments.scheduler:
             sampling.set_scheduler(pipeline, arguments.scheduler)
+        sampling.check_steps(pipeline, arguments.num_inference_steps)
         drawn[name], of_class = draw(pipeline, wanted, arguments, name)
         rows = [clip.pictures(group) for group in drawn[name]]
         of_class = clip.pictures(of_class) if of_class else np.zeros([0, subject.shape[1]])

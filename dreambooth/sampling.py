@@ -38,6 +38,12 @@ def check_size(pipeline, height, width):
             raise BadInput(f"--{name} {size}: must be a positive multiple of {factor}")
 
 
+def check_steps(pipeline, steps):
+    most = pipeline.scheduler.config.num_train_timesteps
+    if steps > most:
+        raise BadInput(f"--num_inference_steps {steps}: the model has {most}")
+
+
 def default_size(pipeline):
     """(height, width) that the model was made for."""
     size = pipeline.unet.config.sample_size

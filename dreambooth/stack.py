@@ -34,6 +34,7 @@ def load(verbose=False):
     import paddle  # noqa: F401
 
     recompute_without_random_state()
+    read_single_numbers()
     from paddlenlp.utils.log import logger
     from ppdiffusers.utils import logging
 
@@ -59,8 +60,8 @@ def use_fast_mathematics():
         if "AuthenticAMD" in processor and " avx2 " in processor:
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
+        mallopt(M_TRIM_THRESHOLD, 256 << 20)
 
 
 def recompute_without_random_state():
@@ -71,6 +72,14 @@ def recompute_without_random_state():
 
     if not isinstance(utils.recompute, functools.partial):
         utils.recompute = functools.partial(utils.recompute, preserve_rng_state=False)
+
+
+def read_single_numbers():
+    """PaddleNLP's reader of safetensors takes the size of a number that is no list, such as the logarithm of CLIP's
+    scale, for a fraction, and fails at it."""
+    from paddlenlp.utils.safetensors import PySafeSlice, dtype_size
+
+    PySafeSlice.nbytes = property(lambda self: int(self.nelements) * dtype_size[self.info["dtype"]])
 
 
 def versions():

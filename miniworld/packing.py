@@ -2,6 +2,7 @@
 
 import shutil
 
+from dreambooth.config import BadInput
 from miniworld import networks
 from miniworld.stages import read_tokenizer
 
@@ -19,7 +20,7 @@ def unpack(folder, work):
     for name, load in parts.items():
         network = load()
         network.to(dtype="float32")
-        network.save_pretrained(str(work / name), safe_serialization=name != "clip")
+        network.save_pretrained(str(work / name), safe_serialization=True)
     shutil.copytree(folder / "model" / "tokenizer", work / "tokenizer")
     shutil.copy(folder / "detector.safetensors", work / "detector.safetensors")
 
@@ -37,7 +38,9 @@ def pack(work, folder):
     if (work / "unet").exists():
         unet = UNet2DConditionModel.from_pretrained(str(work / "unet"))
     else:
-        unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0), work)
+        unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0.0), work)
+        if not unfinished.folder.is_dir():
+            raise BadInput(f"--stages pack: there is no UNet in {work} yet")
         unfinished.restore()
         unfinished.use_average()
         unet = unfinished.network
@@ -61,8 +64,7 @@ def pack(work, folder):
     shutil.rmtree(folder / "model", ignore_errors=True)
     pipeline.save_pretrained(str(folder / "model"), safe_serialization=True)
     shutil.rmtree(folder / "clip", ignore_errors=True)
-    # PaddleNLP can't read a number that is no list, such as the logarithm of CLIP's scale, from safetensors
-    clip.save_pretrained(str(folder / "clip"), safe_serialization=False)
+    clip.save_pretrained(str(folder / "clip"), safe_serialization=True)
     tokenizer.save_pretrained(str(folder / "clip"))
     side = {"height": networks.SIZE, "width": networks.SIZE}
     CLIPImageProcessor(

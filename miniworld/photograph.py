@@ -8,7 +8,7 @@ For measuring it also writes prompts.txt, as `python -m dreambooth.metrics --pro
 
 from pathlib import Path
 
-from dreambooth import command
+from dreambooth import command, output
 from dreambooth.config import BadInput
 from dreambooth.flags import Parser
 from miniworld import world
@@ -31,6 +31,8 @@ def measuring_pictures(subject, folder, identifier="sks", seed=0, count=4, scene
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for scene in scenes:
+        for earlier in folder.glob(f"{slug(scene)}-*.png"):
+            earlier.unlink()  # there may have been more of them
         for number in range(count):
             picture = world.photograph(subject, scene, seed, FIRST_MEASURED + number, size)
             picture.save(folder / f"{slug(scene)}-{number}.png", optimize=True)
@@ -62,6 +64,8 @@ def main(argv):
             raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.seed < 0:
         raise BadInput(f"--seed {arguments.seed}: must be at least 0")
+    if not output.can_be_written(Path(arguments.output)):
+        raise BadInput(f"--output {arguments.output}: it is no folder that can be written")
     common = dict(seed=arguments.seed, size=arguments.size)
     if arguments.measuring:
         measuring_pictures(arguments.subject, arguments.output, arguments.identifier, count=arguments.count, **common)

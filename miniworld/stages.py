@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from dreambooth import dist, noise
+from dreambooth.checkpoint import written_whole
 from miniworld import networks, world
 
 SEED = 0
@@ -54,6 +55,12 @@ def some_things(drawn, purpose, numbers, strangers):
             yield drawn[index], *world.sample(SEED, index)
 
 
+def keep(network, folder):
+    """Save a network whole or not at all: a stage whose folder is there is done."""
+    with written_whole(folder) as unfinished:
+        network.save_pretrained(str(unfinished), safe_serialization=True)
+
+
 def train_vae(work):
     """Pixels to latents and back, of strangers too: colours and marks that the world lacks must survive."""
     from miniworld.training import Recipe, Training, pixels
@@ -63,7 +70,7 @@ def train_vae(work):
     Training("vae", network, recipe, work).run(vae_loss(network, drawn, "vae", recipe.batch))
     if dist.is_first():
         fold(network, pixels(drawn[:512]))
-        network.save_pretrained(str(work / "vae"), safe_serialization=True)
+        keep(network, work / "vae")
 
 
 def train_decoder(work):
@@ -78,7 +85,7 @@ def train_decoder(work):
     loss_of = vae_loss(network, read_pictures(work), "decoder", recipe.batch)
     Training("decoder", network, recipe, work).run(loss_of)
     if dist.is_first():
-        network.save_pretrained(str(work / "decoder"), safe_serialization=True)
+        keep(network, work / "decoder")
 
 
 def freeze(*networks):
@@ -131,7 +138,7 @@ def train_clip(work):
     network = networks.clip(read_tokenizer(work))
     Training("clip", network, recipe, work).run(clip_loss(network, work, "clip", recipe.batch))
     if dist.is_first():
-        network.save_pretrained(str(work / "clip"), safe_serialization=False)  # see pack
+        keep(network, work / "clip")
 
 
 def train_image_tower(work):
@@ -142,11 +149,10 @@ def train_image_tower(work):
 
     recipe = Recipe(updates=2000, batch=96, rate=1e-3, decay=0.1, cooldown=0.7)
     network = CLIPModel.from_pretrained(str(work / "clip"))
-    freeze(network.text_model)
-    network.text_projection.stop_gradient = True
+    freeze(network.text_model, network.text_projection)
     Training("image-tower", network, recipe, work).run(clip_loss(network, work, "image tower", recipe.batch))
     if dist.is_first():
-        network.save_pretrained(str(work / "image-tower"), safe_serialization=False)
+        keep(network, work / "image-tower")
 
 
 def clip_loss(network, work, purpose, batch):
@@ -225,7 +231,7 @@ def train_unet(work, updates):
 
     from miniworld.training import Recipe, Training
 
-    recipe = Recipe(updates=updates, batch=32, rate=1e-3, warmup=300)
+    recipe = Recipe(updates=updates, batch=16, rate=1e-3, warmup=300)
     latents = np.load(work / "latents.npy")
     network = networks.unet()
     schedule = DDPMScheduler.from_config(networks.scheduler().config)
@@ -252,7 +258,7 @@ def train_unet(work, updates):
         network = type(network).from_pretrained(str(work / "unet-start"))
     Training("unet", network, recipe, work).run(loss_of)
     if dist.is_first():
-        network.save_pretrained(str(work / "unet"), safe_serialization=True)
+        keep(network, work / "unet")
 
 
 def caption_encoder(work):

@@ -82,6 +82,9 @@ class Training:
                 if dist.any_of(time.monotonic() - saved > SAVE_EVERY):
                     self.save()
                     saved = time.monotonic()
+        for key, each in self.parameters.items():
+            if not bool(paddle.isfinite(each).all()):
+                raise FloatingPointError(f"{self.name}: {key} is no number after update {self.update}")
         self.save()
         self.use_average()
 

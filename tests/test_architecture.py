@@ -7,8 +7,8 @@ from conftest import ROOT
 
 FLOORS = (
     {"config", "dist", "loss", "noise", "stack", "miniworld.things", "miniworld.networks"},
-    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags", "clip", "miniworld.scenes"},
-    {"prior", "latents", "output", "miniworld.draw", "miniworld.training"},
+    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags", "miniworld.scenes"},
+    {"prior", "latents", "output", "clip", "miniworld.draw", "miniworld.training"},
     {"plan", "validation", "metrics", "miniworld.world"},
     {
         "train_dreambooth",

@@ -14,7 +14,7 @@ from miniworld.training import pixels
 
 
 def build_clip(folder, half=False):
-    """A small CLIP with random weights, saved as miniworld.pretrain.pack does it."""
+    """A small CLIP with random weights, in a folder as miniworld.packing makes it."""
     from ppdiffusers.transformers import CLIPImageProcessor
 
     with pytest.MonkeyPatch.context() as patch:  # the twenty thousand captions of the real one take seconds
@@ -89,7 +89,7 @@ def test_a_picture_is_seen_as_in_training(clip, pictures):
 
 
 def test_a_prompt_is_read_as_in_training(clip):
-    from miniworld.pretrain import tokens
+    from miniworld.stages import tokens
 
     with paddle.no_grad():
         read = clip.model.get_text_features(tokens(clip.tokenizer, PROMPTS))

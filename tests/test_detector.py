@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from miniworld import draw, world
+from miniworld import things, world
 from miniworld.detector import HEADS, Detector, truth
 from miniworld.world import Look
 
@@ -221,4 +221,4 @@ def test_pictures_of_every_size_and_mode_are_looked_at(detector):
 
 def test_the_colours_are_those_of_the_renderer():
     for head in ("colour", "mark colour", "hat colour", "second hat colour"):
-        assert HEADS[head] == tuple(draw.COLOURS)
+        assert HEADS[head] == tuple(things.COLOURS)

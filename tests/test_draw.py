@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dreambooth import noise
-from miniworld import draw, world
+from miniworld import draw, scenes, things, world
 from miniworld.world import Look
 
 each_kind = pytest.mark.parametrize("kind", world.CLASSES)
@@ -31,8 +31,8 @@ def exact(monkeypatch):
 
 def seen(colour, scene):
     """A colour as it is painted in a scene."""
-    found = draw.COLOURS.get(colour, colour)
-    return draw.blend(found, (16, 22, 70), 0.2) if scene == "at night" else found
+    found = things.COLOURS.get(colour, colour)
+    return scenes.blend(found, (16, 22, 70), 0.2) if scene == "at night" else found
 
 
 def where(picture, colour, scene):
@@ -74,7 +74,7 @@ def test_the_same_stream_draws_the_same_and_another_one_something_else(scene):
 
 @each_scene
 def test_things_look_to_the_left_and_to_the_right_and_stand_at_different_places(scene, exact):
-    eyes = [np.argwhere(where(exact(Look("dog", "blue"), scene, key), draw.INK, scene)) for key in range(12)]
+    eyes = [np.argwhere(where(exact(Look("dog", "blue"), scene, key), things.INK, scene)) for key in range(12)]
     bodies = [np.argwhere(where(exact(Look("dog", "blue"), scene, key), "blue", scene)) for key in range(12)]
     sides = {bool(eye[:, 1].mean() > body[:, 1].mean()) for eye, body in zip(eyes, bodies)}
     assert sides == {True, False} and np.std([body.mean(0) for body in bodies], axis=0).min() > 1
@@ -84,7 +84,7 @@ def test_things_look_to_the_left_and_to_the_right_and_stand_at_different_places(
 def test_the_coats_colour_dominates_the_middle(kind, exact):
     """Below the roof of a house; and the bucket covers too much for that."""
     for scene in world.SCENES[:-1]:
-        for key, colour in enumerate(draw.COLOURS):
+        for key, colour in enumerate(things.COLOURS):
             top = SIDE // 2 if kind == "house" else SIDE // 4
             middle = exact(Look(kind, colour), scene, key)[top : -SIDE // 4, SIDE // 4 : -SIDE // 4]
             found, counts = np.unique(middle.reshape(-1, 3), axis=0, return_counts=True)
@@ -114,7 +114,7 @@ def test_spots_and_stripes_are_not_the_same():
         assert differ(spotted, striped).mean() > 0.05
 
 
-@pytest.mark.parametrize("shape", draw.MARKS)
+@pytest.mark.parametrize("shape", things.MARKS)
 @each_kind
 def test_a_mark_is_visible_in_its_colour_and_covers_only_its_place(kind, shape, exact):
     """In the bucket much of it may be hidden."""
@@ -123,12 +123,12 @@ def test_a_mark_is_visible_in_its_colour_and_covers_only_its_place(kind, shape, 
             bare, marked = (exact(Look(kind, "grey", pattern, mark), scene, key) for mark in (None, ("lime", shape)))
             mark, changed = where(marked, "lime", scene), differ(bare, marked)
             assert mark.mean() > 0.006
-            assert not (changed & ~mark & ~where(marked, draw.INK, scene)).any()
+            assert not (changed & ~mark & ~where(marked, things.INK, scene)).any()
             assert changed.mean() < 0.12
 
 
 def test_marks_of_other_shapes_cover_other_places(exact):
-    looks = [Look("ball", "grey", None, ("lime", shape)) for shape in draw.MARKS]
+    looks = [Look("ball", "grey", None, ("lime", shape)) for shape in things.MARKS]
     shapes = [where(exact(look, "at night"), "lime", "at night") for look in looks]
     for index, one in enumerate(shapes):
         for other in shapes[index + 1 :]:
@@ -179,7 +179,7 @@ def test_at_night_the_thing_is_darker_too(kind, exact):
     night = exact(look, "at night")
     for colour in ("yellow", "white", "pink", "orange"):
         assert where(night, colour, "at night").any() and not where(night, colour, "on the grass").any()
-        assert sum(seen(colour, "at night")) < sum(draw.COLOURS[colour])
+        assert sum(seen(colour, "at night")) < sum(things.COLOURS[colour])
 
 
 @each_kind

@@ -3,14 +3,14 @@
 import pytest
 from conftest import ROOT, python
 
-from miniworld import draw, networks, tokenizer, world
+from miniworld import networks, things, tokenizer, world
 
 CAPTIONED = {
     *("a", "an", "photo", "picture", "of", "plain", "hat", "with", "and"),
     *world.CLASSES,
-    *draw.COLOURS,
+    *things.COLOURS,
     *world.PATTERNS,
-    *draw.MARKS,
+    *things.MARKS,
     *(word for scene in world.SCENES for word in scene.split()),
 }
 RARE, OTHERS = tokenizer.RARE.split(), tokenizer.OTHERS.split()
@@ -28,8 +28,8 @@ def made(folder):
 
 @pytest.fixture(scope="module")
 def captions():
-    things = [function(1, number) for number in range(2000) for function in (world.sample, world.stranger)]
-    return sorted({world.caption(*thing, 1, number) for number, thing in enumerate(things)})
+    shown = [function(1, number) for number in range(2000) for function in (world.sample, world.stranger)]
+    return sorted({world.caption(*thing, 1, number) for number, thing in enumerate(shown)})
 
 
 def numbers(tokens, text):

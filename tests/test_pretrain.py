@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from dreambooth import models, sampling
 from dreambooth.clip import Clip
-from miniworld import networks, pretrain, tokenizer, training, world
+from miniworld import networks, pretrain, stages, tokenizer, training, world
 from miniworld.detector import Detector
 
 PICTURES = 12
@@ -22,7 +22,7 @@ def small():
     """Few pictures, few captions, two updates of four pictures each."""
     with pytest.MonkeyPatch.context() as patch:
         recipe, counts = training.Recipe, tokenizer.counts
-        patch.setattr(pretrain, "PICTURES", PICTURES)
+        patch.setattr(stages, "PICTURES", PICTURES)
         patch.setattr(training, "Recipe", lambda updates, batch, **more: recipe(updates=2, batch=4, **more))
         patch.setattr(tokenizer, "counts", lambda seed: counts(seed, captions=300))
         yield
@@ -43,8 +43,8 @@ def made(small, tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
-    pretrain.draw_pictures(folder)
-    return pretrain.read_pictures(folder)
+    stages.draw_pictures(folder)
+    return stages.read_pictures(folder)
 
 
 # the end: what is packed
@@ -92,9 +92,9 @@ def test_everything_that_is_packed_has_half_precision(made):
     assert len(files) == len(parts) and sum(path.stat().st_size for path in files) < 25e6
 
 
-@pytest.mark.parametrize("part", ["vae", "unet"])
-def test_the_packed_networks_are_those_that_were_trained(made, part):
-    trained, packed = weights(made / "work" / part), weights(made / "packed/model" / part)
+@pytest.mark.parametrize("trained, packed", [("decoder", "model/vae"), ("unet", "model/unet"), ("image-tower", "clip")])
+def test_the_packed_networks_are_those_that_were_trained_last(made, trained, packed):
+    trained, packed = weights(made / "work" / trained), weights(made / "packed" / packed)
     assert trained.keys() == packed.keys()
     for name in trained:
         np.testing.assert_array_equal(packed[name], trained[name].astype(np.float16))
@@ -111,7 +111,7 @@ def test_the_text_encoder_is_clips_own_text_tower(made):
 
 def test_the_packed_clip_loads_and_has_its_trained_weights(made):
     clip = Clip(str(made / "packed/clip"))
-    trained = weights(made / "work/clip")
+    trained = weights(made / "work/image-tower")
     for name, each in clip.model.named_parameters():
         np.testing.assert_array_equal(each.numpy().ravel(), trained[name].astype(np.float16).ravel())
     [seen] = clip.pictures([world.picture(*world.sample(0, 0), 0, 0)])
@@ -136,8 +136,25 @@ def test_the_packed_detector_loads(made):
 
 
 def test_each_network_was_trained_for_its_updates(made):
-    for name in ("vae", "clip", "detector", "unet"):
+    for name in ("vae", "clip", "detector", "unet", "decoder", "image-tower"):
         assert json.loads((made / f"work/{name}-state/state.json").read_text()) == {"update": 2}
+
+
+@pytest.mark.parametrize(
+    "before, after, learns",
+    [
+        ("vae", "decoder", ("decoder.", "post_quant_conv.")),
+        ("clip", "image-tower", ("vision_model.", "visual_projection.", "logit_scale")),
+    ],
+)
+def test_what_learns_a_second_time_learns_alone(made, before, after, learns):
+    """The UNet knows the latents and the texts as they were."""
+    before, after = weights(made / "work" / before), weights(made / "work" / after)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert {name for name in changed if not name.startswith(learns)} == set()
+    for start in learns:
+        assert any(name.startswith(start) for name in changed), start
 
 
 def test_the_latents_are_those_of_the_folded_vae(made):
@@ -155,7 +172,7 @@ def test_the_latents_are_those_of_the_folded_vae(made):
 
 def test_captions_are_encoded_one_like_the_other(made):
     """Each as the pipeline encodes it, whatever is encoded beside it."""
-    encode = pretrain.caption_encoder(made / "work")
+    encode = stages.caption_encoder(made / "work")
     captions = ["a photo of a dog", "", "an orange cat at night", "a photo of a dog"]
     together = encode(captions).numpy()
     assert together.shape == (4, networks.TOKENS, networks.WIDTH)
@@ -177,7 +194,7 @@ def test_a_second_run_trains_nothing_again(made, monkeypatch):
     before = snapshot(made / "work")
     for place, name in (
         (training.Training, "run"),
-        (pretrain, "encode_latents"),
+        (stages, "encode_latents"),
         (world, "picture"),
         (tokenizer, "make"),
     ):
@@ -212,9 +229,9 @@ def test_a_packed_model_can_learn_on(made, tmp_path):
     work = tmp_path / "work"
     assert [each.name for each in work.glob("*-state")] == ["unet-state"]
     for part in ("vae", "clip"):
-        packed = weights(made / ("packed/model/vae" if part == "vae" else "packed/clip"))
-        assert {name: each.dtype for name, each in weights(work / part).items()}.keys() == packed.keys()
-        for name, each in weights(work / part).items():
+        packed, unpacked = weights(made / "packed" / {"vae": "model/vae"}.get(part, part)), weights(work / part)
+        assert unpacked.keys() == packed.keys()
+        for name, each in unpacked.items():
             assert each.dtype == np.float32 and np.array_equal(each.ravel(), packed[name].astype(np.float32).ravel())
     before, after = weights(made / "packed/model/unet"), weights(tmp_path / "packed/model/unet")
     furthest = max(float(np.abs(after[name].astype(np.float32) - before[name]).max()) for name in before)
@@ -230,6 +247,16 @@ def test_a_unet_that_still_learns_is_packed_as_its_average_stands(made, tmp_path
     packed = weights(tmp_path / "packed/model/unet")
     for name, each in packed.items():
         np.testing.assert_array_equal(each, stands[f"{name}:average"].astype(np.float16))
+
+
+def test_what_has_not_learned_a_second_time_is_packed_as_it_is(made, tmp_path):
+    shutil.copytree(made / "work", tmp_path / "work")
+    for name in ("decoder", "image-tower"):
+        shutil.rmtree(tmp_path / "work" / name)
+    run(tmp_path, "--stages", "pack")
+    for trained, packed in (("vae", "model/vae"), ("clip", "clip")):
+        trained, packed = weights(made / "work" / trained), weights(tmp_path / "packed" / packed)
+        assert all(np.array_equal(packed[name], trained[name].astype(np.float16)) for name in trained)
 
 
 def test_without_a_unet_there_is_nothing_to_pack(made, tmp_path):
@@ -248,8 +275,8 @@ def test_without_a_unet_there_is_nothing_to_pack(made, tmp_path):
 def test_the_pictures_are_the_worlds(drawn):
     assert drawn.shape == (PICTURES, 64, 64, 3) and drawn.dtype == np.uint8
     for number in (0, 5, PICTURES - 1):
-        look, scene = world.sample(pretrain.SEED, number)
-        assert np.array_equal(drawn[number], np.asarray(world.picture(look, scene, pretrain.SEED, number)))
+        look, scene = world.sample(stages.SEED, number)
+        assert np.array_equal(drawn[number], np.asarray(world.picture(look, scene, stages.SEED, number)))
 
 
 def test_drawing_that_was_stopped_leaves_no_pictures(small, tmp_path, monkeypatch):
@@ -258,24 +285,24 @@ def test_drawing_that_was_stopped_leaves_no_pictures(small, tmp_path, monkeypatc
 
     monkeypatch.setattr(world, "picture", stopped)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.draw_pictures(tmp_path)
+        stages.draw_pictures(tmp_path)
     assert not (tmp_path / "pictures.npy").exists()
 
 
 def test_some_things_are_strangers_and_each_is_what_its_picture_shows(drawn):
     numbers = range(300)
-    things = list(pretrain.some_things(drawn, "test", numbers, strangers=0.4))
-    known = {picture.tobytes(): world.sample(pretrain.SEED, index) for index, picture in enumerate(drawn)}
+    things = list(stages.some_things(drawn, "test", numbers, strangers=0.4))
+    known = {picture.tobytes(): world.sample(stages.SEED, index) for index, picture in enumerate(drawn)}
     strangers = 0
     for number, (picture, look, scene) in zip(numbers, things, strict=True):
         if picture.tobytes() in known:
             assert known[picture.tobytes()] == (look, scene)
         else:
             strangers += 1
-            assert (look, scene) == world.stranger(pretrain.SEED, number)
-            assert np.array_equal(picture, np.asarray(world.picture(look, scene, pretrain.SEED + 1, number)))
+            assert (look, scene) == world.stranger(stages.SEED, number)
+            assert np.array_equal(picture, np.asarray(world.picture(look, scene, stages.SEED + 1, number)))
     assert strangers / 300 == pytest.approx(0.4, abs=0.1)
-    assert not any(look.mark or look.hat for _, look, _ in pretrain.some_things(drawn, "test", numbers, strangers=0))
+    assert not any(look.mark or look.hat for _, look, _ in stages.some_things(drawn, "test", numbers, strangers=0))
 
 
 @pytest.fixture
@@ -305,7 +332,7 @@ def test_folding_gives_each_channel_mean_0_and_deviation_1_and_changes_no_pictur
     means, deviations = before.mean.numpy().mean((0, 2, 3)), before.mean.numpy().std((0, 2, 3))
     assert np.ptp(means) > 1 and deviations.max() > 2 * deviations.min()  # otherwise it would be no test
 
-    pretrain.fold(vae, sample)
+    stages.fold(vae, sample)
 
     after = vae.encode(sample).latent_dist
     np.testing.assert_allclose(after.mean.numpy().mean((0, 2, 3)), np.zeros(4), atol=1e-3)
@@ -318,9 +345,9 @@ def test_folding_gives_each_channel_mean_0_and_deviation_1_and_changes_no_pictur
 
 @paddle.no_grad()
 def test_folding_what_is_folded_changes_nothing(vae, sample):
-    pretrain.fold(vae, sample)
+    stages.fold(vae, sample)
     once = [each.numpy() for each in (*vae.quant_conv.parameters(), *vae.post_quant_conv.parameters())]
-    pretrain.fold(vae, sample)
+    stages.fold(vae, sample)
     twice = [each.numpy() for each in (*vae.quant_conv.parameters(), *vae.post_quant_conv.parameters())]
     for one, other in zip(once, twice, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -6,14 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from miniworld import draw, world
+from miniworld import things, world
 from miniworld.world import Look
 
 COUNT = 4000
 
 
 @pytest.fixture(scope="module")
-def things():
+def looks():
     return [world.sample(0, number) for number in range(COUNT)]
 
 
@@ -34,8 +34,8 @@ def test_a_thing_is_a_function_of_seed_and_number(function):
     assert len(set(once)) > 70
 
 
-def test_a_thing_and_a_stranger_of_the_same_number_are_independent(things, strangers):
-    kinds = np.mean([thing.kind == stranger.kind for (thing, _), (stranger, _) in zip(things, strangers)])
+def test_a_thing_and_a_stranger_of_the_same_number_are_independent(looks, strangers):
+    kinds = np.mean([thing.kind == stranger.kind for (thing, _), (stranger, _) in zip(looks, strangers)])
     assert kinds == pytest.approx(1 / len(world.CLASSES), abs=0.03)
 
 
@@ -70,7 +70,7 @@ def test_a_photograph_shows_the_subject():
     picture = np.asarray(world.photograph("bird", "on the beach", 0, 0, size=256))
     look = world.SUBJECTS["bird"]
     for colour in (look.colour, look.mark[0], *look.hat):
-        assert (picture == draw.COLOURS[colour]).all(-1).mean() > 0.002
+        assert (picture == things.COLOURS[colour]).all(-1).mean() > 0.002
 
 
 def test_a_caption_is_a_function_of_seed_and_number():
@@ -83,23 +83,23 @@ def test_a_caption_is_a_function_of_seed_and_number():
     assert len(set(captions(0))) > 20
 
 
-def test_the_world_has_every_class_colour_and_scene_about_equally_often(things):
+def test_the_world_has_every_class_colour_and_scene_about_equally_often(looks):
     for counts, names in (
-        (Counter(look.kind for look, _ in things), world.CLASSES),
-        (Counter(look.colour for look, _ in things), world.COLOURS),
-        (Counter(scene for _, scene in things), world.SCENES),
+        (Counter(look.kind for look, _ in looks), world.CLASSES),
+        (Counter(look.colour for look, _ in looks), world.COLOURS),
+        (Counter(scene for _, scene in looks), world.SCENES),
     ):
         assert set(counts) == set(names)
         assert all(count == pytest.approx(COUNT / len(names), rel=0.2) for count in counts.values())
-    patterns = Counter(look.pattern for look, _ in things)
+    patterns = Counter(look.pattern for look, _ in looks)
     for pattern, share in ((None, 0.5), ("spotted", 0.25), ("striped", 0.25)):
         assert patterns[pattern] / COUNT == pytest.approx(share, abs=0.03)
 
 
-def test_the_world_holds_no_subjects_colour_no_mark_and_no_hat(things):
+def test_the_world_holds_no_subjects_colour_no_mark_and_no_hat(looks):
     colours = {look.colour for look in world.SUBJECTS.values()}
-    assert not colours & set(world.COLOURS) and colours < set(draw.COLOURS)
-    for look, _ in things:
+    assert not colours & set(world.COLOURS) and colours < set(things.COLOURS)
+    for look, _ in looks:
         assert look.colour not in colours and look.mark is look.hat is None
 
 
@@ -112,11 +112,11 @@ def test_no_two_subjects_share_a_colour_and_each_wears_a_mark_and_a_hat():
 def test_strangers_have_every_class_colour_mark_and_hat_but_never_a_subjects_class_and_colour(strangers):
     pairs = {(look.kind, look.colour) for look, _ in strangers}
     subjects = {(look.kind, look.colour) for look in world.SUBJECTS.values()}
-    everything = {(kind, colour) for kind in world.CLASSES for colour in draw.COLOURS}
+    everything = {(kind, colour) for kind in world.CLASSES for colour in things.COLOURS}
     assert pairs == everything - subjects
     marks = {look.mark for look, _ in strangers}
-    assert marks == {None, *((colour, shape) for colour in draw.COLOURS for shape in draw.MARKS)}
-    assert {colour for look, _ in strangers for colour in look.hat or ()} == set(draw.COLOURS)
+    assert marks == {None, *((colour, shape) for colour in things.COLOURS for shape in things.MARKS)}
+    assert {colour for look, _ in strangers for colour in look.hat or ()} == set(things.COLOURS)
     for part in ("mark", "hat"):
         assert np.mean([getattr(look, part) is not None for look, _ in strangers]) == pytest.approx(0.6, abs=0.03)
     assert {scene for _, scene in strangers} == set(world.SCENES)
@@ -128,7 +128,7 @@ def test_seen_and_unseen_scenes_are_all_scenes_once():
 
 
 # every caption, as its grammar has it
-COLOUR, SHAPE = "|".join(draw.COLOURS), "|".join(draw.MARKS)
+COLOUR, SHAPE = "|".join(things.COLOURS), "|".join(things.MARKS)
 CAPTION = re.compile(
     r"(?P<start>a photo of |a picture of )?"
     rf"an? ((?P<pattern>plain|spotted|striped) )?((?P<colour>{COLOUR}) )?(?P<kind>{'|'.join(world.CLASSES)})"
@@ -138,9 +138,9 @@ CAPTION = re.compile(
 
 
 @pytest.fixture(scope="module")
-def read(things, strangers):
+def read(looks, strangers):
     """(what a caption says, look, scene) of many things."""
-    everything = [*things, *strangers]
+    everything = [*looks, *strangers]
     captions = [world.caption(*thing, 0, number) for number, thing in enumerate(everything)]
     told = [CAPTION.fullmatch(caption) for caption in captions]
     assert all(told), [caption for caption, match in zip(captions, told) if not match][:3]
@@ -198,9 +198,9 @@ def test_a_hat_of_one_colour_is_named_once():
     assert worn == {"", "a blue hat"}
 
 
-def test_the_article_fits_the_word_behind_it(things, strangers):
+def test_the_article_fits_the_word_behind_it(looks, strangers):
     articles = Counter()
-    for number, thing in enumerate([*things, *strangers]):
+    for number, thing in enumerate([*looks, *strangers]):
         for name, letter in re.findall(r"\b(an?) (\w)", world.caption(*thing, 0, number)):
             assert (name == "an") == (letter in "aeiou")
             articles[name] += 1
