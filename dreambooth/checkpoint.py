@@ -185,13 +185,15 @@ class StopRequest:
         self.signal = None
 
     def __enter__(self):
-        self.before = {each: signal.signal(each, self.note) for each in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        for each in self.before:
+            dist.handle_signal(each, self.note)
         return self
 
     def note(self, number, frame):
         self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        dist.handle_signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(self, *error):
         for each, handler in self.before.items():
-            signal.signal(each, handler)
+            dist.handle_signal(each, handler)

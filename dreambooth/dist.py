@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import os
+import signal
 import sys
 import time
 
@@ -68,12 +69,20 @@ def start():
     if world_size() > 1:
         import paddle.distributed
 
+        handle_signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
             paddle.distributed.init_parallel_env()
         for line in said.getvalue().splitlines():
             if not line.startswith(("FLAGS(", "=====")):  # a list of Paddle's own settings
                 print(line, file=sys.stderr)
+
+
+def handle_signal(number, handler):
+    """Set a signal's handler so that a process which waits for the store's answer when the signal comes waits on;
+    without this, Paddle's client takes the interruption for an error."""
+    signal.signal(number, handler)
+    signal.siginterrupt(number, False)
 
 
 def finish():
