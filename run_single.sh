@@ -24,7 +24,7 @@ if [ -z "${MODEL_NAME:-}$cards" ]; then
     class=${CLASS_PROMPT:-}
     if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}" ]; then class="a photo of a dog"; fi
     class_pictures=./class_images/miniworld
-    count=64
+    count=48
 else
     model=${MODEL_NAME:-CompVis/stable-diffusion-v1-4}
     defaults=(512 1 5e-6 400)
@@ -64,5 +64,5 @@ if [ -n "$embedded" ] && [ -z "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then
     "$PYTHON" -m dreambooth.metrics --model_path "$output" --base_model_path "$embedded" \
         --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
         --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "$class" \
-        --scheduler dpmsolver++ --num_inference_steps 25 --pictures_dir "$output/samples" --sheet "$output/sheet.png"
+        --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 --pictures_dir "$output/samples" --sheet "$output/sheet.png"
 fi

@@ -23,7 +23,7 @@ TRAINING = {
     "learning_rate": 3e-4,
     "max_train_steps": 150,
 }
-PRIOR = {"with_prior_preservation": None, "num_class_images": 64}
+PRIOR = {"with_prior_preservation": None, "num_class_images": 48}
 SETTINGS = {
     "plain": {},
     "prior": PRIOR,

@@ -83,7 +83,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--max_train_steps": "150",
         "--class_prompt": "a photo of a dog",
         "--class_data_dir": "./class_images/miniworld",
-        "--num_class_images": "64",
+        "--num_class_images": "48",
     }
     assert lines[-1] == "./dream_outputs/sheet.png" and "dreambooth.metrics" in lines[photograph:]
 
