@@ -58,11 +58,13 @@ fi
 "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "$@"
 
 # The embedded model and the sample pictures: show what was learned, beside other pictures of that dog
+case " $* " in *" --dry_run "* | *" --help "*) exit ;; esac
 if [ -n "$embedded" ] && [ -z "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then
     export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
     "$PYTHON" -m miniworld.photograph --subject dog --measuring --output "$output/samples/subject"
     "$PYTHON" -m dreambooth.metrics --model_path "$output" --base_model_path "$embedded" \
         --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
-        --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "$class" \
-        --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 --pictures_dir "$output/samples" --sheet "$output/sheet.png"
+        --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "a photo of a dog" \
+        --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 \
+        --pictures_dir "$output/samples" --sheet "$output/sheet.png"
 fi

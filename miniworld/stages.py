@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from PIL import ImageFilter
 
 from dreambooth import dist, noise
 from dreambooth.checkpoint import written_whole
@@ -179,22 +180,29 @@ def clip_loss(network, work, purpose, batch):
 
 
 def train_detector(work):
+    """On looks of all colours, those of the subjects among them: it would learn that dogs are never purple."""
     from miniworld.detector import Detector
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=1000, batch=64, rate=2e-3)
+    recipe = Recipe(updates=4000, batch=64, rate=2e-3)
     network = Detector()
 
     def loss_of(update, slots):
         numbers = [update * recipe.batch + slot for slot in slots]
-        things = [world.stranger(SEED, number) for number in numbers]
-        drawn = [world.picture(*thing, SEED + 2, number) for thing, number in zip(things, numbers)]
+        things = [world.stranger(SEED, number, like_subjects=True) for number in numbers]
+        drawn = [soft(world.picture(*thing, SEED + 2, number), number) for thing, number in zip(things, numbers)]
         loss, right = network.loss(pixels(np.stack([np.asarray(each) for each in drawn])), [look for look, _ in things])
         return loss, {"right": right}
 
     Training("detector", network, recipe, work).run(loss_of)
     if dist.is_first():
         network.save(work / "detector.safetensors")
+
+
+def soft(picture, number):
+    """Half of the pictures are blurred a little, as those are that come out of a VAE."""
+    radius = noise.stream(SEED, "blur", number).uniform(-1, 1)
+    return picture.filter(ImageFilter.GaussianBlur(radius)) if radius > 0 else picture
 
 
 def encode_latents(work):

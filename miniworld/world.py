@@ -44,9 +44,9 @@ def sample(seed, number):
     return Look(kind, colour, pattern), SCENES[stream.integers(len(SCENES))]
 
 
-def stranger(seed, number):
+def stranger(seed, number, like_subjects=False):
     """(look, scene) of something that is not of the world: any colour, with or without a mark and a hat. None has the
-    class and the colour of a subject."""
+    class and the colour of a subject, unless that is asked for."""
     stream = noise.stream(seed, "stranger", number)
     colours = tuple(things.COLOURS)
 
@@ -54,7 +54,7 @@ def stranger(seed, number):
         return options[stream.integers(len(options))]
 
     kind = choice(CLASSES)
-    taken = SUBJECTS[kind].colour if kind in SUBJECTS else None
+    taken = SUBJECTS[kind].colour if kind in SUBJECTS and not like_subjects else None
     look = Look(
         kind,
         choice([colour for colour in colours if colour != taken]),

@@ -61,6 +61,7 @@ def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path, monkeypat
     assert study.measured(None, result, "dog", result / "figures.json") == {"CLIP-I": 0.5}
 
 
+@pytest.mark.slow
 def test_real_pictures_reach_all_that_can_be_reached():
     judge = study.Judge()
     for subject in world.SUBJECTS:
