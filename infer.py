@@ -39,13 +39,7 @@ def read_arguments(argv):
 
 
 def check(arguments):
-    for name in ("num_images", "num_inference_steps", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.seed < 0:
-        raise BadInput(f"--seed {arguments.seed}: must be at least 0")
-    if not 0 <= arguments.guidance_scale < float("inf"):
-        raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
+    sampling.check_settings(arguments, counts=("num_images", "num_inference_steps", "batch_size"))
     if not all(prompt.strip() for prompt in arguments.prompt):
         raise BadInput("--prompt: a prompt is empty")
     for name in ("height", "width"):

@@ -135,13 +135,8 @@ def read_arguments(argv):
 
 
 def check(arguments):
-    for name in ("num_images", "num_class_images", "num_inference_steps", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.seed < 0:
-        raise BadInput(f"--seed {arguments.seed}: must be at least 0")
-    if not 0 <= arguments.guidance_scale < float("inf"):
-        raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
+    counts = ("num_images", "num_class_images", "num_inference_steps", "batch_size")
+    sampling.check_settings(arguments, counts)
     if arguments.class_prompt is not None and not arguments.class_prompt.strip():
         raise BadInput("--class_prompt: it is empty")
     if not arguments.prompt and not arguments.prompts_file:

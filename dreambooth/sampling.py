@@ -38,6 +38,17 @@ def check_size(pipeline, height, width):
             raise BadInput(f"--{name} {size}: must be a positive multiple of {factor}")
 
 
+def check_settings(arguments, counts):
+    """Refuse numbers of a drawing command that can't be; `counts` are the flags that count something."""
+    for name in counts:
+        if getattr(arguments, name) < 1:
+            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
+    if arguments.seed < 0:
+        raise BadInput(f"--seed {arguments.seed}: must be at least 0")
+    if not 0 <= arguments.guidance_scale < float("inf"):
+        raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
+
+
 def check_steps(pipeline, steps):
     most = pipeline.scheduler.config.num_train_timesteps
     if steps > most:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dreambooth import stack
+from miniworld.tokenizer import byte_alphabet
 
 stack.load()
 
@@ -26,13 +27,6 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow; give --slow to run it"))
-
-
-def byte_alphabet():
-    """The printable stand-ins for the 256 bytes in byte-level BPE (as in GPT-2 and CLIP)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
 
 
 SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
