@@ -135,7 +135,7 @@ def train_clip(work):
     """Both towers, on the world's pictures and on strangers, so that colours, marks and hats of subjects are seen."""
     from miniworld.training import Recipe, Training
 
-    recipe = Recipe(updates=1000, batch=96, rate=1e-3, decay=0.1)
+    recipe = Recipe(updates=2000, batch=96, rate=1e-3, decay=0.1)
     network = networks.clip(read_tokenizer(work))
     Training("clip", network, recipe, work).run(clip_loss(network, work, "clip", recipe.batch))
     if dist.is_first():
@@ -157,24 +157,30 @@ def train_image_tower(work):
 
 
 def clip_loss(network, work, purpose, batch):
+    """CLIP's own loss, in which pictures and captions of a batch find each other; and for each picture once more the
+    choice among the plain prompts of all classes, without which the towers leave similar classes together."""
     import paddle
     from paddle.nn.functional import cross_entropy, normalize
 
     from miniworld.training import pixels
 
     tokenizer, drawn = read_tokenizer(work), read_pictures(work)
+    class_prompts = [f"a photo of a {kind}" for kind in world.CLASSES]
 
     def loss_of(update, slots):
         numbers = [update * batch + slot for slot in slots]
         things = list(some_things(drawn, purpose, numbers, strangers=0.4))
         shown = [picture for picture, *_ in things]
         captions = [world.caption(*thing, SEED + 1, number) for number, (_, *thing) in zip(numbers, things)]
-        seen = normalize(network.get_image_features(pixels(np.stack(shown))))
-        read = normalize(network.get_text_features(tokens(tokenizer, captions)))
-        agreement = (seen @ read.T) * paddle.clip(network.logit_scale, max=4.6).exp()
-        right = paddle.arange(len(slots))
-        loss = (cross_entropy(agreement, right) + cross_entropy(agreement.T, right)) / 2
-        return loss, {"right": (agreement.argmax(1) == right).astype("float32").mean()}
+        kinds = paddle.to_tensor([world.CLASSES.index(look.kind) for _, look, _ in things])
+        scale = paddle.clip(network.logit_scale, max=4.6).exp()
+        seen = normalize(network.get_image_features(pixels(np.stack(shown)))) * scale
+        read = normalize(network.get_text_features(tokens(tokenizer, captions + class_prompts)))
+        agreement, choice = seen @ read[: len(slots)].T, seen @ read[len(slots) :].T
+        pairs = paddle.arange(len(slots))
+        loss = (cross_entropy(agreement, pairs) + cross_entropy(agreement.T, pairs)) / 2 + cross_entropy(choice, kinds)
+        found = {"right": agreement.argmax(1) == pairs, "class_right": choice.argmax(1) == kinds}
+        return loss, {name: right.astype("float32").mean() for name, right in found.items()}
 
     return loss_of
 
