@@ -17,6 +17,7 @@ DEFAULT_SIZE = 512
 SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup")
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
+SOLVERS = ("own", "ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm")
 POLYNOMIAL_END = 1e-7  # the library's, which can't be set through its get_scheduler
 
 
@@ -126,6 +127,10 @@ class Config:
         MEMORY, "encode the pictures once, then free the VAE (the default)", True)
     sample_batch_size: int = flag(
         MEMORY, "pictures drawn at once on a card (the CPU draws one by one), for class and validation", 4, least=1)
+    prior_scheduler: str = flag(
+        MEMORY, "what draws class and validation pictures; 'own' is the model's", "dpmsolver++", choices=SOLVERS)
+    prior_inference_steps: int = flag(
+        MEMORY, "its denoising steps", 25, least=1)
     dataloader_num_workers: int = flag(
         MEMORY, "threads that read pictures", 0, least=0)
 

@@ -16,9 +16,7 @@ SCHEDULERS = {
     "lms": ("LMSDiscreteScheduler", {}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
 }
-# for pictures that a training run draws: of the class, and for validation
-STEPS = 50
-GUIDANCE = 7.5
+GUIDANCE = 7.5  # for pictures that a training run draws: of the class, and for validation
 # these draw new noise in every step, from Paddle's global generator
 STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
 
@@ -49,10 +47,10 @@ def check_settings(arguments, counts):
         raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")
 
 
-def check_steps(pipeline, steps):
+def check_steps(pipeline, steps, flag="--num_inference_steps"):
     most = pipeline.scheduler.config.num_train_timesteps
     if steps > most:
-        raise BadInput(f"--num_inference_steps {steps}: the model has {most}")
+        raise BadInput(f"{flag} {steps}: the model has {most}")
 
 
 def default_size(pipeline):
@@ -89,7 +87,10 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
 
 
 def draw_for_run(pipeline, wanted, config, purpose):
-    """Yield a picture for each (prompt, number) in `wanted`, at the size and seed of a training run."""
+    """Yield a picture for each (prompt, number) in `wanted`, with the size, seed and solver of a training run."""
+    if config.prior_scheduler != "own":
+        set_scheduler(pipeline, config.prior_scheduler)
+    check_steps(pipeline, config.prior_inference_steps, "--prior_inference_steps")
     height, width = config.size
     return draw(
         pipeline,
@@ -98,7 +99,7 @@ def draw_for_run(pipeline, wanted, config, purpose):
         purpose=purpose,
         height=height,
         width=width,
-        steps=STEPS,
+        steps=config.prior_inference_steps,
         guidance=GUIDANCE,
         batch_size=config.sample_batch_size,
     )

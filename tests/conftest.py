@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption("--study", help="a folder of miniworld.study, whose finished runs need not be made again")
 
 
 def pytest_collection_modifyitems(config, items):

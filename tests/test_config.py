@@ -51,6 +51,8 @@ DEFAULTS = dict(
     cache_latents=True,
     sample_batch_size=4,
     dataloader_num_workers=0,
+    prior_scheduler="dpmsolver++",
+    prior_inference_steps=25,
     save_steps=500,
     checkpoints_total_limit=None,
     resume_from_checkpoint=None,
@@ -132,6 +134,8 @@ def test_height_width_and_resolution_are_each_obeyed(flags, size):
         "--num_class_images 0",
         "--sample_batch_size 0",
         "--dataloader_num_workers -1",
+        "--prior_inference_steps 0",
+        "--prior_scheduler unipc",
         "--seed -1",
         "--seed luck",
         "--save_steps 0",
@@ -252,6 +256,7 @@ OUTSIDE_OF_THE_COURSE = {
     *("instance_data_dir", "class_data_dir", "output_dir", "dry_run", "verbose"),  # the pictures count by their hashes
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
+    *("prior_scheduler", "prior_inference_steps"),
     *("save_steps", "checkpoints_total_limit", "resume_from_checkpoint", "allow_changes", "save_format"),
     *("logging_dir", "writer_type", "logging_steps", "validation_prompt", "validation_steps", "num_validation_images"),
 }

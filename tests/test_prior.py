@@ -7,6 +7,7 @@ from conftest import draw_pictures, launch, train
 from PIL import Image
 
 from dreambooth import prior
+from dreambooth.config import BadInput
 
 COUNT = 5
 
@@ -91,3 +92,24 @@ def test_missing_numbers_are_the_lowest_free_ones():
     assert prior.missing([], 3) == [0, 1, 2]
     assert prior.missing([Drawn(f"1-{sha}.png"), Drawn("photo.jpg")], 4) == [0, 2]
     assert prior.missing([Drawn(f"{number}-{sha}.png") for number in range(5)], 3) == []
+
+
+def test_the_solver_is_chosen_and_the_models_own_is_saved(prior_flags, tmp_path, monkeypatch):
+    drawn = []
+    draw = prior.sampling.draw
+
+    def listening(pipeline, wanted, **settings):
+        drawn.append((type(pipeline.scheduler).__name__, settings["steps"]))
+        return draw(pipeline, wanted, **settings)
+
+    monkeypatch.setattr(prior.sampling, "draw", listening)
+    train(prior_flags(tmp_path / "fast"))
+    train(prior_flags(tmp_path / "own", prior_scheduler="own", prior_inference_steps=3))
+    assert drawn == [("DPMSolverMultistepScheduler", 25), ("PNDMScheduler", 3)]
+    assert contents(tmp_path / "fast") != contents(tmp_path / "own")
+    assert "PNDMScheduler" in (tmp_path / "out of fast/scheduler/scheduler_config.json").read_text()
+
+
+def test_more_steps_than_the_model_has_are_refused(prior_flags, tmp_path):
+    with pytest.raises(BadInput, match="--prior_inference_steps 1001: the model has 1000"):
+        train(prior_flags(tmp_path / "many", prior_inference_steps=1001))

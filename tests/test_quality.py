@@ -1,6 +1,8 @@
 """What DreamBooth is for, measured on the embedded model: the subject is learned, the prompt followed, the class kept;
 and each fault that would spoil it is noticed."""
 
+from pathlib import Path
+
 import pytest
 
 from dreambooth import data, loss, models
@@ -20,8 +22,9 @@ def judge():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("study")
+def folder(tmp_path_factory, request):
+    given = request.config.getoption("--study")
+    return Path(given) if given else tmp_path_factory.mktemp("study")
 
 
 @pytest.fixture(scope="module")

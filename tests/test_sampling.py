@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dreambooth import sampling
-from dreambooth.config import BadInput
+from dreambooth.config import SOLVERS, BadInput
 
 each_scheduler = pytest.mark.parametrize("name", sampling.SCHEDULERS)
 DOGS = [("a photo of a dog", number) for number in range(4)]
@@ -167,3 +167,7 @@ def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
 
 def test_a_grid_of_one_column_is_a_strip():
     assert sampling.grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
+
+
+def test_the_names_of_the_flag_are_the_schedulers_there_are():
+    assert set(SOLVERS) == {"own", *sampling.SCHEDULERS}
