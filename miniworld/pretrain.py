@@ -26,7 +26,7 @@ def main(argv):
     parser.add_argument("--work", type=Path, default=Path("pretraining"), help="folder for what comes on the way")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--processes", type=int, default=2, help="processes that train together (default: 2)")
-    parser.add_argument("--unet_updates", type=int, default=24_000, help="of 16 pictures each (default: 24000)")
+    parser.add_argument("--unet_updates", type=int, default=16_000, help="of 16 pictures each (default: 16000)")
     parser.add_argument("--go_on_from", type=Path, metavar="FOLDER", help="let a packed model's UNet learn on")
     parser.add_argument("--output", type=Path, default=HERE, help="where the packed model goes (default: miniworld)")
     arguments = parser.parse_args(argv)

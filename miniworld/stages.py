@@ -80,7 +80,7 @@ def train_decoder(work):
 
     from miniworld.training import Recipe, Training
 
-    recipe = Recipe(updates=6000, batch=8, rate=1e-3, cooldown=0.7)
+    recipe = Recipe(updates=3000, batch=8, rate=1e-3, cooldown=0.7)
     network = AutoencoderKL.from_pretrained(str(work / "vae"))
     freeze(network.encoder, network.quant_conv)
     loss_of = vae_loss(network, read_pictures(work), "decoder", recipe.batch)
@@ -190,7 +190,7 @@ def train_detector(work):
     from miniworld.detector import Detector
     from miniworld.training import Recipe, Training, pixels
 
-    recipe = Recipe(updates=4000, batch=64, rate=2e-3)
+    recipe = Recipe(updates=2500, batch=64, rate=2e-3)
     network = Detector()
 
     def loss_of(update, slots):
