@@ -20,7 +20,7 @@ if [ -z "${MODEL_NAME:-}$cards" ]; then
     echo "No card here, so this teaches the embedded model, which draws 64 x 64 pictures of a small world."
     echo "To teach another: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
-    defaults=(64 4 3e-4 150)
+    defaults=(64 4 3e-4 250)
     class=${CLASS_PROMPT:-}
     if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}" ]; then class="a photo of a dog"; fi
     class_pictures=./class_images/miniworld

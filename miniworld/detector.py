@@ -83,9 +83,12 @@ class Detector(nn.Layer):
         return {head: nn.functional.softmax(logits, axis=1).numpy() for head, logits in self(pixels).items()}
 
     def shows(self, pictures, look):
-        """How surely each picture shows exactly this look: the product of the heads' probabilities, [n]."""
-        found, told = self.probabilities(pictures), truth(look)
-        return np.prod([found[head][:, HEADS[head].index(told[head])] for head in told], axis=0)
+        """How surely each picture shows this subject, [n]: its class in its colour, with a mark and with a hat. Which
+        mark and which hat is not asked, since in this world nothing else has any."""
+        found = self.probabilities(pictures)
+        sure = [found[head][:, HEADS[head].index(getattr(look, head))] for head in ("kind", "colour")]
+        sure += [1 - found[head][:, HEADS[head].index(None)] for head in ("mark", "hat")]
+        return np.prod(sure, axis=0)
 
     def tell(self, pictures):
         """{head: answer} of each picture."""

@@ -5,7 +5,7 @@
 
 It runs train_dreambooth.py's own code with the settings of run_single.sh, and measures as dreambooth.metrics does, with
 the embedded CLIP. Two figures more are known only in a drawn world: in how many pictures the scene is the one that was
-asked for, and in how many the subject is there with its colour, mark and hat.
+asked for, and in how many the subject is there: its class in its colour, with a mark and with a hat.
 """
 
 import json
@@ -21,7 +21,7 @@ TRAINING = {
     "resolution": 64,
     "train_batch_size": 4,
     "learning_rate": 3e-4,
-    "max_train_steps": 150,
+    "max_train_steps": 250,
 }
 PRIOR = {"with_prior_preservation": None, "num_class_images": 48}
 SETTINGS = {

@@ -80,7 +80,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--gradient_accumulation_steps": "1",
         "--learning_rate": "3e-4",
         "--lr_scheduler": "constant",
-        "--max_train_steps": "150",
+        "--max_train_steps": "250",
         "--class_prompt": "a photo of a dog",
         "--class_data_dir": "./class_images/miniworld",
         "--num_class_images": "48",
