@@ -1,4 +1,4 @@
-"""Draw pictures with a fine-tuned model, or any other Stable Diffusion pipeline.
+"""Draw pictures with a fine-tuned model, or any other Stable Diffusion or UniDiffuser pipeline.
 
     python infer.py --model_path ./dream_outputs --prompt "A photo of sks dog in a bucket"
     python infer.py --model_path ./dream_outputs --prompt "sks dog at night" "sks dog on the beach" \\
@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from dreambooth import command, dist, models, output, sampling, stack
 from dreambooth.config import BadInput
 from dreambooth.flags import Parser
+from dreambooth.models import folders
 
 
 def read_arguments(argv):
@@ -55,7 +56,7 @@ def check(arguments):
     place = Path(getattr(arguments, name))
     if not output.can_be_written(place.parent if arguments.output else place) or (arguments.output and place.is_dir()):
         raise BadInput(f"--{name} {place}: it can't be written there")
-    models.check_folder(arguments.model_path, flag="--model_path")
+    folders.check(arguments.model_path, flag="--model_path")
 
 
 def main(argv):
@@ -64,6 +65,8 @@ def main(argv):
 
     # Load the pipeline, and settle what was left to it
     pipeline = models.load_pipeline(arguments.model_path, flag="--model_path")
+    if arguments.negative_prompt and sampling.is_unidiffuser(pipeline):
+        raise BadInput("--negative_prompt: a UniDiffuser takes none")
     if arguments.scheduler:
         sampling.set_scheduler(pipeline, arguments.scheduler)
     own_height, own_width = sampling.default_size(pipeline)

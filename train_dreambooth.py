@@ -44,7 +44,7 @@ def main(argv):
         tokenizer_name=config.tokenizer_name,
         train_text_encoder=config.train_text_encoder,
     )
-    family.check_size(*config.size)
+    family.check(config)
     class_pictures, missing = prior.look(config)
     plan.describe(config, todo, family, missing)
     if config.dry_run:
@@ -138,7 +138,8 @@ def train(config, todo, family, concepts):
             if config.validation_prompt:
                 validation.draw(config, family, tracker, done)
             if dist.is_first():
-                card = output.card(config, todo.steps, dist.world_size(), plan.draw_command(config))
+                command_line = plan.draw_command(config)
+                card = output.card(config, todo.steps, dist.world_size(), command_line, family.pipeline_class)
                 output.save_pipeline(family, config, record, card)
         except Exception:
             last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)

@@ -20,6 +20,7 @@ class Stopped(Exception):
 
 def run(main, argv=None):
     """Call main(argv) and end the process with its exit code."""
+    speak_utf8()
     argv = sys.argv[1:] if argv is None else argv
     try:
         main(argv)
@@ -37,6 +38,17 @@ def run(main, argv=None):
     except KeyboardInterrupt:
         dist.say("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def speak_utf8():
+    """Begin again in UTF-8 where the locale could not read the command line, as with Chinese prompts under LC_ALL=C;
+    and print whatever a terminal can't show as its code."""
+    unread = any("\udc80" <= letter <= "\udcff" for argument in sys.argv for letter in argument)
+    if unread and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def complain(error):

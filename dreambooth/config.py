@@ -143,7 +143,8 @@ class Config:
     allow_changes: bool = flag(
         SAVING, "resume although flags that alter the course of the run differ", False)
     save_format: str = flag(
-        SAVING, "the weights' format in --output_dir", "pdparams", choices=("pdparams", "safetensors"))
+        SAVING, "the weights' format in --output_dir: Paddle's own two, or Hugging Face diffusers'", "pdparams",
+        choices=("pdparams", "safetensors", "diffusers"))
 
     logging_dir: str = flag(
         LOGGING, "where the log goes, under --output_dir unless absolute", "logs")

@@ -89,7 +89,7 @@ def save_pipeline(family, config, record, card):
     folder = Path(config.output_dir)
     unfinished = folder / ".pipeline.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    family.save(str(unfinished), safe_serialization=config.save_format == "safetensors")
+    family.save(str(unfinished), config.save_format)
     (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
     (unfinished / CARD).write_text(card, encoding="utf-8")
     for path in checkpoint.files_in(unfinished):
@@ -112,7 +112,7 @@ def save_samples(config, step, pictures):
         picture.save(folder / f"step-{step}-{prompt}-{number}.png")
 
 
-def card(config, steps, processes, draw_command):
+def card(config, steps, processes, draw_command, pipeline):
     """The model card: what this is, how it was made, how to draw with it."""
     prior = "no"
     if config.with_prior_preservation:
@@ -127,6 +127,7 @@ def card(config, steps, processes, draw_command):
         "size": "{1} x {0}".format(*config.size),
         "seed": str(config.seed),
     }
+    library = "diffusers" if config.save_format == "diffusers" else "ppdiffusers"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     samples = ""
     last = sorted((Path(config.output_dir) / SAMPLES).glob(f"step-{steps}-*.png"))
@@ -137,7 +138,7 @@ def card(config, steps, processes, draw_command):
     return f"""---
 base_model: {json.dumps(config.pretrained_model_name_or_path)}
 instance_prompt: {json.dumps(config.instance_prompt, ensure_ascii=False)}
-tags: [stable-diffusion, text-to-image, dreambooth, paddlepaddle, ppdiffusers]
+tags: [text-to-image, dreambooth, paddlepaddle, {library}]
 ---
 
 # DreamBooth: {config.instance_prompt}
@@ -157,9 +158,9 @@ All settings, versions and the pictures' hashes are in `{ARGUMENTS}`.
 ```
 
 ```python
-from ppdiffusers import StableDiffusionPipeline
+from {library} import {pipeline}
 
-pipeline = StableDiffusionPipeline.from_pretrained({json.dumps(config.output_dir)})
+pipeline = {pipeline}.from_pretrained({json.dumps(config.output_dir)})
 pipeline({json.dumps(config.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
 ```
 {samples}"""

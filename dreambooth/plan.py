@@ -4,8 +4,9 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from dreambooth import checkpoint, data, dist, models, output, tracking
+from dreambooth import checkpoint, data, dist, output, rarity, tracking
 from dreambooth.config import SCHEDULES_WITHOUT_WARMUP, BadInput
+from dreambooth.models import folders
 
 BYTES_LEARNED = 16  # weight, gradient and AdamW's two moments, in float32
 BYTES_FROZEN = 4
@@ -26,7 +27,7 @@ class Plan:
 def make(config):
     """Check all input; (config, plan), where a resumed run takes its seed from the checkpoint unless one is given."""
     pictures, others = data.find_pictures(config.instance_data_dir, "--instance_data_dir")
-    models.check_folder(config.pretrained_model_name_or_path)
+    folders.check(config.pretrained_model_name_or_path)
     output.check(config)
     processes = dist.world_size()
     steps = config.total_steps(config.epoch(len(pictures)), processes)
@@ -39,7 +40,7 @@ def make(config):
         if config.seed is None:
             config = dataclasses.replace(config, seed=state["course"]["seed"])
     course = config.course(steps, processes)
-    course["pretrained_model_name_or_path"] = models.fingerprint(config.pretrained_model_name_or_path)
+    course["pretrained_model_name_or_path"] = folders.fingerprint(config.pretrained_model_name_or_path)
     course["the pictures' hashes"] = [picture.sha256 for picture in pictures]
     if resumed:
         check_resumed(config, *resumed, course, steps)
@@ -107,7 +108,7 @@ def warnings(config, pictures, steps):
 
 
 def parameters(network):
-    return sum(each.size for each in network.parameters()) if network is not None else 0
+    return sum(each.size for each in network.parameters())
 
 
 def describe(config, plan, family, missing):
@@ -131,7 +132,7 @@ def describe(config, plan, family, missing):
     dist.say(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
     dist.say(f"seed      {config.seed}")
     if config.dry_run:
-        everything = sum(parameters(getattr(family, part, None)) for part in ("vae", "text_encoder", "unet"))
+        everything = sum(parameters(network) for network in family.networks().values())
         gigabytes = max(BYTES_LEARNED * learned, BYTES_FROZEN * everything) / 1e9
         dist.say(f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top")
     else:
@@ -139,6 +140,11 @@ def describe(config, plan, family, missing):
         dist.say(f"log       {folder}; to watch it: {tracking.how_to_watch(folder, config.writer_type)}")
     if config.mixed_precision != "no" and not dist.on_gpu():
         dist.warn(f"--mixed_precision {config.mixed_precision} needs a GPU; this run computes in float32")
+    tokens = rarity.Rarity(family.tokenizer)
+    class_prompt = config.class_prompt if config.with_prior_preservation else None
+    if config.instance_prompt != class_prompt:  # which has its own warning
+        for complaint in tokens.complaints(config.instance_prompt, class_prompt):
+            dist.warn(complaint)
     for prompt in (config.instance_prompt, config.class_prompt, *(config.validation_prompt or ())):
         lost = family.lost_text(prompt) if prompt else ""
         if lost:

@@ -19,17 +19,28 @@ SCHEDULERS = {
 GUIDANCE = 7.5  # for pictures that a training run draws: of the class, and for validation
 # these draw new noise in every step, from Paddle's global generator
 STOCHASTIC = ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
+UNIDIFFUSER = "UniDiffuserPipeline"
+UNSCALED = ("ddim", "ddpm", "dpmsolver++", "pndm")  # the others want their input scaled, which its pipeline does not do
 
 
 def set_scheduler(pipeline, name):
     """Give the pipeline another scheduler, with the noise schedule of its own."""
     import ppdiffusers
 
+    if is_unidiffuser(pipeline) and name not in UNSCALED:
+        raise BadInput(f"--scheduler {name}: a UniDiffuser can't draw with it; it can with {', '.join(UNSCALED)}")
     class_name, settings = SCHEDULERS[name]
     pipeline.scheduler = getattr(ppdiffusers, class_name).from_config(pipeline.scheduler.config, **settings)
 
 
+def is_unidiffuser(pipeline):
+    return type(pipeline).__name__ == UNIDIFFUSER
+
+
 def check_size(pipeline, height, width):
+    if is_unidiffuser(pipeline) and (height, width) != default_size(pipeline):
+        own_height, own_width = default_size(pipeline)
+        raise BadInput(f"--height {height}, --width {width}: this model draws {own_width} x {own_height} only")
     factor = max(8, pipeline.vae_scale_factor)
     for name, size in (("height", height), ("width", width)):
         if size <= 0 or size % factor:
@@ -64,26 +75,41 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
     """Yield a picture for each (prompt, number) in `wanted`, in order."""
     import paddle
 
-    stochastic = type(pipeline.scheduler).__name__ in STOCHASTIC
+    # without a text, UniDiffuser's guidance is a text of new noise in every step
+    stochastic = type(pipeline.scheduler).__name__ in STOCHASTIC or is_unidiffuser(pipeline)
     if stochastic or not dist.on_gpu():
         # Paddle has one generator; alone, a picture can have it to itself. And on the CPU a batch saves little, but its
         # size changes how the sums of a matrix product are split: some pixels would differ by one level.
         batch_size = 1
-    shape = (pipeline.unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
     for first in range(0, len(wanted), batch_size):
         prompts, numbers = zip(*wanted[first : first + batch_size])
         if stochastic:
             paddle.seed(int(noise.integers(seed, f"{purpose} steps", [numbers], 2**31)[0]))
-        latents = noise.normal(seed, purpose, [(number,) for number in numbers], shape)
         yield from pipeline(
             prompt=list(prompts),
             negative_prompt=[negative_prompt] * len(prompts) if negative_prompt and guidance > 1 else None,
-            latents=paddle.to_tensor(latents).astype(pipeline.unet.dtype),
             height=height,
             width=width,
             num_inference_steps=steps,
             guidance_scale=guidance,
+            **first_latents(pipeline, seed, purpose, numbers, height, width),
         ).images
+
+
+def first_latents(pipeline, seed, purpose, numbers, height, width):
+    """The noise that pictures of these numbers begin as, by the pipeline's names for it."""
+    import paddle
+
+    def drawn(purpose, *shape):
+        values = noise.normal(seed, purpose, [(number,) for number in numbers], shape)
+        return paddle.to_tensor(values).astype(pipeline.unet.dtype)
+
+    factor, channels = pipeline.vae_scale_factor, pipeline.unet.config.in_channels
+    latents = drawn(purpose, channels, height // factor, width // factor)
+    if not is_unidiffuser(pipeline):
+        return {"latents": latents}
+    embedding = drawn(f"{purpose} embedding", 1, pipeline.image_encoder_projection_dim)
+    return {"vae_latents": latents, "clip_latents": embedding}
 
 
 def draw_for_run(pipeline, wanted, config, purpose):

@@ -6,10 +6,21 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
-    {"config", "dist", "loss", "noise", "stack", "miniworld.things", "miniworld.networks"},
+    {
+        "config",
+        "dist",
+        "formats",
+        "loss",
+        "noise",
+        "rarity",
+        "single_file",
+        "stack",
+        "miniworld.things",
+        "miniworld.networks",
+    },
     {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags", "miniworld.scenes"},
     {"prior", "latents", "output", "clip", "miniworld.draw", "miniworld.training"},
-    {"plan", "validation", "metrics", "miniworld.world"},
+    {"plan", "validation", "metrics", "export", "identifier", "miniworld.world"},
     {
         "train_dreambooth",
         "infer",
@@ -26,7 +37,10 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FREE = "config"  # its BadInput is everyone's
 LIBRARIES = {"paddle", "ppdiffusers", "paddlenlp"}
 LIGHT = [f"dreambooth/{name}.py" for name in ("config", "dist", "data", "noise", "command", "plan", "output", "prior")]
-LIGHT += [f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__")]
+LIGHT += [
+    f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__", "formats")
+]
+LIGHT += [f"dreambooth/models/{name}.py" for name in ("folders", "fetch", "text", "layouts")]
 LIGHT += ["dreambooth/flags.py", "dreambooth/clip.py", "dreambooth/metrics.py", "train_dreambooth.py", "infer.py"]
 LIGHT += [
     f"miniworld/{name}.py"

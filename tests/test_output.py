@@ -49,7 +49,13 @@ def test_a_second_run_replaces_the_pipeline_and_nothing_else(flags, tmp_path):
 
 
 def test_the_card_names_model_prompt_steps_and_the_command(config):
-    card = output.card(config, steps=400, processes=2, draw_command="python infer.py --model_path out")
+    card = output.card(
+        config,
+        steps=400,
+        processes=2,
+        draw_command="python infer.py --model_path out",
+        pipeline="StableDiffusionPipeline",
+    )
     for text in ("somebody/model", 'a photo of "sks" dog', "400 updates, batch 8", "512 x 512", "| seed | 3 |"):
         assert text in card
     assert "python infer.py --model_path out" in card and "from_pretrained(" in card and "Samples" not in card
@@ -62,7 +68,7 @@ def test_the_card_shows_the_last_samples(config, tmp_path):
     (tmp_path / "out/samples").mkdir(parents=True)
     for step in (200, 400):
         (tmp_path / f"out/samples/step-{step}-0-0.png").write_bytes(b"")
-    card = output.card(config, 400, 1, "")
+    card = output.card(config, 400, 1, "", "UniDiffuserPipeline")
     assert "(samples/step-400-0-0.png)" in card and "step-200" not in card and "sks dog at night" in card
 
 

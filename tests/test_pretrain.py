@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from dreambooth import models, sampling
 from dreambooth.clip import Clip
+from dreambooth.models import folders
 from miniworld import networks, pretrain, stages, tokenizer, training, world
 from miniworld.detector import Detector
 
@@ -68,7 +69,7 @@ def test_the_packed_model_loads_and_draws(made):
 
 
 def test_the_packed_model_has_the_parts_and_the_schedule_of_stable_diffusion(made):
-    models.check_folder(str(made / "packed/model"))
+    folders.check(str(made / "packed/model"))
     index = json.loads((made / "packed/model/model_index.json").read_text())
     classes = {part: each[1] for part, each in index.items() if isinstance(each, list) and each[1]}
     assert classes == {

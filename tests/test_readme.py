@@ -25,11 +25,19 @@ def test_every_flag_is_told_with_its_default(name):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("command, section", [("infer.py", "Draw|绘图"), ("dreambooth/metrics.py", "Measure|度量")])
+@pytest.mark.parametrize(
+    "command, section",
+    [
+        ("infer.py", "## (?:Draw|绘图)"),
+        ("dreambooth/metrics.py", "## (?:Measure|度量)"),
+        ("dreambooth/identifier.py", "### (?:The identifier|标识词)"),
+        ("dreambooth/export.py", "## (?:Formats|格式)"),
+    ],
+)
 def test_every_flag_of_the_other_commands_is_told_in_their_section(name, command, section):
-    text = re.split(f"\n## (?:{section})\n", PAGES[name])[1].split("\n## ")[0]
+    text = re.split(f"\n{section}\n", PAGES[name])[1].split("\n## ")[0]
     flags = re.findall(r'add\(\s*"(--\w+)"', (ROOT / command).read_text())
-    assert len(flags) > 10 and set(flags) <= set(re.findall(r"`(--\w+)`", text))
+    assert len(flags) >= 5 and set(flags) <= set(re.findall(r"`(--\w+)`", text))
 
 
 @pytest.mark.parametrize("name", PAGES)

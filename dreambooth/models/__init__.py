@@ -1,165 +1,94 @@
 """Which family of models a name belongs to, known from its model_index.json before anything heavy is loaded.
 
-A family is one class with the verbs that the story needs: encode_pictures, encode_prompts, draw_latents, predict,
-picture_part, trained, forget_encoders, pipeline. The loss and the loop never ask which family they hold.
+A family is one class with the verbs that the story needs: check, encode_pictures, encode_prompts, draw_latents,
+predict, picture_part, trained, prepare_training, forget_encoders, pipeline, save. The loss and the loop never ask which
+family they hold.
 """
 
-import hashlib
 import importlib
-import json
 import re
 from contextlib import contextmanager
-from pathlib import Path
 
 from dreambooth.config import BadInput
+from dreambooth.models import fetch, folders, layouts
 
 # the pipeline's class, as model_index.json names it -> module and class here
-FAMILIES = {"StableDiffusionPipeline": ("stable_diffusion", "StableDiffusion")}
-
-# what the parts of a pipeline may be; None: any
-TEXT_ENCODERS = ("CLIPTextModel", "BertModel", "RobertaSeriesModelWithTransformation")
-SCHEDULERS = (
-    "PNDMScheduler",
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-)
-PARTS = {
-    "vae": ("AutoencoderKL",),
-    "text_encoder": TEXT_ENCODERS,
-    "tokenizer": None,
-    "unet": ("UNet2DConditionModel",),
-    "scheduler": SCHEDULERS,
+FAMILIES = {
+    "StableDiffusionPipeline": ("stable_diffusion", "StableDiffusion"),
+    "UniDiffuserPipeline": ("unidiffuser", "UniDiffuser"),
 }
-UNUSED_WEIGHTS = ("pooler.", "bert.pooler.", "embeddings.position_ids", "text_model.embeddings.position_ids")
-FLAG = "--pretrained_model_name_or_path"
-WEIGHTS = ("*.pdparams", "*.safetensors", "*.bin")
-
-
-def looks_like_a_path(name):
-    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
-
-
-def check_folder(name, flag=FLAG):
-    """Refuse a local folder that is no pipeline of a family we know, and say what is missing in it. A name of the hub
-    passes: it is checked when it has been fetched."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if folder.exists() or looks_like_a_path(name):
-            raise BadInput(f"{flag} {name}: there is no such folder")
-        return
-    index = folder / "model_index.json"
-    if not index.is_file():
-        inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
-        raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
-    try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-        check_index(name, parts, flag)
-    except (ValueError, AttributeError) as error:
-        raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
-    for part in PARTS:
-        check_part(name, folder / part, flag)
-
-
-def check_part(name, folder, flag):
-    part = folder.name
-    if not folder.is_dir():
-        raise BadInput(f"{flag} {name}: it has no folder {part}/")
-    if part == "scheduler":
-        needed = ["scheduler_config.json"]
-    elif part == "tokenizer":
-        needed = []
-        if not any(folder.iterdir()):
-            raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
-    else:
-        needed = ["config.json"]
-        if not any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
-            raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
-    for file in needed:
-        if not (folder / file).is_file():
-            raise BadInput(f"{flag} {name}: {part}/{file} is missing")
-
-
-def check_index(name, index, flag=FLAG):
-    """Refuse a pipeline, or a class of one of its parts, that is not supported."""
-    pipeline = index.get("_class_name")
-    if pipeline not in FAMILIES:
-        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(FAMILIES)}")
-    for part, classes in PARTS.items():
-        _, class_name = index.get(part) or (None, None)
-        if class_name is None:
-            raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
-        if classes and class_name not in classes:
-            raise BadInput(f"{flag} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
-    return pipeline
-
-
-def fingerprint(name):
-    """What tells a local model from another one, whatever its folder is called: its settings, and the names and sizes
-    of its files. A name on the hub stands for itself."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    digest = hashlib.sha256()
-    for part in PARTS:
-        for path in sorted((folder / part).iterdir()):
-            content = path.read_bytes() if path.suffix == ".json" else b""
-            digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode() + content)
-    return f"files {digest.hexdigest()[:12]}"
-
-
-def read_index(name, flag=FLAG, revision=None):
-    """model_index.json of a folder or of a name on the hub."""
-    from ppdiffusers import DiffusionPipeline
-
-    try:
-        return DiffusionPipeline.load_config(name, revision=revision)
-    except Exception as error:
-        raise BadInput(unavailable(name, error, flag)) from error
-
-
-def unavailable(name, error, flag=FLAG):
-    reason = " ".join(str(error).split())
-    if Path(name).is_dir():
-        return f"{flag} {name}: it can't be loaded ({reason})"
-    return (
-        f"{flag} {name}: there is no such folder here, and it could not be fetched from the hub; check the name and the"
-        " network, or give a local folder (--verbose shows what the hub said)"
-    )
+UNUSED_WEIGHTS = (
+    "pooler.",
+    "bert.pooler.",
+    "embeddings.position_ids",
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
+)
 
 
 def load_model(name, **options):
     """The model of a name or folder, as an object of its family."""
-    pipeline = check_index(name, read_index(name, revision=options.get("revision")))
-    module, class_name = FAMILIES[pipeline]
+    index, _ = look_up(name, options.get("revision"))
+    module, class_name = FAMILIES[index["_class_name"]]
     family = getattr(importlib.import_module(f"dreambooth.models.{module}"), class_name)
     return family(name, **options)
 
 
-def load_pipeline(name, flag=FLAG, revision=None, **parts):
+def look_up(name, revision=None, flag=folders.FLAG):
+    """(a model's model_index.json, the folder where the model is)."""
+    place = fetch.find(name, revision, flag)
+    folders.check(place, flag)
+    return folders.read_index(place), place
+
+
+def cant_be_loaded(name, error, flag):
+    return f"{flag} {name}: it can't be loaded ({' '.join(str(error).split())})"
+
+
+def load_pipeline(name, flag=folders.FLAG, revision=None, **parts):
     """The pipeline of a name or folder in float32, but for the parts that are given; without the safety checker."""
     import ppdiffusers
 
-    pipeline_class = getattr(ppdiffusers, check_index(name, read_index(name, flag, revision), flag))
+    from dreambooth.models import text
+
+    index, place = look_up(name, revision, flag)
+    kind = index["_class_name"]
+    if kind == "StableDiffusionPipeline":
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        with all_weights_found():
-            pipeline = pipeline_class.from_pretrained(
-                name,
-                revision=revision,
-                safety_checker=None,
-                requires_safety_checker=False,
-                paddle_dtype="float32",
-                **parts,
+        with all_weights_found(), layouts.readable(place, flag) as (readable, from_torch):
+            pipeline = getattr(ppdiffusers, kind).from_pretrained(
+                str(readable), paddle_dtype="float32", from_diffusers=from_torch, **parts
             )
+    except BadInput:
+        raise
     except Exception as error:
-        raise BadInput(unavailable(name, error, flag)) from error
-    limit_tokens(pipeline.tokenizer, pipeline.text_encoder)
-    keep_padding(pipeline.text_encoder)
+        raise BadInput(cant_be_loaded(name, error, flag)) from error
+    tokenizer = pipeline.clip_tokenizer if kind == "UniDiffuserPipeline" else pipeline.tokenizer
+    text.limit_tokens(tokenizer, pipeline.text_encoder)
+    text.keep_padding(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_tokenizer(name, flag=folders.FLAG, revision=None):
+    """The tokenizer of a model's prompts, alone."""
+    from ppdiffusers import transformers
+
+    index, place = look_up(name, revision, flag)
+    part = "clip_tokenizer" if index["_class_name"] == "UniDiffuserPipeline" else "tokenizer"
+    kind = getattr(transformers, index[part][1].removesuffix("Fast"))
+    try:
+        with layouts.readable(place, flag) as (readable, _):
+            return kind.from_pretrained(str(readable), subfolder=part)
+    except Exception as error:
+        raise BadInput(cant_be_loaded(name, error, flag)) from error
+
+
+def scheduler_settings(scheduler, name, revision=None):
+    """A model's own settings of its scheduler: the library amends those that it finds outdated."""
+    place = fetch.find(name, revision)
+    return type(scheduler).load_config(place, subfolder="scheduler")
 
 
 @contextmanager
@@ -190,21 +119,3 @@ def all_weights_found():
             raise ValueError(
                 f"the files of its {part} lack {len(names)} weights, {names[0] if names else ''} among them"
             )
-
-
-def keep_padding(text_encoder):
-    """Let the embedding of the padding token count, as it does where these models were trained. Paddle's layer answers
-    with zeros for it; without a padding token in its settings, the saved text encoder loads right as well."""
-    from paddle import nn
-
-    for layer in text_encoder.sublayers():
-        if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:
-            layer._padding_idx = text_encoder.config.pad_token_id = None
-
-
-def limit_tokens(tokenizer, text_encoder):
-    """Let a tokenizer make at most as many tokens as the text encoder has positions; one that knows no maximum says
-    1e30, and fails. The limit is saved with it."""
-    most = text_encoder.config.max_position_embeddings
-    if tokenizer.model_max_length > most:
-        tokenizer.model_max_length = tokenizer.init_kwargs["model_max_length"] = most

@@ -1,43 +1,39 @@
 """Stable Diffusion 1 and 2 and what was made from them (waifu, trinart, Taiyi …): they differ by tokenizer, text
 encoder and scheduler, and all of that is read from the model's own files."""
 
-import paddle
-from paddle import nn
 from ppdiffusers import DDPMScheduler
 
+from dreambooth import formats
 from dreambooth.config import BadInput
-from dreambooth.models import limit_tokens, load_pipeline
+from dreambooth.models import load_pipeline, scheduler_settings, text
+from dreambooth.models.learning import empty_cache, freeze, without_dropout
 
 
 class StableDiffusion:
     """A text encoder conditions a UNet that denoises the latents of a VAE."""
 
+    pipeline_class = "StableDiffusionPipeline"
+
     def __init__(self, name, revision=None, tokenizer_name=None, train_text_encoder=False):
         self.name, self.revision = name, revision
-        self.tokenizer_name, self.train_text_encoder = tokenizer_name, train_text_encoder
+        self.train_text_encoder = train_text_encoder
         pipeline = load_pipeline(name, revision=revision)
         self.vae, self.text_encoder, self.unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
         self.scheduler = pipeline.scheduler
-        # the library amends settings that it finds outdated; what is saved in the end is the model's own
-        self.scheduler_config = type(self.scheduler).load_config(name, subfolder="scheduler", revision=revision)
-        self.tokenizer = self.load_tokenizer(type(pipeline.tokenizer)) if tokenizer_name else pipeline.tokenizer
+        # what is saved in the end is the model's own, as it was
+        self.scheduler_config = scheduler_settings(self.scheduler, name, revision)
+        self.tokenizer = pipeline.tokenizer
+        if tokenizer_name:
+            self.tokenizer = text.another_tokenizer(tokenizer_name, pipeline.tokenizer, self.text_encoder)
         self.schedule = DDPMScheduler.from_config(self.scheduler.config)
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
             raise BadInput(f"{name}: its scheduler predicts {self.schedule.config.prediction_type}; not supported")
         self.factor = pipeline.vae_scale_factor
         self.latent_scale = self.vae.config.scaling_factor
 
-    def load_tokenizer(self, kind):
-        """Another tokenizer than the model's own, of the same kind."""
-        try:
-            tokenizer = kind.from_pretrained(self.tokenizer_name)
-        except Exception as error:
-            raise BadInput(f"--tokenizer_name {self.tokenizer_name}: it can't be loaded ({error})") from error
-        limit_tokens(tokenizer, self.text_encoder)
-        return tokenizer
-
-    def check_size(self, height, width):
-        for name, size in (("height", height), ("width", width)):
+    def check(self, config):
+        """Refuse what this model can't do."""
+        for name, size in zip(("height", "width"), config.size):
             if size % self.factor:
                 raise BadInput(f"--{name} {size}: must be a multiple of {self.factor}, the model's factor")
 
@@ -60,10 +56,7 @@ class StableDiffusion:
         return self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
 
     def lost_text(self, prompt):
-        """The end of a prompt that does not fit into the tokenizer's maximum, or ""."""
-        whole = self.tokenizer(prompt)["input_ids"]
-        # the last token is the end mark, and the cut prompt has one too
-        return self.tokenizer.decode(whole[self.tokenizer.model_max_length - 1 : -1]).strip()
+        return text.lost(self.tokenizer, prompt)
 
     # pictures
 
@@ -85,6 +78,11 @@ class StableDiffusion:
 
     # what learns, and what is kept in memory
 
+    def networks(self):
+        """{folder: network} of all that is in memory."""
+        named = {"vae": self.vae, "text_encoder": self.text_encoder, "unet": self.unet}
+        return {name: network for name, network in named.items() if network is not None}
+
     def trained(self):
         """{folder: network} of what learns."""
         networks = {"unet": self.unet}
@@ -95,13 +93,12 @@ class StableDiffusion:
     def prepare_training(self, gradient_checkpointing):
         """Let what learns take gradients and nothing else; no dropout, whose randomness would depend on the split of
         a batch. Gradient checkpointing asks for train mode."""
-        for network in (self.vae, self.text_encoder, self.unet):
-            if network is not None:
-                network.eval()
-                freeze(network, network not in self.trained().values())
+        for name, network in self.networks().items():
+            network.eval()
+            freeze(network, name not in self.trained())
         # the pooler sees no gradient: Stable Diffusion uses the hidden states alone
         if self.train_text_encoder:
-            freeze(getattr(self.text_encoder, "pooler", None), True)
+            freeze(getattr(self.text_encoder, "pooler", None))
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             if self.train_text_encoder:
@@ -116,14 +113,13 @@ class StableDiffusion:
             self.vae = None
         if not self.train_text_encoder:
             self.text_encoder = None
-        if paddle.device.is_compiled_with_cuda():
-            paddle.device.cuda.empty_cache()
+        empty_cache()
 
-    def save(self, folder, safe_serialization):
+    def save(self, folder, save_format):
         """Write the whole pipeline."""
         pipeline = self.pipeline()
         pipeline.scheduler = type(self.scheduler).from_config(self.scheduler_config)
-        pipeline.save_pretrained(folder, safe_serialization=safe_serialization)
+        formats.save(pipeline, folder, save_format)
 
     def pipeline(self):
         """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
@@ -134,17 +130,3 @@ class StableDiffusion:
         for network, training in modes:  # loading puts everything into eval mode
             network.train() if training else network.eval()
         return pipeline
-
-
-def freeze(network, frozen):
-    if network is not None:
-        for parameter in network.parameters():
-            parameter.stop_gradient = frozen
-
-
-def without_dropout(network):
-    for layer in network.sublayers():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
-        elif isinstance(vars(layer).get("dropout"), float):
-            layer.dropout = 0.0

@@ -1,0 +1,92 @@
+"""Turn a pipeline's folder into another format.
+
+    python -m dreambooth.export --model_path ./dream_outputs --format diffusers --output ./for_diffusers
+    python -m dreambooth.export --model_path ./dream_outputs --format single_file --output ./sks_dog.safetensors
+
+Formats: pdparams and safetensors are Paddle's own; diffusers is the folder that Hugging Face diffusers loads as it is;
+single_file is one .safetensors in the layout of the original Stable Diffusion, as web UIs load it.
+"""
+
+from pathlib import Path
+
+from dreambooth import command, formats, models, output, single_file, stack
+from dreambooth.checkpoint import flush, written_whole
+from dreambooth.config import BadInput
+from dreambooth.flags import Parser
+from dreambooth.models import folders
+
+SINGLE_FILE = "single_file"
+
+
+def read_arguments(argv):
+    parser = Parser(prog="python -m dreambooth.export", description=__doc__)
+    add = parser.add_argument
+    add("--model_path", required=True, metavar="TEXT", help="the pipeline's folder, in any format, or a name")
+    add("--format", required=True, choices=(*formats.FORMATS, SINGLE_FILE), help="what to write")
+    add("--output", required=True, metavar="TEXT", help="the new folder, or the file, to write; it must not be there")
+    add("--half", action="store_true", help="write float16: half the size")
+    add("--verbose", action="store_true", help="show the libraries' own messages too")
+    arguments = parser.parse_args(argv)
+    check(arguments)
+    return arguments
+
+
+def check(arguments):
+    place = Path(arguments.output)
+    if place.exists():
+        raise BadInput(f"--output {place}: it is there already; give a new name")
+    if not output.can_be_written(place.parent):
+        raise BadInput(f"--output {place}: it can't be written there")
+    if (arguments.format == SINGLE_FILE) != (place.suffix == ".safetensors"):
+        wanted = "a file that ends in .safetensors" if arguments.format == SINGLE_FILE else "a folder"
+        raise BadInput(f"--output {place}: {arguments.format} is {wanted}")
+    folders.check(arguments.model_path, flag="--model_path")
+
+
+def main(argv):
+    arguments = read_arguments(argv)
+    stack.load(arguments.verbose)
+    pipeline = models.load_pipeline(arguments.model_path, flag="--model_path")
+    networks = {name: part for name, part in pipeline.components.items() if hasattr(part, "state_dict")}
+    if arguments.half:
+        for network in networks.values():
+            network.to(dtype="float16")
+    place = Path(arguments.output)
+    if arguments.format == SINGLE_FILE:
+        write_single_file(pipeline, place)
+    else:
+        with written_whole(place) as unfinished:
+            formats.save(pipeline, unfinished, arguments.format)
+    print(place)
+
+
+def write_single_file(pipeline, place):
+    """Write one file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    kind = type(pipeline.text_encoder).__name__
+    if kind != "CLIPTextModel" or type(pipeline).__name__ != "StableDiffusionPipeline":
+        what = f"a {kind}" if kind != "CLIPTextModel" else f"a {type(pipeline).__name__}"
+        raise BadInput(f"--format {SINGLE_FILE}: the layout has no place for {what}; web UIs can't load it")
+    parts = {name: in_torch_layout(getattr(pipeline, name)) for name in ("unet", "vae", "text_encoder")}
+    weights = single_file.joined(
+        **parts,
+        layers_per_block=pipeline.unet.config.layers_per_block,
+        open_clip=pipeline.text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
+    )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{place.name}.unfinished")
+    save_file(weights, unfinished, metadata={"format": "pt"})
+    flush(unfinished)
+    unfinished.rename(place)
+
+
+def in_torch_layout(network):
+    """{name: array} of a network's weights, matrices turned as torch has them."""
+    from ppdiffusers.models.modeling_pytorch_paddle_utils import convert_paddle_state_dict_to_pytorch
+
+    return convert_paddle_state_dict_to_pytorch(network, {k: v.numpy() for k, v in network.state_dict().items()})
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,116 @@
+"""What a pipeline's folder must hold, checked before anything heavy is loaded."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from dreambooth.config import BadInput
+from dreambooth.formats import NEWER_NAMES
+from dreambooth.models import layouts
+
+FLAG = "--pretrained_model_name_or_path"
+SCHEDULERS = (
+    "PNDMScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+)
+# the pipeline's class, as model_index.json names it -> what each of its parts may be; None: any
+PARTS = {
+    "StableDiffusionPipeline": {
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel", "BertModel", "RobertaSeriesModelWithTransformation"),
+        "tokenizer": None,
+        "unet": ("UNet2DConditionModel",),
+        "scheduler": SCHEDULERS,
+    },
+    "UniDiffuserPipeline": {
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "image_encoder": ("CLIPVisionModelWithProjection",),
+        "image_processor": None,
+        "clip_tokenizer": None,
+        "text_decoder": ("UniDiffuserTextDecoder",),
+        "text_tokenizer": None,
+        "unet": ("UniDiffuserModel",),
+        "scheduler": SCHEDULERS,
+    },
+}
+WITHOUT_WEIGHTS = ("tokenizer", "clip_tokenizer", "text_tokenizer", "image_processor")
+
+
+def looks_like_a_path(name):
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def check(name, flag=FLAG):
+    """Refuse a local folder that is no pipeline of a family we know, and say what is missing in it. A name of the hub
+    passes: it is checked when it has been fetched."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or looks_like_a_path(name):
+            raise BadInput(f"{flag} {name}: there is no such folder")
+        return
+    index = folder / "model_index.json"
+    if not index.is_file():
+        inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
+        raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
+    try:
+        pipeline = check_index(name, read_index(folder), flag)
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
+    for part in PARTS[pipeline]:
+        check_part(name, folder, part, flag)
+
+
+def check_part(name, pipeline, part, flag):
+    folder = pipeline / part
+    if not folder.is_dir() and part in NEWER_NAMES:
+        folder = pipeline / NEWER_NAMES[part]
+    if not folder.is_dir():
+        raise BadInput(f"{flag} {name}: it has no folder {part}/")
+    if part in WITHOUT_WEIGHTS:
+        if not any(folder.iterdir()):
+            raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
+        return
+    # Paddle's store has folders from the time when a text encoder's settings had another name
+    needed = ["scheduler_config.json"] if part == "scheduler" else [layouts.CONFIG, layouts.OLD_CONFIG]
+    if not any((folder / file).is_file() for file in needed):
+        raise BadInput(f"{flag} {name}: {part}/{needed[0]} is missing")
+    if part != "scheduler" and not layouts.weights_of(folder):
+        raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
+
+
+def read_index(folder):
+    return json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+
+
+def check_index(name, index, flag=FLAG):
+    """Refuse a pipeline, or a class of one of its parts, that is not supported; returns the pipeline's class."""
+    pipeline = index.get("_class_name")
+    if pipeline not in PARTS:
+        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(PARTS)}")
+    for part, classes in PARTS[pipeline].items():
+        _, class_name = index.get(part) or index.get(NEWER_NAMES.get(part)) or (None, None)
+        if class_name is None:
+            raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
+        if classes and class_name not in classes:
+            raise BadInput(f"{flag} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
+    return pipeline
+
+
+def fingerprint(name):
+    """What tells a local model from another one, whatever its folder is called: its settings, and the names and sizes
+    of its files. A name on the hub stands for itself."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for part in PARTS[read_index(folder)["_class_name"]]:
+        for path in sorted((folder / part).glob("*")):
+            content = path.read_bytes() if path.suffix == ".json" else b""
+            digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode() + content)
+    return f"files {digest.hexdigest()[:12]}"
