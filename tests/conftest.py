@@ -88,6 +88,20 @@ def bert_text(folder, length):
     return tokenizer, BertModel(config)
 
 
+def tiny_vae():
+    """Factor 2: 32 x 32 pixels to 16 x 16 x 4 latents."""
+    from ppdiffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+    )
+
+
 TEXTS = {"clip": clip_text, "open_clip": open_clip_text, "bert": bert_text}
 SOLVERS = {
     "PNDMScheduler": dict(skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False),
@@ -101,21 +115,14 @@ def build_twin(
     """A Stable Diffusion with random weights: the same classes, settings and folder layout as the real one."""
     import paddle
     import ppdiffusers
-    from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from ppdiffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     paddle.seed(0)
     folder.mkdir(parents=True)
     vocabulary = folder.parent / f"{folder.name}-vocabulary"
     vocabulary.mkdir()
     tokenizer, text_encoder = TEXTS[text](vocabulary, length, **({"intermediate_size": inside} if inside else {}))
-    vae = AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=32,
-    )
+    vae = tiny_vae()
     unet = UNet2DConditionModel(
         **{
             "block_out_channels": (16, 32),
@@ -273,7 +280,7 @@ def largest_difference(one, other):
 def build_unidiffuser(folder, length=16):
     """A UniDiffuser of version 1 with random weights: the same classes, settings and folders as the real one."""
     import paddle
-    from ppdiffusers import AutoencoderKL, DPMSolverMultistepScheduler, UniDiffuserPipeline
+    from ppdiffusers import DPMSolverMultistepScheduler, UniDiffuserPipeline
     from ppdiffusers.pipelines.unidiffuser import UniDiffuserModel, UniDiffuserTextDecoder
     from ppdiffusers.transformers import (
         CLIPImageProcessor,
@@ -294,14 +301,7 @@ def build_unidiffuser(folder, length=16):
     )
     vision = CLIPVisionConfig(**SMALL, projection_dim=24, image_size=16, patch_size=8)
     UniDiffuserPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(16, 32),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=32,
-        ),
+        vae=tiny_vae(),
         text_encoder=text_encoder,
         image_encoder=CLIPVisionModelWithProjection(vision),
         image_processor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),

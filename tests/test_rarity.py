@@ -82,6 +82,14 @@ def test_common_characters_are_those_of_the_standard(character, uncommon):
     assert is_uncommon_character(character) is uncommon
 
 
+def assert_complains(rarity, prompt, of_class, complaint):
+    found = list(rarity.complaints(prompt, of_class))
+    if complaint is None:
+        assert not found
+    else:
+        assert any(complaint in each for each in found), found
+
+
 @pytest.mark.parametrize(
     "prompt, of_class, complaint",
     [
@@ -98,11 +106,7 @@ def test_common_characters_are_those_of_the_standard(character, uncommon):
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
-    found = list(clip.complaints(prompt, of_class))
-    if complaint is None:
-        assert not found
-    else:
-        assert any(complaint in each for each in found), found
+    assert_complains(clip, prompt, of_class, complaint)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +120,7 @@ def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
     ],
 )
 def test_what_is_wrong_with_a_chinese_prompt(bert, prompt, of_class, complaint):
-    found = list(bert.complaints(prompt, of_class))
-    if complaint is None:
-        assert not found
-    else:
-        assert any(complaint in each for each in found), found
+    assert_complains(bert, prompt, of_class, complaint)
 
 
 def test_the_embedded_models_own_word_is_rare():

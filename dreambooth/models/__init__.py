@@ -64,8 +64,7 @@ def load_pipeline(name, flag=folders.FLAG, revision=None, **parts):
         raise
     except Exception as error:
         raise BadInput(cant_be_loaded(name, error, flag)) from error
-    tokenizer = pipeline.clip_tokenizer if kind == "UniDiffuserPipeline" else pipeline.tokenizer
-    text.limit_tokens(tokenizer, pipeline.text_encoder)
+    text.limit_tokens(getattr(pipeline, folders.TOKENIZER[kind]), pipeline.text_encoder)
     text.keep_padding(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -76,7 +75,7 @@ def load_tokenizer(name, flag=folders.FLAG, revision=None):
     from ppdiffusers import transformers
 
     index, place = look_up(name, revision, flag)
-    part = "clip_tokenizer" if index["_class_name"] == "UniDiffuserPipeline" else "tokenizer"
+    part = folders.TOKENIZER[index["_class_name"]]
     kind = getattr(transformers, index[part][1].removesuffix("Fast"))
     try:
         with layouts.readable(place, flag) as (readable, _):

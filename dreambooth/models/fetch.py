@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def paddles_store(name, revision):
         raise missing
 
     index = fetched("", "model_index.json")
-    kind = folders.check_index(name, json.loads(index.read_text(encoding="utf-8")))
+    kind = folders.check_index(name, folders.read_index(index.parent))
     for part in (*folders.PARTS[kind], *OPTIONAL):
         if part == "scheduler":
             fetched(part, "scheduler_config.json")

@@ -39,6 +39,8 @@ PARTS = {
         "scheduler": SCHEDULERS,
     },
 }
+# which of the parts reads the prompts
+TOKENIZER = {"StableDiffusionPipeline": "tokenizer", "UniDiffuserPipeline": "clip_tokenizer"}
 WITHOUT_WEIGHTS = ("tokenizer", "clip_tokenizer", "text_tokenizer", "image_processor")
 
 
