@@ -61,12 +61,11 @@ def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path, monkeypat
     assert study.measured(None, result, "dog", result / "figures.json") == {"CLIP-I": 0.5}
 
 
-@pytest.mark.slow
 def test_real_pictures_reach_all_that_can_be_reached():
     judge = study.Judge()
     for subject in world.SUBJECTS:
         real = judge.figures_of_real(subject)
-        assert real["scene right"] >= 0.9 and real["subject shown"] >= 0.9
+        assert real["scene right"] >= 0.9 and real["subject shown"] >= 0.8
         assert 0 < real["DIV"] < 1 - real["CLIP-I"] + 1e-6
         pictures = [world.photograph(subject, scene, 0, 0) for scene in world.UNSEEN]
         assert judge.figures(subject, [[each] * 2 for each in pictures], pictures)["CLIP-I"] > 0.5
