@@ -3,6 +3,7 @@
     python infer.py --model_path ./dream_outputs --prompt "A photo of sks dog in a bucket"
     python infer.py --model_path ./dream_outputs --prompt "sks dog at night" "sks dog on the beach" \\
         --num_images 4 --seed 1 --scheduler dpmsolver++ --num_inference_steps 25 --grid
+    python infer.py --model_path ./my_model --lora ./dream_outputs --lora_scale 0.8 --prompt "A photo of sks dog"
 """
 
 import re
@@ -10,10 +11,9 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
-from dreambooth import command, dist, models, output, sampling, stack
+from dreambooth import command, dist, lora_files, models, output, sampling, stack
 from dreambooth.config import BadInput
 from dreambooth.flags import Parser
-from dreambooth.models import folders
 
 
 def read_arguments(argv):
@@ -25,6 +25,8 @@ def read_arguments(argv):
     add("--num_images", type=int, default=1, metavar="N", help="pictures for each prompt (default: 1)")
     add("--num_inference_steps", type=int, default=50, metavar="N", help="denoising steps (default: 50)")
     add("--guidance_scale", type=float, default=7.5, metavar="X", help="weight of the prompt (default: 7.5)")
+    add("--lora", metavar="TEXT", help="a LoRA to put into the model: a folder, or a .safetensors of any tool")
+    add("--lora_scale", type=float, metavar="X", help="how much of it (default: 1)")
     add("--seed", type=int, default=0, metavar="N", help="picture k of a prompt is a function of this (default: 0)")
     add("--height", type=int, metavar="N", help="default: the model's own")
     add("--width", type=int, metavar="N", help="default: the model's own")
@@ -41,6 +43,10 @@ def read_arguments(argv):
 
 def check(arguments):
     sampling.check_settings(arguments, counts=("num_images", "num_inference_steps", "batch_size"))
+    if arguments.lora:
+        lora_files.find(arguments.lora, "--lora")
+    if arguments.lora_scale is not None and not (arguments.lora or lora_files.base_of(arguments.model_path)):
+        raise BadInput("--lora_scale needs --lora, or the folder of a LoRA as --model_path")
     if not all(prompt.strip() for prompt in arguments.prompt):
         raise BadInput("--prompt: a prompt is empty")
     for name in ("height", "width"):
@@ -56,7 +62,7 @@ def check(arguments):
     place = Path(getattr(arguments, name))
     if not output.can_be_written(place.parent if arguments.output else place) or (arguments.output and place.is_dir()):
         raise BadInput(f"--{name} {place}: it can't be written there")
-    folders.check(arguments.model_path, flag="--model_path")
+    models.check(arguments.model_path, flag="--model_path")
 
 
 def main(argv):
@@ -64,7 +70,12 @@ def main(argv):
     stack.load(arguments.verbose)
 
     # Load the pipeline, and settle what was left to it
-    pipeline = models.load_pipeline(arguments.model_path, flag="--model_path")
+    scale = 1.0 if arguments.lora_scale is None else arguments.lora_scale
+    pipeline = models.load_pipeline(
+        arguments.model_path, flag="--model_path", lora_scale=1.0 if arguments.lora else scale
+    )
+    if arguments.lora:
+        models.put_in_lora(pipeline, arguments.lora, scale, "--lora")
     if arguments.negative_prompt and sampling.is_unidiffuser(pipeline):
         raise BadInput("--negative_prompt: a UniDiffuser takes none")
     if arguments.scheduler:
@@ -98,6 +109,8 @@ def main(argv):
         "size": f"{width}x{height}",
         "model": arguments.model_path,
     }
+    if arguments.lora or arguments.lora_scale is not None:
+        settings |= {"lora": arguments.lora or arguments.model_path, "lora_scale": scale}
     drawn, written = [], []
     for (prompt, number), picture in zip(wanted, dist.bar(pictures, total=len(wanted), desc="Drawing")):
         path = (

@@ -8,6 +8,10 @@ with class pictures, so that other dogs stay dogs:
 
     ... --with_prior_preservation --class_data_dir ./class_images --class_prompt "a photo of a dog"
 
+a LoRA, a file of some megabytes beside the model, which stays as it is:
+
+    ... --lora_rank 4 --learning_rate 1e-4
+
 on four cards:
 
     python -m paddle.distributed.launch --gpus 0,1,2,3 train_dreambooth.py ...
@@ -45,6 +49,10 @@ def main(argv):
         train_text_encoder=config.train_text_encoder,
     )
     family.check(config)
+    if config.lora_rank:
+        from dreambooth import lora
+
+        family.adapters = lora.put_on(family.learners(), config)
     class_pictures, missing = prior.look(config)
     plan.describe(config, todo, family, missing)
     if config.dry_run:
@@ -59,7 +67,7 @@ def main(argv):
 
 
 def train(config, todo, family, concepts):
-    from dreambooth import latents, loss, optim, tracking, validation
+    from dreambooth import latents, lora, loss, optim, tracking, validation
 
     # Encode pictures and prompts once, and free what is not needed any more
     examples = data.Examples(concepts, config, dist.rank(), dist.world_size())
@@ -91,6 +99,8 @@ def train(config, todo, family, concepts):
             losses = {}
             for micro in range(config.gradient_accumulation_steps):
                 batch = examples.micro_batch(done, micro)
+                if config.lora_dropout:
+                    lora.drop(family.adapters, config.seed, batch.places, len(examples.prompts))
                 clean, noise, timesteps, noisy = latents.noised(family, pictures.take(batch), batch, config.seed)
                 with updates.precision():
                     prediction = family.predict(noisy, timesteps, prompts.take(batch))
@@ -140,12 +150,13 @@ def train(config, todo, family, concepts):
             if dist.is_first():
                 command_line = plan.draw_command(config)
                 card = output.card(config, todo.steps, dist.world_size(), command_line, family.pipeline_class)
-                output.save_pipeline(family, config, record, card)
+                output.save_result(family, config, record, card)
         except Exception:
             last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
             dist.warn(f"the pipeline could not be finished, but {last} holds what was learned")
             raise
-    dist.say(f"pipeline  {config.output_dir}; to draw with it: {plan.draw_command(config, *command.of('infer.py'))}")
+    what = "LoRA     " if config.lora_rank and not config.lora_merge else "pipeline "
+    dist.say(f"{what} {config.output_dir}; to draw with it: {plan.draw_command(config, *command.of('infer.py'))}")
 
 
 if __name__ == "__main__":

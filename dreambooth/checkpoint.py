@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from dreambooth import dist
+from dreambooth import dist, tensors
 from dreambooth.config import BadInput
 
 STATE = "state.json"
@@ -51,16 +50,16 @@ def flush(path):
 def save(config, step, networks, updates, course, record):
     """Write checkpoint-`step` from the first process, prune the old ones, and return its folder.
 
-    It holds a folder for each network that learns, loadable by its from_pretrained; the optimizer; and state.json with
-    the size of every file, by which a copy that was cut short is known.
+    It holds a folder for each network that learns, loadable by its from_pretrained, or for its LoRA; the optimizer; and
+    state.json with the size of every file, by which a copy that was cut short is known.
     """
     folder = Path(config.output_dir) / f"checkpoint-{step}"
     if dist.is_first():
-        tensors, optimizer = updates.state()
+        moments, optimizer = updates.state()
         with written_whole(folder) as unfinished:
             for name, network in networks.items():
-                network.save_pretrained(str(unfinished / name), safe_serialization=True)
-            save_file(tensors, unfinished / OPTIMIZER)
+                save_network(network, unfinished / name)
+            tensors.write(unfinished / OPTIMIZER, moments)
             state = {
                 "step": step,
                 "written_ns": time.time_ns(),
@@ -73,6 +72,18 @@ def save(config, step, networks, updates, course, record):
         prune(config.output_dir, config.checkpoints_total_limit)
     dist.wait()
     return folder
+
+
+def save_network(network, folder):
+    """As the network's own save_pretrained, but without a second and a third copy of it in memory."""
+    folder.mkdir()
+    name, form = "model.safetensors", "np"  # as PaddleNLP calls its own
+    if hasattr(network, "save_config"):
+        network.save_config(str(folder))
+        name, form = "diffusion_paddle_model.safetensors", "pd"
+    elif hasattr(network, "config"):
+        network.config.save_pretrained(str(folder))
+    tensors.write(folder / name, network.state_dict(), {"format": form})
 
 
 def files_in(folder):
@@ -142,17 +153,17 @@ def load(folder, networks):
     try:
         for name, network in networks.items():
             [path] = (folder / name).glob("*.safetensors")
-            weights = load_file(path)
-            mine = {key: list(value.shape) for key, value in network.state_dict().items()}
-            theirs = {key: list(value.shape) for key, value in weights.items()}
+            weights, own = tensors.Reader(path), network.state_dict()
+            mine, theirs = {key: list(value.shape) for key, value in own.items()}, weights.shapes()
             if mine != theirs:
                 odd = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
                 raise BadInput(
                     f"--resume_from_checkpoint {folder}: it is of another model; {len(odd)} of the {name}'s weights"
                     f" differ in name or shape, {odd[0]} among them"
                 )
-            network.set_state_dict(weights)
-        return load_file(folder / OPTIMIZER)
+            for key, value in own.items():
+                value.set_value(weights[key])
+        return tensors.Reader(folder / OPTIMIZER)
     except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
 

@@ -14,6 +14,7 @@ SAVING = "saving"
 LOGGING = "logging"
 
 DEFAULT_SIZE = 512
+DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
 SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup")
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
@@ -58,6 +59,16 @@ class Config:
         MAIN, "the weight of the class pictures' loss", 1.0, course=True, least=0)
     train_text_encoder: bool = flag(
         MAIN, "train the text encoder too", False, course=True)
+    lora_rank: Optional[int] = flag(
+        MAIN, "leave the networks as they are and train a LoRA of this rank beside them: a file of a few megabytes",
+        type=int, course=True, least=1)
+    lora_alpha: Optional[float] = flag(
+        MAIN, "the LoRA counts alpha / rank times (default: the rank)", type=float, course=True, above=0)
+    lora_dropout: Optional[float] = flag(
+        MAIN, "the share of its inputs that the LoRA does without in a step (default: 0)", type=float, course=True,
+        least=0, below=1)
+    lora_merge: bool = flag(
+        MAIN, "also write the whole pipeline with the LoRA merged into it", False)
     num_train_epochs: int = flag(
         MAIN, "how often to go through the pictures (through the longer of the two lists, with prior preservation)",
         1, least=1)
@@ -91,8 +102,10 @@ class Config:
         OPTIMISATION, "pictures of the subject in one forward pass of one process", 4, least=1)
     gradient_accumulation_steps: int = flag(
         OPTIMISATION, "forward passes in one update", 1, least=1)
-    learning_rate: float = flag(
-        OPTIMISATION, "the learning rate, before --scale_lr", 5e-6, course=True, above=0)
+    learning_rate: Optional[float] = flag(
+        OPTIMISATION,
+        f"the learning rate, before --scale_lr (default: {DEFAULT_RATE:g}; with --lora_rank {DEFAULT_LORA_RATE:g})",
+        type=float, course=True, above=0)
     text_encoder_lr: Optional[float] = flag(
         OPTIMISATION, "the text encoder's learning rate (default: --learning_rate)", type=float, course=True, above=0)
     scale_lr: bool = flag(
@@ -172,8 +185,12 @@ class Config:
             if size % 8:
                 source = name if getattr(self, name) else "resolution"
                 raise BadInput(f"--{source} {size}: must be a multiple of 8")
-        if self.lr_scheduler == "polynomial" and self.learning_rate <= POLYNOMIAL_END:
-            raise BadInput(f"--learning_rate {self.learning_rate}: polynomial ends at {POLYNOMIAL_END}; must be more")
+        if self.lr_scheduler == "polynomial" and self.base_rate <= POLYNOMIAL_END:
+            raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {POLYNOMIAL_END}; must be more")
+        if self.lora_rank is None:
+            for name in ("lora_alpha", "lora_dropout", "lora_merge"):
+                if getattr(self, name):
+                    raise BadInput(f"--{name} needs --lora_rank")
         if self.with_prior_preservation:
             for name in ("class_data_dir", "class_prompt"):
                 if not (getattr(self, name) or "").strip():
@@ -217,12 +234,17 @@ class Config:
         """Subject pictures in one update."""
         return self.train_batch_size * self.gradient_accumulation_steps * processes
 
+    @property
+    def base_rate(self):
+        """The learning rate before --scale_lr."""
+        return self.learning_rate or (DEFAULT_RATE if self.lora_rank is None else DEFAULT_LORA_RATE)
+
     def rates(self, processes):
         """The learning rates of UNet and text encoder after --scale_lr."""
         scale = self.global_batch(processes) if self.scale_lr else 1
         return {
-            "unet": self.learning_rate * scale,
-            "text_encoder": (self.text_encoder_lr or self.learning_rate) * scale,
+            "unet": self.base_rate * scale,
+            "text_encoder": (self.text_encoder_lr or self.base_rate) * scale,
         }
 
     def epoch(self, pictures):
@@ -242,6 +264,10 @@ class Config:
         for name in ("resolution", "height", "width"):
             course.pop(name)
         course["height"], course["width"] = self.size
+        course["learning_rate"] = self.base_rate
+        if self.lora_rank is None:
+            for name in ("lora_rank", "lora_alpha", "lora_dropout"):
+                course.pop(name)
         course["train_batch_size x gradient_accumulation_steps x processes"] = self.global_batch(processes)
         if not self.with_prior_preservation:
             for name in ("class_prompt", "num_class_images", "prior_loss_weight"):

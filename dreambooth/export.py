@@ -3,26 +3,30 @@
     python -m dreambooth.export --model_path ./dream_outputs --format diffusers --output ./for_diffusers
     python -m dreambooth.export --model_path ./dream_outputs --format single_file --output ./sks_dog.safetensors
 
+    python -m dreambooth.export --model_path ./dream_outputs --format lora_web_ui --output ./sks_dog_lora.safetensors
+
 Formats: pdparams and safetensors are Paddle's own; diffusers is the folder that Hugging Face diffusers loads as it is;
-single_file is one .safetensors in the layout of the original Stable Diffusion, as web UIs load it.
+single_file is one .safetensors in the layout of the original Stable Diffusion, as web UIs load it. A LoRA alone becomes
+one .safetensors: lora_paddle for PPDiffusers, lora_diffusers, or lora_web_ui. In the other formats, the folder of a
+LoRA stands for its base model with the LoRA in it.
 """
 
 from pathlib import Path
 
-from dreambooth import command, formats, models, output, single_file, stack
+from dreambooth import command, formats, lora_files, models, output, single_file, stack
 from dreambooth.checkpoint import flush, written_whole
 from dreambooth.config import BadInput
 from dreambooth.flags import Parser
-from dreambooth.models import folders
 
 SINGLE_FILE = "single_file"
+LORA = {"lora_paddle": "paddle", "lora_diffusers": "diffusers", "lora_web_ui": "web_ui"}
 
 
 def read_arguments(argv):
     parser = Parser(prog="python -m dreambooth.export", description=__doc__)
     add = parser.add_argument
-    add("--model_path", required=True, metavar="TEXT", help="the pipeline's folder, in any format, or a name")
-    add("--format", required=True, choices=(*formats.FORMATS, SINGLE_FILE), help="what to write")
+    add("--model_path", required=True, metavar="TEXT", help="the pipeline's folder, a name, or a LoRA")
+    add("--format", required=True, choices=(*formats.FORMATS, SINGLE_FILE, *LORA), help="what to write")
     add("--output", required=True, metavar="TEXT", help="the new folder, or the file, to write; it must not be there")
     add("--half", action="store_true", help="write float16: half the size")
     add("--verbose", action="store_true", help="show the libraries' own messages too")
@@ -37,14 +41,23 @@ def check(arguments):
         raise BadInput(f"--output {place}: it is there already; give a new name")
     if not output.can_be_written(place.parent):
         raise BadInput(f"--output {place}: it can't be written there")
-    if (arguments.format == SINGLE_FILE) != (place.suffix == ".safetensors"):
-        wanted = "a file that ends in .safetensors" if arguments.format == SINGLE_FILE else "a folder"
+    one_file = arguments.format == SINGLE_FILE or arguments.format in LORA
+    if one_file != (place.suffix == ".safetensors"):
+        wanted = "a file that ends in .safetensors" if one_file else "a folder"
         raise BadInput(f"--output {place}: {arguments.format} is {wanted}")
-    folders.check(arguments.model_path, flag="--model_path")
+    if arguments.format in LORA:
+        if arguments.half:
+            raise BadInput(f"--half: not for {arguments.format}, which is small")
+        lora_files.find(arguments.model_path, "--model_path")
+        return
+    models.check(arguments.model_path, flag="--model_path")
 
 
 def main(argv):
     arguments = read_arguments(argv)
+    if arguments.format in LORA:
+        write_lora(arguments)
+        return print(arguments.output)
     stack.load(arguments.verbose)
     pipeline = models.load_pipeline(arguments.model_path, flag="--model_path")
     networks = {name: part for name, part in pipeline.components.items() if hasattr(part, "state_dict")}
@@ -58,6 +71,24 @@ def main(argv):
         with written_whole(place) as unfinished:
             formats.save(pipeline, unfinished, arguments.format)
     print(place)
+
+
+def write_lora(arguments):
+    """Write a LoRA's file anew; the names of web UIs are those of Stable Diffusion's networks."""
+    place = Path(arguments.output)
+    parts = lora_files.read(lora_files.find(arguments.model_path, "--model_path"), "--model_path")
+    if arguments.format == "lora_web_ui" and not lora_files.is_stable_diffusions(parts):
+        raise BadInput(f"--format {arguments.format}: web UIs know Stable Diffusion's UNet and CLIP alone")
+    if arguments.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
+        raise BadInput(
+            f"--model_path {arguments.model_path}: its layers' names have no dots, as web UIs like it; only"
+            " with its model they could be told apart"
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{place.name}.unfinished")
+    lora_files.write(unfinished, parts, LORA[arguments.format])
+    flush(unfinished)
+    unfinished.rename(place)
 
 
 def write_single_file(pipeline, place):

@@ -24,7 +24,6 @@ from dreambooth import command, data, dist, models, output, sampling, stack
 from dreambooth.clip import Clip
 from dreambooth.config import BadInput
 from dreambooth.flags import Parser
-from dreambooth.models import folders
 
 MEASURES = ("CLIP-I", "CLIP-T", "PRES", "DIV")
 UNMEASURED = ("json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
@@ -151,7 +150,7 @@ def check(arguments):
     if arguments.pictures_dir and not output.can_be_written(Path(arguments.pictures_dir)):
         raise BadInput(f"--pictures_dir {arguments.pictures_dir}: it can't be written there")
     for name in ("model_path", "base_model_path"):
-        folders.check(getattr(arguments, name), flag=f"--{name}")
+        models.check(getattr(arguments, name), flag=f"--{name}")
 
 
 def read_prompts(arguments, pictures):

@@ -113,11 +113,12 @@ class Updates:
         return all(bool(paddle.isfinite(each).all()) for each in self.parameters)
 
     def state(self):
-        """(tensors, JSON) to put into a checkpoint. The tensors are named unet.conv_in.weight.moment1: Paddle's own
-        keys are automatic names (conv2d_0.w_0), which shift when another model is built first."""
+        """(tensors, JSON) to put into a checkpoint. The tensors are the optimizer's own, no copies, but for the names,
+        as unet.conv_in.weight.moment1: Paddle's own keys are automatic (conv2d_0.w_0), and shift when another model is
+        built first."""
         state = self.adamw.state_dict()
         tensors = {
-            f"{name}.{moment}": state[f"{parameter.name}_{moment}_0"].numpy()
+            f"{name}.{moment}": state[f"{parameter.name}_{moment}_0"]
             for name, parameter in self.named.items()
             for moment in MOMENTS
             if f"{parameter.name}_{moment}_0" in state

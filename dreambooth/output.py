@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from dreambooth import checkpoint, stack
+from dreambooth import checkpoint, lora_files, stack
 from dreambooth.config import BadInput
 
 ARGUMENTS = "training_args.json"
@@ -22,7 +22,14 @@ def check(config):
     for flag, place in (("--logging_dir", log_folder(config)), ("--class_data_dir", config.class_data_dir)):
         if place and not can_be_written(Path(place)):
             raise BadInput(f"{flag} {place}: it is no folder that can be written")
-    if not folder.is_dir() or is_ours(folder):
+    if not folder.is_dir():
+        return
+    if config.lora_rank and not config.lora_merge and (folder / "model_index.json").exists():
+        raise BadInput(
+            f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
+            " folder, or --lora_merge"
+        )
+    if is_ours(folder):
         return
     begun = [SAMPLES]
     for place in filter(None, (log_folder(config), config.class_data_dir)):  # a run that came no further made these
@@ -83,13 +90,22 @@ def as_text(record):
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
-def save_pipeline(family, config, record, card):
-    """Write the pipeline with its card and arguments beside its place, then move each part in; model_index.json,
-    by which a folder is a pipeline, comes last."""
+def save_result(family, config, record, card):
+    """Write the pipeline, or the LoRA, with its card and arguments beside its place, then move each part in;
+    model_index.json, by which a folder is a pipeline, comes last."""
     folder = Path(config.output_dir)
     unfinished = folder / ".pipeline.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    family.save(str(unfinished), config.save_format)
+    if config.lora_rank:
+        matrices = {part: adapters.matrices() for part, adapters in family.adapters.items()}
+        form = "diffusers" if config.save_format == "diffusers" else "paddle"
+        lora_files.write(unfinished / lora_files.NAMES[form], matrices, form)
+        if config.lora_merge:
+            for adapters in family.adapters.values():
+                adapters.take_off()
+            lora_files.merge(family.learners(), matrices)
+    if config.lora_merge or not config.lora_rank:
+        family.save(str(unfinished), config.save_format)
     (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
     (unfinished / CARD).write_text(card, encoding="utf-8")
     for path in checkpoint.files_in(unfinished):
@@ -118,16 +134,24 @@ def card(config, steps, processes, draw_command, pipeline):
     if config.with_prior_preservation:
         prior = f'{config.num_class_images} pictures of "{config.class_prompt}", weight {config.prior_loss_weight:g}'
     learned = "UNet and text encoder" if config.train_text_encoder else "UNet"
+    if config.lora_rank:
+        learned = f"a LoRA of rank {config.lora_rank} beside {learned}"
     rows = {
         "base model": f"`{config.pretrained_model_name_or_path}`",
         "prompt of the subject": f'"{config.instance_prompt}"',
         "class pictures": prior,
         "learned": learned,
-        "steps": f"{steps} updates, batch {config.global_batch(processes)}, learning rate {config.learning_rate:g}",
+        "steps": f"{steps} updates, batch {config.global_batch(processes)}, learning rate {config.base_rate:g}",
         "size": "{1} x {0}".format(*config.size),
         "seed": str(config.seed),
     }
     library = "diffusers" if config.save_format == "diffusers" else "ppdiffusers"
+    model, added, tag = config.output_dir, "", ""
+    if config.lora_rank:
+        tag = ", lora"
+    if config.lora_rank and not config.lora_merge:
+        model = config.pretrained_model_name_or_path
+        added = f"\npipeline.load_lora_weights({json.dumps(config.output_dir)})"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     samples = ""
     last = sorted((Path(config.output_dir) / SAMPLES).glob(f"step-{steps}-*.png"))
@@ -138,7 +162,7 @@ def card(config, steps, processes, draw_command, pipeline):
     return f"""---
 base_model: {json.dumps(config.pretrained_model_name_or_path)}
 instance_prompt: {json.dumps(config.instance_prompt, ensure_ascii=False)}
-tags: [text-to-image, dreambooth, paddlepaddle, {library}]
+tags: [text-to-image, dreambooth, paddlepaddle, {library}{tag}]
 ---
 
 # DreamBooth: {config.instance_prompt}
@@ -160,7 +184,7 @@ All settings, versions and the pictures' hashes are in `{ARGUMENTS}`.
 ```python
 from {library} import {pipeline}
 
-pipeline = {pipeline}.from_pretrained({json.dumps(config.output_dir)})
+pipeline = {pipeline}.from_pretrained({json.dumps(model)}){added}
 pipeline({json.dumps(config.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
 ```
 {samples}"""

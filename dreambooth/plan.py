@@ -123,7 +123,8 @@ def describe(config, plan, family, missing):
         dist.say(f"class     {config.num_class_images} pictures in {config.class_data_dir}{drawn}")
     networks = family.trained()
     learned = sum(parameters(network) for network in networks.values())
-    dist.say(f"learning  {' and '.join(networks)}: {learned / 1e6:.1f} million parameters")
+    beside = f"a LoRA of rank {config.lora_rank} beside " if config.lora_rank else ""
+    dist.say(f"learning  {beside}{' and '.join(networks)}: {learned / 1e6:.{3 if beside else 1}f} million parameters")
     processes = dist.world_size()
     epochs = plan.steps * config.global_batch(processes) / config.epoch(len(plan.pictures))
     start = f", from step {plan.resumed[1]['step']} ({plan.resumed[0]})" if plan.resumed else ""
@@ -133,7 +134,8 @@ def describe(config, plan, family, missing):
     dist.say(f"seed      {config.seed}")
     if config.dry_run:
         everything = sum(parameters(network) for network in family.networks().values())
-        gigabytes = max(BYTES_LEARNED * learned, BYTES_FROZEN * everything) / 1e9
+        beneath = sum(parameters(family.networks()[part]) for part in family.adapters)  # what a LoRA lies beside
+        gigabytes = max(BYTES_LEARNED * learned + BYTES_FROZEN * beneath, BYTES_FROZEN * everything) / 1e9
         dist.say(f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top")
     else:
         folder = output.log_folder(config)

@@ -15,10 +15,12 @@ FLOORS = (
         "rarity",
         "single_file",
         "stack",
+        "lora_files",
+        "tensors",
         "miniworld.things",
         "miniworld.networks",
     },
-    {"models", "data", "checkpoint", "tracking", "optim", "sampling", "command", "flags", "miniworld.scenes"},
+    {"models", "data", "checkpoint", "tracking", "optim", "lora", "sampling", "command", "flags", "miniworld.scenes"},
     {"prior", "latents", "output", "clip", "miniworld.draw", "miniworld.training"},
     {"plan", "validation", "metrics", "export", "identifier", "miniworld.world"},
     {
@@ -41,7 +43,8 @@ LIGHT += [
     f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__", "formats")
 ]
 LIGHT += [f"dreambooth/models/{name}.py" for name in ("folders", "fetch", "text", "layouts")]
-LIGHT += ["dreambooth/flags.py", "dreambooth/clip.py", "dreambooth/metrics.py", "train_dreambooth.py", "infer.py"]
+LIGHT += [f"dreambooth/{name}.py" for name in ("flags", "clip", "metrics", "lora_files", "tensors")]
+LIGHT += ["dreambooth/export.py", "train_dreambooth.py", "infer.py"]
 LIGHT += [
     f"miniworld/{name}.py"
     for name in (

@@ -1,14 +1,15 @@
 """Which family of models a name belongs to, known from its model_index.json before anything heavy is loaded.
 
 A family is one class with the verbs that the story needs: check, encode_pictures, encode_prompts, draw_latents,
-predict, picture_part, trained, prepare_training, forget_encoders, pipeline, save. The loss and the loop never ask which
-family they hold.
+predict, picture_part, learners, trained, prepare_training, forget_encoders, pipeline, save. The loss and the loop
+never ask which family they hold.
 """
 
 import importlib
 import re
 from contextlib import contextmanager
 
+from dreambooth import lora_files
 from dreambooth.config import BadInput
 from dreambooth.models import fetch, folders, layouts
 
@@ -45,12 +46,17 @@ def cant_be_loaded(name, error, flag):
     return f"{flag} {name}: it can't be loaded ({' '.join(str(error).split())})"
 
 
-def load_pipeline(name, flag=folders.FLAG, revision=None, **parts):
-    """The pipeline of a name or folder in float32, but for the parts that are given; without the safety checker."""
+def load_pipeline(name, flag=folders.FLAG, revision=None, lora_scale=1.0, **parts):
+    """The pipeline of a name or folder in float32, but for the parts that are given; without the safety checker. The
+    folder of a LoRA stands for its base model with the LoRA in it."""
     import ppdiffusers
 
     from dreambooth.models import text
 
+    if base := lora_files.base_of(name):
+        pipeline = load_pipeline(base["model"], flag, base["revision"])
+        put_in_lora(pipeline, name, lora_scale, flag)
+        return pipeline
     index, place = look_up(name, revision, flag)
     kind = index["_class_name"]
     if kind == "StableDiffusionPipeline":
@@ -68,6 +74,23 @@ def load_pipeline(name, flag=folders.FLAG, revision=None, **parts):
     text.keep_padding(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def put_in_lora(pipeline, place, scale, flag):
+    """Merge a LoRA, which is a file or in a folder, into a pipeline's own weights."""
+    networks = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    lora_files.merge(networks, lora_files.read(lora_files.find(place, flag), flag), scale, f"{flag} {place}")
+
+
+def check(name, flag):
+    """Refuse, before the libraries are loaded, what is no pipeline and no LoRA whose base is here."""
+    base = lora_files.base_of(name)
+    if base is None:
+        return folders.check(name, flag)
+    try:
+        folders.check(base["model"], flag)
+    except BadInput as error:
+        raise BadInput(f"{flag} {name}: it is a LoRA, and its base model can't be used ({error})") from None
 
 
 def load_tokenizer(name, flag=folders.FLAG, revision=None):

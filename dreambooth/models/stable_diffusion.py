@@ -16,7 +16,7 @@ class StableDiffusion:
 
     def __init__(self, name, revision=None, tokenizer_name=None, train_text_encoder=False):
         self.name, self.revision = name, revision
-        self.train_text_encoder = train_text_encoder
+        self.train_text_encoder, self.adapters = train_text_encoder, {}
         pipeline = load_pipeline(name, revision=revision)
         self.vae, self.text_encoder, self.unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
         self.scheduler = pipeline.scheduler
@@ -83,19 +83,23 @@ class StableDiffusion:
         named = {"vae": self.vae, "text_encoder": self.text_encoder, "unet": self.unet}
         return {name: network for name, network in named.items() if network is not None}
 
-    def trained(self):
-        """{folder: network} of what learns."""
+    def learners(self):
+        """{folder: network} of the networks that learn, be it by adapters."""
         networks = {"unet": self.unet}
         if self.train_text_encoder:
             networks["text_encoder"] = self.text_encoder
         return networks
+
+    def trained(self):
+        """{folder: network or its adapters} of what learns."""
+        return {**self.learners(), **self.adapters}
 
     def prepare_training(self, gradient_checkpointing):
         """Let what learns take gradients and nothing else; no dropout, whose randomness would depend on the split of
         a batch. Gradient checkpointing asks for train mode."""
         for name, network in self.networks().items():
             network.eval()
-            freeze(network, name not in self.trained())
+            freeze(network, self.trained().get(name) is not network)
         # the pooler sees no gradient: Stable Diffusion uses the hidden states alone
         if self.train_text_encoder:
             freeze(getattr(self.text_encoder, "pooler", None))
@@ -103,7 +107,7 @@ class StableDiffusion:
             self.unet.enable_gradient_checkpointing()
             if self.train_text_encoder:
                 self.text_encoder.gradient_checkpointing_enable()
-            for network in self.trained().values():
+            for network in self.learners().values():
                 network.train()
                 without_dropout(network)
 
@@ -123,9 +127,11 @@ class StableDiffusion:
 
     def pipeline(self):
         """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
+        for adapters in self.adapters.values():
+            adapters.drop_nothing()
         parts = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
         held = {name: getattr(self, name) for name in parts if getattr(self, name) is not None}
-        modes = [(network, network.training) for network in self.trained().values()]
+        modes = [(network, network.training) for network in self.learners().values()]
         pipeline = load_pipeline(self.name, revision=self.revision, **held)
         for network, training in modes:  # loading puts everything into eval mode
             network.train() if training else network.eval()

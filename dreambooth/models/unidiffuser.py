@@ -27,7 +27,7 @@ class UniDiffuser:
 
     def __init__(self, name, revision=None, tokenizer_name=None, train_text_encoder=False):
         self.name, self.revision = name, revision
-        self.train_text_encoder = train_text_encoder
+        self.train_text_encoder, self.adapters = train_text_encoder, {}
         # the library's pipeline, whose helpers encode, put together and take apart; what is forgotten is None in it
         self.held = load_pipeline(name, revision=revision)
         if tokenizer_name:
@@ -92,16 +92,20 @@ class UniDiffuser:
         named = {name: getattr(self.held, name) for name in NETWORKS}
         return {name: network for name, network in named.items() if network is not None}
 
-    def trained(self):
-        """{folder: network} of what learns."""
+    def learners(self):
+        """{folder: network} of the networks that learn, be it by adapters."""
         names = ("unet", "text_encoder") if self.train_text_encoder else ("unet",)
         return {name: getattr(self.held, name) for name in names}
+
+    def trained(self):
+        """{folder: network or its adapters} of what learns."""
+        return {**self.learners(), **self.adapters}
 
     def prepare_training(self, gradient_checkpointing):
         """Let what learns take gradients and nothing else."""
         for name, network in self.networks().items():
             network.eval()  # no dropout: it would be another one for another split of a batch
-            freeze(network, name not in self.trained())
+            freeze(network, self.trained().get(name) is not network)
         for name, layer in self.held.unet.named_sublayers():
             if name in NEVER_LEARNED:
                 freeze(layer)
@@ -122,5 +126,7 @@ class UniDiffuser:
 
     def pipeline(self):
         """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
+        for adapters in self.adapters.values():
+            adapters.drop_nothing()
         held = {name: part for name, part in self.held.components.items() if part is not None}
         return load_pipeline(self.name, revision=self.revision, **held)
