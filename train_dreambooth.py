@@ -120,7 +120,7 @@ def train(config, todo, family, concepts):
             ending = done + 1 == todo.steps
             stopping = asked_to_stop and not ending
             logging = ending or (done + 1) % config.logging_steps == 0
-            rate, norm = updates.rate, updates.gather(measure=logging)
+            rate, norm = updates.rate, updates.gather()
             if updates.apply(norm):
                 done, overflows = done + 1, 0
             elif (overflows := overflows + 1) == MOST_OVERFLOWS:
@@ -132,7 +132,8 @@ def train(config, todo, family, concepts):
 
             # Log, save and draw on the way
             if logging:
-                tracker.scalars({**means, "learning_rate": rate, "gradient_norm": norm, **speed.measure(done)}, done)
+                found = {} if norm is None else {"gradient_norm": norm}
+                tracker.scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
             saving = stopping or done % config.save_steps == 0
             if (saving or ending) and not updates.finite():
                 raise command.Stopped(plan.not_finite("weights", done, rate, last), code=1)

@@ -22,7 +22,7 @@ FLOORS = (
     },
     {"models", "data", "checkpoint", "tracking", "optim", "lora", "sampling", "command", "flags", "miniworld.scenes"},
     {"prior", "latents", "output", "clip", "miniworld.draw", "miniworld.training"},
-    {"plan", "validation", "metrics", "export", "identifier", "miniworld.world"},
+    {"plan", "validation", "metrics", "export", "identifier", "miniworld.world", "benchmarks.subjects"},
     {
         "train_dreambooth",
         "infer",
@@ -34,6 +34,7 @@ FLOORS = (
     {"miniworld.stages"},
     {"miniworld.packing"},
     {"miniworld.pretrain", "miniworld.study", "miniworld.examine"},
+    {f"benchmarks.{name}" for name in ("step", "memory", "prior", "startup")},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FREE = "config"  # its BadInput is everyone's
@@ -42,6 +43,7 @@ LIGHT = [f"dreambooth/{name}.py" for name in ("config", "dist", "data", "noise",
 LIGHT += [
     f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__", "formats")
 ]
+LIGHT += [f"benchmarks/{name}.py" for name in ("subjects", "step", "memory", "prior", "startup")]
 LIGHT += [f"dreambooth/models/{name}.py" for name in ("folders", "fetch", "text", "layouts")]
 LIGHT += [f"dreambooth/{name}.py" for name in ("flags", "clip", "metrics", "lora_files", "tensors")]
 LIGHT += ["dreambooth/export.py", "train_dreambooth.py", "infer.py"]
@@ -60,14 +62,14 @@ LIGHT += [
         "study",
     )
 ]
-FILES = sorted(str(path.relative_to(ROOT)) for top in (".", "dreambooth", "dreambooth/models", "miniworld")
-               for path in (ROOT / top).glob("*.py"))  # fmt: skip
+FOLDERS = (".", "dreambooth", "dreambooth/models", "miniworld", "benchmarks")
+FILES = sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 
 
 def part_of(file):
     """The name by which FLOORS knows a file: its own, that of its package inside dreambooth, or miniworld.its_own."""
     parts = file.removesuffix(".py").removeprefix("dreambooth/").split("/")
-    return ".".join(parts[:2]) if parts[0] == "miniworld" and parts[1:] else parts[0]
+    return ".".join(parts[:2]) if parts[0] in ("miniworld", "benchmarks") and parts[1:] else parts[0]
 
 
 def tree_of(file):

@@ -37,5 +37,13 @@ def test_pictures_and_arguments_are_in_the_log(flags, tmp_path):
     [file] = (tmp_path / "out/logs").glob("vdlrecords*")
     tags = LogReader(file_path=str(file)).get_tags()
     assert set(tags["image"]) == {"0_a_sks_dog/0", "0_a_sks_dog/1"} and tags["text"] == ["arguments"]
-    named = {"loss", "instance_loss", "learning_rate", "gradient_norm", "pictures_per_second", "memory_gb"}
+    named = {"loss", "instance_loss", "learning_rate", "pictures_per_second", "memory_gb"}
     assert set(tags["scalar"]) == named
+
+
+def test_the_gradients_norm_is_in_the_log_where_it_is_limited(flags, tmp_path):
+    from visualdl import LogReader
+
+    train(flags(max_grad_norm=1.0))
+    [file] = (tmp_path / "out/logs").glob("vdlrecords*")
+    assert all(each.value > 0 for each in LogReader(file_path=str(file)).get_data("scalar", "gradient_norm"))

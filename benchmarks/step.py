@@ -1,0 +1,129 @@
+"""The time of a training step over its floor: the same network's forward and backward on the same tensors, and AdamW.
+
+    python -m benchmarks.step                   # the embedded model, batch 4
+    python -m benchmarks.step --model full      # Stable Diffusion 1's shape, 256 x 256, batch 1: 24 GB, some minutes
+
+A whole run is made, as train_dreambooth.py makes it. Before each of its steps stands one of the bare loop, in the same
+process, on the same network and with the same optimizer: what disturbs the machine disturbs both.
+"""
+
+import contextlib
+import io
+import tempfile
+import time
+
+from benchmarks import subjects
+from dreambooth import command, data, models, stack
+
+WARM_UP = 2
+
+
+class Enough(Exception):
+    """All steps have been timed."""
+
+
+class Stopwatch:
+    """Times a run's steps, and a step of the bare loop before each."""
+
+    def __init__(self, steps):
+        self.wanted = steps + WARM_UP
+        self.steps, self.floors = [], []
+        self.begun = self.family = self.updates = self.seen = None
+
+    def step_begins(self):
+        now = time.perf_counter()
+        if self.begun is not None:
+            self.steps.append(now - self.begun)
+        if len(self.steps) == self.wanted:
+            raise Enough
+        if self.seen is not None:
+            begun = time.perf_counter()
+            self.bare_step()
+            self.floors.append(time.perf_counter() - begun)
+        self.begun = time.perf_counter()
+
+    def bare_step(self):
+        import paddle.nn.functional as F
+
+        noisy, timesteps, prompts = self.seen
+        F.mse_loss(self.family.unet(noisy, timesteps, prompts).sample, noisy).backward()
+        self.updates.adamw.step()
+        self.updates.adamw.clear_grad(set_to_zero=False)
+
+    def pairs(self):
+        """(floor, step) of each step that had a floor before it, without the first ones."""
+        return list(zip(self.floors[WARM_UP - 1 :], self.steps[WARM_UP:]))
+
+
+@contextlib.contextmanager
+def watching(watch):
+    """Let a run of train_dreambooth.py tell when its steps begin, and what its networks are."""
+    from dreambooth import optim
+
+    load, micro_batch, begin = models.load_model, data.Examples.micro_batch, optim.Updates.__init__
+
+    def load_model(*arguments, **options):
+        watch.family = family = load(*arguments, **options)
+        predict = family.predict
+
+        def predict_and_keep(noisy, timesteps, prompts):
+            watch.seen = noisy.detach(), timesteps, prompts.detach()
+            return predict(noisy, timesteps, prompts)
+
+        family.predict = predict_and_keep
+        return family
+
+    def next_micro_batch(self, step, micro):
+        if micro == 0:
+            watch.step_begins()
+        return micro_batch(self, step, micro)
+
+    def updates(self, *arguments):
+        watch.updates = self
+        begin(self, *arguments)
+
+    models.load_model, data.Examples.micro_batch, optim.Updates.__init__ = load_model, next_micro_batch, updates
+    try:
+        yield
+    finally:
+        models.load_model, data.Examples.micro_batch, optim.Updates.__init__ = load, micro_batch, begin
+
+
+def measure(folder, size, batch, steps, *more):
+    """[(floor, step)] in seconds."""
+    import train_dreambooth
+
+    stack.load()
+    watch = Stopwatch(steps)
+    with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()), watching(watch):
+        flags = subjects.run_flags(folder, output, size, batch, steps + WARM_UP + 1, *more)
+        with contextlib.suppress(Enough):
+            train_dreambooth.main(flags)
+    return watch.pairs()
+
+
+def main(argv):
+    parser = subjects.parser("step", __doc__)
+    parser.add_argument("--steps", type=int, metavar="N", help="how many to time (default: 60; full 8)")
+    parser.add_argument("--batch", type=int, metavar="N", help="the batch (default: 4; full 1)")
+    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
+    arguments = parser.parse_args(argv)
+    full = arguments.model == "full"
+    batch = arguments.batch or (1 if full else 4)
+    size = arguments.resolution or subjects.size_of(arguments.model)
+    folder = subjects.folder_of(arguments.model)
+    pairs = measure(folder, size, batch, arguments.steps or (8 if full else 60))
+    floor, step = (subjects.median(times) for times in zip(*pairs))
+    ratios = sorted(step / floor for floor, step in pairs)
+    quarter = len(ratios) // 4
+    print(subjects.table(
+        ["model", "size", "batch", "floor, s", "step, s", "ratio (quartiles)", "steps"],
+        [[
+            arguments.model, f"{size} x {size}", batch, f"{floor:.3f}", f"{step:.3f}",
+            f"{subjects.median(ratios):.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})", len(pairs),
+        ]],
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    command.run(main)
