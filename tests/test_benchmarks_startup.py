@@ -19,4 +19,4 @@ def test_the_command_prints_three_rows(twin, capsys):
 def test_a_run_that_fails_is_an_error():
     with pytest.raises(RuntimeError, match="--instance_data_dir"):
         more = ("--instance_data_dir", "/nowhere")
-        startup.seconds("train_dreambooth.py", *subjects.run_flags("x", "x", 64, 1, 1), *more)
+        startup.seconds("train_dreambooth.py", *subjects.run_flags("x", "y", 64, 1, 1), *more)
