@@ -143,7 +143,7 @@ class Config:
     prior_scheduler: str = flag(
         MEMORY, "what draws class and validation pictures; 'own' is the model's", "dpmsolver++", choices=SOLVERS)
     prior_inference_steps: int = flag(
-        MEMORY, "its denoising steps", 25, least=1)
+        MEMORY, "its denoising steps", 20, least=1)
     dataloader_num_workers: int = flag(
         MEMORY, "threads that read pictures", 0, least=0)
 
