@@ -20,7 +20,9 @@ def main(argv):
     parser = subjects.parser("prior", __doc__)
     parser.add_argument("--pictures", type=int, metavar="N", help="for each of four classes (default: 24; full 1)")
     parser.add_argument("--prior_scheduler", metavar="TEXT", help="as for train_dreambooth.py (default: its default)")
-    parser.add_argument("--prior_inference_steps", metavar="N", help="as for train_dreambooth.py (default: its default)")
+    parser.add_argument(
+        "--prior_inference_steps", metavar="N", help="as for train_dreambooth.py (default: its default)"
+    )
     arguments = parser.parse_args(argv)
     folder, size = subjects.folder_of(arguments.model), subjects.size_of(arguments.model)
     count = arguments.pictures or (1 if arguments.model == "full" else 24)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -304,3 +306,87 @@ def test_the_loss_scale_leaves_the_gradients_and_their_norm_alone():
         norms.append(updates.gather())
         updates.adamw.clear_grad(set_to_zero=False)
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+# Paddle's own scaler, which looks for a card before it does anything
+
+
+class OnACard:
+    """Paddle's tracer, but for the place that it computes on."""
+
+    def __init__(self, real):
+        self.real = real
+        self._expected_place = SimpleNamespace(
+            is_gpu_place=lambda: True, is_xpu_place=lambda: False, is_custom_place=lambda: False
+        )
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+@pytest.fixture
+def half(monkeypatch):
+    """Updates as with --mixed_precision fp16 on a card, where the forward pass alone stays float32."""
+    from paddle.amp import grad_scaler
+
+    tracer = grad_scaler._dygraph_tracer
+    monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: OnACard(tracer()))
+    monkeypatch.setattr(optim.dist, "on_gpu", lambda: True)
+
+    def make(networks, precision="fp16"):
+        updates = updates_of(networks, mixed_precision=precision, learning_rate=1e-2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the CPU has no half precision
+            with updates.precision():
+                return updates
+
+    return make
+
+
+def pass_back(updates, factor=1.0):
+    network = updates.networks["unet"]
+    updates.backward(network(paddle.ones([2, 3])).sum() * factor)
+
+
+def test_paddles_scaler_leaves_an_overflow_out_and_halves_its_scale(half):
+    network = small_network()
+    updates = half({"unet": network})
+    assert updates.scaler.is_enable()
+    for factor, made, scale in ((1.0, True, 65536), (float("inf"), False, 32768), (1.0, True, 32768)):
+        before = values(updates.networks)
+        pass_back(updates, factor)
+        assert updates.apply(updates.gather()) is made
+        changed = [name for name, value in values(updates.networks).items() if not np.array_equal(value, before[name])]
+        assert bool(changed) is made and float(updates.scaler.state_dict()["scale"][0]) == scale
+    assert updates.schedule.last_epoch == 2
+
+
+def test_a_resumed_run_takes_the_scale_from_its_checkpoint(half):
+    network = small_network()
+    updates = half({"unet": network})
+    for factor in (float("inf"), float("inf"), 1.0):
+        pass_back(updates, factor)
+        updates.apply(updates.gather())
+    tensors, state = updates.state()
+    tensors = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+    resumed = half({"unet": small_network()})
+    resumed.restore(tensors, json.loads(json.dumps(state)))
+    assert float(resumed.scaler.state_dict()["scale"][0]) == 16384 and resumed.scaler.state_dict()["incr_count"] == 1
+    pass_back(resumed)
+    assert resumed.apply(resumed.gather())
+
+
+def test_with_half_precision_weights_and_moments_stay_single(half):
+    for precision in ("fp16", "bf16"):
+        updates = half({"unet": small_network()}, precision)
+        assert updates.half == {"fp16": "float16", "bf16": "bfloat16"}[precision]
+        assert updates.scaler.is_enable() == (precision == "fp16")
+        pass_back(updates)
+        updates.apply(updates.gather())
+        assert {str(each.dtype) for each in updates.parameters} == {"paddle.float32"}
+        assert {str(each.dtype) for each in updates.state()[0].values()} == {"paddle.float32"}
+
+
+def test_without_a_card_half_precision_does_nothing():
+    updates = updates_of({"unet": small_network()}, mixed_precision="fp16")
+    assert updates.half is None and not updates.scaler.is_enable()

@@ -52,7 +52,7 @@ def gained(after, before, real):
 
 
 def subject_is_learned(after, before, real):
-    """"subject shown" wants class, colour, mark and hat at once, and 0.92 of the real pictures pass it."""
+    """ "subject shown" wants class, colour, mark and hat at once, and 0.92 of the real pictures pass it."""
     return gained(after, before, real) >= 0.7 and after["subject shown"] >= 0.3
 
 
