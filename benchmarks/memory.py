@@ -87,7 +87,7 @@ def compare(arguments):
 
 
 def encode_many(arguments):
-    """Class pictures of a thousandth of the usual number up to that: the cache and its time grow with them alone."""
+    """A run with one class picture, and with more and more: what they take, and how long."""
     from PIL import Image
 
     from dreambooth import noise
@@ -95,7 +95,7 @@ def encode_many(arguments):
     size, folder = arguments.resolution or subjects.size_of(arguments.model), subjects.folder_of(arguments.model)
     rows = []
     with tempfile.TemporaryDirectory() as pictures:
-        for count in (1, 250, 500, 1000):
+        for count in (1, *arguments.counts):
             for number in range(len(os.listdir(pictures)), count):
                 pixels = noise.stream(0, "picture", number).integers(0, 256, (8, 8, 3)).astype("uint8")
                 Image.fromarray(pixels).resize((size, size)).save(f"{pictures}/{number}.png")
@@ -120,6 +120,7 @@ def main(argv):
     parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
     parser.add_argument("--runs", nargs="+", choices=RUNS, metavar="TEXT", help=f"some of: {', '.join(RUNS)}")
     parser.add_argument("--cache", action="store_true", help="measure the cache of encoded pictures instead")
+    parser.add_argument("--counts", nargs="+", type=int, default=[250, 500, 1000], metavar="N", help="of how many")
     arguments = parser.parse_args(argv)
     encode_many(arguments) if arguments.cache else compare(arguments)
 

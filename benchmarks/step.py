@@ -4,7 +4,8 @@
     python -m benchmarks.step --model full      # Stable Diffusion 1's shape, 256 x 256, batch 1: 24 GB, some minutes
 
 A whole run is made, as train_dreambooth.py makes it. Before each of its steps stands one of the bare loop, in the same
-process, on the same network and with the same optimizer: what disturbs the machine disturbs both.
+process, on the same network and with the same optimizer: what disturbs the machine disturbs both. With --lora_rank, the
+bare loop beside it is that of the whole network, with an AdamW of its own.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ class Stopwatch:
     def __init__(self, steps):
         self.wanted = steps + WARM_UP
         self.steps, self.floors = [], []
-        self.begun = self.family = self.updates = self.seen = None
+        self.begun = self.family = self.updates = self.seen = self.adamw = None
 
     def step_begins(self):
         now = time.perf_counter()
@@ -38,17 +39,33 @@ class Stopwatch:
             raise Enough
         if self.seen is not None:
             begun = time.perf_counter()
-            self.bare_step()
+            self.whole_step() if self.family.adapters else self.bare_step(self.updates.adamw)
             self.floors.append(time.perf_counter() - begun)
         self.begun = time.perf_counter()
 
-    def bare_step(self):
+    def bare_step(self, adamw):
         import paddle.nn.functional as F
 
         noisy, timesteps, prompts = self.seen
         F.mse_loss(self.family.unet(noisy, timesteps, prompts).sample, noisy).backward()
-        self.updates.adamw.step()
-        self.updates.adamw.clear_grad(set_to_zero=False)
+        adamw.step()
+        adamw.clear_grad(set_to_zero=False)
+
+    def whole_step(self):
+        """A step of the bare loop on the whole network beside which a LoRA learns."""
+        import paddle
+
+        weights = self.family.unet.parameters()
+        for adapters in self.family.adapters.values():
+            adapters.take_off()
+        for weight in weights:
+            weight.stop_gradient = False
+        self.adamw = self.adamw or paddle.optimizer.AdamW(1e-9, parameters=weights)
+        self.bare_step(self.adamw)
+        for weight in weights:
+            weight.stop_gradient = True
+        for adapters in self.family.adapters.values():
+            adapters.put_on()
 
     def pairs(self):
         """(floor, step) of each step that had a floor before it, without the first ones."""
@@ -106,20 +123,22 @@ def main(argv):
     parser = subjects.parser("step", __doc__)
     parser.add_argument("--steps", type=int, metavar="N", help="how many to time (default: 60; full 8)")
     parser.add_argument("--batch", type=int, metavar="N", help="the batch (default: 4; full 1)")
+    parser.add_argument("--lora_rank", type=int, metavar="N", help="a run with a LoRA of this rank")
     parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
     arguments = parser.parse_args(argv)
     full = arguments.model == "full"
     batch = arguments.batch or (1 if full else 4)
     size = arguments.resolution or subjects.size_of(arguments.model)
     folder = subjects.folder_of(arguments.model)
-    pairs = measure(folder, size, batch, arguments.steps or (8 if full else 60))
+    more = ("--lora_rank", str(arguments.lora_rank)) if arguments.lora_rank else ()
+    pairs = measure(folder, size, batch, arguments.steps or (8 if full else 60), *more)
     floor, step = (subjects.median(times) for times in zip(*pairs))
     ratios = sorted(step / floor for floor, step in pairs)
     quarter = len(ratios) // 4
     print(subjects.table(
         ["model", "size", "batch", "floor, s", "step, s", "ratio (quartiles)", "steps"],
         [[
-            arguments.model, f"{size} x {size}", batch, f"{floor:.3f}", f"{step:.3f}",
+            " ".join([arguments.model, *more]), f"{size} x {size}", batch, f"{floor:.3f}", f"{step:.3f}",
             f"{subjects.median(ratios):.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})", len(pairs),
         ]],
     ))  # fmt: skip

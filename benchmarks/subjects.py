@@ -3,6 +3,8 @@
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,7 +33,10 @@ def parser(name, description):
 def folder_of(model):
     """The folder of what --model names."""
     if model == "full" and not (FULL / "model_index.json").is_file():
-        build_full_size(FULL)
+        print(f"making {FULL}", flush=True)
+        # in a process of its own, which gives its memory back
+        build = "from benchmarks import subjects; subjects.build_full_size(subjects.FULL)"
+        subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
     folder = {"mini": MINI, "full": FULL}.get(model, Path(model))
     if not folder.is_dir():
         raise BadInput(f"--model {model}: there is no such folder")
@@ -50,7 +55,6 @@ def build_full_size(folder):
     from ppdiffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    print(f"making {folder}", flush=True)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     tokenizer = CLIPTokenizer.from_pretrained(str(MINI), subfolder="tokenizer", model_max_length=77)

@@ -28,7 +28,7 @@ class Adapters(nn.Layer):
     def __init__(self, part, network, rank, alpha, dropout, seed):
         super().__init__()
         self.part, self.rank, self.alpha, self.p = part, rank, alpha, dropout
-        self.adapters, self.hooks = {}, []
+        self.beside, self.adapters, self.hooks = {}, {}, []  # by the layer's name
         self.kept = {}  # {layer: [examples, 1, features]}
         for name, layer in network.named_sublayers():
             if ATTENTION.search(name) and isinstance(layer, nn.Linear):
@@ -37,9 +37,10 @@ class Adapters(nn.Layer):
                 start = noise.stream(seed, f"lora {part} {name}").standard_normal((rows, rank), np.float32)
                 adapter.down.weight.set_value(start / rank)  # the spread that the library gives it
                 self.put(name, adapter)
-                self.hooks.append(layer.register_forward_post_hook(self.adding(name)))
+                self.beside[name] = layer
         if not self.adapters:
             raise BadInput(f"--lora_rank: the {part} has no attention that LoRA knows")
+        self.put_on()
 
     def put(self, name, adapter):
         *way, last = name.split(".")
@@ -76,6 +77,9 @@ class Adapters(nn.Layer):
             name: (adapter.down.weight.numpy().T, adapter.up.weight.numpy().T * scale)
             for name, adapter in self.adapters.items()
         }
+
+    def put_on(self):
+        self.hooks = [layer.register_forward_post_hook(self.adding(name)) for name, layer in self.beside.items()]
 
     def take_off(self):
         """Leave the network as it was."""

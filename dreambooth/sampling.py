@@ -81,19 +81,39 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
         # Paddle has one generator; alone, a picture can have it to itself. And on the CPU a batch saves little, but its
         # size changes how the sums of a matrix product are split: some pixels would differ by one level.
         batch_size = 1
+    encoded = Prompts(pipeline, negative_prompt, guidance)
     for first in range(0, len(wanted), batch_size):
         prompts, numbers = zip(*wanted[first : first + batch_size])
         if stochastic:
             paddle.seed(int(noise.integers(seed, f"{purpose} steps", [numbers], 2**31)[0]))
         yield from pipeline(
-            prompt=list(prompts),
-            negative_prompt=[negative_prompt] * len(prompts) if negative_prompt and guidance > 1 else None,
+            **encoded.take(prompts),
             height=height,
             width=width,
             num_inference_steps=steps,
             guidance_scale=guidance,
             **first_latents(pipeline, seed, purpose, numbers, height, width),
         ).images
+
+
+class Prompts:
+    """Prompts by a pipeline's names for them, each encoded once however many pictures it gets."""
+
+    def __init__(self, pipeline, negative_prompt, guidance):
+        self.pipeline, self.negative, self.guided = pipeline, negative_prompt or None, guidance > 1
+        self.held = {}
+
+    def take(self, prompts):
+        import paddle
+
+        if is_unidiffuser(self.pipeline):  # whose pipeline takes words alone
+            return {"prompt": list(prompts)}
+        with paddle.no_grad():
+            for prompt in set(prompts) - self.held.keys():
+                self.held[prompt] = self.pipeline.encode_prompt(prompt, 1, self.guided, self.negative)
+        positive, negative = zip(*(self.held[prompt] for prompt in prompts))
+        taken = {"prompt_embeds": paddle.concat(positive)}
+        return taken | ({"negative_prompt_embeds": paddle.concat(negative)} if self.guided else {})
 
 
 def first_latents(pipeline, seed, purpose, numbers, height, width):

@@ -24,6 +24,13 @@ def test_the_command_compares_runs_with_the_bare_loop(twin, capsys):
     assert name == "with --lora_rank 4" and 0.1 < float(peak) < 5 and 0.5 < float(ratio) < 2
 
 
+def test_the_cache_is_measured_with_more_and_more_pictures(capsys):
+    memory.main(["--cache", "--counts", "3"])
+    said = capsys.readouterr().out.splitlines()
+    counts = [line.split("|")[1].strip() for line in said[2:4]]
+    assert counts == ["1", "3"] and all(float(each) < 1e9 for each in said[3].split("|")[2:5])
+
+
 def test_every_row_is_a_command_line_of_the_tool(twin, tmp_path):
     from benchmarks import subjects
     from dreambooth.flags import read_config

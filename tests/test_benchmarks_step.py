@@ -23,15 +23,30 @@ def test_the_bare_loop_moves_the_same_weights(twin, monkeypatch):
     moved = []
     bare = step.Stopwatch.bare_step
 
-    def watched(self):
+    def watched(self, adamw):
         before = self.family.unet.conv_in.weight.numpy().copy()
-        bare(self)
+        bare(self, adamw)
         moved.append(float(np.abs(self.family.unet.conv_in.weight.numpy() - before).max()))
         assert all(each.grad is None for each in self.family.unet.parameters())
 
     monkeypatch.setattr(step.Stopwatch, "bare_step", watched)
     step.measure(twin, 32, 1, 2)
     assert moved and all(each > 0 for each in moved)
+
+
+def test_beside_a_lora_the_bare_loop_is_that_of_the_whole_network(twin, monkeypatch):
+    seen = []
+    bare = step.Stopwatch.bare_step
+
+    def watched(self, adamw):
+        before = [each.numpy().copy() for each in self.updates.parameters]
+        seen.append(len(adamw._parameter_list) - len(self.family.unet.parameters()))
+        bare(self, adamw)
+        assert all((each.numpy() == old).all() for each, old in zip(self.updates.parameters, before))
+
+    monkeypatch.setattr(step.Stopwatch, "bare_step", watched)
+    pairs = step.measure(twin, 32, 1, 2, "--lora_rank", "2")
+    assert len(pairs) == 2 and set(seen) == {0}
 
 
 def test_the_command_prints_the_ratio(twin, capsys):

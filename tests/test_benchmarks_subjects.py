@@ -17,14 +17,12 @@ def test_mini_is_the_embedded_model_and_a_folder_itself(twin):
 def test_full_is_made_once(tmp_path, monkeypatch):
     made = []
 
-    def build(folder):
-        made.append(folder)
-        folder.mkdir()
-        for each in subjects.MINI.iterdir():
-            (folder / each.name).symlink_to(each)
+    def build(command, **options):
+        made.append(command)
+        (tmp_path / "full").symlink_to(subjects.MINI)
 
     monkeypatch.setattr(subjects, "FULL", tmp_path / "full")
-    monkeypatch.setattr(subjects, "build_full_size", build)
+    monkeypatch.setattr(subjects.subprocess, "run", build)
     assert subjects.folder_of("full") == subjects.folder_of("full") == tmp_path / "full" and len(made) == 1
 
 

@@ -105,7 +105,7 @@ def test_the_solver_is_chosen_and_the_models_own_is_saved(prior_flags, tmp_path,
     monkeypatch.setattr(prior.sampling, "draw", listening)
     train(prior_flags(tmp_path / "fast"))
     train(prior_flags(tmp_path / "own", prior_scheduler="own", prior_inference_steps=3))
-    assert drawn == [("DPMSolverMultistepScheduler", 25), ("PNDMScheduler", 3)]
+    assert drawn == [("DPMSolverMultistepScheduler", 20), ("PNDMScheduler", 3)]
     assert contents(tmp_path / "fast") != contents(tmp_path / "own")
     assert "PNDMScheduler" in (tmp_path / "out of fast/scheduler/scheduler_config.json").read_text()
 

@@ -63,6 +63,26 @@ def test_a_picture_is_the_same_whatever_is_drawn_beside_it(draw, name):
     assert np.array_equal(mixed[1], alone[2]) and np.array_equal(mixed[3], alone[0])
 
 
+def test_a_prompt_is_encoded_once(draw, loaded):
+    asked = []
+    hook = loaded.text_encoder.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs))
+    draw([*DOGS, ("a cat", 0)], batch_size=1)
+    assert len(asked) == 4  # two prompts, and the empty one beside each
+    draw(DOGS, guidance=1.0)
+    assert len(asked) == 5
+    hook.remove()
+
+
+def test_prompts_encoded_before_draw_what_the_pipeline_draws_from_words(draw, loaded):
+    latents = sampling.first_latents(loaded, 0, "picture", [2], 32, 32)["latents"]
+    settings = dict(latents=latents, height=32, width=32, num_inference_steps=3)
+    for guidance, negative in ((7.5, "blurry"), (7.5, None), (1.0, None)):
+        words = dict(guidance_scale=guidance, negative_prompt=negative)
+        [theirs] = loaded("a photo of a dog", **settings, **words).images
+        [mine] = draw(DOGS[2:3], guidance=guidance, negative_prompt=negative)
+        assert np.array_equal(np.asarray(theirs), mine)
+
+
 @each_scheduler
 def test_a_picture_does_not_depend_on_paddles_own_seed(draw, name):
     drawn = []
