@@ -9,8 +9,6 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from dreambooth import dist, tensors
 from dreambooth.config import BadInput
 
@@ -164,7 +162,7 @@ def load(folder, networks):
             for key, value in own.items():
                 value.set_value(weights[key])
         return tensors.Reader(folder / OPTIMIZER)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
 
 

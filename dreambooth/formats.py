@@ -1,7 +1,11 @@
 """The formats that a pipeline is saved in: Paddle's own two, and that of Hugging Face's diffusers."""
 
+import functools
 import json
+from contextlib import contextmanager
 from pathlib import Path
+
+from dreambooth import tensors
 
 FORMATS = ("pdparams", "safetensors", "diffusers")
 # a part's name in the library, and in diffusers since 0.25
@@ -9,18 +13,72 @@ NEWER_NAMES = {"image_processor": "clip_image_processor"}
 # of PPDiffusers' networks alone, with their defaults
 OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
 CLASSES = {"GPTTokenizer": "GPT2Tokenizer"}
+# the networks that are large, and the library's names for their weights
+LARGE = ("UNet2DConditionModel", "AutoencoderKL")
+WEIGHTS = {
+    "pdparams": "model_state.pdparams",
+    "safetensors": "diffusion_paddle_model.safetensors",
+    "diffusers": "diffusion_pytorch_model.safetensors",
+}
 
 
 def save(pipeline, folder, save_format):
     """Write a pipeline into a folder."""
+    with written_lean(pipeline, save_format):
+        pipeline.save_pretrained(
+            str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
+        )
     if save_format == "diffusers":
-        pipeline.save_pretrained(str(folder), safe_serialization=True, to_diffusers=True)
         leave_out_own_settings(Path(folder))
         if type(pipeline).__name__ == "UniDiffuserPipeline":
             give_newer_names(Path(folder))
             spell_out_head(Path(folder) / "text_decoder/diffusion_pytorch_model.safetensors")
+
+
+@contextmanager
+def written_lean(pipeline, save_format):
+    """Within it, the pipeline's large networks write their weights one by one. The library copies them all first, for
+    which the memory of a card's machine is often too small while the optimizer's state is still there."""
+    large = [part for part in pipeline.components.values() if type(part).__name__ in LARGE]
+    for network in large:
+        network.save_pretrained = functools.partial(save_network, network, save_format)
+    try:
+        yield
+    finally:
+        for network in large:
+            del network.save_pretrained
+
+
+def save_network(network, save_format, folder, safe_serialization=True, to_diffusers=False):
+    """What the library's save_pretrained writes."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    network.save_config(folder, to_diffusers=to_diffusers)
+    path, weights = Path(folder) / WEIGHTS[save_format], network.state_dict()
+    if save_format == "pdparams":
+        tensors.write_pickled(path, weights)
+    elif save_format == "safetensors":
+        tensors.write(path, weights, {"format": "pd"})
     else:
-        pipeline.save_pretrained(str(folder), safe_serialization=save_format == "safetensors")
+        tensors.write(path, turned(network, weights), {"format": "pt"})
+
+
+def turned(network, weights):
+    """The weights with the matrices as torch has them."""
+    from paddle import nn
+
+    layers = network.named_sublayers()
+    matrices = {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Linear)}
+    return {name: Turned(value) if name in matrices else value for name, value in weights.items()}
+
+
+class Turned:
+    """A matrix that is turned when it is asked for its numbers."""
+
+    def __init__(self, matrix):
+        self.matrix, self.dtype, self.shape = matrix, matrix.dtype, matrix.shape[::-1]
+
+    def numpy(self):
+        return self.matrix.numpy().T
 
 
 def leave_out_own_settings(folder):

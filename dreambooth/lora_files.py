@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreambooth import tensors
 from dreambooth.config import BadInput
 
 NAMES = {"paddle": "paddle_lora_weights.safetensors", "diffusers": "pytorch_lora_weights.safetensors"}
@@ -24,8 +25,6 @@ OLD_KEY = re.compile(r"\.processor\.(to_\w+?)_lora\.")  # of diffusers' first fo
 
 def write(path, parts, form):
     """Write {part: {layer: (down, up)}} as "paddle", "diffusers" or "web_ui"."""
-    from safetensors.numpy import save_file
-
     weights = {}
     for part, layers in parts.items():
         for layer, (down, up) in layers.items():
@@ -37,8 +36,7 @@ def write(path, parts, form):
                 for side, matrix in (("down", down), ("up", up)):
                     weights[f"{part}.{layer}.{INFIX[part]}.{side}.weight"] = matrix.T if form == "paddle" else matrix
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
-    save_file(weights, path, metadata={"format": "pd" if form == "paddle" else "pt"})
+    tensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
 
 def base_of(name):
@@ -71,14 +69,11 @@ def find(place, flag):
 def read(path, flag):
     """{part: {layer: (down, up)}} of a file in any of the formats. In one for web UIs the layers' names have _ for
     each dot."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dictionary
-            paddles = (file.metadata() or {}).get("format") in ("pd", "np")
-    except (OSError, SafetensorError) as error:
+        reader = tensors.Reader(path)
+    except (OSError, ValueError) as error:
         raise BadInput(f"{flag} {path}: it can't be read ({error})") from None
+    weights, paddles = dict(reader), (reader.metadata() or {}).get("format") in ("pd", "np")
     alphas = {name.removesuffix(".alpha"): weights.pop(name) for name in list(weights) if name.endswith(".alpha")}
     parts = {}
     for name, matrix in weights.items():

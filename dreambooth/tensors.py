@@ -1,12 +1,15 @@
-"""Safetensors files written and read tensor by tensor: the library's own functions hold a whole file in memory, and to
+"""Files of weights, written and read tensor by tensor: the libraries' own functions hold a whole file in memory, and to
 write it two times over."""
 
 import json
+import os
+import pickle
 from collections.abc import Mapping
 
 import numpy as np
 
 KINDS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "bool": "BOOL"}
+TYPES = {short: name for name, short in KINDS.items()}
 
 
 def write(path, tensors, metadata=None):
@@ -29,28 +32,63 @@ def write(path, tensors, metadata=None):
             )
 
 
+def write_pickled(path, tensors):
+    """Write {name: tensor} as paddle.save writes a dictionary of arrays. Python's pickler alone would remember all
+    that it has written until the end."""
+    with open(path, "wb") as file:
+        pickler = Pickler(file, protocol=4)
+        pickler.fast = True
+        pickler.dump(dict(tensors))
+
+
+class Pickler(pickle.Pickler):
+    """Turns each tensor of Paddle into an array when its turn comes."""
+
+    def reducer_override(self, tensor):
+        return tensor.numpy().__reduce_ex__(4) if hasattr(tensor, "numpy") else NotImplemented
+
+
 class Reader(Mapping):
-    """The tensors of a file, each read when it is asked for."""
+    """The tensors of a file, each read when it is asked for. It also has the few verbs of the library's own reader that
+    PPDiffusers uses."""
 
-    def __init__(self, path):
-        from safetensors import safe_open
-
-        self.file = safe_open(str(path), framework="numpy")
-        self.names = dict.fromkeys(self.file.keys())
+    def __init__(self, path, framework=None):
+        self.path = str(path)
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= os.path.getsize(path) - 8:
+                raise ValueError(f"{path}: it is no safetensors file, or it was cut short")
+            self.header, self.begin = json.loads(file.read(length)), 8 + length
+        self.said = self.header.pop("__metadata__", None)
+        ends = max((each["data_offsets"][1] for each in self.header.values()), default=0)
+        if self.begin + ends != os.path.getsize(path):
+            raise ValueError(f"{path}: it was cut short, or it is no safetensors file")
+        for name, each in self.header.items():
+            if each["dtype"] not in TYPES:
+                raise ValueError(f"{path}: {name} is {each['dtype']}, which NumPy does not know")
 
     def __getitem__(self, name):
-        if name not in self.names:
-            raise KeyError(name)
-        return self.file.get_tensor(name)
+        each = self.header[name]
+        kind, (first, last) = np.dtype(TYPES[each["dtype"]]), each["data_offsets"]
+        count = (last - first) // kind.itemsize
+        return np.fromfile(self.path, kind, count, offset=self.begin + first).reshape(each["shape"])
 
     def __iter__(self):
-        return iter(self.names)
+        return iter(self.header)
 
     def __len__(self):
-        return len(self.names)
-
-    def __contains__(self, name):
-        return name in self.names
+        return len(self.header)
 
     def shapes(self):
-        return {name: list(self.file.get_slice(name).get_shape()) for name in self.names}
+        return {name: list(each["shape"]) for name, each in self.header.items()}
+
+    get_tensor = __getitem__
+
+    def metadata(self):
+        return self.said
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass

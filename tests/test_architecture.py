@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = (
+    {"tensors"},
     {
         "config",
         "dist",
@@ -16,7 +17,6 @@ FLOORS = (
         "single_file",
         "stack",
         "lora_files",
-        "tensors",
         "miniworld.things",
         "miniworld.networks",
     },

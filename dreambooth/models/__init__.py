@@ -9,7 +9,7 @@ import importlib
 import re
 from contextlib import contextmanager
 
-from dreambooth import lora_files
+from dreambooth import lora_files, tensors
 from dreambooth.config import BadInput
 from dreambooth.models import fetch, folders, layouts
 
@@ -62,9 +62,11 @@ def load_pipeline(name, flag=folders.FLAG, revision=None, lora_scale=1.0, **part
     if kind == "StableDiffusionPipeline":
         parts |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        with all_weights_found(), layouts.readable(place, flag) as (readable, from_torch):
+        with all_weights_found(), read_lean(), layouts.readable(place, flag) as (readable, from_torch):
+            # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
+            # than all the rest, and holds it two times
             pipeline = getattr(ppdiffusers, kind).from_pretrained(
-                str(readable), paddle_dtype="float32", from_diffusers=from_torch, **parts
+                str(readable), paddle_dtype="float32", from_diffusers=from_torch, low_cpu_mem_usage=True, **parts
             )
     except BadInput:
         raise
@@ -111,6 +113,26 @@ def scheduler_settings(scheduler, name, revision=None):
     """A model's own settings of its scheduler: the library amends those that it finds outdated."""
     place = fetch.find(name, revision)
     return type(scheduler).load_config(place, subfolder="scheduler")
+
+
+@contextmanager
+def read_lean():
+    """Within it, PPDiffusers reads safetensors by a reader whose arrays leave memory when they have been used."""
+    from ppdiffusers.models import modeling_utils
+
+    whole = modeling_utils.safe_open
+
+    def lean(path, framework):
+        try:
+            return tensors.Reader(path)
+        except ValueError:  # a kind of numbers that NumPy does not know, or no such file: the library says it better
+            return whole(path, framework=framework)
+
+    modeling_utils.safe_open = lean
+    try:
+        yield
+    finally:
+        modeling_utils.safe_open = whole
 
 
 @contextmanager
