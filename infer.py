@@ -6,6 +6,7 @@
     python infer.py --model_path ./my_model --lora ./dream_outputs --lora_scale 0.8 --prompt "A photo of sks dog"
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def check(arguments):
     sampling.check_settings(arguments, counts=("num_images", "num_inference_steps", "batch_size"))
     if arguments.lora:
         lora_files.find(arguments.lora, "--lora")
+    if arguments.lora_scale is not None and not math.isfinite(arguments.lora_scale):
+        raise BadInput(f"--lora_scale {arguments.lora_scale}: must be a finite number")
     if arguments.lora_scale is not None and not (arguments.lora or lora_files.base_of(arguments.model_path)):
         raise BadInput("--lora_scale needs --lora, or the folder of a LoRA as --model_path")
     if not all(prompt.strip() for prompt in arguments.prompt):

@@ -235,6 +235,14 @@ class Config:
         return self.train_batch_size * self.gradient_accumulation_steps * processes
 
     @property
+    def alpha(self):
+        return self.lora_rank if self.lora_alpha is None else self.lora_alpha
+
+    @property
+    def dropout(self):
+        return self.lora_dropout or 0.0
+
+    @property
     def base_rate(self):
         """The learning rate before --scale_lr."""
         return self.learning_rate or (DEFAULT_RATE if self.lora_rank is None else DEFAULT_LORA_RATE)
@@ -268,6 +276,8 @@ class Config:
         if self.lora_rank is None:
             for name in ("lora_rank", "lora_alpha", "lora_dropout"):
                 course.pop(name)
+        else:
+            course["lora_alpha"], course["lora_dropout"] = self.alpha, self.dropout
         course["train_batch_size x gradient_accumulation_steps x processes"] = self.global_batch(processes)
         if not self.with_prior_preservation:
             for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
@@ -277,7 +287,7 @@ class Config:
         return course
 
     def as_dict(self):
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "learning_rate": self.base_rate}
 
 
 def check_number(each, value):

@@ -55,7 +55,8 @@ class Adapters(nn.Layer):
     def adding(self, name):
         def hook(layer, inputs, output):
             hidden = inputs[0] * self.kept[name] if self.kept else inputs[0]
-            return output + self.adapters[name](hidden)
+            # in half precision, attention's fast kernels want queries, keys and values in it
+            return output + self.adapters[name](hidden).astype(output.dtype)
 
         return hook
 
@@ -89,9 +90,8 @@ class Adapters(nn.Layer):
 
 def put_on(networks, config):
     """{part: adapters} for networks whose own weights are not to learn."""
-    alpha = config.lora_rank if config.lora_alpha is None else config.lora_alpha
     return {
-        part: Adapters(part, network, config.lora_rank, alpha, config.lora_dropout, config.seed)
+        part: Adapters(part, network, config.lora_rank, config.alpha, config.dropout, config.seed)
         for part, network in networks.items()
     }
 

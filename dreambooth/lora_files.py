@@ -34,20 +34,27 @@ def write(path, parts, form):
                 weights |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
             else:
                 for side, matrix in (("down", down), ("up", up)):
-                    weights[f"{part}.{layer}.{INFIX[part]}.{side}.weight"] = matrix.T if form == "paddle" else matrix
+                    weights[f"{part}.{layer}.{INFIX[part]}.{side}.weight"] = (
+                        matrix.T if form == "paddle" and matrix.ndim == 2 else matrix
+                    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     tensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
 
 def base_of(name):
-    """{"model", "revision"} of the base of a LoRA that train_dreambooth.py left in this folder; None for all else, and
-    where the whole pipeline is there too."""
+    """{"model", "revision", "tokenizer"} of the base of a LoRA that train_dreambooth.py left in this folder; None for
+    all else, and where the whole pipeline is there too."""
     folder = Path(name)
     if (folder / "model_index.json").exists() or not any((folder / file).is_file() for file in NAMES.values()):
         return None
     try:
         record = json.loads((folder / "training_args.json").read_text(encoding="utf-8"))
-        return {"model": record["base_model"], "revision": record["flags"]["revision"]}
+        flags = record["flags"]
+        return {
+            "model": record["base_model"],
+            "revision": flags["revision"],
+            "tokenizer": flags["tokenizer_name"],
+        }
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(
             f"{name}: it holds a LoRA, but no training_args.json that tells of what model; give that model, and this"
@@ -71,9 +78,10 @@ def read(path, flag):
     each dot."""
     try:
         reader = tensors.Reader(path)
+        weights, said = dict(reader), reader.metadata() or {}
     except (OSError, ValueError) as error:
         raise BadInput(f"{flag} {path}: it can't be read ({error})") from None
-    weights, paddles = dict(reader), (reader.metadata() or {}).get("format") in ("pd", "np")
+    paddles = said.get("format") in ("pd", "np")
     alphas = {name.removesuffix(".alpha"): weights.pop(name) for name in list(weights) if name.endswith(".alpha")}
     parts = {}
     for name, matrix in weights.items():
@@ -85,14 +93,35 @@ def read(path, flag):
         matrix = matrix.astype(np.float32)
         if paddles and matrix.ndim == 2:
             matrix = matrix.T
-        if side == 1 and match["layer"] in alphas:
-            matrix = matrix * (np.float32(alphas[match["layer"]]) / np.float32(matrix.shape[1]))
+        if side == 1:
+            alpha = alphas.get(match["layer"])
+            matrix = matrix * (told_scale(said, part, layer) if alpha is None else float(alpha) / matrix.shape[1])
         parts.setdefault(part, {}).setdefault(layer, [None, None])[side] = matrix
     for part, layers in parts.items():
         for layer, pair in layers.items():
             if any(each is None for each in pair):
                 raise BadInput(f"{flag} {path}: {part}.{layer} has only one of its two matrices")
+            if pair[0].shape[0] != pair[1].shape[1]:
+                raise BadInput(f"{flag} {path}: the two matrices of {part}.{layer} do not fit each other")
+    if not parts:
+        raise BadInput(f"{flag} {path}: it holds no LoRA")
     return parts
+
+
+def told_scale(said, part, layer):
+    """The scale that newer diffusers write beside the tensors: peft's settings, whose patterns name single layers."""
+    settings = json.loads(said.get("lora_adapter_metadata", "{}"))
+
+    def told(name, pattern):
+        for ending, value in settings.get(f"{part}.{pattern}", {}).items():
+            if re.search(rf"(^|\.){ending}$", layer):
+                return value
+        return settings.get(f"{part}.{name}")
+
+    rank, alpha = told("r", "rank_pattern"), told("lora_alpha", "alpha_pattern")
+    if rank is None or alpha is None:
+        return 1.0
+    return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)
 
 
 def split(layer):
@@ -119,7 +148,8 @@ def merge(networks, parts, scale=1.0, flag="--lora"):
         own = dict(networks[part].named_sublayers()) if part in networks else {}
         flat = {name.replace(".", "_"): layer for name, layer in own.items()}
         for name, (down, up) in layers.items():
-            layer = own.get(name, flat.get(name))
+            names = (name, f"text_model.{name}")  # which transformers 5 leaves away
+            layer = next((own[each] for each in names if each in own), flat.get(name))
             weight = getattr(layer, "weight", None)
             change = scale * (up.reshape(len(up), -1) @ down.reshape(len(down), -1))
             if weight is not None and weight.ndim == 2:

@@ -96,9 +96,9 @@ def save_result(family, config, record, card):
     folder = Path(config.output_dir)
     unfinished = folder / ".pipeline.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
+    form = "diffusers" if config.save_format == "diffusers" else "paddle"
     if config.lora_rank:
         matrices = {part: adapters.matrices() for part, adapters in family.adapters.items()}
-        form = "diffusers" if config.save_format == "diffusers" else "paddle"
         lora_files.write(unfinished / lora_files.NAMES[form], matrices, form)
         if config.lora_merge:
             for adapters in family.adapters.values():
@@ -115,6 +115,9 @@ def save_result(family, config, record, card):
         if place.is_dir():
             shutil.rmtree(place)
         part.replace(place)
+    for name in lora_files.NAMES.values():  # an earlier run's, in another format
+        if not (config.lora_rank and name == lora_files.NAMES[form]):
+            (folder / name).unlink(missing_ok=True)
     unfinished.rmdir()
     checkpoint.flush(folder)
 
@@ -146,12 +149,21 @@ def card(config, steps, processes, draw_command, pipeline):
         "seed": str(config.seed),
     }
     library = "diffusers" if config.save_format == "diffusers" else "ppdiffusers"
-    model, added, tag = config.output_dir, "", ""
-    if config.lora_rank:
-        tag = ", lora"
-    if config.lora_rank and not config.lora_merge:
+    model, added = config.output_dir, ""
+    whole = config.lora_merge or not config.lora_rank
+    if not whole:
         model = config.pretrained_model_name_or_path
         added = f"\npipeline.load_lora_weights({json.dumps(config.output_dir)})"
+    code = f"""
+```python
+from {library} import {pipeline}
+
+pipeline = {pipeline}.from_pretrained({json.dumps(model)}){added}
+pipeline({json.dumps(config.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
+```
+"""
+    if not whole and (pipeline != "StableDiffusionPipeline" or config.train_text_encoder or library == "diffusers"):
+        code = ""  # the libraries' own ways have conditions there, which README.md tells
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     samples = ""
     last = sorted((Path(config.output_dir) / SAMPLES).glob(f"step-{steps}-*.png"))
@@ -162,7 +174,7 @@ def card(config, steps, processes, draw_command, pipeline):
     return f"""---
 base_model: {json.dumps(config.pretrained_model_name_or_path)}
 instance_prompt: {json.dumps(config.instance_prompt, ensure_ascii=False)}
-tags: [text-to-image, dreambooth, paddlepaddle, {library}{tag}]
+tags: [text-to-image, dreambooth, paddlepaddle, {library}{", lora" if config.lora_rank else ""}]
 ---
 
 # DreamBooth: {config.instance_prompt}
@@ -180,11 +192,4 @@ All settings, versions and the pictures' hashes are in `{ARGUMENTS}`.
 ```bash
 {draw_command}
 ```
-
-```python
-from {library} import {pipeline}
-
-pipeline = {pipeline}.from_pretrained({json.dumps(model)}){added}
-pipeline({json.dumps(config.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
-```
-{samples}"""
+{code}{samples}"""

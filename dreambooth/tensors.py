@@ -8,8 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+LONGEST_HEADER = 100_000_000
 KINDS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "bool": "BOOL"}
-TYPES = {short: name for name, short in KINDS.items()}
+# NumPy has no bfloat16, which is the upper half of a float32
+TYPES = {**{short: name for name, short in KINDS.items()}, "BF16": "uint16"}
 
 
 def write(path, tensors, metadata=None):
@@ -54,24 +56,41 @@ class Reader(Mapping):
 
     def __init__(self, path, framework=None):
         self.path = str(path)
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= os.path.getsize(path) - 8:
-                raise ValueError(f"{path}: it is no safetensors file, or it was cut short")
-            self.header, self.begin = json.loads(file.read(length)), 8 + length
-        self.said = self.header.pop("__metadata__", None)
-        ends = max((each["data_offsets"][1] for each in self.header.values()), default=0)
-        if self.begin + ends != os.path.getsize(path):
+        try:
+            with open(path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                self.header, self.begin = json.loads(file.read(min(length, LONGEST_HEADER))), 8 + length
+            self.said = self.header.pop("__metadata__", None)
+            lengths = [self.bytes_of(each) for each in self.header.values()]
+            whole = self.begin + sum(lengths) == os.path.getsize(path)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
             raise ValueError(f"{path}: it was cut short, or it is no safetensors file")
         for name, each in self.header.items():
             if each["dtype"] not in TYPES:
-                raise ValueError(f"{path}: {name} is {each['dtype']}, which NumPy does not know")
+                raise ValueError(f"{path}: {name} is {each['dtype']}, which is not known here")
+
+    @staticmethod
+    def bytes_of(each):
+        """The length of a tensor, which its place and its shape have to agree on."""
+        first, last = each["data_offsets"]
+        kind = TYPES.get(each["dtype"])
+        if kind and last - first != np.dtype(kind).itemsize * int(np.prod(each["shape"], dtype=np.int64)):
+            raise ValueError("shape and length differ")
+        return last - first
 
     def __getitem__(self, name):
         each = self.header[name]
         kind, (first, last) = np.dtype(TYPES[each["dtype"]]), each["data_offsets"]
         count = (last - first) // kind.itemsize
-        return np.fromfile(self.path, kind, count, offset=self.begin + first).reshape(each["shape"])
+        numbers = np.fromfile(self.path, kind, count, offset=self.begin + first)
+        if each["dtype"] == "BF16":
+            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+        return numbers.reshape(each["shape"])
+
+    def __contains__(self, name):
+        return name in self.header
 
     def __iter__(self):
         return iter(self.header)

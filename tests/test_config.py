@@ -34,7 +34,11 @@ DEFAULTS = dict(
     random_flip=False,
     train_batch_size=4,
     gradient_accumulation_steps=1,
-    learning_rate=5e-6,
+    learning_rate=None,
+    lora_rank=None,
+    lora_alpha=None,
+    lora_dropout=None,
+    lora_merge=False,
     text_encoder_lr=None,
     scale_lr=False,
     lr_scheduler="constant",
@@ -257,19 +261,32 @@ OUTSIDE_OF_THE_COURSE = {
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),
-    *("save_steps", "checkpoints_total_limit", "resume_from_checkpoint", "allow_changes", "save_format"),
+    *("save_steps", "checkpoints_total_limit", "resume_from_checkpoint", "allow_changes", "save_format", "lora_merge"),
     *("logging_dir", "writer_type", "logging_steps", "validation_prompt", "validation_steps", "num_validation_images"),
 }
 
 
 def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
     names = {each.name for each in dataclasses.fields(Config)} - OUTSIDE_OF_THE_COURSE - {"resolution"}
-    assert set(read(PRIOR).course(10, 1)) == names | {"train_batch_size x gradient_accumulation_steps x processes"}
+    assert set(read([*PRIOR, "--lora_rank", "2"]).course(10, 1)) == names | {
+        "train_batch_size x gradient_accumulation_steps x processes"
+    }
 
 
 @pytest.mark.parametrize("flags", ["--seed 1", "--learning_rate 1e-4", "--height 768", "--random_flip"])
 def test_what_changes_an_update_changes_the_course(flags):
     assert read(flags).course(10, 1) != read().course(10, 1)
+
+
+def test_a_lora_is_a_part_of_the_course_only_where_there_is_one():
+    assert not {"lora_rank", "lora_alpha", "lora_dropout"} & read().course(10, 1).keys()
+    course = read("--lora_rank 4").course(10, 1)
+    assert (course["lora_alpha"], course["lora_dropout"], course["learning_rate"]) == (4, 0.0, 1e-4)
+
+
+def test_the_rate_that_is_taken_is_the_one_that_is_recorded():
+    assert read().as_dict()["learning_rate"] == read().base_rate == 5e-6
+    assert read("--lora_rank 4").as_dict()["learning_rate"] == 1e-4
 
 
 def test_a_size_is_the_same_course_however_it_was_said():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import assert_same
 from safetensors import safe_open
 
 from dreambooth import formats, models
@@ -33,6 +34,22 @@ def test_the_files_of_each_format(saved):
     for form, (of_network, of_text) in names.items():
         own = {f"unet/{of_network}", f"vae/{of_network}", f"text_encoder/{of_text}"}
         assert files(saved / form) == common | own
+
+
+@pytest.mark.parametrize("model", ["twin", "velocity_twin", "unidiffuser_twin"])
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_weights_and_settings_are_those_that_the_library_writes(model, form, tmp_path, request):
+    pipeline = models.load_pipeline(str(request.getfixturevalue(model)))
+    formats.save(pipeline, tmp_path / "mine", form)
+    for part in ("unet", "vae"):
+        theirs = tmp_path / "theirs" / part
+        getattr(pipeline, part).save_pretrained(
+            str(theirs), safe_serialization=form != "pdparams", to_diffusers=form == "diffusers"
+        )
+        assert_same(tmp_path / "mine" / part, theirs)
+        own = json.loads((theirs / "config.json").read_text())
+        kept = json.loads((tmp_path / "mine" / part / "config.json").read_text())
+        assert own.items() >= kept.items() and own.keys() - kept.keys() <= formats.OWN_SETTINGS.keys()
 
 
 def test_diffusers_finds_its_own_names(saved):

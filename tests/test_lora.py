@@ -178,7 +178,8 @@ def test_the_output_is_a_small_file_and_no_pipeline(line, twin, tmp_path, capsys
     said = capsys.readouterr().out
     assert "learning  a LoRA of rank 2 beside unet and text_encoder: 0.00" in said and "LoRA      " in said
     card = (out / "README.md").read_text()
-    assert "a LoRA of rank 2 beside UNet and text encoder" in card and "load_lora_weights(" in card
+    assert "a LoRA of rank 2 beside UNet and text encoder" in card
+    assert f"infer.py --model_path {out}" in card
 
 
 def test_merged_it_is_a_pipeline_too_and_the_base_stays_bit_for_bit(line, twin, tmp_path):
@@ -215,6 +216,32 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(line, twin, pictures, tm
         command_line(twin, pictures, tmp_path / "parts", **settings, max_train_steps=4, resume_from_checkpoint="latest")
     )
     assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_defaults_that_are_spelled_out_are_no_change(line):
+    train(line(save_steps=3))
+    train(line(lora_alpha=2, lora_dropout=0, resume_from_checkpoint="latest", max_train_steps=4))
+
+
+def test_an_earlier_lora_in_another_format_does_not_stay(flags, line, tmp_path):
+    def loras():
+        return {path.name for path in (tmp_path / "out").glob("*.safetensors")}
+
+    train(line())
+    train(line(save_format="diffusers"))
+    assert loras() == {"pytorch_lora_weights.safetensors"}
+    train(flags())
+    assert loras() == set()
+
+
+def test_the_card_shows_code_where_the_library_reads_the_lora(line, tmp_path):
+    train(line())
+    card = (tmp_path / "out/README.md").read_text()
+    assert f'load_lora_weights("{tmp_path / "out"}")' in card and "ppdiffusers, lora]" in card
+    train(line(train_text_encoder=True))
+    assert "```python" not in (tmp_path / "out/README.md").read_text()
+    train(line(train_text_encoder=True, lora_merge=True))
+    assert "```python" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_checkpoint_of_another_rank_is_refused(line):

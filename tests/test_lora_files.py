@@ -1,6 +1,7 @@
 """LoRA's files: each format is read and written, and what is read gets into a model."""
 
 import json
+import shutil
 
 import numpy as np
 import paddle
@@ -38,6 +39,9 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize("form", ["paddle", "diffusers"])
 def test_what_is_written_is_read(parts, form, tmp_path):
+    random = np.random.default_rng(5)  # a convolution, as other tools have them
+    shapes = (2, 6, 3, 3), (8, 2, 1, 1)
+    parts["unet"]["mid_block.resnets.0.conv1"] = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
     lora_files.write(tmp_path / "new/a", parts, form)
     assert_equal(lora_files.read(tmp_path / "new/a", "--lora"), parts)
 
@@ -63,6 +67,21 @@ def test_alpha_scales_what_other_tools_wrote(parts, tmp_path):
     )
     read = lora_files.read(tmp_path / "a", "--lora")["unet"][UNET.replace(".", "_")]
     assert np.allclose(read[1], up / 2)
+
+
+def test_the_scale_that_newer_diffusers_write_beside_the_tensors(parts, tmp_path):
+    names = f"unet.{UNET}.lora_A.weight", f"unet.{UNET}.lora_B.weight"
+    told = {"unet.r": 2, "unet.lora_alpha": 6}
+    for more, scale in (
+        ({}, 3),
+        ({"unet.alpha_pattern": {"attn1.to_q": 1}}, 0.5),
+        ({"unet.rank_pattern": {"to_v": 64}}, 3),
+        ({"unet.use_rslora": True}, 6 / 2**0.5),
+    ):
+        metadata = {"format": "pt", "lora_adapter_metadata": json.dumps({**told, **more})}
+        save_file(dict(zip(names, parts["unet"][UNET])), tmp_path / "a", metadata)
+        read = lora_files.read(tmp_path / "a", "--lora")["unet"][UNET]
+        assert np.allclose(read[1], parts["unet"][UNET][1] * scale)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +124,14 @@ def test_what_is_no_lora_is_refused(tmp_path, parts):
     save_file({f"unet.{UNET}.lora.down.weight": parts["unet"][UNET][0]}, tmp_path / "half")
     with pytest.raises(BadInput, match="only one of its two matrices"):
         lora_files.read(tmp_path / "half", "--lora")
+    names = [f"unet.{UNET}.lora.{side}.weight" for side in ("down", "up")]
+    save_file(dict(zip(names, (pair(8, 6, rank=2)[0], pair(8, 6, rank=3)[1]))), tmp_path / "odd")
+    with pytest.raises(BadInput, match="do not fit each other"):
+        lora_files.read(tmp_path / "odd", "--lora")
+    for held in ({}, {f"unet.{UNET}.alpha": np.ones(1, np.float32)}):
+        save_file(held, tmp_path / "nothing")
+        with pytest.raises(BadInput, match="it holds no LoRA"):
+            lora_files.read(tmp_path / "nothing", "--lora")
     with pytest.raises(BadInput, match="--lora .*: no LoRA, there is no"):
         lora_files.find(tmp_path, "--lora")
 
@@ -215,6 +242,24 @@ def test_the_folder_of_a_lora_is_exported_as_a_whole_pipeline(runs, tmp_path):
     assert np.array_equal(drawn(library(tmp_path / "whole")), drawn(models.load_pipeline(str(runs / "unet"))))
 
 
+def test_a_text_encoders_layers_without_the_prefix_that_newer_transformers_leave_away(runs, twin):
+    layers = lora_files.read(lora_files.find(runs / "both", "--lora"), "--lora")["text_encoder"]
+    layers = {name.removeprefix("text_model."): pair for name, pair in layers.items()}
+    text_encoder = models.load_pipeline(str(twin)).text_encoder
+    lora_files.merge({"text_encoder": text_encoder}, {"text_encoder": layers})
+    merged = weights(runs / "both/text_encoder")
+    assert all(np.array_equal(value.numpy(), merged[name]) for name, value in text_encoder.state_dict().items())
+
+
+def test_the_folder_of_a_lora_knows_its_tokenizer(twin, pictures, tmp_path):
+    other = shutil.copytree(twin / "tokenizer", tmp_path / "tokenizer")
+    merges = (other / "merges.txt").read_text()
+    (other / "merges.txt").write_text(merges.replace("sk s</w>\n", ""))
+    train(command_line(twin, pictures, tmp_path / "out", lora_rank=2, tokenizer_name=other))
+    own, given = (models.load_pipeline(str(each)).tokenizer for each in (twin, tmp_path / "out"))
+    assert len(own("sks")["input_ids"]) == 3 and len(given("sks")["input_ids"]) == 4
+
+
 def test_layers_without_dots_need_the_model(runs, tmp_path):
     exported(runs / "unet", "lora_web_ui", tmp_path / "a.safetensors")
     with pytest.raises(BadInput, match="its layers' names have no dots"):
@@ -250,6 +295,8 @@ def test_infer_draws_with_a_lora_and_its_scale(runs, twin, tmp_path, capsys):
     assert (draw("--model_path", runs / "unet", "--lora_scale", 0)[0] == base).all()
     with pytest.raises(BadInput, match="--lora_scale needs --lora"):
         draw("--model_path", twin, "--lora_scale", 0.5)
+    with pytest.raises(BadInput, match="--lora_scale nan: must be a finite number"):
+        draw("--model_path", runs / "unet", "--lora_scale", "nan")
 
 
 def test_a_lora_without_its_base_says_so(runs, tmp_path):

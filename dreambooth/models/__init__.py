@@ -55,6 +55,10 @@ def load_pipeline(name, flag=folders.FLAG, revision=None, lora_scale=1.0, **part
 
     if base := lora_files.base_of(name):
         pipeline = load_pipeline(base["model"], flag, base["revision"])
+        if base["tokenizer"]:
+            part = folders.TOKENIZER[type(pipeline).__name__]
+            own = getattr(pipeline, part)
+            setattr(pipeline, part, text.another_tokenizer(base["tokenizer"], own, pipeline.text_encoder))
         put_in_lora(pipeline, name, lora_scale, flag)
         return pipeline
     index, place = look_up(name, revision, flag)
