@@ -9,4 +9,5 @@ cd "$(dirname "$0")/.."
 setup tests/requirements.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest "$@"
+# two processes, each taking whole files: a test alone uses one core
+exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"

@@ -275,7 +275,7 @@ def test_what_was_learned_outlives_a_pipeline_that_can_not_be_finished(flags, tm
     def fail(*more):
         raise OSError("the hub went away")
 
-    monkeypatch.setattr(output, "save_pipeline", fail)
+    monkeypatch.setattr(output, "save_result", fail)
     with pytest.raises(OSError):
         train(flags())
     assert (tmp_path / "out/checkpoint-2/state.json").exists() and "holds what was learned" in capsys.readouterr().err
