@@ -152,7 +152,8 @@ def test_every_architecture_has_attention_that_takes_gradients(model, request):
     assert all(np.abs(value).max() > 0 for value in plain.values())
     if model != "unidiffuser_twin":
         again = gradients(checkpointing=True)
-        assert all(np.array_equal(plain[name], again[name]) for name in plain)
+        for name, value in plain.items():  # Paddle 2.6.2 adds up the gradients of a shared input in another order
+            assert np.abs(value - again[name]).max() <= 1e-5 * np.abs(value).max(), name
 
 
 # whole runs
