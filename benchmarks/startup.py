@@ -12,6 +12,7 @@ from benchmarks import subjects
 from dreambooth import command
 
 IMPORTS = """
+import zlib
 import paddle
 from ppdiffusers import DDPMScheduler, StableDiffusionPipeline
 from paddlenlp.transformers import CLIPTextModel

@@ -63,7 +63,7 @@ def main(argv):
     networks = {name: part for name, part in pipeline.components.items() if hasattr(part, "state_dict")}
     if arguments.half:
         for network in networks.values():
-            network.to(dtype="float16")
+            formats.halve(network)
     place = Path(arguments.output)
     if arguments.format == SINGLE_FILE:
         write_single_file(pipeline, place)

@@ -2,6 +2,7 @@
 
 import shutil
 
+from dreambooth import formats
 from dreambooth.config import BadInput
 from miniworld import networks
 from miniworld.stages import read_tokenizer
@@ -14,7 +15,7 @@ def unpack(folder, work):
 
     parts = {
         "vae": lambda: AutoencoderKL.from_pretrained(str(folder / "model"), subfolder="vae"),
-        "clip": lambda: CLIPModel.from_pretrained(str(folder / "clip")),
+        "clip": lambda: CLIPModel.from_pretrained(str(folder / "clip"), dtype="float32"),
         "unet-start": lambda: UNet2DConditionModel.from_pretrained(str(folder / "model"), subfolder="unet"),
     }
     for name, load in parts.items():
@@ -28,7 +29,6 @@ def unpack(folder, work):
 def pack(work, folder):
     """Put pipeline, CLIP and detector into a folder, in half precision. A UNet that still learns is packed as its
     averaged weights stand, and so is a model whose decoder and image tower have not learned a second time."""
-    import paddle
     from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel
 
@@ -60,7 +60,7 @@ def pack(work, folder):
     )
     clip = CLIPModel.from_pretrained(image_tower)
     for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, clip):
-        network.to(dtype=paddle.float16)
+        formats.halve(network)
     shutil.rmtree(folder / "model", ignore_errors=True)
     pipeline.save_pretrained(str(folder / "model"), safe_serialization=True)
     shutil.rmtree(folder / "clip", ignore_errors=True)

@@ -44,6 +44,8 @@ def test_half_the_size(twin, tmp_path):
     run(twin, "single_file", tmp_path / "whole.safetensors")
     run(twin, "single_file", tmp_path / "half.safetensors", "--half")
     assert {value.dtype for value in load_file(tmp_path / "half.safetensors").values()} == {np.dtype("float16")}
+    whole, half = (load_file(tmp_path / name) for name in ("whole.safetensors", "half.safetensors"))
+    assert all(np.array_equal(half[name], value.astype(np.float16)) for name, value in whole.items())
     sizes = [(tmp_path / name).stat().st_size for name in ("whole.safetensors", "half.safetensors")]
     assert sizes[1] < 0.6 * sizes[0]
 
