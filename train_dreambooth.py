@@ -156,7 +156,7 @@ def train(config, todo, family, concepts):
             last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
             dist.warn(f"the pipeline could not be finished, but {last} holds what was learned")
             raise
-    what = "LoRA     " if config.lora_rank and not config.lora_merge else "pipeline "
+    what = "pipeline " if config.saves_pipeline else "LoRA     "
     dist.say(f"{what} {config.output_dir}; to draw with it: {plan.draw_command(config, *command.of('infer.py'))}")
 
 

@@ -69,10 +69,7 @@ def high_water(number):
 
 
 def compare(arguments):
-    full = arguments.model == "full"
-    batch = arguments.batch or (1 if full else 4)
-    size = arguments.resolution or subjects.size_of(arguments.model)
-    folder = subjects.folder_of(arguments.model)
+    folder, size, batch = subjects.run_of(arguments)
     factor = 4 if arguments.model == "mini" else 8
     floor, _ = peak_of("-c", FLOOR, folder, size // factor, batch, STEPS)
     rows = [["the bare loop", f"{floor:.2f}", "1.00"]]
@@ -92,7 +89,7 @@ def encode_many(arguments):
 
     from dreambooth import noise
 
-    size, folder = arguments.resolution or subjects.size_of(arguments.model), subjects.folder_of(arguments.model)
+    folder, size, _ = subjects.run_of(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as pictures:
         for count in (1, *arguments.counts):
@@ -116,8 +113,7 @@ def encode_many(arguments):
 
 def main(argv):
     parser = subjects.parser("memory", __doc__)
-    parser.add_argument("--batch", type=int, metavar="N", help="the batch (default: 4; full 1)")
-    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
+    subjects.add_run_flags(parser)
     parser.add_argument("--runs", nargs="+", choices=RUNS, metavar="TEXT", help=f"some of: {', '.join(RUNS)}")
     parser.add_argument("--cache", action="store_true", help="measure the cache of encoded pictures instead")
     parser.add_argument("--counts", nargs="+", type=int, default=[250, 500, 1000], metavar="N", help="of how many")

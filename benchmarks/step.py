@@ -122,16 +122,12 @@ def measure(folder, size, batch, steps, *more):
 def main(argv):
     parser = subjects.parser("step", __doc__)
     parser.add_argument("--steps", type=int, metavar="N", help="how many to time (default: 60; full 8)")
-    parser.add_argument("--batch", type=int, metavar="N", help="the batch (default: 4; full 1)")
+    subjects.add_run_flags(parser)
     parser.add_argument("--lora_rank", type=int, metavar="N", help="a run with a LoRA of this rank")
-    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
     arguments = parser.parse_args(argv)
-    full = arguments.model == "full"
-    batch = arguments.batch or (1 if full else 4)
-    size = arguments.resolution or subjects.size_of(arguments.model)
-    folder = subjects.folder_of(arguments.model)
+    folder, size, batch = subjects.run_of(arguments)
     more = ("--lora_rank", str(arguments.lora_rank)) if arguments.lora_rank else ()
-    pairs = measure(folder, size, batch, arguments.steps or (8 if full else 60), *more)
+    pairs = measure(folder, size, batch, arguments.steps or (8 if arguments.model == "full" else 60), *more)
     floor, step = (subjects.median(times) for times in zip(*pairs))
     ratios = sorted(step / floor for floor, step in pairs)
     quarter = len(ratios) // 4

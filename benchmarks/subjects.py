@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ from dreambooth import stack
 from dreambooth.config import BadInput
 from dreambooth.flags import Parser
 from dreambooth.models import folders
+from miniworld import MODEL, networks
 
 ROOT = Path(__file__).parent.parent
-MINI = ROOT / "miniworld" / "model"
+MINI = MODEL
+median = statistics.median
 FULL = Path(tempfile.gettempdir()) / "dreambooth-full-size"
 
 
@@ -44,6 +47,17 @@ def folder_of(model):
     return folder
 
 
+def add_run_flags(parser):
+    parser.add_argument("--batch", type=int, metavar="N", help="the batch (default: 4; full 1)")
+    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
+
+
+def run_of(arguments):
+    """(folder, pixels a side, batch) of a benchmark's run."""
+    batch = arguments.batch or (1 if arguments.model == "full" else 4)
+    return folder_of(arguments.model), arguments.resolution or size_of(arguments.model), batch
+
+
 def size_of(model):
     """Pixels a side."""
     return {"mini": 64, "full": 256}.get(model, 512)
@@ -52,7 +66,7 @@ def size_of(model):
 def build_full_size(folder):
     """A Stable Diffusion 1 with random weights. What it draws is noise, but it costs what the real one does."""
     stack.load()
-    from ppdiffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -88,14 +102,7 @@ def build_full_size(folder):
             attention_head_dim=8,
             cross_attention_dim=768,
         ),
-        scheduler=PNDMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            steps_offset=1,
-            set_alpha_to_one=False,
-        ),
+        scheduler=networks.scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -139,9 +146,3 @@ def table(head, rows):
     """Lines of Markdown, with the machine below."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(["| " + " | ".join(map(str, line)) + " |" for line in lines] + ["", machine()])
-
-
-def median(values):
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

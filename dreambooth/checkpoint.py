@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreambooth import dist, tensors
+from dreambooth import dist, formats, tensors
 from dreambooth.config import BadInput
 
 STATE = "state.json"
@@ -75,13 +75,12 @@ def save(config, step, networks, updates, course, record):
 def save_network(network, folder):
     """As the network's own save_pretrained, but without a second and a third copy of it in memory."""
     folder.mkdir()
-    name, form = "model.safetensors", "np"  # as PaddleNLP calls its own
     if hasattr(network, "save_config"):
-        network.save_config(str(folder))
-        name, form = "diffusion_paddle_model.safetensors", "pd"
-    elif hasattr(network, "config"):
+        formats.save_network(network, "safetensors", folder)
+        return
+    if hasattr(network, "config"):
         network.config.save_pretrained(str(folder))
-    tensors.write(folder / name, network.state_dict(), {"format": form})
+    tensors.write(folder / "model.safetensors", network.state_dict(), {"format": "np"})  # as PaddleNLP does
 
 
 def files_in(folder):

@@ -243,6 +243,11 @@ class Config:
         return self.lora_dropout or 0.0
 
     @property
+    def saves_pipeline(self):
+        """Whether a whole pipeline comes out, and not a LoRA alone."""
+        return self.lora_merge or not self.lora_rank
+
+    @property
     def base_rate(self):
         """The learning rate before --scale_lr."""
         return self.learning_rate or (DEFAULT_RATE if self.lora_rank is None else DEFAULT_LORA_RATE)

@@ -2,7 +2,6 @@
 
     python -m dreambooth.export --model_path ./dream_outputs --format diffusers --output ./for_diffusers
     python -m dreambooth.export --model_path ./dream_outputs --format single_file --output ./sks_dog.safetensors
-
     python -m dreambooth.export --model_path ./dream_outputs --format lora_web_ui --output ./sks_dog_lora.safetensors
 
 Formats: pdparams and safetensors are Paddle's own; diffusers is the folder that Hugging Face diffusers loads as it is;
@@ -11,6 +10,7 @@ one .safetensors: lora_paddle for PPDiffusers, lora_diffusers, or lora_web_ui. I
 LoRA stands for its base model with the LoRA in it.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 from dreambooth import command, formats, lora_files, models, output, single_file, stack
@@ -84,15 +84,12 @@ def write_lora(arguments):
             f"--model_path {arguments.model_path}: its layers' names have no dots, as web UIs like it; only"
             " with its model they could be told apart"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f".{place.name}.unfinished")
-    lora_files.write(unfinished, parts, LORA[arguments.format])
-    flush(unfinished)
-    unfinished.rename(place)
+    with file_written_whole(place) as unfinished:
+        lora_files.write(unfinished, parts, LORA[arguments.format])
 
 
 def write_single_file(pipeline, place):
-    """Write one file, whole or not at all."""
+    """Write the weights of all parts into one file."""
     from safetensors.numpy import save_file
 
     kind = type(pipeline.text_encoder).__name__
@@ -105,9 +102,16 @@ def write_single_file(pipeline, place):
         layers_per_block=pipeline.unet.config.layers_per_block,
         open_clip=pipeline.text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
     )
+    with file_written_whole(place) as unfinished:
+        save_file(weights, unfinished, metadata={"format": "pt"})
+
+
+@contextmanager
+def file_written_whole(place):
+    """A path to write to beside `place`, flushed to disk and renamed to it when all is there."""
     place.parent.mkdir(parents=True, exist_ok=True)
     unfinished = place.with_name(f".{place.name}.unfinished")
-    save_file(weights, unfinished, metadata={"format": "pt"})
+    yield unfinished
     flush(unfinished)
     unfinished.rename(place)
 

@@ -52,7 +52,7 @@ def written_lean(pipeline, save_format):
 def save_network(network, save_format, folder, safe_serialization=True, to_diffusers=False):
     """What the library's save_pretrained writes."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    network.save_config(folder, to_diffusers=to_diffusers)
+    network.save_config(str(folder), to_diffusers=to_diffusers)
     path, weights = Path(folder) / WEIGHTS[save_format], network.state_dict()
     if save_format == "pdparams":
         tensors.write_pickled(path, weights)

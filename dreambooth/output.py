@@ -24,7 +24,7 @@ def check(config):
             raise BadInput(f"{flag} {place}: it is no folder that can be written")
     if not folder.is_dir():
         return
-    if config.lora_rank and not config.lora_merge and (folder / "model_index.json").exists():
+    if not config.saves_pipeline and (folder / "model_index.json").exists():
         raise BadInput(
             f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
             " folder, or --lora_merge"
@@ -104,7 +104,7 @@ def save_result(family, config, record, card):
             for adapters in family.adapters.values():
                 adapters.take_off()
             lora_files.merge(family.learners(), matrices)
-    if config.lora_merge or not config.lora_rank:
+    if config.saves_pipeline:
         family.save(str(unfinished), config.save_format)
     (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
     (unfinished / CARD).write_text(card, encoding="utf-8")
@@ -150,8 +150,7 @@ def card(config, steps, processes, draw_command, pipeline):
     }
     library = "diffusers" if config.save_format == "diffusers" else "ppdiffusers"
     model, added = config.output_dir, ""
-    whole = config.lora_merge or not config.lora_rank
-    if not whole:
+    if not config.saves_pipeline:
         model = config.pretrained_model_name_or_path
         added = f"\npipeline.load_lora_weights({json.dumps(config.output_dir)})"
     code = f"""
@@ -162,7 +161,8 @@ pipeline = {pipeline}.from_pretrained({json.dumps(model)}){added}
 pipeline({json.dumps(config.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
 ```
 """
-    if not whole and (pipeline != "StableDiffusionPipeline" or config.train_text_encoder or library == "diffusers"):
+    told_elsewhere = pipeline != "StableDiffusionPipeline" or config.train_text_encoder or library == "diffusers"
+    if told_elsewhere and not config.saves_pipeline:
         code = ""  # the libraries' own ways have conditions there, which README.md tells
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     samples = ""
