@@ -7,15 +7,7 @@ import sys
 from pathlib import Path
 
 from dreambooth import dist
-from dreambooth.config import BadInput
-
-
-class Stopped(Exception):
-    """The run ended early and said why; `code` is the process's exit code."""
-
-    def __init__(self, message, code):
-        super().__init__(message)
-        self.code = code
+from dreambooth.system.errors import BadInput, Stopped
 
 
 def run(main, argv=None):

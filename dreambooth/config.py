@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from dreambooth.system.errors import BadInput
+
 MAIN = "main"
 PICTURES = "pictures"
 OPTIMISATION = "optimisation"
@@ -20,10 +22,6 @@ SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 SOLVERS = ("own", "ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm")
 POLYNOMIAL_END = 1e-7  # the library's, which can't be set through its get_scheduler
-
-
-class BadInput(Exception):
-    """Something the user gave can't be used: one line that names the flag or file and what to do."""
 
 
 def flag(group, help, default=None, *, course=False, least=None, above=None, below=None, aliases=(), **parser):
