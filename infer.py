@@ -12,9 +12,12 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
-from dreambooth import command, dist, lora_files, models, output, sampling, stack
-from dreambooth.config import BadInput
-from dreambooth.flags import Parser
+from dreambooth.config.parser import Parser
+from dreambooth.drawing import sampling, sheets
+from dreambooth.files import atomic, lora
+from dreambooth.models import loading, pipeline_folder, schedulers
+from dreambooth.system import console, libraries
+from dreambooth.system.errors import BadInput
 
 
 def read_arguments(argv):
@@ -31,7 +34,7 @@ def read_arguments(argv):
     add("--seed", type=int, default=0, metavar="N", help="picture k of a prompt is a function of this (default: 0)")
     add("--height", type=int, metavar="N", help="default: the model's own")
     add("--width", type=int, metavar="N", help="default: the model's own")
-    add("--scheduler", choices=sampling.SCHEDULERS, help="default: the model's own")
+    add("--scheduler", choices=schedulers.SCHEDULERS, help="default: the model's own")
     add("--batch_size", type=int, default=4, metavar="N", help="pictures drawn at once on a card (default: 4)")
     add("--output_dir", default="outputs", metavar="TEXT", help="folder for the pictures (default: outputs)")
     add("--output", metavar="FILE.png", help="file for the one picture, or for the grid, instead of --output_dir")
@@ -45,10 +48,10 @@ def read_arguments(argv):
 def check(arguments):
     sampling.check_settings(arguments, counts=("num_images", "num_inference_steps", "batch_size"))
     if arguments.lora:
-        lora_files.find(arguments.lora, "--lora")
+        lora.find(arguments.lora, "--lora")
     if arguments.lora_scale is not None and not math.isfinite(arguments.lora_scale):
         raise BadInput(f"--lora_scale {arguments.lora_scale}: must be a finite number")
-    if arguments.lora_scale is not None and not (arguments.lora or lora_files.base_of(arguments.model_path)):
+    if arguments.lora_scale is not None and not (arguments.lora or lora.base_of(arguments.model_path)):
         raise BadInput("--lora_scale needs --lora, or the folder of a LoRA as --model_path")
     if not all(prompt.strip() for prompt in arguments.prompt):
         raise BadInput("--prompt: a prompt is empty")
@@ -63,26 +66,26 @@ def check(arguments):
         raise BadInput(f"--output {arguments.output}: must end in .png")
     name = "output" if arguments.output else "output_dir"
     place = Path(getattr(arguments, name))
-    if not output.can_be_written(place.parent if arguments.output else place) or (arguments.output and place.is_dir()):
+    if not atomic.can_be_written(place.parent if arguments.output else place) or (arguments.output and place.is_dir()):
         raise BadInput(f"--{name} {place}: it can't be written there")
-    models.check(arguments.model_path, flag="--model_path")
+    pipeline_folder.check_model(arguments.model_path, flag="--model_path")
 
 
 def main(argv):
     arguments = read_arguments(argv)
-    stack.load(arguments.verbose)
+    libraries.load(arguments.verbose)
 
     # Load the pipeline, and settle what was left to it
     scale = 1.0 if arguments.lora_scale is None else arguments.lora_scale
-    pipeline = models.load_pipeline(
+    pipeline = loading.load_pipeline(
         arguments.model_path, flag="--model_path", lora_scale=1.0 if arguments.lora else scale
     )
     if arguments.lora:
-        models.put_in_lora(pipeline, arguments.lora, scale, "--lora")
-    if arguments.negative_prompt and sampling.is_unidiffuser(pipeline):
+        loading.put_in_lora(pipeline, arguments.lora, scale, "--lora")
+    if arguments.negative_prompt and schedulers.is_unidiffuser(pipeline):
         raise BadInput("--negative_prompt: a UniDiffuser takes none")
     if arguments.scheduler:
-        sampling.set_scheduler(pipeline, arguments.scheduler)
+        schedulers.set_scheduler(pipeline, arguments.scheduler)
     own_height, own_width = sampling.default_size(pipeline)
     height, width = arguments.height or own_height, arguments.width or own_width
     sampling.check_size(pipeline, height, width)
@@ -115,7 +118,7 @@ def main(argv):
     if arguments.lora or arguments.lora_scale is not None:
         settings |= {"lora": arguments.lora or arguments.model_path, "lora_scale": scale}
     drawn, written = [], []
-    for (prompt, number), picture in zip(wanted, dist.bar(pictures, total=len(wanted), desc="Drawing")):
+    for (prompt, number), picture in zip(wanted, console.bar(pictures, total=len(wanted), desc="Drawing")):
         path = (
             Path(arguments.output_dir)
             / f"{slug(prompt)}-{len(drawn) // arguments.num_images}-seed{arguments.seed}-{number}.png"
@@ -126,7 +129,7 @@ def main(argv):
             written.append(save(picture, path, {"prompt": prompt, "picture": number, **settings}))
         drawn.append(picture)
     if arguments.grid:
-        sheet = sampling.grid(drawn, columns=arguments.num_images)
+        sheet = sheets.grid(drawn, columns=arguments.num_images)
         path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
         written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings}))
     print(*written, sep="\n")
@@ -148,4 +151,4 @@ def slug(prompt):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -23,26 +23,33 @@ import secrets
 import signal
 from contextlib import closing
 
-from dreambooth import checkpoint, command, data, dist, models, output, plan, prior, stack
-from dreambooth.flags import read_config
+from dreambooth.config.parser import read_config
+from dreambooth.data.batches import Examples
+from dreambooth.data.concepts import Concept
+from dreambooth.drawing import prior_pictures
+from dreambooth.models import loading
+from dreambooth.run import checkpoints, model_card, output_folder, planning
+from dreambooth.system import console, libraries, processes
+from dreambooth.system.console import StopRequest
+from dreambooth.system.errors import Stopped
 
 MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many can't be its fault
 
 
 def main(argv):
     # Check all input before the libraries, which take seconds, are loaded
-    config, todo = plan.make(read_config(argv, __doc__))
+    config, todo = planning.make(read_config(argv, __doc__))
 
     # Load the libraries, meet the other processes, agree on a seed
-    stack.load(config.verbose)
-    dist.start()
-    plan.check_same(todo)
+    libraries.load(config.verbose)
+    processes.start()
+    planning.check_same(todo)
     if config.seed is None:
-        config = dataclasses.replace(config, seed=dist.from_first(secrets.randbelow(2**31)))
+        config = dataclasses.replace(config, seed=processes.from_first(secrets.randbelow(2**31)))
         todo = dataclasses.replace(todo, course={**todo.course, "seed": config.seed})
 
     # Load the model, and say what will be done with it
-    family = models.load_model(
+    family = loading.load_model(
         config.pretrained_model_name_or_path,
         revision=config.revision,
         tokenizer_name=config.tokenizer_name,
@@ -50,49 +57,51 @@ def main(argv):
     )
     family.check(config)
     if config.lora_rank:
-        from dreambooth import lora
+        from dreambooth.training import adapters
 
-        family.adapters = lora.put_on(family.learners(), config)
-    class_pictures, missing = prior.look(config)
-    plan.describe(config, todo, family, missing)
+        family.adapters = adapters.put_on(family.learners(), config)
+    class_pictures, missing = prior_pictures.look(config)
+    planning.describe(config, todo, family, missing)
     if config.dry_run:
-        return dist.say("dry run   all is in order, and nothing was written")
+        return console.say("dry run   all is in order, and nothing was written")
 
     # Draw what the model knows of the class, before it learns anything else
     if missing:
-        class_pictures = prior.draw_missing(family, config, missing)
-    todo = plan.check_class_pictures(config, todo, class_pictures)
-    subject = data.Concept(config.instance_prompt, todo.pictures, config.class_prompt, class_pictures)
+        class_pictures = prior_pictures.draw_missing(family, config, missing)
+    todo = planning.check_class_pictures(config, todo, class_pictures)
+    subject = Concept(config.instance_prompt, todo.pictures, config.class_prompt, class_pictures)
     train(config, todo, family, [subject])
 
 
 def train(config, todo, family, concepts):
-    from dreambooth import latents, lora, loss, optim, tracking, validation
+    from dreambooth.run import tracking, validation
+    from dreambooth.training import adapters, diffusion, encodings, loss
+    from dreambooth.training.updates import Updates
 
     # Encode pictures and prompts once, and free what is not needed any more
-    examples = data.Examples(concepts, config, dist.rank(), dist.world_size())
-    encode = latents.EncodedOnce if config.cache_latents else latents.EncodedEachStep
-    pictures, prompts = encode(family, examples), latents.Prompts(family, examples)
+    examples = Examples(concepts, config, processes.rank(), processes.world_size())
+    encode = encodings.EncodedOnce if config.cache_latents else encodings.EncodedEachStep
+    pictures, prompts = encode(family, examples), encodings.Prompts(family, examples)
     family.forget_encoders(vae=config.cache_latents)
 
     # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
     family.prepare_training(config.gradient_checkpointing)
-    updates = optim.Updates(config, family.trained(), todo.steps, dist.world_size())
+    updates = Updates(config, family.trained(), todo.steps, processes.world_size())
     start, last = 0, None
     if todo.resumed:
         last, state = todo.resumed
-        updates.restore(checkpoint.load(last, family.trained()), state["optimizer"])
+        updates.restore(checkpoints.load(last, family.trained()), state["optimizer"])
         start = state["step"]
 
     # Open the log
-    record = output.arguments(config, todo.steps, dist.world_size(), concepts)
-    tracker = tracking.open_tracker(output.log_folder(config), config.writer_type, wanted=dist.is_first())
-    tracker.text("arguments", output.as_text(record))
-    speed = tracking.Speed(config.global_batch(dist.world_size()) * (1 + config.with_prior_preservation), start)
-    bar = dist.bar(total=todo.steps, initial=start, desc="Training")
+    record = output_folder.arguments(config, todo.steps, processes.world_size(), concepts)
+    tracker = tracking.open_tracker(output_folder.log_folder(config), config.writer_type, wanted=processes.is_first())
+    tracker.text("arguments", output_folder.as_text(record))
+    speed = tracking.Speed(config.global_batch(processes.world_size()) * (1 + config.with_prior_preservation), start)
+    bar = console.bar(total=todo.steps, initial=start, desc="Training")
     prior_weight = config.prior_loss_weight if config.with_prior_preservation else None
 
-    with checkpoint.StopRequest() as stop, closing(tracker), bar:
+    with StopRequest() as stop, closing(tracker), bar:
         done, overflows = start, 0
         while done < todo.steps:
             # Go forward and backward through the update's micro-batches
@@ -100,21 +109,21 @@ def train(config, todo, family, concepts):
             for micro in range(config.gradient_accumulation_steps):
                 batch = examples.micro_batch(done, micro)
                 if config.lora_dropout:
-                    lora.drop(family.adapters, config.seed, batch.places, len(examples.prompts))
-                clean, noise, timesteps, noisy = latents.noised(family, pictures.take(batch), batch, config.seed)
+                    adapters.drop(family.adapters, config.seed, batch.places, len(examples.prompts))
+                clean, noise, timesteps, noisy = diffusion.noised(family, pictures.take(batch), batch, config.seed)
                 with updates.precision():
                     prediction = family.predict(noisy, timesteps, prompts.take(batch))
-                wanted = loss.target(family.schedule, clean, noise, timesteps)
+                wanted = diffusion.target(family.schedule, clean, noise, timesteps)
                 parts = loss.dreambooth_loss(family.picture_part(prediction), family.picture_part(wanted), prior_weight)
                 updates.backward(parts["loss"] / config.gradient_accumulation_steps)
                 for name, part in parts.items():
                     losses[name] = losses.get(name, 0) + part.detach() / config.gradient_accumulation_steps
 
             # Agree with the other processes on the losses, and on whether to stop
-            means = dist.mean({**losses, "stop": stop.signal or 0})
+            means = processes.mean({**losses, "stop": stop.signal or 0})
             asked_to_stop = means.pop("stop") > 0
             if not math.isfinite(means["loss"]):
-                raise command.Stopped(plan.not_finite("loss", done + 1, updates.rate, last), code=1)
+                raise Stopped(planning.not_finite("loss", done + 1, updates.rate, last), code=1)
 
             # Update what learns; an update that overflowed in half precision is done again at a smaller scale
             ending = done + 1 == todo.steps
@@ -124,7 +133,7 @@ def train(config, todo, family, concepts):
             if updates.apply(norm):
                 done, overflows = done + 1, 0
             elif (overflows := overflows + 1) == MOST_OVERFLOWS:
-                raise command.Stopped(plan.not_finite("gradient", done + 1, rate, last), code=1)
+                raise Stopped(planning.not_finite("gradient", done + 1, rate, last), code=1)
             else:
                 continue
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
@@ -136,11 +145,11 @@ def train(config, todo, family, concepts):
                 tracker.scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
             saving = stopping or done % config.save_steps == 0
             if (saving or ending) and not updates.finite():
-                raise command.Stopped(plan.not_finite("weights", done, rate, last), code=1)
+                raise Stopped(planning.not_finite("weights", done, rate, last), code=1)
             if saving:
-                last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
+                last = checkpoints.save(config, done, family.trained(), updates, todo.course, record)
             if stopping:
-                raise command.Stopped(plan.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
+                raise Stopped(planning.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
             if validation.due(config, done) and not ending:
                 validation.draw(config, family, tracker, done)
 
@@ -148,17 +157,19 @@ def train(config, todo, family, concepts):
         try:
             if config.validation_prompt:
                 validation.draw(config, family, tracker, done)
-            if dist.is_first():
-                command_line = plan.draw_command(config)
-                card = output.card(config, todo.steps, dist.world_size(), command_line, family.pipeline_class)
-                output.save_result(family, config, record, card)
+            if processes.is_first():
+                command_line = planning.draw_command(config)
+                card = model_card.card(config, todo.steps, processes.world_size(), command_line, family.pipeline_class)
+                output_folder.save_result(family, config, record, card)
         except Exception:
-            last = checkpoint.save(config, done, family.trained(), updates, todo.course, record)
-            dist.warn(f"the pipeline could not be finished, but {last} holds what was learned")
+            last = checkpoints.save(config, done, family.trained(), updates, todo.course, record)
+            console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
             raise
     what = "pipeline " if config.saves_pipeline else "LoRA     "
-    dist.say(f"{what} {config.output_dir}; to draw with it: {plan.draw_command(config, *command.of('infer.py'))}")
+    console.say(
+        f"{what} {config.output_dir}; to draw with it: {planning.draw_command(config, *console.of('infer.py'))}"
+    )
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 
 from benchmarks import subjects
-from dreambooth import command
+from dreambooth.system import console
 
 STEPS = 3
 FLOOR = """
 import sys
-from dreambooth import stack
-stack.load()
+from dreambooth.system import libraries
+libraries.load()
 import paddle
 from ppdiffusers import UNet2DConditionModel
 folder, size, batch, steps = sys.argv[1], *map(int, sys.argv[2:])
@@ -87,14 +87,14 @@ def encode_many(arguments):
     """A run with one class picture, and with more and more: what they take, and how long."""
     from PIL import Image
 
-    from dreambooth import noise
+    from dreambooth.system import randomness
 
     folder, size, _ = subjects.run_of(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as pictures:
         for count in (1, *arguments.counts):
             for number in range(len(os.listdir(pictures)), count):
-                pixels = noise.stream(0, "picture", number).integers(0, 256, (8, 8, 3)).astype("uint8")
+                pixels = randomness.stream(0, "picture", number).integers(0, 256, (8, 8, 3)).astype("uint8")
                 Image.fromarray(pixels).resize((size, size)).save(f"{pictures}/{number}.png")
             prior = ["--with_prior_preservation", "--class_prompt", "a photo of a dog", "--class_data_dir", pictures]
             with tempfile.TemporaryDirectory() as output:
@@ -122,4 +122,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

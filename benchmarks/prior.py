@@ -7,9 +7,10 @@ embedded model, whether the pictures are as good: CLIP-T and DIV by its own CLIP
 import time
 
 from benchmarks import subjects
-from dreambooth import command, models, sampling, stack
-from dreambooth.flags import read_config
-from dreambooth.metrics import diversity, likeness, mean_of
+from dreambooth.config.parser import read_config
+from dreambooth.drawing import measures, sampling
+from dreambooth.models import loading
+from dreambooth.system import console, libraries
 
 PROMPT = "a photo of a {}"
 CLASSES = ("dog", "cat", "car", "house")
@@ -28,8 +29,8 @@ def main(argv):
     count = arguments.pictures or (1 if arguments.model == "full" else 24)
     solver = [f"--{name}={value}" for name, value in vars(arguments).items() if name.startswith("prior_") and value]
     config = read_config(subjects.run_flags(folder, "unused", size, 1, 1, *solver), "")
-    stack.load()
-    plain, fast = models.load_pipeline(str(folder)), models.load_pipeline(str(folder))
+    libraries.load()
+    plain, fast = loading.load_pipeline(str(folder)), loading.load_pipeline(str(folder))
     times, pictures = {"plain": [], "fast": []}, {"plain": {}, "fast": {}}
     for name in CLASSES:
         wanted = [(PROMPT.format(name), number) for number in range(count)]
@@ -64,14 +65,14 @@ def quality(groups, model):
     """(CLIP-T, DIV) by the embedded CLIP, which knows the embedded model's world alone."""
     if model != "mini":
         return "", ""
-    from dreambooth.clip import Clip
+    from dreambooth.drawing.clip import Clip
     from miniworld import CLIP
 
     clip = Clip(str(CLIP), flag="CLIP")
     groups = {name: clip.pictures(pictures) for name, pictures in groups.items()}
-    fits = [likeness(vectors, clip.prompts([PROMPT.format(name)])) for name, vectors in groups.items()]
-    return f"{mean_of(fits):.3f}", f"{diversity(groups.values()):.3f}"
+    fits = [measures.likeness(vectors, clip.prompts([PROMPT.format(name)])) for name, vectors in groups.items()]
+    return f"{measures.mean_of(fits):.3f}", f"{measures.diversity(groups.values()):.3f}"
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -9,7 +9,7 @@ import tempfile
 import time
 
 from benchmarks import subjects
-from dreambooth import command
+from dreambooth.system import console
 
 IMPORTS = """
 import zlib
@@ -22,8 +22,8 @@ from visualdl import LogWriter
 FIRST_STEP = """
 import os, sys
 import train_dreambooth
-from dreambooth import data
-data.Examples.micro_batch = lambda *step: os._exit(0)
+from dreambooth.data.batches import Examples
+Examples.micro_batch = lambda *step: os._exit(0)
 train_dreambooth.main(sys.argv[1:])
 """
 
@@ -57,4 +57,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -14,7 +14,9 @@ import tempfile
 import time
 
 from benchmarks import subjects
-from dreambooth import command, data, models, stack
+from dreambooth.data.batches import Examples
+from dreambooth.models import loading
+from dreambooth.system import console, libraries
 
 WARM_UP = 2
 
@@ -75,9 +77,9 @@ class Stopwatch:
 @contextlib.contextmanager
 def watching(watch):
     """Let a run of train_dreambooth.py tell when its steps begin, and what its networks are."""
-    from dreambooth import optim
+    from dreambooth.training.updates import Updates
 
-    load, micro_batch, begin = models.load_model, data.Examples.micro_batch, optim.Updates.__init__
+    load, micro_batch, begin = loading.load_model, Examples.micro_batch, Updates.__init__
 
     def load_model(*arguments, **options):
         watch.family = family = load(*arguments, **options)
@@ -99,18 +101,18 @@ def watching(watch):
         watch.updates = self
         begin(self, *arguments)
 
-    models.load_model, data.Examples.micro_batch, optim.Updates.__init__ = load_model, next_micro_batch, updates
+    loading.load_model, Examples.micro_batch, Updates.__init__ = load_model, next_micro_batch, updates
     try:
         yield
     finally:
-        models.load_model, data.Examples.micro_batch, optim.Updates.__init__ = load, micro_batch, begin
+        loading.load_model, Examples.micro_batch, Updates.__init__ = load, micro_batch, begin
 
 
 def measure(folder, size, batch, steps, *more):
     """[(floor, step)] in seconds."""
     import train_dreambooth
 
-    stack.load()
+    libraries.load()
     watch = Stopwatch(steps)
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()), watching(watch):
         flags = subjects.run_flags(folder, output, size, batch, steps + WARM_UP + 1, *more)
@@ -141,4 +143,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -9,10 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dreambooth import stack
-from dreambooth.config import BadInput
-from dreambooth.flags import Parser
-from dreambooth.models import folders
+from dreambooth.config.parser import Parser
+from dreambooth.models import pipeline_folder
+from dreambooth.system import libraries
+from dreambooth.system.errors import BadInput
 from miniworld import MODEL, networks
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def folder_of(model):
     folder = {"mini": MINI, "full": FULL}.get(model, Path(model))
     if not folder.is_dir():
         raise BadInput(f"--model {model}: there is no such folder")
-    folders.check(str(folder), "--model")
+    pipeline_folder.check(str(folder), "--model")
     return folder
 
 
@@ -65,7 +65,7 @@ def size_of(model):
 
 def build_full_size(folder):
     """A Stable Diffusion 1 with random weights. What it draws is noise, but it costs what the real one does."""
-    stack.load()
+    libraries.load()
     from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -136,7 +136,7 @@ def machine():
         memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     except (OSError, ValueError):
         memory = "memory unknown"
-    versions = ", ".join(f"{name} {number}" for name, number in stack.versions().items())
+    versions = ", ".join(f"{name} {number}" for name, number in libraries.versions().items())
     return (
         f"{processor}, {len(os.sched_getaffinity(0))} cores, {memory}; Python {platform.python_version()}, {versions}"
     )

@@ -7,10 +7,11 @@ They are chosen as the DreamBooth paper does: one token of the model's own token
 drawn at random from all such tokens; another --seed draws others.
 """
 
-from dreambooth import command, models, noise, rarity, stack
-from dreambooth.config import BadInput
-from dreambooth.flags import Parser
-from dreambooth.models import folders
+from dreambooth.config.parser import Parser
+from dreambooth.data.rare_words import Rarity
+from dreambooth.models import loading, pipeline_folder
+from dreambooth.system import console, libraries, randomness
+from dreambooth.system.errors import BadInput
 
 
 def read_arguments(argv):
@@ -26,14 +27,14 @@ def read_arguments(argv):
     for name, least in (("count", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least {least}")
-    folders.check(arguments.model, flag="--model")
+    pipeline_folder.check(arguments.model, flag="--model")
     return arguments
 
 
 def main(argv):
     arguments = read_arguments(argv)
-    stack.load(arguments.verbose)
-    known = rarity.Rarity(models.load_tokenizer(arguments.model, flag="--model"))
+    libraries.load(arguments.verbose)
+    known = Rarity(loading.load_tokenizer(arguments.model, flag="--model"))
     if arguments.check is not None:
         print("\n".join(known.complaints(arguments.check)) or "nothing is wrong with it")
         return
@@ -49,9 +50,9 @@ def main(argv):
 
 def some(found, count, seed):
     """`count` of them, drawn at random without replacement, the rarest first."""
-    order = noise.stream(seed, "identifiers").permutation(len(found))[:count]
+    order = randomness.stream(seed, "identifiers").permutation(len(found))[:count]
     return [found[index] for index in sorted(order)]
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

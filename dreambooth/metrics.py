@@ -14,87 +14,22 @@ The measures are those of the DreamBooth paper (Ruiz et al., 2023), all with the
 The subject's pictures must not be those that the model was trained on.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from dreambooth import command, data, dist, models, output, sampling, stack
-from dreambooth.clip import Clip
-from dreambooth.config import BadInput
-from dreambooth.flags import Parser
+from dreambooth.config.parser import Parser
+from dreambooth.data import picture_files
+from dreambooth.drawing import measures, sampling, sheets
+from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.measures import Wanted
+from dreambooth.files import atomic
+from dreambooth.models import loading, pipeline_folder, schedulers
+from dreambooth.run import output_folder
+from dreambooth.system import console, libraries
+from dreambooth.system.errors import BadInput
 
-MEASURES = ("CLIP-I", "CLIP-T", "PRES", "DIV")
 UNMEASURED = ("json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
-TEXT_HEIGHT = 16
-SMALLEST = 96  # side of a picture on the sheet
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A prompt, and the subject's own pictures to compare with: of the same scene, where they are known."""
-
-    prompt: str
-    own: list  # indices among the subject's pictures
-
-
-# the measures
-
-
-def likeness(some, others):
-    """Mean cosine over all pairs of two sets of unit vectors."""
-    return float((some @ others.T).mean())
-
-
-def likeness_within(rows):
-    """Mean cosine over all pairs of different members of one set; None where there is no pair."""
-    count = len(rows)
-    if count < 2:
-        return None
-    return float(((rows @ rows.T).sum() - count) / (count * (count - 1)))
-
-
-def mean_of(values):
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def diversity(groups):
-    """Mean distance of two pictures of the same prompt."""
-    alike = mean_of(likeness_within(group) for group in groups)
-    return None if alike is None else 1 - alike
-
-
-def measures_of(drawn, of_class, subject, wanted, texts):
-    """{measure: value} of one model. `drawn` holds for each prompt the unit vectors of its pictures."""
-    return {
-        "CLIP-I": mean_of(likeness(rows, subject[each.own]) for rows, each in zip(drawn, wanted)),
-        "CLIP-T": mean_of(likeness(rows, text[None]) for rows, text in zip(drawn, texts)),
-        "PRES": likeness(of_class, subject) if len(of_class) else None,
-        "DIV": diversity(drawn),
-    }
-
-
-def measures_of_subject(subject, wanted, texts):
-    """What the subject's own pictures reach: where a perfect model would end."""
-    own = [subject[each.own] for each in wanted]
-    return {
-        "CLIP-I": mean_of(likeness_within(rows) for rows in own),
-        "CLIP-T": mean_of(likeness(rows, text[None]) for rows, text in zip(own, texts)),
-        "PRES": likeness_within(subject),
-        "DIV": diversity(own),
-    }
-
-
-def gained(before, after, real):
-    """The share of the way from the base to the subject's own pictures that was made."""
-    if None in (before, after, real) or real == before:
-        return None
-    return (after - before) / (real - before)
-
-
-# the command
 
 
 def read_arguments(argv):
@@ -122,7 +57,7 @@ def read_arguments(argv):
     add("--num_class_images", type=int, default=16, metavar="N", help="pictures of the class prompt (default: 16)")
     add("--num_inference_steps", type=int, default=50, metavar="N", help="denoising steps (default: 50)")
     add("--guidance_scale", type=float, default=7.5, metavar="X", help="weight of the prompt (default: 7.5)")
-    add("--scheduler", choices=sampling.SCHEDULERS, help="default: the model's own")
+    add("--scheduler", choices=schedulers.SCHEDULERS, help="default: the model's own")
     add("--seed", type=int, default=0, metavar="N", help="both models start from its noise (default: 0)")
     add("--batch_size", type=int, default=4, metavar="N", help="pictures drawn at once on a card (default: 4)")
     add("--json", metavar="FILE", help="write the figures there; - for the terminal, instead of the table")
@@ -145,12 +80,12 @@ def check(arguments):
         raise BadInput(f"--sheet {arguments.sheet}: must end in .png")
     for name in ("sheet", "json"):
         place = getattr(arguments, name)
-        if place and place != "-" and (Path(place).is_dir() or not output.can_be_written(Path(place).parent)):
+        if place and place != "-" and (Path(place).is_dir() or not atomic.can_be_written(Path(place).parent)):
             raise BadInput(f"--{name} {place}: it can't be written there")
-    if arguments.pictures_dir and not output.can_be_written(Path(arguments.pictures_dir)):
+    if arguments.pictures_dir and not atomic.can_be_written(Path(arguments.pictures_dir)):
         raise BadInput(f"--pictures_dir {arguments.pictures_dir}: it can't be written there")
     for name in ("model_path", "base_model_path"):
-        models.check(getattr(arguments, name), flag=f"--{name}")
+        pipeline_folder.check_model(getattr(arguments, name), flag=f"--{name}")
 
 
 def read_prompts(arguments, pictures):
@@ -180,46 +115,46 @@ def read_prompts(arguments, pictures):
 
 def main(argv):
     arguments = read_arguments(argv)
-    pictures, _ = data.find_pictures(arguments.subject_data_dir, "--subject_data_dir")
+    pictures, _ = picture_files.find_pictures(arguments.subject_data_dir, "--subject_data_dir")
     wanted = read_prompts(arguments, pictures)
-    stack.load(arguments.verbose)
+    libraries.load(arguments.verbose)
 
     # Look at the subject, and at what CLIP reads
     clip = Clip(arguments.clip_model_path)
-    own = [data.open_picture(picture.path) for picture in pictures]
+    own = [picture_files.open_picture(picture.path) for picture in pictures]
     subject = clip.pictures(own)
     texts = clip.prompts([without(each.prompt, arguments.identifier) for each in wanted])
 
     # Draw the same with both models, and measure
     results, drawn = {}, {}
     for name, path in (("base", arguments.base_model_path), ("fine-tuned", arguments.model_path)):
-        pipeline = models.load_pipeline(path, flag="--model_path" if name == "fine-tuned" else "--base_model_path")
+        pipeline = loading.load_pipeline(path, flag="--model_path" if name == "fine-tuned" else "--base_model_path")
         if arguments.scheduler:
-            sampling.set_scheduler(pipeline, arguments.scheduler)
+            schedulers.set_scheduler(pipeline, arguments.scheduler)
         sampling.check_steps(pipeline, arguments.num_inference_steps)
         drawn[name], of_class = draw(pipeline, wanted, arguments, name)
         rows = [clip.pictures(group) for group in drawn[name]]
         of_class = clip.pictures(of_class) if of_class else np.zeros([0, subject.shape[1]])
-        results[name] = measures_of(rows, of_class, subject, wanted, texts)
+        results[name] = measures.measures_of(rows, of_class, subject, wanted, texts)
         del pipeline
-    results["subject"] = measures_of_subject(subject, wanted, texts)
+    results["subject"] = measures.measures_of_subject(subject, wanted, texts)
 
     # Tell
     report = {
         "measures": results,
-        "fidelity gained": gained(*(results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject"))),
+        "fidelity gained": measures.gained(*(results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject"))),
         "settings": {name: value for name, value in vars(arguments).items() if name not in UNMEASURED},
     }
     if arguments.json == "-":
-        print(output.as_text(report), end="")
+        print(output_folder.as_text(report), end="")
     else:
         print(table(report))
     if arguments.json and arguments.json != "-":
-        write(arguments.json, output.as_text(report))
+        atomic.write_text(arguments.json, output_folder.as_text(report))
     if arguments.sheet:
         Path(arguments.sheet).parent.mkdir(parents=True, exist_ok=True)
         columns = {"subject": [[own[index] for index in each.own] for each in wanted], **drawn}
-        contact_sheet([each.prompt for each in wanted], columns, arguments.num_images).save(arguments.sheet)
+        sheets.contact_sheet([each.prompt for each in wanted], columns, arguments.num_images).save(arguments.sheet)
     if arguments.pictures_dir:
         save_pictures(drawn["fine-tuned"], arguments.pictures_dir)
     for place in (arguments.json, arguments.pictures_dir, arguments.sheet):
@@ -250,7 +185,7 @@ def draw(pipeline, wanted, arguments, name):
         guidance=arguments.guidance_scale,
         batch_size=arguments.batch_size,
     )
-    pictures = list(dist.bar(pictures, total=len(asked), desc=f"Drawing, {name}"))
+    pictures = list(console.bar(pictures, total=len(asked), desc=f"Drawing, {name}"))
     groups = [pictures[first : first + count] for first in range(0, count * len(wanted), count)]
     return groups, pictures[count * len(wanted) :]
 
@@ -263,16 +198,11 @@ def save_pictures(groups, folder):
             picture.save(Path(folder) / f"{prompt}-{number}.png")
 
 
-def write(path, text):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
-
-
 def table(report):
     """The figures for people."""
     columns = list(report["measures"])
     lines = ["".join(f"{name:>12}" for name in ("", *columns))]
-    for measure in MEASURES:
+    for measure in measures.MEASURES:
         values = [report["measures"][name][measure] for name in columns]
         lines.append(f"{measure:>12}" + "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values))
     share = report["fidelity gained"]
@@ -281,26 +211,5 @@ def table(report):
     return "\n".join(lines)
 
 
-def contact_sheet(prompts, columns, count):
-    """A row for each prompt, under its text: up to `count` pictures of the subject, the base, the fine-tuned model."""
-    first = next(iter(columns.values()))[0][0]
-    side = max(SMALLEST, min(first.width, 256))
-    gap = TEXT_HEIGHT // 2
-    width = len(columns) * (count * side + 2 * gap)
-    sheet = Image.new("RGB", (width, TEXT_HEIGHT + len(prompts) * (TEXT_HEIGHT + side + gap)), "white")
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(TEXT_HEIGHT * 3 // 4)
-    for column, (name, rows) in enumerate(columns.items()):
-        left = column * (count * side + 2 * gap) + gap
-        pen.text((left, 0), name, "black", font)
-        for row, (prompt, pictures) in enumerate(zip(prompts, rows)):
-            top = TEXT_HEIGHT + row * (TEXT_HEIGHT + side + gap)
-            if not column:
-                pen.text((left, top), prompt, "dimgrey", font)
-            for number, picture in enumerate(pictures[:count]):
-                sheet.paste(picture.resize((side, side), Image.LANCZOS), (left + number * side, top + TEXT_HEIGHT))
-    return sheet
-
-
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dreambooth import command, models, sampling, stack
-from dreambooth.clip import Clip
-from dreambooth.flags import Parser
+from dreambooth.config.parser import Parser
+from dreambooth.drawing import sheets
+from dreambooth.drawing.clip import Clip
+from dreambooth.models import loading
+from dreambooth.system import console, libraries
 from miniworld import HERE, judge, world
 
 SEED = 1_000_000  # nothing here was trained on
@@ -123,10 +125,10 @@ def main(argv):
     parser.add_argument("--folder", type=Path, default=HERE, metavar="TEXT", help="default: miniworld")
     parser.add_argument("--sheet", metavar="FILE.png", help="write the pictures there")
     arguments = parser.parse_args(argv)
-    stack.load()
+    libraries.load()
     from miniworld.detector import Detector
 
-    pipeline = models.load_pipeline(str(arguments.folder / "model"))
+    pipeline = loading.load_pipeline(str(arguments.folder / "model"))
     clip = Clip(str(arguments.folder / "clip"))
     detector = Detector.load(arguments.folder / "detector.safetensors")
     things = each_kind_in_each_scene()
@@ -135,8 +137,8 @@ def main(argv):
     for name, value in figures.items():
         print(f"{name:<45}{value:8.3f}")
     if arguments.sheet:
-        sampling.grid(pictures, columns=len(world.SCENES)).save(arguments.sheet)
+        sheets.grid(pictures, columns=len(world.SCENES)).save(arguments.sheet)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

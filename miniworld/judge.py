@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from dreambooth import dist, sampling
+from dreambooth.drawing import sampling
+from dreambooth.models import schedulers
+from dreambooth.system import console
 from miniworld import world
 
 STEPS, SCHEDULER, GUIDANCE = 25, "dpmsolver++", 7.5
@@ -10,11 +12,11 @@ STEPS, SCHEDULER, GUIDANCE = 25, "dpmsolver++", 7.5
 
 def draw(pipeline, asked, seed=0):
     """A picture for each (prompt, number)."""
-    sampling.set_scheduler(pipeline, SCHEDULER)
+    schedulers.set_scheduler(pipeline, SCHEDULER)
     height, width = sampling.default_size(pipeline)
     settings = dict(height=height, width=width, steps=STEPS, guidance=GUIDANCE, batch_size=4)
     pictures = sampling.draw(pipeline, asked, seed=seed, purpose="picture", **settings)
-    return list(dist.bar(pictures, total=len(asked), desc="Drawing"))
+    return list(console.bar(pictures, total=len(asked), desc="Drawing"))
 
 
 def named(clip, pictures, texts):

@@ -2,8 +2,8 @@
 
 import shutil
 
-from dreambooth import formats
-from dreambooth.config import BadInput
+from dreambooth.models import saving
+from dreambooth.system.errors import BadInput
 from miniworld import networks
 from miniworld.stages import read_tokenizer
 
@@ -60,7 +60,7 @@ def pack(work, folder):
     )
     clip = CLIPModel.from_pretrained(image_tower)
     for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, clip):
-        formats.halve(network)
+        saving.halve(network)
     shutil.rmtree(folder / "model", ignore_errors=True)
     pipeline.save_pretrained(str(folder / "model"), safe_serialization=True)
     shutil.rmtree(folder / "clip", ignore_errors=True)

@@ -8,9 +8,10 @@ For measuring it also writes prompts.txt, as `python -m dreambooth.metrics --pro
 
 from pathlib import Path
 
-from dreambooth import command, output
-from dreambooth.config import BadInput
-from dreambooth.flags import Parser
+from dreambooth.config.parser import Parser
+from dreambooth.files import atomic
+from dreambooth.system import console
+from dreambooth.system.errors import BadInput
 from miniworld import world
 
 PROMPTS = "prompts.txt"
@@ -64,7 +65,7 @@ def main(argv):
             raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.seed < 0:
         raise BadInput(f"--seed {arguments.seed}: must be at least 0")
-    if not output.can_be_written(Path(arguments.output)):
+    if not atomic.can_be_written(Path(arguments.output)):
         raise BadInput(f"--output {arguments.output}: it is no folder that can be written")
     common = dict(seed=arguments.seed, size=arguments.size)
     if arguments.measuring:
@@ -75,4 +76,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dreambooth import command, dist, stack
+from dreambooth.system import console, libraries
+from dreambooth.system import processes as system_processes
 from miniworld import HERE, packing, stages
 
 STAGES = ("pictures", "tokenizer", "vae", "clip", "detector", "latents", "unet", "decoder", "image-tower", "pack")
@@ -34,15 +35,15 @@ def main(argv):
     work.mkdir(parents=True, exist_ok=True)
     if "pictures" in arguments.stages and not (work / "pictures.npy").exists():
         stages.draw_pictures(work)
-    if arguments.processes > 1 and dist.world_size() == 1:
+    if arguments.processes > 1 and system_processes.world_size() == 1:
         sys.exit(launch(arguments.processes, argv))
-    stack.load()
-    dist.start()
+    libraries.load()
+    system_processes.start()
     import paddle
 
-    if arguments.go_on_from and not (work / "tokenizer").exists() and dist.is_first():
+    if arguments.go_on_from and not (work / "tokenizer").exists() and system_processes.is_first():
         packing.unpack(arguments.go_on_from, work)
-    dist.wait()
+    system_processes.wait()
     made = {
         "tokenizer": ("tokenizer", stages.make_tokenizer),
         "vae": ("vae", stages.train_vae),
@@ -56,11 +57,11 @@ def main(argv):
     for stage, (result, make) in made.items():
         if stage in arguments.stages and not (work / result).exists():
             paddle.seed(stages.SEED)
-            dist.wait()
-            if stage != "tokenizer" or dist.is_first():
+            system_processes.wait()
+            if stage != "tokenizer" or system_processes.is_first():
                 make(work)
-            dist.wait()
-    if "pack" in arguments.stages and dist.is_first():
+            system_processes.wait()
+    if "pack" in arguments.stages and system_processes.is_first():
         packing.pack(work, arguments.output)
 
 
@@ -76,4 +77,4 @@ def launch(processes, argv):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 from PIL import ImageFilter
 
-from dreambooth import dist, noise
-from dreambooth.checkpoint import written_whole
+from dreambooth.files import atomic
+from dreambooth.system import console, processes, randomness
 from miniworld import networks, world
 
 SEED = 0
@@ -18,7 +18,7 @@ def draw_pictures(work):
     unfinished = work / "pictures.unfinished.npy"
     shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
     drawn = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-    for number in dist.bar(range(PICTURES), desc="pictures"):
+    for number in console.bar(range(PICTURES), desc="pictures"):
         drawn[number] = np.asarray(world.picture(*world.sample(SEED, number), SEED, number))
     drawn.flush()
     unfinished.rename(work / "pictures.npy")
@@ -48,17 +48,17 @@ def tokens(tokenizer, captions):
 def some_things(drawn, purpose, numbers, strangers):
     """(picture, look, scene) for each number: of the world, or in a share of the numbers a stranger."""
     for number in numbers:
-        if noise.stream(SEED, f"{purpose} stranger", number).random() < strangers:
+        if randomness.stream(SEED, f"{purpose} stranger", number).random() < strangers:
             look, scene = world.stranger(SEED, number)
             yield np.asarray(world.picture(look, scene, SEED + 1, number)), look, scene
         else:
-            index = noise.pick(SEED, purpose, len(drawn), number)
+            index = randomness.pick(SEED, purpose, len(drawn), number)
             yield drawn[index], *world.sample(SEED, index)
 
 
 def keep(network, folder):
     """Save a network whole or not at all: a stage whose folder is there is done."""
-    with written_whole(folder) as unfinished:
+    with atomic.written_whole(folder) as unfinished:
         network.save_pretrained(str(unfinished), safe_serialization=True)
 
 
@@ -69,7 +69,7 @@ def train_vae(work):
     recipe = Recipe(updates=4800, batch=8, rate=1.5e-3, cooldown=0.4)
     network, drawn = networks.vae(), read_pictures(work)
     Training("vae", network, recipe, work).run(vae_loss(network, drawn, "vae", recipe.batch))
-    if dist.is_first():
+    if processes.is_first():
         fold(network, pixels(drawn[:512]))
         keep(network, work / "vae")
 
@@ -85,7 +85,7 @@ def train_decoder(work):
     freeze(network.encoder, network.quant_conv)
     loss_of = vae_loss(network, read_pictures(work), "decoder", recipe.batch)
     Training("decoder", network, recipe, work).run(loss_of)
-    if dist.is_first():
+    if processes.is_first():
         keep(network, work / "decoder")
 
 
@@ -104,7 +104,7 @@ def vae_loss(network, drawn, purpose, batch):
         things = some_things(drawn, purpose, [update * batch + slot for slot in slots], strangers=0.4)
         wanted = pixels(np.stack([picture for picture, *_ in things]))
         latents = network.encode(wanted).latent_dist
-        random = noise.normal(SEED, purpose, [(update, slot) for slot in slots], tuple(latents.mean.shape[1:]))
+        random = randomness.normal(SEED, purpose, [(update, slot) for slot in slots], tuple(latents.mean.shape[1:]))
         got = network.decode(latents.mean + latents.std * paddle.to_tensor(random)).sample
         square = (got - wanted).square().mean()
         loss = (got - wanted).abs().mean() + square + 1e-6 * latents.kl().mean()
@@ -138,7 +138,7 @@ def train_clip(work):
     recipe = Recipe(updates=2000, batch=96, rate=1e-3, decay=0.1)
     network = networks.clip(read_tokenizer(work))
     Training("clip", network, recipe, work).run(clip_loss(network, work, "clip", recipe.batch))
-    if dist.is_first():
+    if processes.is_first():
         keep(network, work / "clip")
 
 
@@ -152,7 +152,7 @@ def train_image_tower(work):
     network = CLIPModel.from_pretrained(str(work / "clip"))
     freeze(network.text_model, network.text_projection)
     Training("image-tower", network, recipe, work).run(clip_loss(network, work, "image tower", recipe.batch))
-    if dist.is_first():
+    if processes.is_first():
         keep(network, work / "image-tower")
 
 
@@ -201,13 +201,13 @@ def train_detector(work):
         return loss, {"right": right}
 
     Training("detector", network, recipe, work).run(loss_of)
-    if dist.is_first():
+    if processes.is_first():
         network.save(work / "detector.safetensors")
 
 
 def soft(picture, number):
     """Half of the pictures are blurred a little, as those are that come out of a VAE."""
-    radius = noise.stream(SEED, "blur", number).uniform(-1, 1)
+    radius = randomness.stream(SEED, "blur", number).uniform(-1, 1)
     return picture.filter(ImageFilter.GaussianBlur(radius)) if radius > 0 else picture
 
 
@@ -221,15 +221,15 @@ def encode_latents(work):
     drawn = read_pictures(work)
     vae = AutoencoderKL.from_pretrained(str(work / "vae"))
     vae.eval()
-    mine = np.array_split(np.arange(len(drawn)), dist.world_size())[dist.rank()]
+    mine = np.array_split(np.arange(len(drawn)), processes.world_size())[processes.rank()]
     rows = []
     with paddle.no_grad():
-        for first in dist.bar(range(0, len(mine), 32), desc="latents"):
+        for first in console.bar(range(0, len(mine), 32), desc="latents"):
             rows.append(vae.encode(pixels(drawn[mine[first : first + 32]])).latent_dist.mean.numpy())
-    np.save(work / f"latents-{dist.rank()}.npy", np.concatenate(rows).astype(np.float16))
-    dist.wait()
-    if dist.is_first():
-        parts = [work / f"latents-{rank}.npy" for rank in range(dist.world_size())]
+    np.save(work / f"latents-{processes.rank()}.npy", np.concatenate(rows).astype(np.float16))
+    processes.wait()
+    if processes.is_first():
+        parts = [work / f"latents-{rank}.npy" for rank in range(processes.world_size())]
         np.save(work / "latents.unfinished.npy", np.concatenate([np.load(part) for part in parts]))
         (work / "latents.unfinished.npy").rename(work / "latents.npy")
         for part in parts:
@@ -256,13 +256,13 @@ def train_unet(work, updates):
         captions, chosen = [], []
         for slot in slots:
             number = update * recipe.batch + slot
-            index = noise.pick(SEED, "unet", len(latents), number)
-            left_out = noise.stream(SEED, "left out", number).random() < 0.1
+            index = randomness.pick(SEED, "unet", len(latents), number)
+            left_out = randomness.stream(SEED, "left out", number).random() < 0.1
             captions.append("" if left_out else world.caption(*world.sample(SEED, index), SEED + 2, number))
             chosen.append(index)
         clean = paddle.to_tensor(latents[chosen].astype(np.float32))
-        random = paddle.to_tensor(noise.normal(SEED, "unet", places, tuple(clean.shape[1:])))
-        times = paddle.to_tensor(noise.integers(SEED, "times", places, schedule.config.num_train_timesteps))
+        random = paddle.to_tensor(randomness.normal(SEED, "unet", places, tuple(clean.shape[1:])))
+        times = paddle.to_tensor(randomness.integers(SEED, "times", places, schedule.config.num_train_timesteps))
         got = network(schedule.add_noise(clean, random, times), times, encode(captions)).sample
         ratio = compute_snr(schedule, times)
         loss = ((got - random).square().mean([1, 2, 3]) * paddle.clip(ratio, max=5.0) / ratio).mean()
@@ -271,7 +271,7 @@ def train_unet(work, updates):
     if (work / "unet-start").exists():
         network = type(network).from_pretrained(str(work / "unet-start"))
     Training("unet", network, recipe, work).run(loss_of)
-    if dist.is_first():
+    if processes.is_first():
         keep(network, work / "unet")
 
 

@@ -11,9 +11,14 @@ asked for, and in how many the subject is there: its class in its colour, with a
 import json
 from pathlib import Path
 
-from dreambooth import command, metrics, models, output, stack
-from dreambooth.clip import Clip
-from dreambooth.flags import Parser
+from dreambooth import metrics
+from dreambooth.config.parser import Parser
+from dreambooth.drawing import measures
+from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.measures import Wanted
+from dreambooth.models import loading
+from dreambooth.run import output_folder
+from dreambooth.system import console, libraries
 from miniworld import CLIP, MODEL, judge, photograph, world
 
 # as in run_single.sh
@@ -90,7 +95,7 @@ class Judge:
         """(unit vectors of the subject's pictures, the prompts with their share of them, unit vectors of the texts)."""
         vectors = self.clip.pictures([picture for group in self.real(subject) for picture in group])
         wanted = [
-            metrics.Wanted(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
+            Wanted(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
             for index, prompt in enumerate(prompts(subject))
         ]
         return vectors, wanted, self.clip.prompts([metrics.without(each.prompt, "sks") for each in wanted])
@@ -103,7 +108,7 @@ class Judge:
         everything = [picture for group in groups for picture in group]
         look = world.SUBJECTS[subject]
         return {
-            **metrics.measures_of(rows, class_rows, vectors, wanted, texts),
+            **measures.measures_of(rows, class_rows, vectors, wanted, texts),
             "scene right": self.scenes_right(subject, groups),
             "subject shown": float((self.detector.shows(everything, look) > 0.5).mean()),
             "class shows subject": float((self.detector.shows(of_class, look) > 0.5).mean()),
@@ -114,7 +119,7 @@ class Judge:
         groups = self.real(subject)
         everything = [picture for group in groups for picture in group]
         return {
-            **metrics.measures_of_subject(vectors, wanted, texts),
+            **measures.measures_of_subject(vectors, wanted, texts),
             "scene right": self.scenes_right(subject, groups),
             "subject shown": float((self.detector.shows(everything, world.SUBJECTS[subject]) > 0.5).mean()),
             "class shows subject": None,
@@ -135,12 +140,12 @@ class Judge:
         return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
 
     def measure(self, folder, subject):
-        return self.figures(subject, *self.draw(models.load_pipeline(str(folder)), subject))
+        return self.figures(subject, *self.draw(loading.load_pipeline(str(folder)), subject))
 
 
 def mean(rows):
     """The mean of each figure over several runs."""
-    return {name: metrics.mean_of(row[name] for row in rows) for name in rows[0]}
+    return {name: measures.mean_of(row[name] for row in rows) for name in rows[0]}
 
 
 def table(columns):
@@ -166,7 +171,7 @@ def main(argv):
         help="where models and figures go (default: study)",
     )
     arguments = parser.parse_args(argv)
-    stack.load()
+    libraries.load()
     judge = Judge()
     found = {"base": [], **{name: [] for name in arguments.settings}, "real pictures": []}
     for subject in arguments.subjects:
@@ -183,9 +188,9 @@ def measured(judge, model, subject, place):
     """The figures of a model, kept in a file."""
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(output.as_text(judge.measure(model, subject)), encoding="utf-8")
+        place.write_text(output_folder.as_text(judge.measure(model, subject)), encoding="utf-8")
     return json.loads(place.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    console.run(main)

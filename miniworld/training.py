@@ -10,9 +10,9 @@ import numpy as np
 import paddle
 from safetensors.numpy import load_file, save_file
 
-from dreambooth import dist
-from dreambooth.checkpoint import written_whole
-from dreambooth.optim import MOMENTS, gradient_norm
+from dreambooth.files import atomic
+from dreambooth.system import console, processes
+from dreambooth.training import updates as training_updates
 
 SAVE_EVERY = 300  # seconds
 
@@ -57,29 +57,29 @@ class Training:
         """Make the updates that are left. loss_of(update, slots) gives the loss of some slots of the global batch, and
         numbers to show."""
         self.restore()
-        slots = list(dist.share(self.recipe.batch))
+        slots = list(processes.share(self.recipe.batch))
         saved = time.monotonic()
         shown = {}
-        bar = dist.bar(
+        bar = console.bar(
             range(self.update, self.recipe.updates), initial=self.update, total=self.recipe.updates, desc=self.name
         )
         for update in bar:
             loss, numbers = loss_of(update, slots)
             loss.backward()
-            dist.mean_gradients(self.parameters.values())
-            gradient_norm(self.parameters.values(), max_norm=1.0)
+            processes.mean_gradients(self.parameters.values())
+            training_updates.gradient_norm(self.parameters.values(), max_norm=1.0)
             self.adamw.set_lr(self.recipe.rate_at(update))
             self.adamw.step()
             self.adamw.clear_grad()
             self.follow(update)
             self.update = update + 1
             if update % 10 == 0:
-                for key, value in dist.mean({"loss": loss, **numbers}).items():
+                for key, value in processes.mean({"loss": loss, **numbers}).items():
                     if not math.isfinite(value):
                         raise FloatingPointError(f"{self.name}: {key} is {value} at update {update}")
                     shown[key] = f"{0.9 * float(shown.get(key, value)) + 0.1 * value:.4f}"
                 bar.set_postfix(shown, refresh=False)
-                if dist.any_of(time.monotonic() - saved > SAVE_EVERY):
+                if processes.any_of(time.monotonic() - saved > SAVE_EVERY):
                     self.save()
                     saved = time.monotonic()
         for key, each in self.parameters.items():
@@ -101,16 +101,16 @@ class Training:
             each.set_value(self.average[key])
 
     def save(self):
-        if not dist.is_first():
+        if not processes.is_first():
             return
         state = self.adamw.state_dict()
         tensors = {}
         for key, each in self.parameters.items():
             tensors[f"{key}:weight"], tensors[f"{key}:average"] = each.numpy(), self.average[key].numpy()
-            for moment in MOMENTS:
+            for moment in training_updates.MOMENTS:
                 if f"{each.name}_{moment}_0" in state:
                     tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"].numpy()
-        with written_whole(self.folder) as unfinished:
+        with atomic.written_whole(self.folder) as unfinished:
             save_file(tensors, unfinished / "state.safetensors")
             (unfinished / "state.json").write_text(json.dumps({"update": self.update}))
 
@@ -123,7 +123,7 @@ class Training:
         for key, each in self.parameters.items():
             each.set_value(tensors[f"{key}:weight"])
             self.average[key] = paddle.to_tensor(tensors[f"{key}:average"])
-            for moment in MOMENTS:
+            for moment in training_updates.MOMENTS:
                 if f"{key}:{moment}" in tensors:
                     moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
         self.adamw.set_state_dict(moments)

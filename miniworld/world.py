@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from dreambooth import noise
+from dreambooth.system import randomness
 from miniworld import draw, scenes, things
 
 CLASSES = tuple(things.CLASSES)
@@ -37,7 +37,7 @@ UNSEEN = tuple(scene for scene in SCENES if scene not in SEEN)
 
 def sample(seed, number):
     """(look, scene) of the world's picture `number`."""
-    stream = noise.stream(seed, "thing", number)
+    stream = randomness.stream(seed, "thing", number)
     kind = CLASSES[stream.integers(len(CLASSES))]
     colour = COLOURS[stream.integers(len(COLOURS))]
     pattern = (None, None, *PATTERNS)[stream.integers(4)]
@@ -47,7 +47,7 @@ def sample(seed, number):
 def stranger(seed, number, like_subjects=False):
     """(look, scene) of something that is not of the world: any colour, with or without a mark and a hat. None has the
     class and the colour of a subject, unless that is asked for."""
-    stream = noise.stream(seed, "stranger", number)
+    stream = randomness.stream(seed, "stranger", number)
     colours = tuple(things.COLOURS)
 
     def choice(options):
@@ -66,12 +66,12 @@ def stranger(seed, number, like_subjects=False):
 
 
 def picture(look, scene, seed, number, size=64):
-    return draw.draw(look, scene, noise.stream(seed, "picture", number), size)
+    return draw.draw(look, scene, randomness.stream(seed, "picture", number), size)
 
 
 def caption(look, scene, seed, number):
     """What a person might write below the picture: colour, pattern, mark, hat and scene are often left out."""
-    stream = noise.stream(seed, "caption", number)
+    stream = randomness.stream(seed, "caption", number)
     words = []
     if look.pattern:
         words += [look.pattern] if stream.random() < 0.75 else []
@@ -98,5 +98,5 @@ def article(word):
 
 def photograph(kind, scene, seed, number, size=64):
     """Picture `number` of a subject in a scene."""
-    stream = noise.stream(seed, f"{kind} {scene}", number)
+    stream = randomness.stream(seed, f"{kind} {scene}", number)
     return draw.draw(SUBJECTS[kind], scene, stream, size)

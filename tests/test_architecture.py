@@ -1,75 +1,61 @@
-"""Who may import whom: imports go down only, and what runs before the libraries are loaded does not import them."""
+"""Who may import whom, what may import Paddle when it loads, and how large rooms and modules may grow."""
 
 import ast
 
 import pytest
-from conftest import ROOT
+from support.commands import ROOT
 
+# the rooms of dreambooth/ from the ground up; a module may import lower floors and its own room
 FLOORS = (
-    {"tensors"},
-    {
-        "config",
-        "dist",
-        "formats",
-        "loss",
-        "noise",
-        "rarity",
-        "single_file",
-        "stack",
-        "lora_files",
-        "miniworld.things",
-        "miniworld.networks",
-    },
-    {"models", "data", "checkpoint", "tracking", "optim", "lora", "sampling", "command", "flags", "miniworld.scenes"},
-    {"prior", "latents", "output", "clip", "miniworld.draw", "miniworld.training"},
-    {"plan", "validation", "metrics", "export", "identifier", "miniworld.world", "benchmarks.subjects"},
-    {
-        "train_dreambooth",
-        "infer",
-        "miniworld.tokenizer",
-        "miniworld.detector",
-        "miniworld.judge",
-        "miniworld.photograph",
-    },
-    {"miniworld.stages"},
-    {"miniworld.packing"},
-    {"miniworld.pretrain", "miniworld.study", "miniworld.examine"},
-    {f"benchmarks.{name}" for name in ("step", "memory", "prior", "startup")},
+    {"system"},
+    {"files", "config"},
+    {"data"},
+    {"models"},
+    {"training", "drawing"},
+    {"run"},
+    {"commands"},
+    {"miniworld"},
+    {"benchmarks"},
 )
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-FREE = "config"  # its BadInput is everyone's
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LIBRARIES = {"paddle", "ppdiffusers", "paddlenlp"}
-LIGHT = [f"dreambooth/{name}.py" for name in ("config", "dist", "data", "noise", "command", "plan", "output", "prior")]
-LIGHT += [
-    f"dreambooth/{name}.py" for name in ("checkpoint", "tracking", "sampling", "stack", "models/__init__", "formats")
+# these may import the libraries when they load
+HEAVY = ("dreambooth/training/", "dreambooth/models/families/", "miniworld/")
+LIGHT_IN_MINIWORLD = [
+    "things",
+    "scenes",
+    "draw",
+    "world",
+    "photograph",
+    "networks",
+    "stages",
+    "packing",
+    "pretrain",
+    "study",
 ]
-LIGHT += [f"benchmarks/{name}.py" for name in ("subjects", "step", "memory", "prior", "startup")]
-LIGHT += [f"dreambooth/models/{name}.py" for name in ("folders", "fetch", "text", "layouts")]
-LIGHT += [f"dreambooth/{name}.py" for name in ("flags", "clip", "metrics", "lora_files", "tensors")]
-LIGHT += ["dreambooth/export.py", "train_dreambooth.py", "infer.py"]
-LIGHT += [
-    f"miniworld/{name}.py"
-    for name in (
-        "things",
-        "scenes",
-        "draw",
-        "world",
-        "photograph",
-        "networks",
-        "stages",
-        "packing",
-        "pretrain",
-        "study",
-    )
-]
-FOLDERS = (".", "dreambooth", "dreambooth/models", "miniworld", "benchmarks")
-FILES = sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+MOST_MODULES, MOST_LINES = 8, 300
+
+PACKAGES = ("dreambooth", "miniworld", "benchmarks")
+FILES = sorted(
+    path.relative_to(ROOT)
+    for path in (*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")))
+)
+MODULES = [file for file in FILES if file.name != "__init__.py"]
+ROOMS = sorted(path for path in (ROOT / "dreambooth").rglob("*") if path.is_dir() and path.name != "__pycache__")
 
 
-def part_of(file):
-    """The name by which FLOORS knows a file: its own, that of its package inside dreambooth, or miniworld.its_own."""
-    parts = file.removesuffix(".py").removeprefix("dreambooth/").split("/")
-    return ".".join(parts[:2]) if parts[0] in ("miniworld", "benchmarks") and parts[1:] else parts[0]
+def room_of(dotted):
+    """The room of a module: dreambooth.files.lora is in files, dreambooth.export and infer are commands."""
+    parts = dotted.split(".")
+    if parts[0] in ("miniworld", "benchmarks"):
+        return parts[0]
+    if parts[0] == "dreambooth":
+        return parts[1] if parts[1:] and (ROOT / "dreambooth" / parts[1]).is_dir() else "commands"
+    return "commands" if (ROOT / f"{parts[0]}.py").is_file() else None
+
+
+def dotted_name(file):
+    return ".".join(file.with_suffix("").parts)
 
 
 def tree_of(file):
@@ -85,32 +71,66 @@ def imports(tree):
             yield from ("." * node.level + f"{node.module}.{each.name}" for each in node.names)
 
 
+def is_type_checking(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
 def imports_at_load(node):
-    """The packages that are imported when a module is: by all imports but those inside functions."""
+    """The packages that are imported when a module is: by all imports but those inside functions or for types."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         yield from (name.split(".")[0] for name in imports(node))
-    elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+    elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not is_type_checking(node):
         for child in ast.iter_child_nodes(node):
             yield from imports_at_load(child)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not file.endswith("/__init__.py") or "models" in file])
+def is_light(file):
+    name = file.as_posix()
+    return not name.startswith(HEAVY) or (name.startswith("miniworld/") and file.stem in LIGHT_IN_MINIWORLD)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=str)
 def test_imports_go_down_only(file):
-    mine = part_of(file)
-    assert mine in FLOOR, f"give {mine} a floor"
+    mine = room_of(dotted_name(file))
     for name in imports(tree_of(file)):
-        assert not name.startswith("."), f"{mine} imports {name}, which is relative"
-        other = part_of(name.replace(".", "/"))
-        if other in FLOOR and other not in (mine, FREE):
-            assert FLOOR[other] < FLOOR[mine], f"{mine} imports {other}"
+        assert not name.startswith("."), f"{file} imports {name}, which is relative"
+        other = room_of(name)
+        if other is not None and other != mine:
+            assert FLOOR[other] < FLOOR[mine], f"{file} is in {mine} and imports {name}"
 
 
-@pytest.mark.parametrize("file", LIGHT)
+@pytest.mark.parametrize("file", [file for file in MODULES if is_light(file)], ids=str)
 def test_what_runs_before_the_libraries_are_loaded_imports_none_of_them(file):
     assert not LIBRARIES & set(imports_at_load(tree_of(file)))
 
 
-@pytest.mark.parametrize("file", FILES)
+def test_the_rooms_are_those_of_the_plan():
+    assert {room.name for room in ROOMS} == {*FLOOR, "families"} - {"commands", "miniworld", "benchmarks"}
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_a_room_has_at_most_eight_modules(room):
+    assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("file", MODULES, ids=str)
+def test_a_module_has_at_most_three_hundred_lines(file):
+    lines = len((ROOT / file).read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES
+
+
+@pytest.mark.parametrize("folder", [ROOT / "dreambooth", *ROOMS], ids=lambda folder: folder.name)
+def test_packages_are_empty(folder):
+    assert (folder / "__init__.py").read_text(encoding="utf-8") == ""
+
+
+def test_only_commands_stand_at_the_top_of_the_package():
+    for path in (ROOT / "dreambooth").glob("*.py"):
+        if path.name != "__init__.py":
+            assert 'if __name__ == "__main__":' in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("file", MODULES, ids=str)
 def test_a_module_opens_with_a_sentence_on_what_it_is_for(file):
     sentence = (ast.get_docstring(tree_of(file)) or "").split("\n\n")[0]
     assert len(sentence) > 20 and sentence.endswith((".", ":"))

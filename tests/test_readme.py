@@ -4,9 +4,9 @@ import dataclasses
 import re
 
 import pytest
-from conftest import ROOT
+from support.commands import ROOT
 
-from dreambooth.config import Config
+from dreambooth.config.config import Config
 
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md")}
 

@@ -13,8 +13,9 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreambooth.config import BadInput
-from dreambooth.formats import NEWER_NAMES
+from dreambooth.files import safetensors
+from dreambooth.models import registry
+from dreambooth.system.errors import BadInput
 
 PADDLE = ("model_state.pdparams", "diffusion_paddle_model.safetensors")
 TORCH = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin")
@@ -30,7 +31,7 @@ OLD_TEXT_SETTINGS = {
     "text_layers": "num_hidden_layers",
     "text_hidden_act": "hidden_act",
 }
-RENAMED = {new: old for old, new in NEWER_NAMES.items()}
+RENAMED = {new: old for old, new in registry.NEWER_NAMES.items()}
 
 
 def candidates(names):
@@ -55,15 +56,8 @@ def is_torch(folder):
         return None
     path, wanted = found
     if wanted == EITHER:
-        return header(path)[0].get("__metadata__", {}).get("format", "pt") == "pt"
+        return safetensors.header(path)[0].get("__metadata__", {}).get("format", "pt") == "pt"
     return wanted in TORCH
-
-
-def header(path):
-    """(what a safetensors file says of its tensors, where they begin)."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length)), 8 + length
 
 
 def parts(folder):
@@ -141,12 +135,12 @@ def lost_its_prefix(file):
         return False
     config = json.loads((file.parent / CONFIG).read_text(encoding="utf-8"))
     clip = config.get("model_type") == "clip_text_model" or "CLIPTextModel" in config.get("architectures", ())
-    return clip and not any(name.startswith(PREFIX) for name in header(file)[0] if name != "__metadata__")
+    return clip and not any(name.startswith(PREFIX) for name in safetensors.header(file)[0] if name != "__metadata__")
 
 
 def give_prefix(file, to):
     """The same weights under the names that they had before."""
-    known, begin = header(file)
+    known, begin = safetensors.header(file)
     named = {name if name == "__metadata__" else PREFIX + name: value for name, value in known.items()}
     named["__metadata__"] = {**named.get("__metadata__", {}), "format": "pt"}
     text = json.dumps(named).encode()

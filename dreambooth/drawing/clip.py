@@ -1,0 +1,54 @@
+"""A CLIP model as a measuring instrument: it turns pictures and prompts into unit vectors, whose products tell how
+alike they are."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dreambooth.system import patches
+from dreambooth.system.errors import BadInput
+
+
+class Clip:
+    """Both towers of a CLIP, from a folder or a name on the hub."""
+
+    def __init__(self, name, flag="--clip_model_path"):
+        from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+            raise BadInput(f"{flag} {name}: no CLIP model, it has no config.json")
+        try:
+            with patches.all_weights_found():
+                self.model = CLIPModel.from_pretrained(name, dtype="float32")
+            self.tokenizer = CLIPTokenizer.from_pretrained(name)
+            self.processor = CLIPImageProcessor.from_pretrained(name)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise BadInput(f"{flag} {name}: it can't be loaded as a CLIP model ({reason})") from error
+        self.model.eval()
+        self.length = self.model.config.text_config.max_position_embeddings
+
+    def pictures(self, pictures, batch_size=32):
+        """[pictures, width], each of length 1."""
+        import paddle
+
+        rows = []
+        with paddle.no_grad():
+            for first in range(0, len(pictures), batch_size):
+                batch = self.processor(pictures[first : first + batch_size], return_tensors="pd").pixel_values
+                rows.append(self.model.get_image_features(batch).numpy())
+        return unit(np.concatenate(rows))
+
+    def prompts(self, prompts):
+        """[prompts, width], each of length 1."""
+        import paddle
+
+        with paddle.no_grad():
+            tokens = self.tokenizer(
+                prompts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pd"
+            )
+            return unit(self.model.get_text_features(tokens.input_ids).numpy())
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,0 +1,82 @@
+"""Class pictures: what the base model drew of the class before it learned anything, drawn once and kept as files."""
+
+import hashlib
+import re
+from itertools import count, islice
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+from dreambooth.data import picture_files
+from dreambooth.drawing import sampling
+from dreambooth.system import console, processes
+from dreambooth.system.errors import BadInput
+
+DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
+
+
+def look(config):
+    """(the class pictures there are, the numbers of those to draw); nothing where they are not asked for. Only what
+    can be read counts, and what another prompt or model drew is pointed out."""
+    if not config.with_prior_preservation:
+        return (), []
+    folder = Path(config.class_data_dir)
+    pictures, broken, _ = picture_files.survey(folder) if folder.is_dir() else ([], [], [])
+    for complaint in broken:
+        console.warn(f"--class_data_dir: {complaint}; it is not counted")
+    odd = drawn_otherwise(pictures, config)
+    if odd:
+        console.warn(
+            f"--class_data_dir {folder}: {len(odd)} of its pictures were drawn with another prompt or model"
+            f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
+        )
+    numbers = processes.from_first(missing(pictures, config.num_class_images))
+    processes.wait()  # until all have looked, so that nobody counts what another has drawn since
+    return tuple(pictures[: config.num_class_images]), numbers
+
+
+def missing(pictures, wanted):
+    """The numbers of the pictures to draw: the lowest that no drawn file has yet."""
+    taken = {int(match[1]) for match in (DRAWN.match(picture.path.name) for picture in pictures) if match}
+    return list(islice((number for number in count() if number not in taken), max(0, wanted - len(pictures))))
+
+
+def drawn_otherwise(pictures, config):
+    """The class pictures that say of themselves that another prompt or model drew them."""
+    mine = {"prompt": config.class_prompt, "model": config.pretrained_model_name_or_path}
+    odd = []
+    for picture in pictures:
+        if DRAWN.match(picture.path.name):
+            with Image.open(picture.path) as image:
+                if any(image.info.get(key, value) != value for key, value in mine.items()):
+                    odd.append(picture)
+    return odd
+
+
+def draw_missing(family, config, numbers):
+    """Draw the class pictures of these numbers into their folder, each process its share; all wait for each other.
+    Returns the folder's pictures."""
+    folder = Path(config.class_data_dir)
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+    processes.wait()
+    if processes.any_of(not folder.is_dir()):
+        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
+    mine = [numbers[index] for index in processes.share(len(numbers))]
+    wanted = [(config.class_prompt, number) for number in mine]
+    pictures = sampling.draw_for_run(family.pipeline(), wanted, config, "class picture")
+    for number, picture in console.bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
+        save(picture, folder, number, config)
+    processes.wait()
+    return tuple(picture_files.survey(folder)[0][: config.num_class_images])
+
+
+def save(picture, folder, number, config):
+    """Write INDEX-SHA1.png, whole or not at all; the SHA1 is that of the pixels."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("prompt", config.class_prompt)
+    info.add_itxt("model", config.pretrained_model_name_or_path)
+    digest = hashlib.sha1(picture.tobytes()).hexdigest()
+    unfinished = folder / f".{number}.unfinished"
+    picture.save(unfinished, format="PNG", pnginfo=info)
+    unfinished.rename(folder / f"{number}-{digest}.png")

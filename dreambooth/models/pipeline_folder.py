@@ -1,0 +1,96 @@
+"""What a pipeline's folder must hold, checked before anything heavy is loaded."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from dreambooth.files import lora
+from dreambooth.models import layouts, registry
+from dreambooth.system.errors import BadInput
+
+FLAG = "--pretrained_model_name_or_path"
+
+
+def looks_like_a_path(name):
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+
+
+def check(name, flag=FLAG):
+    """Refuse a local folder that is no pipeline of a family we know, and say what is missing in it. A name of the hub
+    passes: it is checked when it has been fetched."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or looks_like_a_path(name):
+            raise BadInput(f"{flag} {name}: there is no such folder")
+        return
+    index = folder / "model_index.json"
+    if not index.is_file():
+        inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
+        raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
+    try:
+        pipeline = check_index(name, read_index(folder), flag)
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
+    for part in registry.PARTS[pipeline]:
+        check_part(name, folder, part, flag)
+
+
+def check_part(name, pipeline, part, flag):
+    folder = pipeline / part
+    if not folder.is_dir() and part in registry.NEWER_NAMES:
+        folder = pipeline / registry.NEWER_NAMES[part]
+    if not folder.is_dir():
+        raise BadInput(f"{flag} {name}: it has no folder {part}/")
+    if part in registry.WITHOUT_WEIGHTS:
+        if not any(folder.iterdir()):
+            raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
+        return
+    # Paddle's store has folders from the time when a text encoder's settings had another name
+    needed = ["scheduler_config.json"] if part == "scheduler" else [layouts.CONFIG, layouts.OLD_CONFIG]
+    if not any((folder / file).is_file() for file in needed):
+        raise BadInput(f"{flag} {name}: {part}/{needed[0]} is missing")
+    if part != "scheduler" and not layouts.weights_of(folder):
+        raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
+
+
+def read_index(folder):
+    return json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+
+
+def check_index(name, index, flag=FLAG):
+    """Refuse a pipeline, or a class of one of its parts, that is not supported; returns the pipeline's class."""
+    pipeline = index.get("_class_name")
+    if pipeline not in registry.PARTS:
+        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(registry.PARTS)}")
+    for part, classes in registry.PARTS[pipeline].items():
+        _, class_name = index.get(part) or index.get(registry.NEWER_NAMES.get(part)) or (None, None)
+        if class_name is None:
+            raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
+        if classes and class_name not in classes:
+            raise BadInput(f"{flag} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
+    return pipeline
+
+
+def fingerprint(name):
+    """What tells a local model from another one, whatever its folder is called: its settings, and the names and sizes
+    of its files. A name on the hub stands for itself."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for part in registry.PARTS[read_index(folder)["_class_name"]]:
+        for path in sorted((folder / part).glob("*")):
+            content = path.read_bytes() if path.suffix == ".json" else b""
+            digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode() + content)
+    return f"files {digest.hexdigest()[:12]}"
+
+
+def check_model(name, flag):
+    """Refuse, before the libraries are loaded, what is no pipeline and no LoRA whose base is here."""
+    base = lora.base_of(name)
+    if base is None:
+        return check(name, flag)
+    try:
+        check(base["model"], flag)
+    except BadInput as error:
+        raise BadInput(f"{flag} {name}: it is a LoRA, and its base model can't be used ({error})") from None

@@ -1,0 +1,56 @@
+"""benchmarks.step: a whole run with a bare loop between its steps, both timed, and everything put back."""
+
+import numpy as np
+
+from benchmarks import step
+from dreambooth.data.batches import Examples
+from dreambooth.models import loading
+
+
+def test_each_step_has_a_floor_of_its_own(twin):
+    before = loading.load_model, Examples.micro_batch
+    pairs = step.measure(twin, 32, 1, 4)
+    assert len(pairs) == 4 and all(floor > 0 and whole > 0 for floor, whole in pairs)
+    assert (loading.load_model, Examples.micro_batch) == before
+
+
+def test_the_first_steps_are_left_out_and_floors_belong_to_the_step_after():
+    watch = step.Stopwatch(2)
+    watch.floors, watch.steps = [1, 2, 3], [10, 20, 30, 40]  # the first step has no floor
+    assert watch.pairs() == [(2, 30), (3, 40)]
+
+
+def test_the_bare_loop_moves_the_same_weights(twin, monkeypatch):
+    moved = []
+    bare = step.Stopwatch.bare_step
+
+    def watched(self, adamw):
+        before = self.family.unet.conv_in.weight.numpy().copy()
+        bare(self, adamw)
+        moved.append(float(np.abs(self.family.unet.conv_in.weight.numpy() - before).max()))
+        assert all(each.grad is None for each in self.family.unet.parameters())
+
+    monkeypatch.setattr(step.Stopwatch, "bare_step", watched)
+    step.measure(twin, 32, 1, 2)
+    assert moved and all(each > 0 for each in moved)
+
+
+def test_beside_a_lora_the_bare_loop_is_that_of_the_whole_network(twin, monkeypatch):
+    seen = []
+    bare = step.Stopwatch.bare_step
+
+    def watched(self, adamw):
+        before = [each.numpy().copy() for each in self.updates.parameters]
+        seen.append(len(adamw._parameter_list) - len(self.family.unet.parameters()))
+        bare(self, adamw)
+        assert all((each.numpy() == old).all() for each, old in zip(self.updates.parameters, before))
+
+    monkeypatch.setattr(step.Stopwatch, "bare_step", watched)
+    pairs = step.measure(twin, 32, 1, 2, "--lora_rank", "2")
+    assert len(pairs) == 2 and set(seen) == {0}
+
+
+def test_the_command_prints_the_ratio(twin, capsys):
+    step.main(["--model", str(twin), "--resolution", "32", "--batch", "1", "--steps", "3"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("| model | size | batch | floor, s |") and "32 x 32" in said[2] and len(said) == 5

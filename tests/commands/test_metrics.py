@@ -1,0 +1,475 @@
+"""The measures: against figures worked out by hand, and the whole command on tiny models."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.commands import python
+from support.pictures import draw_pictures
+from test_clip import build_clip
+
+from dreambooth import metrics
+from dreambooth.data import picture_files
+from dreambooth.drawing import measures, sheets
+from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.measures import Wanted
+from dreambooth.system.errors import BadInput
+
+EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
+BETWEEN = (0.6, 0.8)  # 0.6 of EAST, 0.8 of NORTH
+
+
+def rows(*vectors):
+    return np.array(vectors)
+
+
+# the measures
+
+
+@pytest.mark.parametrize(
+    "some, others, expected",
+    [
+        (rows(EAST), rows(EAST), 1),
+        (rows(EAST), rows(WEST), -1),
+        (rows(EAST, NORTH), rows(EAST, NORTH), 0.5),
+        (rows(BETWEEN), rows(EAST, NORTH, WEST), (0.6 + 0.8 - 0.6) / 3),
+        (rows(EAST, BETWEEN), rows(NORTH), (0 + 0.8) / 2),
+    ],
+)
+def test_likeness_is_the_mean_cosine_of_all_pairs(some, others, expected):
+    assert measures.likeness(some, others) == pytest.approx(expected)
+    assert measures.likeness(others, some) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "members, expected",
+    [
+        ([EAST, EAST], 1),
+        ([EAST, NORTH], 0),
+        ([EAST, NORTH, BETWEEN], (0 + 0.6 + 0.8) / 3),
+        ([EAST, NORTH, WEST, WEST], (0 - 1 - 1 + 0 + 0 + 1) / 6),
+    ],
+)
+def test_likeness_within_a_set_leaves_out_that_of_a_picture_with_itself(members, expected):
+    assert measures.likeness_within(rows(*members)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("members", [[], [EAST]])
+def test_one_picture_alone_has_no_likeness_within(members):
+    assert measures.likeness_within(np.array(members).reshape(-1, 2)) is None
+
+
+def test_the_mean_is_that_of_what_is_known():
+    assert measures.mean_of([1, None, 4]) == 2.5 and measures.mean_of(iter([0, 0])) == 0
+    assert measures.mean_of([None, None]) is None and measures.mean_of([]) is None
+
+
+def test_diversity_is_the_mean_distance_of_pictures_of_the_same_prompt():
+    """Groups count alike, however large they are."""
+    same, other = rows(EAST, EAST, EAST), rows(EAST, NORTH)
+    assert measures.diversity([same]) == pytest.approx(0) and measures.diversity([other]) == pytest.approx(1)
+    assert measures.diversity([same, other, rows(WEST)]) == pytest.approx(0.5)
+    assert measures.diversity([rows(EAST), rows(NORTH)]) is None
+
+
+SUBJECT = rows(EAST, NORTH, BETWEEN)
+WANTED = [Wanted("one", [0]), Wanted("two", [1, 2])]
+TEXTS = rows(BETWEEN, WEST)
+
+
+def test_the_measures_of_a_model():
+    drawn = [rows(EAST, BETWEEN), rows(NORTH, NORTH)]
+    of_class = rows(WEST, BETWEEN)
+    assert measures.measures_of(drawn, of_class, SUBJECT, WANTED, TEXTS) == {
+        "CLIP-I": pytest.approx(((1 + 0.6) / 2 + (1 + 0.8) / 2) / 2),
+        "CLIP-T": pytest.approx(((0.6 + 1) / 2 + 0) / 2),
+        "PRES": pytest.approx(((-1 + 0 - 0.6) + (0.6 + 0.8 + 1)) / 6),
+        "DIV": pytest.approx(((1 - 0.6) + 0) / 2),
+    }
+
+
+def test_without_a_class_prompt_and_with_single_pictures_two_measures_are_unknown():
+    measured = measures.measures_of([rows(EAST), rows(NORTH)], np.zeros([0, 2]), SUBJECT, WANTED, TEXTS)
+    assert measured["PRES"] is None and measured["DIV"] is None
+    assert measured["CLIP-I"] == pytest.approx((1 + 0.9) / 2) and measured["CLIP-T"] == pytest.approx(0.3)
+
+
+def test_the_measures_of_the_subjects_own_pictures():
+    """A single picture of a scene can't be compared with another one of it."""
+    assert measures.measures_of_subject(SUBJECT, WANTED, TEXTS) == {
+        "CLIP-I": pytest.approx(0.8),
+        "CLIP-T": pytest.approx((0.6 + (0 - 0.6) / 2) / 2),
+        "PRES": pytest.approx((0 + 0.6 + 0.8) / 3),
+        "DIV": pytest.approx(0.2),
+    }
+
+
+@pytest.mark.parametrize(
+    "before, after, real, share",
+    [
+        (0.5, 0.5, 0.9, 0),
+        (0.5, 0.9, 0.9, 1),
+        (0.5, 0.6, 0.9, 0.25),
+        (0.5, 0.4, 0.9, -0.25),
+        (0.5, 0.6, 0.5, None),
+        (None, 0.6, 0.9, None),
+        (0.5, None, 0.9, None),
+        (0.5, 0.6, None, None),
+        (0.0, 0.2, 0.4, 0.5),
+    ],
+)
+def test_what_is_gained_is_a_share_of_the_way(before, after, real, share):
+    assert measures.gained(before, after, real) == (None if share is None else pytest.approx(share))
+
+
+def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
+    assert metrics.without("a photo of sks dog", "sks") == "a photo of dog"
+    assert metrics.without("sks sksdog sks", "sks") == "sksdog"
+    assert metrics.without("a photo of sks dog", None) == "a photo of sks dog"
+
+
+def test_the_table_shows_each_measure_of_each_model():
+    base = {"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None, "DIV": 0.125}
+    tuned = {"CLIP-I": 0.75, "CLIP-T": 0.2, "PRES": None, "DIV": -0.0625}
+    lines = metrics.table({"measures": {"base": base, "fine-tuned": tuned}, "fidelity gained": 0.5}).splitlines()
+    assert [line.split() for line in lines[:-1]] == [
+        ["base", "fine-tuned"],
+        ["CLIP-I", "0.500", "0.750"],
+        ["CLIP-T", "0.250", "0.200"],
+        ["PRES", "-", "-"],
+        ["DIV", "0.125", "-0.062"],
+    ]
+    assert len({len(line) for line in lines[:-1]}) == 1 and "50%" in lines[-1]
+    assert len(metrics.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 5
+
+
+# prompts
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """What is read of prompts and of a file's text, with pictures of these names."""
+    for name in ("grass-0.png", "grass-1.png", "snow-0.png", "snow-10.png"):
+        draw_pictures(tmp_path / "new", 1)
+        (tmp_path / "new/0.png").rename(tmp_path / name)
+    (tmp_path / "new").rmdir()
+
+    def read(text=None, *prompts):
+        file = None
+        if text is not None:
+            file = str(tmp_path / "prompts.txt")
+            Path(file).write_bytes(text if isinstance(text, bytes) else text.encode())
+        pictures, _ = picture_files.find_pictures(tmp_path, "--subject_data_dir")
+        arguments = SimpleNamespace(prompt=list(prompts), prompts_file=file, subject_data_dir=str(tmp_path))
+        wanted = metrics.read_prompts(arguments, pictures)
+        return [(each.prompt, [pictures[index].path.name for index in each.own]) for each in wanted]
+
+    return read
+
+
+EVERYTHING = ["grass-0.png", "grass-1.png", "snow-0.png", "snow-10.png"]
+
+
+def test_a_prompt_of_the_command_line_is_compared_with_all_pictures(prompts):
+    assert prompts(None, "a dog", "a sks dog") == [("a dog", EVERYTHING), ("a sks dog", EVERYTHING)]
+
+
+def test_a_line_of_the_file_names_its_pictures_behind_a_tab(prompts):
+    text = "on the grass\tgrass-*.png\nin the snow\tsnow-?.png\n\n  \nboth\tgrass-1.png snow-10.png\nall\nall too\t\n"
+    assert prompts(text) == [
+        ("on the grass", ["grass-0.png", "grass-1.png"]),
+        ("in the snow", ["snow-0.png"]),
+        ("both", ["grass-1.png", "snow-10.png"]),
+        ("all", EVERYTHING),
+        ("all too", EVERYTHING),
+    ]
+
+
+def test_prompts_of_the_command_line_come_before_those_of_the_file(prompts):
+    assert [prompt for prompt, _ in prompts("from the file\r\n在雪地上\r\n", "given")] == [
+        "given",
+        "from the file",
+        "在雪地上",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("on the beach\tbeach-*.png", "--prompts_file .*beach"),
+        ("\tgrass-*.png", "--prompts_file"),
+        ("", "--prompts_file"),
+        ("\n \n", "--prompts_file"),
+        (b"\xff\xfe\x00", "--prompts_file .*can't be read"),
+    ],
+)
+def test_a_file_that_says_nothing_useful_is_named(prompts, text, named):
+    with pytest.raises(BadInput, match=named):
+        prompts(text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    arguments = SimpleNamespace(prompt=["a"], prompts_file=str(tmp_path / "none.txt"), subject_data_dir="")
+    with pytest.raises(BadInput, match="--prompts_file .*none.txt"):
+        metrics.read_prompts(arguments, [])
+
+
+# bad input
+
+FLAGS = {
+    "--model_path": "{twin}",
+    "--base_model_path": "{twin}",
+    "--subject_data_dir": "{pictures}",
+    "--clip_model_path": "clip",
+    "--prompt": "a dog",
+}
+# what is changed in them, and what is to be named
+BAD = [
+    ({"--model_path": None}, "--model_path"),
+    ({"--base_model_path": None}, "--base_model_path"),
+    ({"--subject_data_dir": None}, "--subject_data_dir"),
+    ({"--clip_model_path": None}, "--clip_model_path"),
+    ({"--prompt": None}, "--prompt"),
+    ({"--prompt": " "}, "--prompt"),
+    ({"--prompt": None, "--prompts_file": "/nowhere/prompts.txt"}, "--prompts_file /nowhere/prompts.txt"),
+    ({"--model_path": "/nowhere"}, "--model_path /nowhere"),
+    ({"--base_model_path": "/nowhere"}, "--base_model_path /nowhere"),
+    ({"--base_model_path": "{pictures}"}, "--base_model_path"),
+    ({"--subject_data_dir": "/nowhere"}, "--subject_data_dir /nowhere"),
+    ({"--subject_data_dir": "{empty}"}, "--subject_data_dir"),
+    ({"--num_images": "0"}, "--num_images 0"),
+    ({"--num_class_images": "0"}, "--num_class_images 0"),
+    ({"--num_inference_steps": "0"}, "--num_inference_steps 0"),
+    ({"--num_inference_steps": "many"}, "--num_inference_steps"),
+    ({"--batch_size": "0"}, "--batch_size 0"),
+    ({"--seed": "-1"}, "--seed -1"),
+    ({"--guidance_scale": "-1"}, "--guidance_scale -1"),
+    ({"--guidance_scale": "nan"}, "--guidance_scale nan"),
+    ({"--guidance_scale": "inf"}, "--guidance_scale inf"),
+    ({"--scheduler": "unipc"}, "--scheduler"),
+    ({"--sheet": "sheet.jpg"}, "--sheet sheet.jpg"),
+    ({"--sheet": "{twin}/model_index.json/sheet.png"}, "--sheet"),
+    ({"--json": "{pictures}"}, "--json"),
+    ({"--json": "{twin}/model_index.json/figures.json"}, "--json"),
+    ({"--pictures_dir": "{twin}/model_index.json"}, "--pictures_dir"),
+    ({"--prompts": "a"}, "--prompts"),
+]
+# each line of bad input in one process, which must not load the libraries
+LIGHT = """
+import json, sys
+from dreambooth import metrics
+from dreambooth.config import BadInput
+for line in json.loads(sys.argv[1]):
+    try:
+        metrics.main(line)
+        print("taken")
+    except BadInput as error:
+        print(error)
+assert not {"paddle", "paddlenlp", "ppdiffusers"} & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def told(twin, pictures, tmp_path_factory):
+    """What is said to each line of BAD."""
+    empty = tmp_path_factory.mktemp("empty")
+    lines = []
+    for changes, _ in BAD:
+        given = {name: value for name, value in {**FLAGS, **changes}.items() if value is not None}
+        lines.append(
+            [part.format(twin=twin, pictures=pictures, empty=empty) for pair in given.items() for part in pair]
+        )
+    done = python("-c", LIGHT, json.dumps(lines))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("case, named", [(case, named) for case, (_, named) in enumerate(BAD)])
+def test_bad_input_is_one_line_that_names_its_flag_and_comes_without_the_libraries(told, case, named):
+    assert len(told) == len(BAD)
+    assert re.search(rf"{re.escape(named)}(?!\w)", told[case])
+
+
+def test_the_command_ends_with_two_and_one_line(twin, pictures):
+    line = ["--model_path", twin, "--base_model_path", twin, "--subject_data_dir", pictures, "--clip_model_path", "x"]
+    done = python("-m", "dreambooth.metrics", *line)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --prompt: give at least one, or --prompts_file\n"
+
+
+# the whole command
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    return build_clip(tmp_path_factory.mktemp("clip") / "small")
+
+
+@pytest.fixture
+def measure(twin, velocity_twin, pictures, clip_folder, capsys):
+    """Run the command on two models that draw other pictures; what it prints, line by line."""
+
+    def run(*more, model=velocity_twin, prompts=("a photo of sks dog", "sks dog at night")):
+        line = ["--model_path", model, "--base_model_path", twin, "--subject_data_dir", pictures]
+        line += ["--clip_model_path", clip_folder, "--num_images", 2, "--num_inference_steps", 2]
+        line += ["--prompt", *prompts] if prompts else []
+        metrics.main([str(each) for each in (*line, *more)])
+        return capsys.readouterr().out
+
+    return run
+
+
+def shown(path):
+    return picture_files.open_picture(Path(path))
+
+
+def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder, twin, velocity_twin, tmp_path):
+    file, sheet, folder = tmp_path / "new/figures.json", tmp_path / "sheets/sheet.png", tmp_path / "pictures"
+    out = measure(
+        *("--class_prompt", "a photo of a dog", "--num_class_images", 3, "--identifier", "sks", "--seed", 5),
+        *("--json", file, "--sheet", sheet, "--pictures_dir", folder),
+    ).splitlines()
+    report = json.loads(file.read_text(encoding="utf-8"))
+    found = report["measures"]
+
+    # The table
+    assert out[0].split() == ["base", "fine-tuned", "subject"]
+    for line, measure_name in zip(out[1:5], measures.MEASURES, strict=True):
+        assert line.split() == [measure_name, *(f"{found[name][measure_name]:.3f}" for name in out[0].split())]
+    assert f"{report['fidelity gained']:.0%}" in out[5]
+    assert sorted(out[6:]) == sorted(map(str, (file, sheet, folder)))
+
+    # The figures are those of the pictures
+    names = [f"{prompt}-{number}.png" for prompt in range(2) for number in range(2)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    clip = Clip(str(clip_folder))
+    drawn = [clip.pictures([shown(folder / f"{prompt}-{number}.png") for number in range(2)]) for prompt in range(2)]
+    subject = clip.pictures([shown(pictures / f"{number}.png") for number in range(5)])
+    texts = clip.prompts(["a photo of dog", "dog at night"])  # without the identifier
+    tuned, own = found["fine-tuned"], found["subject"]
+    assert tuned["CLIP-I"] == pytest.approx(np.mean([(rows @ subject.T).mean() for rows in drawn]), abs=1e-4)
+    assert tuned["CLIP-T"] == pytest.approx(np.mean([rows @ text for rows, text in zip(drawn, texts)]), abs=1e-4)
+    assert tuned["DIV"] == pytest.approx(np.mean([1 - rows[0] @ rows[1] for rows in drawn]), abs=1e-4)
+    pairs = (subject @ subject.T)[np.triu_indices(5, 1)]
+    assert own["CLIP-I"] == own["PRES"] == pytest.approx(pairs.mean(), abs=1e-4)
+    assert own["CLIP-T"] == pytest.approx((subject @ texts.T).mean(), abs=1e-4)
+    assert -1 <= tuned["PRES"] <= 1 and found["base"] != tuned
+    way = (tuned["CLIP-I"] - found["base"]["CLIP-I"]) / (own["CLIP-I"] - found["base"]["CLIP-I"])
+    assert report["fidelity gained"] == pytest.approx(way)
+
+    # The settings that they depend on
+    settings = report["settings"]
+    assert settings["model_path"] == str(velocity_twin) and settings["base_model_path"] == str(twin)
+    assert settings["seed"] == 5 and settings["identifier"] == "sks" and settings["num_inference_steps"] == 2
+    assert settings["class_prompt"] == "a photo of a dog" and settings["num_class_images"] == 3
+    assert not {"json", "sheet", "pictures_dir", "verbose"} & settings.keys()
+
+    # The sheet: for each of two prompts two pictures of the subject, of the base and of the fine-tuned model
+    whole = np.asarray(shown(sheet))
+    side, gap, text = sheets.SMALLEST, sheets.TEXT_HEIGHT // 2, sheets.TEXT_HEIGHT
+    assert whole.shape == (text + 2 * (text + side + gap), 3 * (2 * side + 2 * gap), 3)
+
+    def place(column, row, number):
+        left, top = column * (2 * side + 2 * gap) + gap + number * side, text + row * (text + side + gap) + text
+        return whole[top : top + side, left : left + side]
+
+    def large(picture):
+        return np.asarray(picture.resize((side, side), Image.LANCZOS))
+
+    for row in range(2):
+        for number in range(2):
+            assert np.array_equal(place(0, row, number), large(shown(pictures / f"{number}.png")))
+            assert np.array_equal(place(2, row, number), large(shown(folder / f"{row}-{number}.png")))
+            assert place(1, row, number).std() > 5
+            assert not np.array_equal(place(1, row, number), place(2, row, number))
+    assert (whole[2 * text : 2 * text + side, 2 * side + gap : 2 * side + 3 * gap] == 255).all()  # no third picture
+    above = whole[text : 2 * text]
+    assert (above < 128).any() and (whole[:text] < 128).any()  # the prompt, and the names of the columns
+
+
+def test_the_pictures_are_those_that_infer_draws(measure, velocity_twin, tmp_path):
+    import infer
+
+    measure("--seed", 3, "--pictures_dir", tmp_path / "measured", "--scheduler", "euler", prompts=["a dog"])
+    line = ["--model_path", velocity_twin, "--prompt", "a dog", "--num_images", 2, "--num_inference_steps", 2]
+    line += ["--seed", 3, "--scheduler", "euler", "--output_dir", tmp_path / "drawn"]
+    infer.main([str(each) for each in line])
+    drawn = sorted((tmp_path / "drawn").glob("*.png"))
+    assert len(drawn) == 2
+    for number, path in enumerate(drawn):
+        assert np.array_equal(np.asarray(shown(path)), np.asarray(shown(tmp_path / f"measured/0-{number}.png")))
+
+
+def test_the_same_model_twice_has_the_same_figures_and_gained_nothing(measure, twin):
+    line = ["--class_prompt", "a dog", "--num_class_images", 2]
+    report = json.loads(measure("--json", "-", *line, model=twin, prompts=["a dog"]))
+    base, tuned, subject = (report["measures"][name] for name in ("base", "fine-tuned", "subject"))
+    assert base == tuned != subject and report["fidelity gained"] == 0
+    # the class prompt is the prompt here, and its pictures start from the same noise
+    assert tuned["PRES"] == pytest.approx(tuned["CLIP-I"], abs=1e-5)
+
+
+def test_json_on_the_terminal_is_nothing_but_json(measure, tmp_path):
+    out = measure("--json", "-", "--sheet", tmp_path / "sheet.png", "--pictures_dir", tmp_path / "pictures")
+    report = json.loads(out)
+    assert set(report["measures"]) == {"base", "fine-tuned", "subject"}
+    assert report["measures"]["base"]["PRES"] is None  # no class prompt was given
+    assert (tmp_path / "sheet.png").is_file() and len(list((tmp_path / "pictures").iterdir())) == 4
+
+
+def test_the_identifier_counts_for_what_is_drawn_and_not_for_what_clip_reads(measure, twin, tmp_path):
+    figures, drawn = {}, {}
+    for name, more in (("with", []), ("without", ["--identifier", "sks"])):
+        report = json.loads(measure("--json", "-", "--pictures_dir", tmp_path / name, *more))
+        figures[name] = report["measures"]["fine-tuned"]
+        drawn[name] = [path.read_bytes() for path in sorted((tmp_path / name).iterdir())]
+    assert drawn["with"] == drawn["without"]
+    assert figures["with"].pop("CLIP-T") != figures["without"].pop("CLIP-T")
+    assert figures["with"] == figures["without"]
+
+
+def test_a_prompt_of_the_file_is_compared_with_its_own_pictures(measure, pictures, clip_folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a dog\t0.png\na dog at night\t[34].png\n", encoding="utf-8")
+    line = ["--prompts_file", tmp_path / "prompts.txt", "--json", "-"]
+    out = measure(*line, "--pictures_dir", tmp_path / "drawn", "--sheet", tmp_path / "sheet.png", prompts=None)
+    found = json.loads(out)["measures"]
+    clip = Clip(str(clip_folder))
+    drawn = [
+        clip.pictures([shown(tmp_path / f"drawn/{prompt}-{number}.png") for number in range(2)]) for prompt in (0, 1)
+    ]
+    own = [clip.pictures([shown(pictures / f"{number}.png") for number in group]) for group in ((0,), (3, 4))]
+    expected = np.mean([(rows @ each.T).mean() for rows, each in zip(drawn, own)])
+    assert found["fine-tuned"]["CLIP-I"] == pytest.approx(expected, abs=1e-4)
+    assert found["subject"]["CLIP-I"] == pytest.approx(own[1][0] @ own[1][1], abs=1e-4)
+    # the first scene has one picture alone: the place of a second one stays white
+    side, left = sheets.SMALLEST, sheets.TEXT_HEIGHT // 2 + sheets.SMALLEST
+    cell = np.asarray(shown(tmp_path / "sheet.png"))[2 * sheets.TEXT_HEIGHT :][:side, left : left + side]
+    assert (cell == 255).all()
+
+
+def test_more_steps_than_the_model_has_are_refused_as_infer_does(measure, monkeypatch):
+    def draw(*arguments):
+        raise AssertionError("it draws")
+
+    monkeypatch.setattr(metrics, "draw", draw)  # it would take minutes
+    with pytest.raises(BadInput, match="--num_inference_steps 1001"):
+        measure("--num_inference_steps", 1001, "--num_images", 1, "--scheduler", "ddim", prompts=["a"])
+
+
+def test_a_folder_that_is_no_clip_is_named(measure, twin):
+    with pytest.raises(BadInput, match="--clip_model_path"):
+        measure("--clip_model_path", twin)
+
+
+@pytest.mark.parametrize("width, side", [(40, 96), (100, 100), (1000, 256)])
+def test_pictures_on_the_sheet_are_neither_tiny_nor_huge(width, side):
+    columns = {"subject": [[Image.new("RGB", (width, width), "red")]], "base": [[Image.new("RGB", (64, 64), "blue")]]}
+    sheet = sheets.contact_sheet(["a dog"], columns, 1)
+    gap, text = sheets.TEXT_HEIGHT // 2, sheets.TEXT_HEIGHT
+    assert sheet.size == (2 * (side + 2 * gap), text + text + side + gap)
+    pixels = np.asarray(sheet)
+    assert (pixels == (255, 0, 0)).all(-1).sum() == (pixels == (0, 0, 255)).all(-1).sum() == side * side

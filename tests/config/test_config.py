@@ -1,0 +1,324 @@
+"""What a run is told: defaults, aliases, sizes, refusals, and the numbers that are derived."""
+
+import dataclasses
+import math
+
+import pytest
+
+from dreambooth.config.config import SCHEDULES, Config
+from dreambooth.config.parser import read_config
+from dreambooth.system.errors import BadInput
+
+REQUIRED = {
+    "--pretrained_model_name_or_path": "model",
+    "--instance_data_dir": "pictures",
+    "--instance_prompt": "a photo of sks dog",
+}
+PRIOR = ["--with_prior_preservation", "--class_data_dir", "classes", "--class_prompt", "a photo of a dog"]
+
+DEFAULTS = dict(
+    output_dir="dreambooth-model",
+    with_prior_preservation=False,
+    class_data_dir=None,
+    class_prompt=None,
+    num_class_images=100,
+    prior_loss_weight=1.0,
+    train_text_encoder=False,
+    num_train_epochs=1,
+    max_train_steps=None,
+    seed=None,
+    tokenizer_name=None,
+    revision=None,
+    dry_run=False,
+    verbose=False,
+    center_crop=False,
+    random_flip=False,
+    train_batch_size=4,
+    gradient_accumulation_steps=1,
+    learning_rate=None,
+    lora_rank=None,
+    lora_alpha=None,
+    lora_dropout=None,
+    lora_merge=False,
+    text_encoder_lr=None,
+    scale_lr=False,
+    lr_scheduler="constant",
+    lr_warmup_steps=500,
+    lr_num_cycles=1,
+    lr_power=1.0,
+    adam_beta1=0.9,
+    adam_beta2=0.999,
+    adam_weight_decay=0.02,
+    adam_epsilon=1e-8,
+    max_grad_norm=None,
+    gradient_checkpointing=False,
+    mixed_precision="no",
+    cache_latents=True,
+    sample_batch_size=4,
+    dataloader_num_workers=0,
+    prior_scheduler="dpmsolver++",
+    prior_inference_steps=20,
+    save_steps=500,
+    checkpoints_total_limit=None,
+    resume_from_checkpoint=None,
+    allow_changes=False,
+    save_format="pdparams",
+    logging_dir="logs",
+    writer_type="visualdl",
+    logging_steps=1,
+    validation_prompt=None,
+    validation_steps=None,
+    num_validation_images=None,
+)
+
+
+def read(flags=""):
+    """The Config of a line of flags, beside those that are required."""
+    base = [part for pair in REQUIRED.items() for part in pair]
+    return read_config(base + (flags.split() if isinstance(flags, str) else flags), "")
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_default_is_the_documented_one(name):
+    assert getattr(read(), name) == DEFAULTS[name]
+
+
+def test_the_default_size_is_512_by_512():
+    assert read().size == (512, 512)
+
+
+def test_the_required_flags_are_read():
+    config = read()
+    assert config.pretrained_model_name_or_path == "model"
+    assert config.instance_data_dir == "pictures"
+    assert config.instance_prompt == "a photo of sks dog"
+
+
+@pytest.mark.parametrize(
+    "flags, size",
+    [
+        ("--height 768", (768, 512)),
+        ("--width 768", (512, 768)),
+        ("--height 256 --width 320", (256, 320)),
+        ("--resolution 768", (768, 768)),
+        ("--resolution 768 --height 640", (640, 768)),
+        ("--width 640 --resolution 768", (768, 640)),
+    ],
+)
+def test_height_width_and_resolution_are_each_obeyed(flags, size):
+    assert read(flags).size == size
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(f"--learning_rate {value}" for value in ("nan", "inf", "-inf", "1e999", "0", "-1e-4", "-1", "fast")),
+        "--text_encoder_lr 0",
+        "--text_encoder_lr nan",
+        "--prior_loss_weight -0.1",
+        "--prior_loss_weight nan",
+        "--adam_beta1 1",
+        "--adam_beta1 -0.1",
+        "--adam_beta2 1.5",
+        "--adam_beta2 nan",
+        "--adam_weight_decay -1",
+        "--adam_weight_decay inf",
+        "--adam_epsilon 0",
+        "--max_grad_norm 0",
+        "--max_grad_norm -1",
+        "--max_grad_norm inf",
+        "--lr_power 0",
+        "--lr_num_cycles 0",
+        "--lr_warmup_steps -1",
+        "--lr_scheduler wavy",
+        "--train_batch_size 0",
+        "--train_batch_size 1.5",
+        "--gradient_accumulation_steps 0",
+        "--num_train_epochs 0",
+        "--max_train_steps 0",
+        "--num_class_images 0",
+        "--sample_batch_size 0",
+        "--dataloader_num_workers -1",
+        "--prior_inference_steps 0",
+        "--prior_scheduler unipc",
+        "--seed -1",
+        "--seed luck",
+        "--save_steps 0",
+        "--checkpoints_total_limit 0",
+        "--save_format bin",
+        "--logging_steps 0",
+        "--writer_type paper",
+        "--mixed_precision fp8",
+        "--height 0",
+        "--height 100",
+        "--height 64.0",
+        "--width -8",
+        "--width 12",
+        "--resolution 513",
+        "--resolution 4",
+        "--validation_steps 5",
+        "--validation_steps 0 --validation_prompt x",
+        "--num_validation_images 2",
+        "--num_validation_images 0 --validation_prompt x",
+        "--allow_changes",
+        "--learn 1",
+        "--seeds 1",
+        "--max_train_steps",
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_its_flag(flags):
+    with pytest.raises(BadInput, match=rf"{flags.split()[0]}\b") as caught:
+        read(flags)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", ["1e-7", "1e-8"])
+def test_a_rate_that_is_not_above_the_polynomials_own_end_is_refused(rate):
+    with pytest.raises(BadInput, match="--learning_rate"):
+        read(f"--lr_scheduler polynomial --learning_rate {rate}")
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_what_is_required_can_be_neither_missing_nor_empty(name, value):
+    given = {**REQUIRED, name: value}
+    with pytest.raises(BadInput, match=name):
+        read_config([part for pair in given.items() if pair[1] is not None for part in pair], "")
+
+
+@pytest.mark.parametrize("missing", ["--class_data_dir", "--class_prompt"])
+def test_prior_preservation_needs_a_folder_and_a_prompt(missing):
+    place = PRIOR.index(missing)
+    for flags in (PRIOR[:place] + PRIOR[place + 2 :], [*PRIOR[: place + 1], " ", *PRIOR[place + 2 :]]):
+        with pytest.raises(BadInput, match=missing):
+            read(flags)
+
+
+@pytest.mark.parametrize("folder", ["pictures", "./pictures", "classes/../pictures"])
+def test_the_class_has_a_folder_of_its_own(folder):
+    with pytest.raises(BadInput, match="--class_data_dir"):
+        read([*PRIOR, "--class_data_dir", folder])
+
+
+@pytest.mark.parametrize("folder", ["model", "./model", "model/"])
+def test_the_output_does_not_go_into_the_base_models_folder(folder):
+    with pytest.raises(BadInput, match="--output_dir"):
+        read(["--output_dir", folder])
+
+
+def test_a_config_built_without_the_parser_is_checked_too():
+    with pytest.raises(BadInput, match="--learning_rate"):
+        Config("model", "pictures", "a photo of sks dog", learning_rate=math.nan)
+
+
+def test_a_config_can_not_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().seed = 1
+
+
+def test_the_global_batch_is_batch_times_accumulation_times_processes():
+    assert read("--train_batch_size 2 --gradient_accumulation_steps 3").global_batch(4) == 24
+
+
+@pytest.mark.parametrize(
+    "flags, unet, text_encoder",
+    [
+        ("", 1e-4, 1e-4),
+        ("--text_encoder_lr 2e-5", 1e-4, 2e-5),
+        ("--scale_lr", 24e-4, 24e-4),
+        ("--scale_lr --text_encoder_lr 2e-5", 24e-4, 48e-5),
+    ],
+)
+def test_scale_lr_multiplies_both_rates_by_the_global_batch(flags, unet, text_encoder):
+    config = read(f"--learning_rate 1e-4 --train_batch_size 2 --gradient_accumulation_steps 3 {flags}")
+    assert config.rates(4) == pytest.approx({"unet": unet, "text_encoder": text_encoder})
+
+
+@pytest.mark.parametrize(
+    "flags, examples, processes, steps",
+    [
+        ("--max_train_steps 7 --num_train_epochs 100", 5, 1, 7),
+        ("--train_batch_size 1 --gradient_accumulation_steps 8", 5, 1, 1),
+        ("--train_batch_size 1", 5, 1, 5),
+        ("--train_batch_size 4", 5, 1, 2),
+        ("--train_batch_size 4 --num_train_epochs 3", 5, 1, 4),
+        ("--train_batch_size 4 --num_train_epochs 4", 5, 1, 5),
+        ("--train_batch_size 2 --num_train_epochs 2", 5, 2, 3),
+    ],
+)
+def test_the_steps_cover_every_epoch_to_its_last_picture(flags, examples, processes, steps):
+    assert read(flags).total_steps(examples, processes) == steps
+
+
+def test_the_course_does_not_depend_on_how_the_global_batch_is_split():
+    whole = read("--train_batch_size 4").course(10, 1)
+    assert read("--train_batch_size 2").course(10, 2) == whole
+    assert read("--train_batch_size 1 --gradient_accumulation_steps 2").course(10, 2) == whole
+    assert read("--train_batch_size 4").course(10, 2) != whole
+
+
+OUTSIDE_OF_THE_COURSE = {
+    *("instance_data_dir", "class_data_dir", "output_dir", "dry_run", "verbose"),  # the pictures count by their hashes
+    *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
+    *("gradient_checkpointing", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
+    *("prior_scheduler", "prior_inference_steps"),
+    *("save_steps", "checkpoints_total_limit", "resume_from_checkpoint", "allow_changes", "save_format", "lora_merge"),
+    *("logging_dir", "writer_type", "logging_steps", "validation_prompt", "validation_steps", "num_validation_images"),
+}
+
+
+def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
+    names = {each.name for each in dataclasses.fields(Config)} - OUTSIDE_OF_THE_COURSE - {"resolution"}
+    assert set(read([*PRIOR, "--lora_rank", "2"]).course(10, 1)) == names | {
+        "train_batch_size x gradient_accumulation_steps x processes"
+    }
+
+
+@pytest.mark.parametrize("flags", ["--seed 1", "--learning_rate 1e-4", "--height 768", "--random_flip"])
+def test_what_changes_an_update_changes_the_course(flags):
+    assert read(flags).course(10, 1) != read().course(10, 1)
+
+
+def test_a_lora_is_a_part_of_the_course_only_where_there_is_one():
+    assert not {"lora_rank", "lora_alpha", "lora_dropout"} & read().course(10, 1).keys()
+    course = read("--lora_rank 4").course(10, 1)
+    assert (course["lora_alpha"], course["lora_dropout"], course["learning_rate"]) == (4, 0.0, 1e-4)
+
+
+def test_the_rate_that_is_taken_is_the_one_that_is_recorded():
+    assert read().as_dict()["learning_rate"] == read().base_rate == 5e-6
+    assert read("--lora_rank 4").as_dict()["learning_rate"] == 1e-4
+
+
+def test_a_size_is_the_same_course_however_it_was_said():
+    assert read("--resolution 768").course(10, 1) == read("--height 768 --width 768").course(10, 1)
+
+
+def test_the_class_is_a_part_of_the_course_only_with_prior_preservation():
+    assert read("--num_class_images 7").course(10, 1) == read().course(10, 1)
+    assert read([*PRIOR, "--num_class_images", "7"]).course(10, 1) != read(PRIOR).course(10, 1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_runs_length_is_a_part_of_the_course_only_for_schedules_with_an_end(schedule):
+    config = read(f"--lr_scheduler {schedule}")
+    endless = schedule in ("constant", "constant_with_warmup")
+    assert (config.course(10, 1) == config.course(20, 1)) == endless
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        ([*PRIOR, "--class_prompt", "a photo of sks dog "], "--class_prompt"),
+        (["--class_prompt", "a dog"], "--class_prompt"),
+        (["--class_data_dir", "classes"], "--class_data_dir"),
+        (["--text_encoder_lr", "1e-5"], "--text_encoder_lr"),
+    ],
+)
+def test_what_is_probably_not_meant_is_warned_about(flags, named):
+    [warning] = read(flags).warnings()
+    assert named in warning
+
+
+def test_a_plain_run_is_not_warned_about():
+    assert list(read().warnings()) == list(read(PRIOR).warnings()) == []

@@ -1,0 +1,412 @@
+"""The pictures: which files count, how they are read, what the network sees, and which go into which micro-batch."""
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from dreambooth.config.config import Config
+from dreambooth.data import picture_files, transforms
+from dreambooth.data.batches import Examples
+from dreambooth.data.concepts import Concept, Picture
+from dreambooth.system.errors import BadInput
+
+FORMAT_OF = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
+COLOUR = (200, 40, 90)
+
+
+def find(folder):
+    return picture_files.find_pictures(folder, "--instance_data_dir")
+
+
+def flat(path, colour=COLOUR, size=(16, 8), **options):
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def colours(path):
+    """The first row of a picture as read."""
+    return np.asarray(picture_files.open_picture(path))[0].tolist()
+
+
+# which files count
+
+
+@pytest.mark.parametrize("extension", [*FORMAT_OF, "PNG", "JPG", "Jpeg", "BMP", "WEBP"])
+def test_every_format_is_read_whatever_the_case_of_its_extension(tmp_path, extension):
+    path = flat(tmp_path / f"dog.{extension}", format=FORMAT_OF[extension.lower()])
+    [picture], others = find(tmp_path)
+    assert picture == Picture(path, (16, 8), hashlib.sha256(path.read_bytes()).hexdigest())
+    assert others == []
+    assert np.abs(np.array(colours(path)) - COLOUR).max() <= 4  # jpeg and webp are lossy
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("jpeg.png", "JPEG"), ("png", "PNG"), ("webp.jpg", "WEBP"), ("jpeg.txt", "JPEG")]
+)
+def test_a_picture_is_known_by_its_content_not_by_its_name(tmp_path, name, kind):
+    flat(tmp_path / name, format=kind)
+    assert [picture.path.name for picture in find(tmp_path)[0]] == [name]
+
+
+def test_everything_else_is_passed_over(tmp_path):
+    flat(tmp_path / "dog.png")
+    flat(tmp_path / ".hidden.png")
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "empty"):
+        (tmp_path / name).write_bytes(b"" if name == "empty" else b"\0\1\2 no picture")
+    for name in ("more", "folder.png"):
+        (tmp_path / name).mkdir()
+        flat(tmp_path / name / "cat.png")
+    pictures, others = find(tmp_path)
+    assert [picture.path.name for picture in pictures] == ["dog.png"]
+    assert [path.name for path in others] == ["Thumbs.db", "empty", "notes.txt"]
+
+
+def test_a_gif_is_not_one_of_the_formats(tmp_path):
+    flat(tmp_path / "dog.png")
+    flat(tmp_path / "cat.gif")
+    assert [path.name for path in find(tmp_path)[1]] == ["cat.gif"]
+
+
+@pytest.mark.parametrize(
+    "name, kind", [*((f"dog.{extension}", kind) for extension, kind in FORMAT_OF.items()), ("dog", "PNG")]
+)
+def test_a_truncated_picture_is_refused_by_name(tmp_path, name, kind):
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole, format=kind)
+    whole.rename(tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2000])
+    flat(tmp_path / "good.png")
+    with pytest.raises(BadInput, match=rf"--instance_data_dir.*{name}\b"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a letter, not a picture", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("name", ["dog.jpg", "dog.PNG"])
+def test_what_only_has_a_pictures_name_is_refused(tmp_path, name, content):
+    flat(tmp_path / "good.png")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"{name}.*replace it or take it away"):
+        find(tmp_path)
+
+
+def test_of_several_broken_pictures_the_first_is_named(tmp_path):
+    for name in ("10.png", "2.png"):
+        (tmp_path / name).write_bytes(b"broken")
+    flat(tmp_path / "1.png")
+    with pytest.raises(BadInput, match=r"/2\.png"):
+        find(tmp_path)
+
+
+def test_a_survey_goes_on_after_a_broken_picture(tmp_path):
+    (tmp_path / "1.png").write_bytes(b"broken")
+    flat(tmp_path / "2.png")
+    (tmp_path / "notes.txt").write_text("notes")
+    pictures, [complaint], others = picture_files.survey(tmp_path)
+    assert [picture.path.name for picture in pictures] == ["2.png"]
+    assert "1.png" in complaint and [path.name for path in others] == ["notes.txt"]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    for folder, said in ((tmp_path / "missing", "no such folder"), (tmp_path, "empty")):
+        with pytest.raises(BadInput, match=rf"--instance_data_dir {folder}: .*{said}"):
+            find(folder)
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(BadInput, match="none of its 1 files is a picture"):
+        find(tmp_path)
+    with pytest.raises(BadInput, match="no such folder"):
+        find(tmp_path / "notes.txt")
+
+
+NAMES = ["1.png", "01.png", "2.png", "10.png", "a9.png", "a10.png", "a10b2.png", "a10b10.png", "b.png", "狗1.png"]
+
+
+def test_pictures_are_in_the_order_of_their_numbers_however_they_came(tmp_path):
+    orders = []
+    for turn, names in enumerate((NAMES, NAMES[::-1], NAMES[3:] + NAMES[:3])):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        for name in names:
+            flat(folder / name)
+        orders.append([picture.path.name for picture in find(folder)[0]])
+    assert orders[0] == orders[1] == orders[2]
+    assert orders[0][2:] == NAMES[2:] and set(orders[0][:2]) == {"1.png", "01.png"}
+
+
+# how they are read
+
+# how a camera held in each way stores the upright picture
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: np.rot90(upright, 2),
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+def test_a_picture_is_turned_as_its_exif_data_says(tmp_path, orientation, extension):
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"dog.{extension}"
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    stored.save(path, exif=exif, **({"quality": 100, "subsampling": 0} if extension == "jpg" else {}))
+    seen = np.asarray(picture_files.open_picture(path)).astype(int)
+    assert seen.shape == upright.shape and np.abs(seen - upright).max() < 8
+    assert find(tmp_path)[0][0].size == (32, 16)
+
+
+def test_transparency_is_shown_on_white(tmp_path):
+    image = Image.new("RGBA", (3, 1))
+    for x, colour in enumerate([(200, 0, 0, 255), (200, 0, 0, 0), (0, 0, 0, 128)]):
+        image.putpixel((x, 0), colour)
+    image.save(tmp_path / "rgba.png")
+    assert colours(tmp_path / "rgba.png") == [[200, 0, 0], [255, 255, 255], [127, 127, 127]]
+
+
+def test_transparency_beside_grey_is_shown_on_white(tmp_path):
+    image = Image.new("LA", (2, 1), (0, 0))
+    image.putpixel((0, 0), (50, 255))
+    image.save(tmp_path / "la.png")
+    assert colours(tmp_path / "la.png") == [[50, 50, 50], [255, 255, 255]]
+
+
+def two_pixels(mode, first, second):
+    image = Image.new(mode, (2, 1), first)
+    image.putpixel((1, 0), second)
+    return image
+
+
+def test_a_palettes_transparent_colour_is_white(tmp_path):
+    image = two_pixels("P", 0, 1)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "opaque.png")
+    image.save(tmp_path / "transparent.png", transparency=0)
+    assert colours(tmp_path / "opaque.png") == [[10, 20, 30], [40, 50, 60]]
+    assert colours(tmp_path / "transparent.png") == [[255, 255, 255], [40, 50, 60]]
+
+
+def test_a_colour_that_is_named_transparent_is_white(tmp_path):
+    two_pixels("RGB", (1, 2, 3), (4, 5, 6)).save(tmp_path / "rgb.png", transparency=(1, 2, 3))
+    two_pixels("L", 7, 8).save(tmp_path / "grey.png", transparency=7)
+    assert colours(tmp_path / "rgb.png") == [[255, 255, 255], [4, 5, 6]]
+    assert colours(tmp_path / "grey.png") == [[255, 255, 255], [8, 8, 8]]
+
+
+def test_grey_and_black_and_white_become_rgb(tmp_path):
+    two_pixels("L", 0, 77).save(tmp_path / "grey.png")
+    two_pixels("1", 0, 1).save(tmp_path / "bits.png")
+    assert colours(tmp_path / "grey.png") == [[0, 0, 0], [77, 77, 77]]
+    assert colours(tmp_path / "bits.png") == [[0, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.parametrize(
+    "cmyk, rgb", [((0, 0, 0, 0), (255, 255, 255)), ((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0))]
+)
+def test_a_printers_jpeg_has_its_colours_right(tmp_path, cmyk, rgb):
+    Image.new("CMYK", (8, 8), cmyk).save(tmp_path / "print.jpg", quality=100)
+    assert np.abs(np.array(colours(tmp_path / "print.jpg")[0]) - rgb).max() <= 3
+
+
+def test_a_sixteen_bit_picture_is_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.array([[0, 257, 200 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    assert colours(tmp_path / "deep.png") == [[0, 0, 0], [1, 1, 1], [200, 200, 200], [255, 255, 255]]
+
+
+# what the network sees
+
+
+@pytest.mark.parametrize("center_crop", [False, True])
+def test_pixels_are_float32_from_minus_one_to_one(center_crop):
+    image = Image.new("RGB", (40, 30), (0, 255, 51))
+    pixels = transforms.to_pixels(image, 16, 24, center_crop)
+    assert pixels.shape == (3, 16, 24) and pixels.dtype == np.float32
+    for channel, value in zip(pixels, (-1.0, 1.0, -0.6)):
+        assert np.allclose(channel, value, atol=1e-6)
+
+
+def bordered(shape):
+    """Green on blue between two red borders that are cut away by a crop to a square: 80x40, or 40x80."""
+    image = Image.new("RGB", (80, 40), "red")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 0, 59, 39), fill="blue")
+    draw.rectangle((30, 10, 49, 29), fill=(0, 255, 0))
+    return image if shape == "wide" else image.transpose(Image.Transpose.ROTATE_90)
+
+
+def extent(channel):
+    """(rows, columns) in which a colour is more than half there."""
+    there = channel > 0
+    return there.any(axis=1).sum(), there.any(axis=0).sum()
+
+
+@pytest.mark.parametrize("shape", ["wide", "tall"])
+def test_center_crop_keeps_the_centre_and_its_shape(shape):
+    red, green, blue = transforms.to_pixels(bordered(shape), 40, 40, center_crop=True)
+    assert extent(red) == (0, 0)
+    assert extent(green) == (20, 20) and (green[10:30, 10:30] == 1).all()
+    assert extent(blue) == (40, 40)
+
+
+@pytest.mark.parametrize("shape, borders, inside", [("wide", (40, 20), (20, 10)), ("tall", (20, 40), (10, 20))])
+def test_without_center_crop_all_of_the_picture_is_squeezed_in(shape, borders, inside):
+    red, green, _ = transforms.to_pixels(bordered(shape), 40, 40, center_crop=False)
+    assert extent(red) == borders and extent(green) == inside
+
+
+@pytest.mark.parametrize(
+    "size, target, changed",
+    [
+        ((512, 512), (512, 512), False),
+        ((1090, 1000), (512, 512), False),
+        ((1110, 1000), (512, 512), True),
+        ((1000, 1090), (512, 512), False),
+        ((1000, 1110), (512, 512), True),
+        ((512, 768), (768, 512), False),
+        ((768, 512), (768, 512), True),
+        ((512, 512), (768, 512), True),
+    ],
+)
+def test_a_picture_is_squeezed_where_its_shape_changes_by_more_than_a_tenth(size, target, changed):
+    picture = Picture(Path("dog.png"), size, "")
+    assert transforms.squeezed([picture], *target) == ([picture] if changed else [])
+
+
+# which go into which micro-batch
+
+
+def made_up(name, count):
+    return tuple(Picture(Path(f"{name}{number}.png"), (8, 8), "") for number in range(count))
+
+
+DOG = Concept("a photo of sks dog", made_up("dog", 5), "a photo of a dog", made_up("dogs", 7))
+CAT = Concept("a photo of zwx cat", made_up("cat", 2), "a photo of a cat", made_up("cats", 3))
+
+
+def config(**changes):
+    return Config("model", "pictures", "a photo of sks dog", **{"seed": 0, **changes})
+
+
+def with_prior(**changes):
+    return config(with_prior_preservation=True, class_data_dir="classes", class_prompt="a photo of a dog", **changes)
+
+
+def examples_of(batch):
+    return list(zip(batch.places, batch.pictures, batch.flips, batch.prompts))
+
+
+def update(step, batch, accumulation, processes):
+    """All examples of an update, whichever process and micro-batch they are in."""
+    told = with_prior(train_batch_size=batch, gradient_accumulation_steps=accumulation, random_flip=True)
+    batches = [
+        Examples([DOG], told, rank, processes).micro_batch(step, micro)
+        for rank in range(processes)
+        for micro in range(accumulation)
+    ]
+    return sorted(example for batch in batches for example in examples_of(batch))
+
+
+@pytest.mark.parametrize("split", [(2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)])
+def test_an_update_has_the_same_examples_however_it_is_split(split):
+    for step in range(6):
+        whole = update(step, 4, 1, 1)
+        assert len(whole) == len(set(whole)) == 8
+        assert update(step, *split) == whole
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 8])
+def test_every_five_examples_in_a_row_are_all_five_pictures(batch):
+    examples = Examples([DOG], config(train_batch_size=batch), 0, 1)
+    row = [index for step in range(20) for index in examples.micro_batch(step, 0).pictures]
+    turns = [row[first : first + 5] for first in range(0, len(row) - 4, 5)]
+    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns)
+    assert turns[0] != turns[1] and len({tuple(turn) for turn in turns}) >= 4
+
+
+def test_another_seed_gives_another_order():
+    orders = [
+        [Examples([DOG], config(train_batch_size=1, seed=seed), 0, 1).micro_batch(step, 0).pictures[0]
+         for step in range(20)]
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert orders[0] != orders[1]
+
+
+def test_as_many_class_pictures_come_after_the_subjects():
+    examples = Examples([DOG], with_prior(train_batch_size=3), 0, 1)
+    for step in range(10):
+        batch = examples.micro_batch(step, 0)
+        assert batch.places == [(step, slot, kind) for kind in (0, 1) for slot in range(3)]
+        names = [examples.pictures[index].path.name for index in batch.pictures]
+        assert all(name in {picture.path.name for picture in DOG.pictures} for name in names[:3])
+        assert all(name in {picture.path.name for picture in DOG.class_pictures} for name in names[3:])
+
+
+def test_class_pictures_have_turns_of_their_own():
+    examples = Examples([DOG], with_prior(train_batch_size=1), 0, 1)
+    drawn = [examples.micro_batch(step, 0).pictures[1] for step in range(14)]
+    assert sorted(drawn[:7]) == sorted(drawn[7:]) == list(range(5, 12))
+
+
+def test_without_prior_preservation_no_class_picture_is_used():
+    examples = Examples([DOG], config(train_batch_size=4), 0, 1)
+    assert examples.prompts == ["a photo of sks dog"] and len(examples.pictures) == 5
+    assert len(examples.micro_batch(0, 0).pictures) == 4
+
+
+def test_each_picture_of_several_concepts_keeps_its_own_prompt():
+    examples = Examples([DOG, CAT], with_prior(train_batch_size=2), 0, 1)
+    wanted = {picture: prompt for concept in (DOG, CAT) for pictures, prompt in
+              ((concept.pictures, concept.prompt), (concept.class_pictures, concept.class_prompt))
+              for picture in pictures}  # fmt: skip
+    seen = set()
+    for step in range(20):
+        batch = examples.micro_batch(step, 0)
+        for index, prompt in zip(batch.pictures, batch.prompts):
+            assert examples.prompts[prompt] == wanted[examples.pictures[index]]
+            seen.add(examples.pictures[index])
+    assert seen == set(wanted) and len(examples.prompts) == 4
+
+
+def test_a_prompt_that_two_concepts_share_is_kept_once():
+    other = Concept("a photo of zwx dog", made_up("other", 2), "a photo of a dog", made_up("others", 2))
+    examples = Examples([DOG, other], with_prior(), 0, 1)
+    assert examples.prompts == ["a photo of sks dog", "a photo of a dog", "a photo of zwx dog"]
+
+
+def test_pictures_are_mirrored_only_where_asked_for_and_then_about_half_of_them():
+    for random_flip in (False, True):
+        examples = Examples([DOG], with_prior(train_batch_size=4, random_flip=random_flip), 0, 1)
+        flips = np.array([examples.micro_batch(step, 0).flips for step in range(100)])
+        for half in (flips[:, :4], flips[:, 4:]):
+            assert 150 < half.sum() < 250 if random_flip else half.sum() == 0
+    assert 250 < sum(one != other for row in flips for one, other in pairwise(row)) < 450  # each by itself
+
+
+def test_a_picture_is_not_always_mirrored_alike():
+    examples = Examples([DOG], config(train_batch_size=1, random_flip=True), 0, 1)
+    seen = {(batch.pictures[0], batch.flips[0]) for batch in (examples.micro_batch(step, 0) for step in range(100))}
+    assert len(seen) == 10
+
+
+def test_the_places_follow_each_other_without_gaps_over_updates():
+    examples = Examples([DOG], config(train_batch_size=2, gradient_accumulation_steps=3), 0, 1)
+    places = [place for step in range(3) for micro in range(3) for place in examples.micro_batch(step, micro).places]
+    assert places == [(step, slot, 0) for step in range(3) for slot in range(6)]
+    assert all(one < other for one, other in pairwise(places))
+
+
+def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
+    with pytest.raises(BadInput, match="1.png"):
+        picture_files.find_pictures(tmp_path, "--instance_data_dir")

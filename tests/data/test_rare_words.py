@@ -1,0 +1,132 @@
+"""What is rare to a tokenizer, and what is wrong with an identifier."""
+
+import json
+
+import pytest
+from support.commands import ROOT
+
+from dreambooth.data import rare_words
+from dreambooth.data.rare_words import Rarity
+from miniworld.tokenizer import byte_alphabet
+
+COMMON = ["the", "dog", "cat", "photo", "of", "in", "red", "on", "sn", "ow", "snow", "bi", "g", "mountain"]
+RARE = ["sks", "zwx", "ohwx", "ö"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A byte-pair vocabulary whose last words are rare."""
+    from ppdiffusers.transformers import CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("clip")
+    letters = byte_alphabet()
+    words, merges = [*letters, *(f"{letter}</w>" for letter in letters)], []
+
+    def learn(word):
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            merges.append(f"{parts[0]} {parts[1]}")
+            parts[:2] = [parts[0] + parts[1]]
+            if parts[0] not in words:
+                words.append(parts[0])
+
+    for word in [*COMMON, *(f"w{number}" for number in range(100, 300)), *RARE[:3]]:
+        learn(word)
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    return Rarity(CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """As Taiyi's: characters in Unicode's order, then Latin words in that of their frequency."""
+    from ppdiffusers.transformers import BertTokenizer
+
+    folder = tmp_path_factory.mktemp("bert")
+    latin = ["the", "google", "dog", "app", "net", "cat", "sun", "car", "led", "zqz"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"一只在地张照片狗猫的雪魍齉", *latin, "##s", "##k", "s"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    return Rarity(BertTokenizer(str(folder / "vocab.txt")))
+
+
+def words(candidates):
+    return [each.word for each in candidates]
+
+
+def test_rare_words_of_a_byte_pair_vocabulary_are_at_its_end(clip):
+    assert clip.is_rare("sks") and clip.is_rare("zwx")
+    assert not clip.is_rare("dog") and not clip.is_rare("the")
+    assert not clip.is_rare("xyzzy")  # it is several tokens
+
+
+def test_candidates_are_single_rare_tokens_of_up_to_three_letters(clip):
+    found = words(clip.candidates())
+    assert found[0] == "zwx" and "sks" in found
+    assert "ohwx" not in found and "dog" not in found  # four letters; common
+    assert not any(word.startswith("<") or not word.isalpha() for word in found)
+    for word in found:
+        assert len(clip.tokenizer.tokenize(word)) == 1
+    numbers = [each.token for each in clip.candidates()]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def test_rare_words_of_a_chinese_vocabulary(bert):
+    assert bert.is_rare("魍") and not bert.is_rare("狗") and not bert.is_rare("龘")  # the last is no token
+    assert bert.is_rare("zqz") and not bert.is_rare("the") and not bert.is_rare("dog")
+    assert words(bert.candidates())[:1] == ["s"] and {"魍", "齉", "zqz"} <= set(words(bert.candidates()))
+    assert not {"狗", "的", "the", "##s"} & set(words(bert.candidates()))
+
+
+@pytest.mark.parametrize("character, uncommon", [("狗", False), ("的", False), ("魍", True), ("龘", True)])
+def test_common_characters_are_those_of_the_standard(character, uncommon):
+    assert rare_words.is_uncommon_character(character) is uncommon
+
+
+def assert_complains(rarity, prompt, of_class, complaint):
+    found = list(rarity.complaints(prompt, of_class))
+    if complaint is None:
+        assert not found
+    else:
+        assert any(complaint in each for each in found), found
+
+
+@pytest.mark.parametrize(
+    "prompt, of_class, complaint",
+    [
+        ("a photo of sks dog", "a photo of a dog", None),
+        ("a photo of sks dog", None, None),
+        ("A photo of a SKS dog in the snow", "a photo of a dog", None),
+        ("a photo of xyzzy dog", "a photo of a dog", '"xyzzy" is no word to this model: it reads x + y + z + z + y'),
+        ("a photo of xyzzy dog", None, '"xyzzy" is no word'),
+        ("a photo of the red dog", "a photo of a dog", 'no word of "a photo of the red dog" is rare'),
+        ("a photo of a dog", "a photo of a dog", "has no identifier"),
+        ("a photo of sks", "a photo of a dog", "\"dog\" is missing"),
+        ("a photo of sks", None, "does not say what the subject is"),
+        ("sks", None, "does not say what the subject is"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
+    assert_complains(clip, prompt, of_class, complaint)
+
+
+@pytest.mark.parametrize(
+    "prompt, of_class, complaint",
+    [
+        ("一张魍狗的照片", "一张狗的照片", None),
+        ("一张zqz狗的照片", None, None),
+        ("一张sks狗的照片", "一张狗的照片", '"sks" is no word to this model: it reads s + k + s'),
+        ("一张雪狗的照片", "一张狗的照片", "is rare to this model"),
+        ("一张魍的照片", "一张狗的照片", '"狗" is missing'),
+    ],
+)
+def test_what_is_wrong_with_a_chinese_prompt(bert, prompt, of_class, complaint):
+    assert_complains(bert, prompt, of_class, complaint)
+
+
+def test_the_embedded_models_own_word_is_rare():
+    from ppdiffusers.transformers import CLIPTokenizer
+
+    own = Rarity(CLIPTokenizer.from_pretrained(str(ROOT / "miniworld/model/tokenizer")))
+    assert not list(own.complaints("a photo of sks dog", "a photo of a dog"))
+    assert "sks" in words(own.candidates())

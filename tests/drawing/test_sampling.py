@@ -1,0 +1,196 @@
+"""Drawing: a picture is a function of its seed, number and settings, under every scheduler."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from dreambooth.config.config import SOLVERS
+from dreambooth.drawing import sampling, sheets
+from dreambooth.models import schedulers
+from dreambooth.system import randomness
+from dreambooth.system.errors import BadInput
+
+each_scheduler = pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+DOGS = [("a photo of a dog", number) for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def loaded(twin):
+    from ppdiffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(str(twin))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def draw(loaded):
+    """Draw with a scheduler; the pixels of each picture."""
+    own = loaded.scheduler
+
+    def pixels(wanted, name=None, **changes):
+        loaded.scheduler = own
+        if name:
+            schedulers.set_scheduler(loaded, name)
+        settings = dict(
+            seed=0, purpose="picture", height=32, width=32, steps=3, guidance=7.5, batch_size=4, negative_prompt=None
+        )
+        return [np.asarray(picture) for picture in sampling.draw(loaded, wanted, **{**settings, **changes})]
+
+    yield pixels
+    loaded.scheduler = own
+
+
+def same(ones, others):
+    return [np.array_equal(one, other) for one, other in zip(ones, others, strict=True)]
+
+
+@each_scheduler
+def test_every_scheduler_draws(draw, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # what NumPy says of numbers that are not finite
+        [pixels] = draw(DOGS[:1], name)
+    assert pixels.shape == (32, 32, 3) and pixels.std() > 5
+
+
+@each_scheduler
+def test_a_picture_is_the_same_whatever_is_drawn_beside_it(draw, name):
+    alone = [picture for each in DOGS for picture in draw([each], name, batch_size=1)]
+    assert all(same(draw(DOGS, name, batch_size=4), alone))
+    assert all(same(draw(DOGS, name, batch_size=3), alone))
+    mixed = draw([("snow", 9), DOGS[2], ("a cat on a long, long road at night", 1), DOGS[0]], name)
+    assert np.array_equal(mixed[1], alone[2]) and np.array_equal(mixed[3], alone[0])
+
+
+def test_a_prompt_is_encoded_once(draw, loaded):
+    asked = []
+    hook = loaded.text_encoder.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs))
+    draw([*DOGS, ("a cat", 0)], batch_size=1)
+    assert len(asked) == 4  # two prompts, and the empty one beside each
+    draw(DOGS, guidance=1.0)
+    assert len(asked) == 5
+    hook.remove()
+
+
+def test_prompts_encoded_before_draw_what_the_pipeline_draws_from_words(draw, loaded):
+    latents = sampling.first_latents(loaded, 0, "picture", [2], 32, 32)["latents"]
+    settings = dict(latents=latents, height=32, width=32, num_inference_steps=3)
+    for guidance, negative in ((7.5, "blurry"), (7.5, None), (1.0, None)):
+        words = dict(guidance_scale=guidance, negative_prompt=negative)
+        [theirs] = loaded("a photo of a dog", **settings, **words).images
+        [mine] = draw(DOGS[2:3], guidance=guidance, negative_prompt=negative)
+        assert np.array_equal(np.asarray(theirs), mine)
+
+
+@each_scheduler
+def test_a_picture_does_not_depend_on_paddles_own_seed(draw, name):
+    drawn = []
+    for seed in (1, 2):
+        paddle.seed(seed)
+        drawn.append(draw(DOGS[:1], name))
+    assert all(same(*drawn))
+
+
+@each_scheduler
+def test_the_noise_schedule_stays_the_models_own(name):
+    from ppdiffusers import DDIMScheduler
+
+    own = DDIMScheduler(beta_end=0.011, beta_schedule="scaled_linear", prediction_type="v_prediction")
+    pipeline = SimpleNamespace(scheduler=own)
+    schedulers.set_scheduler(pipeline, name)
+    assert type(pipeline.scheduler).__name__ == schedulers.SCHEDULERS[name][0]
+    settings = pipeline.scheduler.config
+    assert (settings.beta_end, settings.beta_schedule, settings.prediction_type) == (
+        0.011,
+        "scaled_linear",
+        "v_prediction",
+    )
+
+
+@each_scheduler
+def test_latents_are_not_clipped_as_pixels_would_be(loaded, name):
+    """DDIM and DDPM clip to [-1, 1] where their settings do not say otherwise; latents go further than that."""
+    pipeline = SimpleNamespace(scheduler=loaded.scheduler)
+    assert "clip_sample" not in pipeline.scheduler.config
+    schedulers.set_scheduler(pipeline, name)
+    assert not pipeline.scheduler.config.get("clip_sample")
+
+
+def test_other_seeds_numbers_purposes_and_prompts_give_other_pictures(draw):
+    [picture] = draw(DOGS[:1])
+    others = [
+        *draw(DOGS[:1], seed=1),
+        *draw(DOGS[1:2]),
+        *draw(DOGS[:1], purpose="class picture"),
+        *draw([("snow", 0)]),
+    ]
+    assert same(others, [picture] * 4) == [False] * 4
+    assert all(same(draw(DOGS[:1]), [picture]))
+
+
+@pytest.mark.parametrize("name", ["ddpm", "euler_a"])
+def test_noise_that_is_drawn_on_the_way_is_the_pictures_own_too(draw, name, monkeypatch):
+    """Even where all begin alike, they end otherwise."""
+    monkeypatch.setattr(randomness, "normal", lambda seed, purpose, places, shape: np.zeros((1, *shape), "float32"))
+    [picture, other] = draw(DOGS[:2], name)
+    assert same([picture] * 3, [other, *draw(DOGS[:1], name, seed=1), *draw(DOGS[:1], name)]) == [False, False, True]
+
+
+def test_a_negative_prompt_changes_the_picture(draw):
+    assert same(draw(DOGS[:2], negative_prompt="snow"), draw(DOGS[:2])) == [False, False]
+
+
+def test_without_guidance_a_negative_prompt_has_no_say(draw):
+    assert same(draw(DOGS[:1], guidance=1.0, negative_prompt="snow"), draw(DOGS[:1], guidance=1.0)) == [True]
+
+
+def test_the_size_need_not_be_square(draw):
+    assert [picture.shape for picture in draw(DOGS[:2], height=16, width=48)] == [(16, 48, 3)] * 2
+
+
+def test_nothing_wanted_is_nothing_drawn(draw):
+    assert draw([]) == []
+
+
+def test_the_default_size_is_the_one_the_model_was_made_for(loaded):
+    assert sampling.default_size(loaded) == (32, 32)
+
+
+def test_a_model_may_be_made_for_a_shape_that_is_not_square():
+    unet = SimpleNamespace(config=SimpleNamespace(sample_size=[64, 96]))
+    assert sampling.default_size(SimpleNamespace(unet=unet, vae_scale_factor=8)) == (512, 768)
+
+
+@pytest.mark.parametrize(
+    "factor, height, width, named",
+    [(2, 12, 32, "--height"), (2, 32, 0, "--width"), (8, -8, 32, "--height"), (16, 32, 40, "--width")],
+)
+def test_a_size_that_does_not_fit_is_refused(factor, height, width, named):
+    with pytest.raises(BadInput, match=named):
+        sampling.check_size(SimpleNamespace(vae_scale_factor=factor), height, width)
+
+
+@pytest.mark.parametrize("factor, size", [(2, 8), (8, 40), (16, 48)])
+def test_a_size_that_fits_is_taken(factor, size):
+    sampling.check_size(SimpleNamespace(vae_scale_factor=factor), size, 2 * size)
+
+
+def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    sheet = sheets.grid([Image.new("RGB", (6, 4), colour) for colour in colours], columns=2)
+    assert sheet.size == (12, 8)
+    pixels = np.asarray(sheet)
+    for (row, column), colour in zip([(0, 0), (0, 6), (4, 0), (4, 6)], [*colours, (255, 255, 255)]):
+        assert (pixels[row : row + 4, column : column + 6] == colour).all()
+
+
+def test_a_grid_of_one_column_is_a_strip():
+    assert sheets.grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
+
+
+def test_the_names_of_the_flag_are_the_schedulers_there_are():
+    assert set(SOLVERS) == {"own", *schedulers.SCHEDULERS}

@@ -1,0 +1,148 @@
+"""What DreamBooth is for, measured on the embedded model: the subject is learned, the prompt followed, the class kept;
+and each fault that would spoil it is noticed."""
+
+from pathlib import Path
+
+import pytest
+
+from dreambooth.data.batches import Examples
+from dreambooth.models import loading
+from dreambooth.models.families.stable_diffusion import StableDiffusion
+from dreambooth.training import diffusion, loss
+from miniworld import study
+
+pytestmark = pytest.mark.slow
+
+SUBJECTS = ("dog", "cat", "car")
+SEEDS = (0, 1, 2)
+PLAIN, PRIOR, TEXT = study.SETTINGS
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return study.Judge()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, request):
+    given = request.config.getoption("--study")
+    return Path(given) if given else tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def figures(judge, folder):
+    """The figures of one setting, mean over subjects and seeds; what was trained once is not trained again."""
+
+    def of(settings, subjects=SUBJECTS, seeds=SEEDS):
+        rows = []
+        for subject in subjects:
+            if settings in ("base", "real"):
+                place = folder / subject / "base.json"
+                row = judge.figures_of_real(subject) if settings == "real" else None
+                rows.append(row or study.measured(judge, study.MODEL, subject, place))
+                continue
+            for seed in seeds:
+                result = study.train(subject, settings, seed, folder)
+                rows.append(study.measured(judge, result, subject, result / "figures.json"))
+        return study.mean(rows)
+
+    return of
+
+
+def gained(after, before, real):
+    return (after["CLIP-I"] - before["CLIP-I"]) / (real["CLIP-I"] - before["CLIP-I"])
+
+
+def subject_is_learned(after, before, real):
+    """ "subject shown" wants class, colour, mark and hat at once, and 0.92 of the real pictures pass it."""
+    return gained(after, before, real) >= 0.7 and after["subject shown"] >= 0.3
+
+
+def class_is_kept(prior, plain, before):
+    return prior["PRES"] - before["PRES"] <= 0.5 * (plain["PRES"] - before["PRES"])
+
+
+def test_the_base_does_not_know_the_subjects(figures):
+    before = figures("base")
+    assert before["subject shown"] == 0 and before["class shows subject"] == 0
+    assert before["scene right"] >= 0.9
+
+
+@pytest.mark.parametrize("settings", study.SETTINGS)
+def test_the_subject_is_learned(figures, settings):
+    assert subject_is_learned(figures(settings), figures("base"), figures("real"))
+
+
+def test_the_prompt_is_followed_with_prior_preservation(figures):
+    assert figures(PRIOR)["scene right"] >= 0.9
+
+
+def test_the_class_is_kept_with_prior_preservation(figures):
+    assert class_is_kept(figures(PRIOR), figures(PLAIN), figures("base"))
+    assert figures(PRIOR)["DIV"] > figures(PLAIN)["DIV"]
+
+
+def test_the_text_encoder_does_not_lower_fidelity(figures):
+    assert figures(TEXT)["CLIP-I"] >= figures(PRIOR)["CLIP-I"] - 0.01
+
+
+# one run of the dog with each fault; beside it stands the sound run of the same seed
+
+
+@pytest.fixture
+def faulty(judge, tmp_path):
+    def figures_of(settings):
+        return judge.measure(study.train("dog", settings, 0, tmp_path), "dog")
+
+    return figures_of
+
+
+@pytest.fixture
+def sound(figures):
+    return lambda settings: figures(settings, subjects=("dog",), seeds=(0,))
+
+
+def test_the_sound_run_passes_what_the_faulty_ones_fail(sound):
+    assert subject_is_learned(sound(PRIOR), sound("base"), sound("real"))
+    assert class_is_kept(sound(PRIOR), sound(PLAIN), sound("base"))
+
+
+def test_a_broken_loss_is_noticed(faulty, sound, monkeypatch):
+    monkeypatch.setattr(diffusion, "target", lambda schedule, latents, noise, timesteps: latents)
+    assert not subject_is_learned(faulty(PLAIN), sound("base"), sound("real"))
+
+
+def test_a_prior_that_is_taught_under_the_subjects_prompt_is_noticed(faulty, sound, monkeypatch):
+    add = Examples.add
+    monkeypatch.setattr(Examples, "add", lambda self, pictures, _: add(self, pictures, "a photo of sks dog"))
+    found = faulty(PRIOR)
+    assert not subject_is_learned(found, sound("base"), sound("real"))
+
+
+def test_a_prior_without_weight_is_noticed(faulty, sound, monkeypatch):
+    whole = loss.dreambooth_loss
+    monkeypatch.setattr(loss, "dreambooth_loss", lambda prediction, target, weight: whole(prediction, target, 0.0))
+    assert not class_is_kept(faulty(PRIOR), sound(PLAIN), sound("base"))
+
+
+def test_swapped_prompts_are_noticed(faulty, sound, monkeypatch):
+    other = {"a photo of sks dog": "a photo of a dog", "a photo of a dog": "a photo of sks dog"}
+    add = Examples.add
+    monkeypatch.setattr(Examples, "add", lambda self, pictures, prompt: add(self, pictures, other[prompt]))
+    found = faulty(PRIOR)
+    assert not subject_is_learned(found, sound("base"), sound("real"))
+    assert not class_is_kept(found, sound(PLAIN), sound("base"))
+
+
+def contribution_of_text_encoder(judge, result):
+    """What the subject's pictures lose when the trained UNet is given the base's text encoder again."""
+    trained = loading.load_pipeline(str(result))
+    trained.text_encoder = loading.load_pipeline(str(study.MODEL)).text_encoder
+    without = judge.figures("dog", *judge.draw(trained, "dog"))
+    return judge.measure(result, "dog")["CLIP-I"] - without["CLIP-I"]
+
+
+def test_a_text_encoder_that_is_not_trained_is_noticed(judge, folder, tmp_path, monkeypatch):
+    assert contribution_of_text_encoder(judge, study.train("dog", TEXT, 0, folder)) > 0.005
+    monkeypatch.setattr(StableDiffusion, "trained", lambda self: {"unet": self.unet})
+    assert contribution_of_text_encoder(judge, study.train("dog", TEXT, 0, tmp_path)) == 0

@@ -1,0 +1,166 @@
+"""Where a name is looked for: a store and a hub that stand in for Paddle's and Hugging Face's on this machine."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from support.commands import python
+
+from dreambooth.models import hub as models_hub
+from dreambooth.models import loading, saving
+
+SHA = "1" * 40
+NAME = "somebody/small-model"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves one folder as Paddle's store does, and one as Hugging Face does; it may ask for a token."""
+
+    store = hub = token = None
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        path = self.path.split("?")[0]
+        self.server.asked.append(path)
+        store, hub = f"/paddlenlp/models/community/{NAME}/", f"/{NAME}/resolve/{SHA}/"
+        api = f"/api/models/{NAME}"
+        if path.startswith(store) and self.store:
+            return self.send(self.store / path.removeprefix(store), body)
+        if self.hub and path.startswith((hub, api)):
+            if self.token and self.headers.get("Authorization") != f"Bearer {self.token}":
+                return self.reply(403, b"", body, {"X-Error-Code": "GatedRepo", "X-Error-Message": "ask for access"})
+            if path.startswith(hub):
+                return self.send(self.hub / path.removeprefix(hub), body)
+            names = sorted(str(each.relative_to(self.hub)) for each in self.hub.rglob("*") if each.is_file())
+            if "/tree/" in path:
+                listed = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]
+            else:
+                listed = {"id": NAME, "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
+            return self.reply(200, json.dumps(listed).encode(), body)
+        self.reply(404, b"", body, {"X-Error-Code": "RepoNotFound"})
+
+    def send(self, file, body):
+        if not file.is_file():
+            return self.reply(404, b"", body, {"X-Error-Code": "EntryNotFound"})
+        self.reply(200, file.read_bytes(), body, {"ETag": f'"{file.stat().st_size}-{file.name}"'})
+
+    def reply(self, status, content, body, headers=None):
+        self.send_response(status)
+        for name, value in {"X-Repo-Commit": SHA, "Content-Length": len(content), **(headers or {})}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def torch_twin(twin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "twin"
+    saving.save(loading.load_pipeline(str(twin)), folder, "diffusers")
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker/model.safetensors").write_bytes(b"not needed")
+    (folder / "v1.ckpt").write_bytes(b"not needed")
+    return folder
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Starts a server for what is named, and returns the environment in which it is asked."""
+    servers = []
+
+    def start(**what):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Serving", (Hub,), what))
+        server.asked = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        address = f"http://127.0.0.1:{server.server_port}"
+        return server, {
+            "PPNLP_ENDPOINT": f"{address}/paddlenlp",
+            "PPNLP_HOME": str(tmp_path / "paddle"),
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(tmp_path / "huggingface"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def stop(server):
+    server.shutdown()
+    server.server_close()
+
+
+def look(environment, **more):
+    """Look at a prompt with the named model's tokenizer: a command that has to find the model."""
+    return python(
+        "-m", "dreambooth.identifier", "--model", NAME, "--check", "a photo of sk dog", **environment, **more
+    )  # fmt: skip
+
+
+def found(done):
+    return done.returncode == 0 and '"sk" is no word' in done.stdout
+
+
+def test_paddles_store_is_asked_first_and_its_copy_kept(twin, torch_twin, serve):
+    server, environment = serve(store=twin, hub=torch_twin)
+    done = look(environment)
+    assert found(done), done.stderr
+    assert not [path for path in server.asked if path.startswith(("/api", f"/{NAME}"))]
+    stop(server)
+    assert found(look(environment))  # nobody answers any more
+
+
+def test_what_the_store_does_not_have_comes_from_hugging_face(torch_twin, serve):
+    server, environment = serve(hub=torch_twin)
+    done = look(environment)
+    assert found(done), done.stderr
+    assert not [path for path in server.asked if "safety_checker" in path or path.endswith(".ckpt")]
+    stop(server)
+    assert found(look(environment, HF_HUB_OFFLINE="1"))
+    assert found(look(environment))
+
+
+def test_hugging_face_alone_may_be_asked_for(twin, torch_twin, serve):
+    server, environment = serve(store=twin, hub=torch_twin)
+    assert found(look(environment, FROM_HF_HUB="1"))
+    assert not [path for path in server.asked if path.startswith("/paddlenlp")]
+
+
+def test_a_token_opens_what_is_gated(torch_twin, serve):
+    _, environment = serve(hub=torch_twin, token="hf_secret")
+    closed = look(environment)
+    assert closed.returncode == 2 and "accepted its licence: set HF_TOKEN" in closed.stderr
+    assert found(look(environment, HF_TOKEN="hf_secret"))
+
+
+def test_what_is_nowhere_is_told_in_one_line(serve):
+    server, environment = serve()
+    done = look(environment)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "Paddle's store (http://127.0.0.1" in done.stderr and "Hugging Face (http://127.0.0.1" in done.stderr
+    assert "has no such repository, or a private one: then set HF_TOKEN" in done.stderr
+    stop(server)
+    done = look(environment, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "HF_HUB_OFFLINE is set, so nothing was fetched" in done.stderr
+
+
+def test_a_folder_is_itself(twin):
+    assert models_hub.find(str(twin)) == str(twin)
+
+
+def test_what_is_not_whole_in_the_cache_is_not_taken(twin, tmp_path):
+    assert models_hub.is_whole(twin)
+    assert not models_hub.is_whole(tmp_path) and not models_hub.is_whole(tmp_path / "nowhere")

@@ -1,0 +1,301 @@
+"""Folders as people have them: diffusers' own format in its varieties, and Paddle's store from before 2023."""
+
+import json
+import pickle
+import shutil
+import sys
+import zipfile
+from types import ModuleType
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.twins import build_unidiffuser
+
+from dreambooth.models import layouts, loading, pipeline_folder, saving
+from dreambooth.system.errors import BadInput
+
+UNET = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def torch_twin(twin, tmp_path_factory):
+    """The twin in diffusers' format."""
+    folder = tmp_path_factory.mktemp("torch") / "twin"
+    saving.save(loading.load_pipeline(str(twin)), folder, "diffusers")
+    return folder
+
+
+@pytest.fixture
+def copy(torch_twin, tmp_path):
+    return shutil.copytree(torch_twin, tmp_path / "copy")
+
+
+def outputs(folder):
+    """What a model's text encoder, UNet and VAE answer to the same input."""
+    pipeline = loading.load_pipeline(str(folder))
+    paddle.seed(1)
+    latents, prompt = paddle.randn([2, 4, 16, 16]), paddle.randn([2, 32, 32])
+    with paddle.no_grad():
+        return {
+            "text": pipeline.text_encoder(paddle.arange(64).reshape([2, 32]))[0].numpy(),
+            "noise": pipeline.unet(latents, paddle.to_tensor([3, 700]), prompt).sample.numpy(),
+            "pixels": pipeline.vae.decode(latents).sample.numpy(),
+        }
+
+
+def assert_like(folder, twin, difference):
+    """A model answers as the twin does, up to a difference."""
+    pipeline_folder.check(str(folder))
+    mine, theirs = outputs(folder), outputs(twin)
+    for name in theirs:
+        assert np.abs(mine[name] - theirs[name]).max() <= difference, name
+        assert np.abs(theirs[name]).max() > 0.01, name
+
+
+def state(folder):
+    return sorted((str(path), path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def test_a_folder_in_torchs_format_answers_the_same_and_is_not_touched(torch_twin, twin):
+    before = state(torch_twin)
+    assert_like(torch_twin, twin, 0)
+    assert state(torch_twin) == before
+
+
+def test_in_the_file_matrices_lie_as_torch_has_them(torch_twin, twin):
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2.weight"
+    torchs = load_file(torch_twin / "unet" / UNET)[name]
+    paddles = load_file(twin / "unet/diffusion_paddle_model.safetensors")[name]
+    assert torchs.shape[0] < torchs.shape[1]  # [to, from]
+    np.testing.assert_array_equal(torchs, paddles.T)
+
+
+class FloatStorage:
+    """Stands in for torch's class of that name in a pickle."""
+
+
+def write_bin(path, tensors):
+    """A file as torch.save writes it, without torch."""
+    torch, utils = ModuleType("torch"), ModuleType("torch._utils")
+    torch.FloatStorage, FloatStorage.__module__ = FloatStorage, "torch"
+    utils._rebuild_tensor_v2 = rebuild = lambda *arguments: None
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
+
+    class Storage:
+        def __init__(self, key, size):
+            self.key, self.size = key, size
+
+    class Tensor:
+        def __init__(self, key, value):
+            self.key, self.value = key, value
+
+        def __reduce__(self):
+            strides = tuple(each // 4 for each in self.value.strides)
+            return rebuild, (Storage(self.key, self.value.size), 0, self.value.shape, strides, False, {})
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, thing):
+            return ("storage", FloatStorage, thing.key, "cpu", thing.size) if isinstance(thing, Storage) else None
+
+    before = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
+    sys.modules |= {"torch": torch, "torch._utils": utils}
+    try:
+        with zipfile.ZipFile(path, "w") as archive:
+            named = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+            with archive.open("archive/data.pkl", "w") as file:
+                Pickler(file, 2).dump({name: Tensor(str(key), named[name]) for key, name in enumerate(named)})
+            for key, value in enumerate(named.values()):
+                archive.writestr(f"archive/data/{key}", value.tobytes())
+            archive.writestr("archive/version", "3\n")
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name) if module is None else sys.modules.update({name: module})
+
+
+def test_bin_files_are_read_without_torch(copy, twin):
+    for part, old, new in (
+        ("unet", UNET, "diffusion_pytorch_model.bin"),
+        ("vae", UNET, "diffusion_pytorch_model.bin"),
+        ("text_encoder", "model.safetensors", "pytorch_model.bin"),
+    ):
+        write_bin(copy / part / new, load_file(copy / part / old))
+        (copy / part / old).unlink()
+    assert_like(copy, twin, 0)
+
+
+def test_half_precision_stands_in_where_there_is_no_other(copy, twin):
+    for path in copy.rglob("*.safetensors"):
+        halves = {name: value.astype(np.float16) for name, value in load_file(path).items()}
+        save_file(halves, path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")), {"format": "pt"})
+        path.unlink()
+    assert_like(copy, twin, 0.02)
+    parts = loading.load_pipeline(str(copy)).unet.parameters()
+    assert {each.dtype for each in parts} == {paddle.float32}
+
+
+@pytest.mark.parametrize("beside", ["model.fp16.safetensors", "pytorch_model.bin", "flax_model.msgpack"])
+def test_of_several_files_the_best_is_taken(copy, twin, beside):
+    (copy / "text_encoder" / beside).write_bytes(b"not read")
+    assert_like(copy, twin, 0)
+
+
+def test_a_text_encoder_and_a_tokenizer_of_transformers_5(copy, twin):
+    file = copy / "text_encoder/model.safetensors"
+    bare = {name.removeprefix("text_model."): value for name, value in load_file(file).items()}
+    save_file(bare, file, {"format": "pt"})
+    tokenizer = copy / "tokenizer"
+    merges = [line.split() for line in (tokenizer / "merges.txt").read_text().splitlines()[1:]]
+    vocabulary = json.loads((tokenizer / "vocab.json").read_text())
+    whole = {"model": {"type": "BPE", "vocab": vocabulary, "merges": merges}}
+    (tokenizer / "tokenizer.json").write_text(json.dumps(whole))
+    for name in ("vocab.json", "merges.txt"):
+        (tokenizer / name).unlink()
+    assert_like(copy, twin, 0)
+    one, other = (loading.load_pipeline(str(each)).tokenizer("a sks dog").input_ids for each in (copy, twin))
+    assert one == other
+
+
+def test_the_words_of_a_chinese_tokenizer_json(bert_twin, tmp_path):
+    saving.save(loading.load_pipeline(str(bert_twin)), tmp_path / "copy", "diffusers")
+    vocabulary = tmp_path / "copy/tokenizer/vocab.txt"
+    words = vocabulary.read_text(encoding="utf-8").splitlines()
+    model = {"type": "WordPiece", "vocab": {word: index for index, word in enumerate(words)}}
+    (vocabulary.parent / "tokenizer.json").write_text(json.dumps({"model": model}, ensure_ascii=False))
+    vocabulary.unlink()
+    tokenizer = loading.load_pipeline(str(tmp_path / "copy")).tokenizer
+    assert tokenizer.tokenize("一张狗的照片") == ["一", "张", "狗", "的", "照", "片"]
+
+
+def test_a_weight_that_is_missing_is_told(copy):
+    file = copy / "unet" / UNET
+    weights = load_file(file)
+    weights.pop("conv_in.bias")
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(BadInput, match="lack 1 weights, conv_in.bias"):
+        loading.load_pipeline(str(copy))
+
+
+def test_parts_in_two_formats_are_refused(copy, twin):
+    shutil.rmtree(copy / "vae")
+    shutil.copytree(twin / "vae", copy / "vae")
+    with pytest.raises(BadInput, match="vae/ is in Paddle's format, and text_encoder/ in torch's"):
+        loading.load_pipeline(str(copy))
+
+
+def test_newer_names_of_a_unidiffusers_parts(tmp_path):
+    twin = build_unidiffuser(tmp_path / "twin")
+    family = loading.load_model(str(twin))
+    family.save(tmp_path / "torch", "diffusers")
+    assert (tmp_path / "torch/clip_image_processor").is_dir() and not (tmp_path / "torch/image_processor").exists()
+    pipeline_folder.check(str(tmp_path / "torch"))
+    again = loading.load_model(str(tmp_path / "torch"))
+    pixels = paddle.rand([1, 3, 32, 32]) * 2 - 1
+    one, other = family.encode_pictures(pixels), again.encode_pictures(pixels)
+    for name in one:
+        np.testing.assert_array_equal(one[name].numpy(), other[name].numpy())
+
+
+# Paddle's store
+
+OLD_NAMES = {".encoder.layers.": ".transformer.layers.", ".embeddings.position_embedding.": ".positional_embedding."}
+OLD_NAMES |= {".embeddings.token_embedding.": ".token_embedding.", ".final_layer_norm.": ".ln_final."}
+OLD_NAMES |= {
+    ".mlp.fc1.": ".linear1.",
+    ".mlp.fc2.": ".linear2.",
+    ".layer_norm1.": ".norm1.",
+    ".layer_norm2.": ".norm2.",
+}
+
+
+def make_old(folder):
+    """Give a twin's text encoder the names that it has in most folders of Paddle's store."""
+    part = folder / "text_encoder"
+    weights = {}
+    for name, value in load_file(part / "model.safetensors").items():
+        for new, old in OLD_NAMES.items():
+            name = name.replace(new, old)
+        weights[name] = paddle.to_tensor(value)
+    paddle.save(weights, str(part / "model_state.pdparams"))
+    settings = json.loads((part / "config.json").read_text())
+    old = {
+        "max_text_length": settings["max_position_embeddings"],
+        "vocab_size": settings["vocab_size"],
+        "text_embed_dim": settings["hidden_size"],
+        "text_heads": settings["num_attention_heads"],
+        "text_layers": settings["num_hidden_layers"],
+        "text_hidden_act": "quick_gelu",
+        "projection_dim": 32,
+        "initializer_range": 0.02,
+        "init_class": "CLIPTextModel",
+    }
+    (part / "model_config.json").write_text(json.dumps(old))
+    for name in ("model.safetensors", "config.json"):
+        (part / name).unlink()
+
+
+@pytest.fixture
+def wide_twin(tmp_path):
+    """A twin whose text encoder is four times as wide inside, as all real ones are."""
+    from support.twins import build_twin
+
+    return build_twin(tmp_path / "wide", inside=128)
+
+
+def test_a_text_encoder_with_the_settings_of_paddles_store(wide_twin, tmp_path):
+    old = shutil.copytree(wide_twin, tmp_path / "old")
+    make_old(old)
+    assert_like(old, wide_twin, 0)
+
+
+# what to fetch
+
+
+def test_of_a_repository_only_what_is_needed_is_fetched():
+    files = [
+        ".gitattributes",
+        "README.md",
+        "model_index.json",
+        "v1-4.ckpt",
+        "scheduler/scheduler_config.json",
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "text_encoder/pytorch_model.bin",
+        "text_encoder/model.fp16.safetensors",
+        "text_encoder/flax_model.msgpack",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.non_ema.bin",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.fp16.bin",
+        "feature_extractor/preprocessor_config.json",
+    ]
+    assert layouts.worth_fetching(files) == [
+        "feature_extractor/preprocessor_config.json",
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.bin",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.fp16.bin",
+    ]
+
+
+def test_what_was_read_can_be_saved_and_only_small_files_are_kept_until_then(copy, tmp_path):
+    family = loading.load_model(str(copy))
+    family.forget_encoders()
+    family.save(tmp_path / "saved", "safetensors")
+    assert (tmp_path / "saved/tokenizer/vocab.json").read_text() == (copy / "tokenizer/vocab.json").read_text()
+    assert_like(tmp_path / "saved", copy, 0)
+    kept = [path for folder in layouts.KEPT for path in layouts.Path(folder.name).rglob("*")]
+    assert kept and not [path for path in kept if path.suffix in layouts.SUFFIXES]

@@ -1,0 +1,75 @@
+"""What a saved folder says of itself, in each format."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+from support.weights import assert_same
+
+from dreambooth.models import loading, saving
+
+
+@pytest.fixture(scope="module")
+def saved(twin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("formats")
+    for name in saving.FORMATS:
+        saving.save(loading.load_pipeline(str(twin)), folder / name, name)
+    return folder
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_files_of_each_format(saved):
+    common = {"model_index.json", "scheduler/scheduler_config.json"}
+    common |= {f"{part}/config.json" for part in ("unet", "vae", "text_encoder")}
+    common |= {f"tokenizer/{name}" for name in ("merges.txt", "vocab.json", "tokenizer_config.json")}
+    common |= {"tokenizer/special_tokens_map.json"}
+    names = {
+        "pdparams": ("model_state.pdparams", "model_state.pdparams"),
+        "safetensors": ("diffusion_paddle_model.safetensors", "model.safetensors"),
+        "diffusers": ("diffusion_pytorch_model.safetensors", "model.safetensors"),
+    }
+    for form, (of_network, of_text) in names.items():
+        own = {f"unet/{of_network}", f"vae/{of_network}", f"text_encoder/{of_text}"}
+        assert files(saved / form) == common | own
+
+
+@pytest.mark.parametrize("model", ["twin", "velocity_twin", "unidiffuser_twin"])
+@pytest.mark.parametrize("form", saving.FORMATS)
+def test_weights_and_settings_are_those_that_the_library_writes(model, form, tmp_path, request):
+    pipeline = loading.load_pipeline(str(request.getfixturevalue(model)))
+    saving.save(pipeline, tmp_path / "mine", form)
+    for part in ("unet", "vae"):
+        theirs = tmp_path / "theirs" / part
+        getattr(pipeline, part).save_pretrained(
+            str(theirs), safe_serialization=form != "pdparams", to_diffusers=form == "diffusers"
+        )
+        assert_same(tmp_path / "mine" / part, theirs)
+        own = json.loads((theirs / "config.json").read_text())
+        kept = json.loads((tmp_path / "mine" / part / "config.json").read_text())
+        assert own.items() >= kept.items() and own.keys() - kept.keys() <= saving.OWN_SETTINGS.keys()
+
+
+def test_diffusers_finds_its_own_names(saved):
+    index = json.loads((saved / "diffusers/model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline" and "_diffusers_version" in index
+    assert "_ppdiffusers_version" not in index
+    assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
+    assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
+    assert index["tokenizer"] == ["transformers", "CLIPTokenizer"]
+    for part in ("unet", "vae", "scheduler"):
+        [settings] = (saved / "diffusers" / part).glob("*.json")
+        assert "_diffusers_version" in json.loads(settings.read_text())
+    for path in (saved / "diffusers").rglob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            assert file.metadata() == {"format": "pt"}
+
+
+def test_a_unidiffuser_as_diffusers_calls_its_parts(unidiffuser_twin, tmp_path):
+    saving.save(loading.load_pipeline(str(unidiffuser_twin)), tmp_path / "saved", "diffusers")
+    index = json.loads((tmp_path / "saved/model_index.json").read_text())
+    assert index["clip_image_processor"] == ["transformers", "CLIPImageProcessor"] and "image_processor" not in index
+    assert index["text_tokenizer"] == ["transformers", "GPT2Tokenizer"]
+    assert (tmp_path / "saved/clip_image_processor/preprocessor_config.json").is_file()

@@ -1,0 +1,191 @@
+"""The UniDiffuser family: its encodings against the library's own pipeline, what learns, and the whole road."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+from support.commands import command_line, train
+from support.weights import assert_same, weights
+
+import infer
+from dreambooth.drawing import sampling
+from dreambooth.models import loading, schedulers
+from dreambooth.system.errors import BadInput
+from dreambooth.training import loss
+
+PROMPTS = ["a photo of sks dog", "a photo of a dog"]
+
+
+@pytest.fixture
+def family(unidiffuser_twin):
+    return loading.load_model(str(unidiffuser_twin))
+
+
+@pytest.fixture
+def pixels():
+    paddle.seed(3)
+    return (paddle.rand([2, 3, 32, 32]) * 255).round() / 127.5 - 1
+
+
+def test_a_prompts_embedding_is_what_the_pipeline_draws_with(family, monkeypatch):
+    seen = []
+    whole = type(family.held)._get_noise_pred
+
+    def listening(self, mode, latents, t, prompt_embeds, *more):
+        seen.append(prompt_embeds)
+        return whole(self, mode, latents, t, prompt_embeds, *more)
+
+    monkeypatch.setattr(type(family.held), "_get_noise_pred", listening)
+    family.held(prompt=PROMPTS[0], num_inference_steps=1, guidance_scale=1.0)
+    np.testing.assert_array_equal(seen[0].numpy(), family.encode_prompts(PROMPTS[:1]).numpy())
+
+
+def test_a_pictures_encodings_are_the_pipelines_own(family, pixels):
+    encoding = family.encode_pictures(pixels)
+    mean = family.held.vae.encode(pixels).latent_dist.mean
+    np.testing.assert_array_equal(encoding["mean"].numpy(), mean.numpy())
+    pictures = [Image.fromarray(((each + 1) * 127.5).round().astype("uint8")) for each in pixels.transpose([0, 2, 3, 1]).numpy()]  # fmt: skip  # noqa: E501
+    wanted = family.held.encode_image_clip_latents(pictures, 2, 1, "float32")
+    np.testing.assert_array_equal(encoding["clip"].numpy(), wanted.numpy())
+
+
+def test_both_parts_are_noised_and_the_vaes_part_is_learned(family, pixels):
+    encoding = family.encode_pictures(pixels)
+    row = family.draw_latents(encoding, paddle.zeros(encoding["mean"].shape))
+    latents = encoding["mean"] * family.held.vae.config.scaling_factor
+    np.testing.assert_array_equal(row[:, :1024].numpy(), latents.reshape([2, -1]).numpy())
+    np.testing.assert_array_equal(row[:, 1024:].numpy(), encoding["clip"].numpy())
+    assert family.picture_part(row).shape == [2, 1024]
+
+
+def test_a_prediction_is_the_networks_own_with_a_text_without_noise(family, pixels):
+    noisy = family.draw_latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
+    text, times = family.encode_prompts(PROMPTS), paddle.to_tensor([7, 900])
+    got = family.predict(noisy, times, text)
+    picture, embedding = noisy[:, :1024].reshape([2, 4, 16, 16]), noisy[:, 1024:].unsqueeze(1)
+    wanted = family.held.unet(picture, embedding, text, timestep_img=times, timestep_text=0, data_type=1)
+    np.testing.assert_array_equal(got[:, :1024].numpy(), wanted[0].reshape([2, -1]).numpy())
+    np.testing.assert_array_equal(got[:, 1024:].numpy(), wanted[1].reshape([2, -1]).numpy())
+
+
+def gradients(family, pixels):
+    family.prepare_training(gradient_checkpointing=False)
+    noisy = family.draw_latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
+    prediction = family.predict(noisy, paddle.to_tensor([7, 900]), family.encode_prompts(PROMPTS))
+    part = family.picture_part(prediction)
+    loss.dreambooth_loss(part, paddle.zeros_like(part))["loss"].backward()
+    return {
+        f"{folder}.{name}": float(parameter.grad.abs().max()) if parameter.grad is not None else None
+        for folder, network in family.networks().items()
+        for name, parameter in network.named_parameters()
+        if not parameter.stop_gradient
+    }
+
+
+def test_what_takes_gradients_gets_some(family, pixels):
+    found = gradients(family, pixels)
+    assert found and all(found.values()), [name for name, value in found.items() if not value]
+    assert {name.split(".")[0] for name in found} == {"unet"}
+
+
+def test_the_text_encoder_learns_through_the_decoders_first_layer(unidiffuser_twin, pixels):
+    found = gradients(loading.load_model(str(unidiffuser_twin), train_text_encoder=True), pixels)
+    assert {name.split(".")[0] for name in found} == {"unet", "text_encoder"}
+    assert all(found.values()), [name for name, value in found.items() if not value]
+
+
+def test_only_what_is_needed_stays(unidiffuser_twin):
+    for learns, stays in ((False, {"unet"}), (True, {"unet", "text_encoder", "text_decoder"})):
+        family = loading.load_model(str(unidiffuser_twin), train_text_encoder=learns)
+        family.prepare_training(gradient_checkpointing=False)
+        family.forget_encoders()
+        assert set(family.networks()) == stays
+        assert set(family.pipeline().components) == set(loading.load_pipeline(str(unidiffuser_twin)).components)
+
+
+def config(**changes):
+    return SimpleNamespace(**{"size": (32, 32), "gradient_checkpointing": False, **changes})
+
+
+def test_what_it_can_not_do_is_refused(family, unidiffuser_twin):
+    family.check(config())
+    with pytest.raises(BadInput, match="--width 64: this model knows pictures of 32 x 32 only"):
+        family.check(config(size=(32, 64)))
+    with pytest.raises(BadInput, match="--gradient_checkpointing"):
+        family.check(config(gradient_checkpointing=True))
+    for flags, complaint in (
+        (["--negative_prompt", "a cat"], "--negative_prompt"),
+        (["--scheduler", "euler"], "--scheduler euler"),
+        (["--width", "64"], "draws 32 x 32 only"),
+    ):
+        with pytest.raises(BadInput, match=complaint):
+            infer.main(["--model_path", str(unidiffuser_twin), "--prompt", "a dog", *flags])
+
+
+def test_a_prompts_lost_end_is_told(family):
+    assert "red hat" in family.lost_text("a " * 20 + "red hat") and family.lost_text("a dog") == ""
+
+
+@pytest.mark.parametrize("scheduler", [None, *schedulers.UNSCALED])
+def test_a_picture_is_a_function_of_seed_and_number(scheduler, unidiffuser_twin):
+    pipeline = loading.load_pipeline(str(unidiffuser_twin))
+    if scheduler:
+        schedulers.set_scheduler(pipeline, scheduler)
+    settings = dict(seed=1, purpose="picture", height=32, width=32, steps=4, guidance=7.5, batch_size=2)
+    two = list(sampling.draw(pipeline, [("a dog", 0), ("a dog", 1)], **settings))
+    paddle.seed(99)
+    [second] = sampling.draw(pipeline, [("a dog", 1)], **settings)
+    assert np.array_equal(two[1], second) and not np.array_equal(two[0], two[1])
+
+
+# the whole road
+
+
+def run(twin, pictures, folder, **changes):
+    """The common flags of a run on the twin, with class pictures."""
+    settings = dict(with_prior_preservation=True, class_prompt="a photo of a dog", num_class_images=2)
+    return command_line(twin, pictures, folder, class_data_dir=folder.parent / "class", **settings | changes)
+
+
+def test_the_whole_road(unidiffuser_twin, pictures, tmp_path, capsys):
+    from ppdiffusers import UniDiffuserPipeline
+
+    train(run(unidiffuser_twin, pictures, tmp_path / "out", max_train_steps=3, train_text_encoder=True))
+    assert len(list((tmp_path / "class").glob("*.png"))) == 2
+    base, learned = (
+        loading.load_pipeline(str(unidiffuser_twin)),
+        UniDiffuserPipeline.from_pretrained(str(tmp_path / "out")),
+    )
+    changed = {
+        part for part in base.components
+        if hasattr(getattr(base, part), "state_dict")
+        and any(not np.array_equal(one.numpy(), other.numpy()) for one, other in
+                zip(getattr(base, part).state_dict().values(), getattr(learned, part).state_dict().values()))
+    }  # fmt: skip
+    assert changed == {"unet", "text_encoder"}
+    before, after = base.unet.state_dict(), learned.unet.state_dict()
+    kept = {name for name in before if np.array_equal(before[name].numpy(), after[name].numpy())}
+    assert kept == {
+        name for name in before if name.startswith(("text_out.", "clip_img_out.", "transformer.pos_embed."))
+    }
+    card = (tmp_path / "out/README.md").read_text()
+    assert "from ppdiffusers import UniDiffuserPipeline" in card
+    capsys.readouterr()
+    infer.main(["--model_path", str(tmp_path / "out"), "--prompt", "a photo of sks dog", "--num_inference_steps", "3",
+                "--output", str(tmp_path / "dog.png")])  # fmt: skip
+    assert Image.open(tmp_path / "dog.png").size == (32, 32)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit_and_the_cache_changes_nothing(unidiffuser_twin, pictures, tmp_path):
+    train(run(unidiffuser_twin, pictures, tmp_path / "whole", max_train_steps=4))
+    train(run(unidiffuser_twin, pictures, tmp_path / "parts", max_train_steps=2, save_steps=2))
+    train(run(unidiffuser_twin, pictures, tmp_path / "parts", max_train_steps=4, resume_from_checkpoint="latest"))
+    assert_same(tmp_path / "whole/unet", tmp_path / "parts/unet")
+    train(run(unidiffuser_twin, pictures, tmp_path / "fresh", max_train_steps=4, no_cache_latents=True))
+    one, other = weights(tmp_path / "whole/unet"), weights(tmp_path / "fresh/unet")
+    assert max(float(np.abs(one[name] - other[name]).max()) for name in one) < 1e-4
+    state = json.loads((tmp_path / "parts/checkpoint-2/state.json").read_text())
+    assert state["step"] == 2

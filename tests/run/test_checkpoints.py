@@ -1,0 +1,227 @@
+"""Checkpoints: whole or absent, found, pruned, and refused where they do not fit; stopping writes one."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.commands import ROOT, train
+from support.pictures import draw_pictures
+from support.twins import build_twin
+from support.weights import assert_same, weights
+
+from dreambooth.files import atomic
+from dreambooth.run import checkpoints
+from dreambooth.system.errors import BadInput
+
+
+@pytest.fixture
+def run(flags, tmp_path):
+    """A run of three updates with a checkpoint after each."""
+    train(flags(max_train_steps=3, save_steps=1))
+    return tmp_path / "out"
+
+
+def names(folder):
+    return {path.name for path in folder.glob("checkpoint-*")}
+
+
+def test_a_checkpoint_holds_what_learns_and_its_state_and_no_pickle(run):
+    folder = run / "checkpoint-2"
+    files = {str(path.relative_to(folder)) for path in atomic.files_in(folder)}
+    assert files == {
+        "state.json",
+        "optimizer.safetensors",
+        "unet/config.json",
+        "unet/diffusion_paddle_model.safetensors",
+    }
+    state = checkpoints.read_state(folder)
+    assert state["step"] == 2 and state["files"].keys() == files - {"state.json"}
+    assert state["optimizer"]["schedule"]["last_epoch"] == 2
+
+
+def test_the_weights_of_a_checkpoint_load_with_from_pretrained(flags, tmp_path):
+    from ppdiffusers import UNet2DConditionModel
+    from ppdiffusers.transformers import CLIPTextModel
+
+    train(flags(save_steps=1, train_text_encoder=True))
+    out = tmp_path / "out"
+    unet = UNet2DConditionModel.from_pretrained(str(out), subfolder="checkpoint-2/unet")
+    assert (unet.conv_in.weight.numpy() == weights(out / "unet")["conv_in.weight"]).all()
+    text_encoder = CLIPTextModel.from_pretrained(str(out), subfolder="checkpoint-2/text_encoder")
+    saved = weights(out / "text_encoder")
+    assert all((value.numpy() == saved[name]).all() for name, value in text_encoder.state_dict().items())
+
+
+def test_latest_is_the_newest_whole_one(run):
+    folder, state, complaints = checkpoints.find("latest", run)
+    assert folder.name == "checkpoint-3" and state["step"] == 3 and not complaints
+    (run / "checkpoint-3/optimizer.safetensors").write_bytes(b"cut short")
+    folder, state, [complaint] = checkpoints.find("latest", run)
+    assert folder.name == "checkpoint-2" and "checkpoint-3" in complaint and "9 bytes" in complaint
+
+
+def test_latest_belongs_to_the_run_that_wrote_last_even_if_an_older_one_was_longer(run, flags):
+    train(flags(max_train_steps=1, save_steps=1, seed=5))
+    folder, state, _ = checkpoints.find("latest", run)
+    assert folder.name == "checkpoint-1" and state["course"]["seed"] == 5
+
+
+def test_a_checkpoint_is_found_by_name_and_by_path(run):
+    for wanted in ("checkpoint-2", str(run / "checkpoint-2"), str(run / "checkpoint-2") + "/"):
+        assert checkpoints.find(wanted, run)[1]["step"] == 2
+
+
+def test_somebodys_own_copies_and_notes_are_left_alone(flags, tmp_path):
+    out = tmp_path / "out"
+    train(flags(save_steps=1))
+    shutil.copytree(out / "checkpoint-1", out / "checkpoint-best")
+    (out / "checkpoint-notes.txt").write_text("mine")
+    assert checkpoints.find("latest", out)[0].name == "checkpoint-2"
+    train(flags(save_steps=1, checkpoints_total_limit=1))
+    assert names(out) == {"checkpoint-2", "checkpoint-best", "checkpoint-notes.txt"}
+
+
+def test_what_an_interrupted_write_left_is_no_checkpoint_and_does_not_disturb_the_next(run, tmp_path):
+    with pytest.raises(RuntimeError), atomic.written_whole(run / "checkpoint-9") as folder:
+        (folder / "state.json").write_text("{}")
+        raise RuntimeError("the power went")
+    assert "checkpoint-9" not in names(run) and checkpoints.find("latest", run)[1]["step"] == 3
+    with atomic.written_whole(run / "checkpoint-9") as folder:
+        (folder / "a").write_text("a")
+    assert [path.name for path in (run / "checkpoint-9").iterdir()] == ["a"]
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+
+
+def test_only_the_newest_are_kept_and_the_new_one_is_there_first(flags, tmp_path):
+    train(flags(max_train_steps=5, save_steps=1, checkpoints_total_limit=2))
+    assert names(tmp_path / "out") == {"checkpoint-4", "checkpoint-5"}
+
+
+def test_without_a_limit_all_are_kept(run):
+    assert names(run) == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        (dict(seed=7), "seed"),
+        (dict(train_batch_size=2), "train_batch_size x .*processes"),
+        (dict(learning_rate=1e-4), "learning_rate"),
+        (dict(instance_prompt="a photo of a dog"), "instance_prompt"),
+        (dict(center_crop=True), "center_crop"),
+        (dict(resolution=64), "height"),
+        (dict(lr_scheduler="cosine"), "lr_scheduler"),
+    ],
+)
+def test_a_change_of_course_is_named_and_stops_unless_it_is_allowed(run, flags, changes, named, capsys):
+    again = dict(resume_from_checkpoint="checkpoint-2", max_train_steps=3, **changes)
+    with pytest.raises(BadInput, match=f"{named}: .* then, .* now") as error:
+        train(flags(**again))
+    assert "--allow_changes" in str(error.value)
+    train(flags(**again, allow_changes=True))
+    assert re.search(f"resuming with a change: {named}", capsys.readouterr().err)
+
+
+def test_another_set_of_pictures_is_a_change_of_course(run, flags, class_pictures):
+    with pytest.raises(BadInput, match="hashes"):
+        train(flags(resume_from_checkpoint="checkpoint-2", max_train_steps=3, instance_data_dir=class_pictures))
+
+
+def test_other_class_pictures_are_a_change_of_course_too(flags, tmp_path):
+    folder = draw_pictures(tmp_path / "class", 4)
+    prior = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=folder, num_class_images=4)
+    train(flags(save_steps=1, **prior))
+    (folder / "3.png").write_bytes((folder / "2.png").read_bytes())
+    with pytest.raises(BadInput, match="class pictures' hashes: 4 files then, 4 files now"):
+        train(flags(resume_from_checkpoint="latest", max_train_steps=3, **prior))
+
+
+def test_a_model_is_known_by_its_files_and_not_by_its_name(run, flags, twin, tmp_path):
+    again = dict(
+        pretrained_model_name_or_path=tmp_path / "model",
+        resume_from_checkpoint=run / "checkpoint-2",
+        max_train_steps=3,
+        output_dir=tmp_path / "again",
+    )
+    shutil.copytree(twin, tmp_path / "model")
+    train(flags(**again))
+    (tmp_path / "model/scheduler/scheduler_config.json").open("a").write(" ")
+    with pytest.raises(BadInput, match="pretrained_model_name_or_path: 'files .*' then, 'files .*' now"):
+        train(flags(**again))
+
+
+def test_more_steps_on_a_constant_schedule_are_no_change(run, flags, twin):
+    train(flags(resume_from_checkpoint="latest", max_train_steps=5))
+    assert json.loads((run / "training_args.json").read_text())["steps"] == 5
+
+
+def test_the_seed_need_not_be_given_again(run, flags, tmp_path):
+    train(flags(resume_from_checkpoint=run / "checkpoint-2", max_train_steps=3, seed=None, output_dir=tmp_path / "b"))
+    assert_same(run / "unet", tmp_path / "b/unet")
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(run, flags):
+    with pytest.raises(BadInput, match="has 3 steps already"):
+        train(flags(resume_from_checkpoint="latest", max_train_steps=3))
+
+
+def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path):
+    def refused(wanted, match, **changes):
+        with pytest.raises(BadInput, match=match) as error:
+            train(flags(resume_from_checkpoint=wanted, max_train_steps=9, **changes))
+        assert "--resume_from_checkpoint" in str(error.value)
+
+    refused("checkpoint-7", "no such checkpoint .*checkpoint-1, checkpoint-2, checkpoint-3")
+    refused("latest", "no whole checkpoint", output_dir=tmp_path / "empty")
+    (run / "checkpoint-1/state.json").write_text("{")
+    refused("checkpoint-1", "not whole: its state.json can't be read")
+    shutil.rmtree(run / "checkpoint-2/unet")
+    refused("checkpoint-2", "unet/config.json is missing")
+    shutil.copytree(run / "checkpoint-3", run / "checkpoint-4")
+    for path in (run / "checkpoint-4/unet").glob("*.safetensors"):
+        path.write_bytes(b"x" * path.stat().st_size)
+    refused("checkpoint-4", "can't be read")
+
+
+def test_a_checkpoint_of_another_model_is_refused(run, flags, tmp_path):
+    import paddle
+    from ppdiffusers import UNet2DConditionModel
+
+    other = build_twin(tmp_path / "other")
+    unet = UNet2DConditionModel.from_pretrained(str(other / "unet"))
+    unet.conv_out = paddle.nn.Conv2D(16, 8, 3, padding=1)
+    wrong = {"unet": unet}
+    with pytest.raises(BadInput, match="of another model; 2 of the unet's weights differ .* conv_out"):
+        checkpoints.load(run / "checkpoint-1", wrong)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_can_go_on(flags, tmp_path, number):
+    changes = dict(max_train_steps=2000, logging_steps=1000)
+    process = subprocess.Popen(
+        [sys.executable, "train_dreambooth.py", *flags(**changes)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "out/logs"
+    deadline = time.time() + 120
+    while not log.exists() and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    [line] = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error")]
+    [folder] = (tmp_path / "out").glob("checkpoint-*")
+    step = checkpoints.read_state(folder)["step"]
+    assert f"after step {step}" in line and "--resume_from_checkpoint latest" in line and "Traceback" not in err
+    train(flags(max_train_steps=step + 1, resume_from_checkpoint="latest"))
+    assert (tmp_path / "out/model_index.json").exists()

@@ -1,0 +1,73 @@
+"""The plan: steps and epochs, warnings, and the lines that describe a run."""
+
+import shlex
+
+import pytest
+from support.commands import train
+from support.pictures import draw_pictures
+
+from dreambooth.config.parser import read_config
+from dreambooth.run import planning
+
+
+def made(line):
+    return planning.make(read_config(line, ""))
+
+
+@pytest.mark.parametrize(
+    "changes, steps",
+    [
+        (dict(max_train_steps=None), 5),
+        (dict(max_train_steps=None, num_train_epochs=3, train_batch_size=2), 8),
+        (dict(max_train_steps=None, gradient_accumulation_steps=8), 1),
+        (dict(max_train_steps=7, num_train_epochs=3), 7),
+    ],
+)
+def test_steps_follow_from_epochs_unless_they_are_given(flags, changes, steps):
+    assert made(flags(**changes))[1].steps == steps
+
+
+def test_with_class_pictures_an_epoch_goes_through_the_longer_list(flags, tmp_path):
+    prior = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=tmp_path / "class")
+    assert made(flags(max_train_steps=None, num_class_images=20, **prior))[1].steps == 20
+    assert made(flags(max_train_steps=None, num_class_images=2, **prior))[1].steps == 5
+
+
+def test_a_squeeze_of_more_than_a_tenth_is_told_once_and_names_the_remedy(flags, tmp_path, capsys):
+    wide = draw_pictures(tmp_path / "wide", 3, size=(60, 40))
+    made(flags(instance_data_dir=wide))
+    [warning] = capsys.readouterr().err.splitlines()
+    assert "3 of 3 pictures are squeezed" in warning and "--center_crop" in warning
+    made(flags(instance_data_dir=wide, center_crop=True))
+    made(flags(instance_data_dir=draw_pictures(tmp_path / "nearly", 3, size=(43, 40))))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_warmup_that_never_ends_is_told(flags, capsys):
+    made(flags(lr_scheduler="linear"))
+    assert "--lr_warmup_steps 500" in capsys.readouterr().err
+    made(flags(lr_scheduler="linear", lr_warmup_steps=1))
+    made(flags())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_prompt_that_is_too_long_is_told_with_the_part_that_is_lost(flags, capsys):
+    train(flags(instance_prompt="a photo of sks dog with a very long red and white hat", max_train_steps=1))
+    assert 'this part is lost: "' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a photo of sks dog", 'a "sks" dog', "a $sks dog", "it's `sks`!", "一张sks狗的照片"]
+)
+def test_the_command_that_draws_means_the_same_to_a_shell(flags, tmp_path, prompt):
+    config, _ = made(flags(instance_prompt=prompt, output_dir=tmp_path / "with space"))
+    words = shlex.split(planning.draw_command(config))
+    assert words == ["python", "infer.py", "--model_path", str(tmp_path / "with space"), "--prompt", prompt]
+
+
+def test_files_that_were_passed_over_are_counted(flags, tmp_path):
+    folder = draw_pictures(tmp_path / "mixed", 2)
+    for name in ("notes.txt", "Thumbs.db", ".DS_Store"):
+        (folder / name).write_text("x")
+    _, todo = made(flags(instance_data_dir=folder))
+    assert len(todo.pictures) == 2 and {path.name for path in todo.others} == {"notes.txt", "Thumbs.db"}

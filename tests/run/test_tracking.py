@@ -1,0 +1,135 @@
+"""What is logged can be read back, under both writers."""
+
+import io
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from dreambooth.run import tracking
+
+both_writers = pytest.mark.parametrize("writer_type", ["visualdl", "tensorboard"])
+
+
+def read_visualdl(path):
+    from visualdl import LogReader
+
+    reader = LogReader(file_path=str(path))
+    read = {"scalar": lambda value: value.value, "image": lambda value: value.image.encoded_image_string,
+            "text": lambda value: value.text.encoded_text_string}  # fmt: skip
+    return [
+        (kind, tag, value.id, get(value))
+        for kind, get in read.items()
+        for tag in reader.get_tags().get(kind, [])
+        for value in reader.get_data(kind, tag)
+    ]
+
+
+def read_tensorboard(path):
+    """The events of a file: each is its length in 8 bytes, 4 bytes of checksum, itself, 4 bytes of checksum."""
+    from tensorboardX.proto import event_pb2
+
+    data, found = path.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = event_pb2.Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        for value in event.summary.value:
+            kind = value.WhichOneof("value")
+            if kind == "simple_value":
+                found.append(("scalar", value.tag, event.step, value.simple_value))
+            elif kind == "image":
+                found.append(("image", value.tag, event.step, value.image.encoded_image_string))
+            else:
+                text = value.tensor.string_val[0].decode()
+                found.append(("text", value.tag.removesuffix("/text_summary"), event.step, text))
+    return found
+
+
+def read(folder, writer_type):
+    """(kind, name, step, value) of all that a log folder holds."""
+    [path] = folder.iterdir()
+    return (read_visualdl if writer_type == "visualdl" else read_tensorboard)(path)
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+@both_writers
+def test_numbers_are_read_back(tmp_path, writer_type):
+    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
+    tracker.scalars({"loss": 0.25, "learning_rate": 5e-6}, 1)
+    tracker.scalars({"loss": paddle.to_tensor(0.125)}, 7)
+    tracker.close()
+    found = {(name, step): value for kind, name, step, value in read(tmp_path, writer_type) if kind == "scalar"}
+    assert found == pytest.approx({("loss", 1): 0.25, ("learning_rate", 1): 5e-6, ("loss", 7): 0.125})
+
+
+@both_writers
+@pytest.mark.parametrize("prompt", ["validation", "a photo of sks dog", '50% off, he said: "what?" & left', "一只狗"])
+def test_pictures_of_any_prompt_are_read_back(tmp_path, writer_type, prompt):
+    numbers = np.random.default_rng(0).integers(0, 256, (2, 6, 4, 3), dtype=np.uint8)
+    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
+    tracker.images(prompt, [Image.fromarray(each) for each in numbers], 3)
+    tracker.close()
+    found = [each for each in read(tmp_path, writer_type) if each[0] == "image"]
+    assert [(step, name.rsplit("/")[-1]) for _, name, step, _ in found] == [(3, "0"), (3, "1")]
+    for (_, _, _, png), wanted in zip(found, numbers):
+        assert np.array_equal(pixels(png), wanted)
+
+
+@both_writers
+def test_a_grey_picture_is_logged_as_it_looks(tmp_path, writer_type):
+    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
+    tracker.images("grey", [Image.new("L", (4, 6), 77)], 0)
+    tracker.close()
+    [(_, _, _, png)] = [each for each in read(tmp_path, writer_type) if each[0] == "image"]
+    assert np.array_equal(pixels(png), np.full((6, 4, 3), 77))
+
+
+@both_writers
+def test_text_is_read_back(tmp_path, writer_type):
+    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
+    tracker.text("arguments", "learning_rate 5e-6\nprompt 一只狗")
+    tracker.close()
+    assert ("arguments", "learning_rate 5e-6\nprompt 一只狗") in [
+        (name, value) for kind, name, _, value in read(tmp_path, writer_type) if kind == "text"
+    ]
+
+
+def test_who_is_not_to_log_writes_nothing(tmp_path):
+    tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", wanted=False)
+    tracker.scalars({"loss": 0.25}, 1)
+    tracker.images("prompt", [Image.new("RGB", (4, 4))], 1)
+    tracker.text("arguments", "text")
+    tracker.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_speed_is_pictures_by_seconds_since_the_last_look(monkeypatch):
+    clock = iter([100.0, 102.0, 103.0, 107.0])
+    monkeypatch.setattr(tracking, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    speed = tracking.Speed(8)
+    rates = [speed.measure(step)["pictures_per_second"] for step in (1, 2, 12)]
+    assert rates == [4.0, 8.0, 20.0]  # 1 x 8 / 2, 1 x 8 / 1, 10 x 8 / 4
+
+
+def test_the_first_look_counts_all_steps_until_then(monkeypatch):
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr(tracking, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert tracking.Speed(8).measure(10)["pictures_per_second"] == 40.0
+
+
+def test_the_memory_is_that_of_a_process_with_paddle_in_it():
+    assert 0.1 < tracking.Speed(8).measure(1)["memory_gb"] < 64
+    held = np.ones(2**28, dtype=np.uint8)  # 0.27 GB, touched
+    assert tracking.peak_memory() >= held.nbytes
+
+
+@both_writers
+def test_the_command_to_watch_names_the_folder(writer_type):
+    assert tracking.how_to_watch("out/logs", writer_type) == f"{writer_type} --logdir out/logs"

@@ -1,0 +1,50 @@
+"""Validation pictures: when they are drawn, where they go, and that training does not notice them."""
+
+import pytest
+from PIL import Image
+from support.commands import train
+from support.weights import assert_same
+
+from dreambooth.config.config import Config
+from dreambooth.run import validation
+
+
+def test_they_are_due_every_so_many_steps():
+    common = dict(
+        pretrained_model_name_or_path="m", instance_data_dir="d", instance_prompt="p", validation_prompt=("q",)
+    )
+    assert [step for step in range(1, 10) if validation.due(Config(**common, validation_steps=4), step)] == [4, 8]
+    assert not validation.due(Config(**common), 4)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [None, True])
+def test_pictures_go_to_the_folder_and_training_does_not_notice(flags, tmp_path, gradient_checkpointing):
+    common = dict(max_train_steps=3, gradient_checkpointing=gradient_checkpointing, train_text_encoder=True)
+    asked = dict(validation_prompt=["a sks dog", "a dog"], validation_steps=2, num_validation_images=2)
+    train(flags(output_dir=tmp_path / "with", **common, **asked))
+    train(flags(output_dir=tmp_path / "without", **common))
+    for network in ("unet", "text_encoder"):
+        assert_same(tmp_path / "with" / network, tmp_path / "without" / network)
+    samples = sorted(path.name for path in (tmp_path / "with/samples").iterdir())
+    assert samples == [f"step-{step}-{prompt}-{k}.png" for step in (2, 3) for prompt in (0, 1) for k in (0, 1)]
+    assert Image.open(tmp_path / "with/samples" / samples[0]).size == (32, 32)
+    assert "samples/step-3-1-1.png" in (tmp_path / "with/README.md").read_text()
+
+
+def test_pictures_and_arguments_are_in_the_log(flags, tmp_path):
+    from visualdl import LogReader
+
+    train(flags(validation_prompt=["a sks dog"], num_validation_images=2, logging_steps=1))
+    [file] = (tmp_path / "out/logs").glob("vdlrecords*")
+    tags = LogReader(file_path=str(file)).get_tags()
+    assert set(tags["image"]) == {"0_a_sks_dog/0", "0_a_sks_dog/1"} and tags["text"] == ["arguments"]
+    named = {"loss", "instance_loss", "learning_rate", "pictures_per_second", "memory_gb"}
+    assert set(tags["scalar"]) == named
+
+
+def test_the_gradients_norm_is_in_the_log_where_it_is_limited(flags, tmp_path):
+    from visualdl import LogReader
+
+    train(flags(max_grad_norm=1.0))
+    [file] = (tmp_path / "out/logs").glob("vdlrecords*")
+    assert all(each.value > 0 for each in LogReader(file_path=str(file)).get_data("scalar", "gradient_norm"))

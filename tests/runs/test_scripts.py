@@ -1,0 +1,272 @@
+"""The shell scripts: which Python they take, what they pass on, and that requirements and set-up agree."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import ROOT
+
+
+def bash(command, **environment):
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "PADDLE")}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=300
+    )
+
+
+def stand_in(folder, name, script):
+    """An executable of this name that runs a shell script instead."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """A Python that prints its arguments, a line each."""
+    return str(stand_in(tmp_path / "bin", "echoing-python", 'printf "%s\\n" "$@"'))
+
+
+@pytest.fixture
+def card(tmp_path):
+    """A search path on which nvidia-smi lists cards 0, 1 and 2."""
+    stand_in(tmp_path / "card", "nvidia-smi", "printf '0\\n1\\n2\\n'")
+    return f"{tmp_path / 'card'}:{os.environ['PATH']}"
+
+
+def flags_of(lines):
+    return dict(zip(lines[::2], lines[1::2]))
+
+
+def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
+    done = bash("bash run_single.sh", PYTHON=echo, PATH=card)
+    assert done.returncode == 0, done.stderr
+    script, *given = done.stdout.splitlines()
+    assert script == "./train_dreambooth.py"
+    assert flags_of(given) == {
+        "--pretrained_model_name_or_path": "CompVis/stable-diffusion-v1-4",
+        "--instance_data_dir": "./dream_image",
+        "--output_dir": "./dream_outputs",
+        "--instance_prompt": "a photo of sks dog",
+        "--resolution": "512",
+        "--train_batch_size": "1",
+        "--gradient_accumulation_steps": "1",
+        "--learning_rate": "5e-6",
+        "--lr_scheduler": "constant",
+        "--max_train_steps": "400",
+    }
+
+
+def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(echo):
+    done = bash("bash run_single.sh", PYTHON=echo)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "embedded model" in lines[0] and "MODEL_NAME=" in lines[1]
+    train, photograph = lines.index("./train_dreambooth.py"), lines.index("miniworld.photograph")
+    given = lines[train + 1 : photograph - 1]
+    given.remove("--with_prior_preservation")
+    assert flags_of(given) == {
+        "--pretrained_model_name_or_path": "./miniworld/model",
+        "--instance_data_dir": "./dream_image",
+        "--output_dir": "./dream_outputs",
+        "--instance_prompt": "a photo of sks dog",
+        "--resolution": "64",
+        "--train_batch_size": "4",
+        "--gradient_accumulation_steps": "1",
+        "--learning_rate": "3e-4",
+        "--lr_scheduler": "constant",
+        "--max_train_steps": "250",
+        "--class_prompt": "a photo of a dog",
+        "--class_data_dir": "./class_images/miniworld",
+        "--num_class_images": "48",
+    }
+    assert lines[-1] == "./dream_outputs/sheet.png" and "dreambooth.metrics" in lines[photograph:]
+
+
+@pytest.mark.parametrize("variable", ["INSTANCE_DIR", "INSTANCE_PROMPT", "MODEL_NAME"])
+def test_what_is_not_the_sample_dog_is_not_measured_against_it(echo, variable):
+    lines = bash("bash run_single.sh", PYTHON=echo, **{variable: "./mine"}).stdout.splitlines()
+    assert "./train_dreambooth.py" in lines and "./mine" in lines and "dreambooth.metrics" not in lines
+    # nor is a class of dogs preserved for a subject that may be something else
+    assert ("a photo of a dog" in lines) == (variable == "INSTANCE_DIR")
+
+
+def test_an_empty_class_prompt_turns_prior_preservation_off(echo):
+    lines = bash("bash run_single.sh", PYTHON=echo, CLASS_PROMPT="").stdout.splitlines()
+    assert "--with_prior_preservation" not in lines
+
+
+def test_settings_come_from_the_environment_and_flags_are_passed_on(echo):
+    done = bash(
+        "bash run_single.sh --train_text_encoder --seed 3",
+        PYTHON=echo,
+        MODEL_NAME="./my model",
+        INSTANCE_PROMPT="a photo of 'sks' cat",
+        MAX_TRAIN_STEPS="7",
+        CLASS_PROMPT="a photo of a cat",
+    )
+    line = done.stdout.splitlines()
+    assert "./my model" in line and "a photo of 'sks' cat" in line and "7" in line
+    assert "--with_prior_preservation" in line and "a photo of a cat" in line
+    assert line[-3:] == ["--train_text_encoder", "--seed", "3"]
+
+
+def test_run_multi_takes_the_visible_cards_or_those_in_gpus(echo, card):
+    path = card
+    line = bash("bash run_multi.sh --seed 1", PYTHON=echo, PATH=path).stdout.splitlines()
+    assert line[:2] == ["-m", "paddle.distributed.launch"] and line[line.index("--gpus") + 1] == "0,1,2"
+    assert line[-2:] == ["--seed", "1"]
+    line = bash("bash run_multi.sh", PYTHON=echo, PATH=path, GPUS="0,2").stdout.splitlines()
+    assert line[line.index("--gpus") + 1] == "0,2"
+    line = bash(
+        "bash run_multi.sh", PYTHON=echo, PATH=path, NNODES="2", MASTER="10.0.0.1:8000", NODE_RANK="1"
+    ).stdout.splitlines()
+    assert line[line.index("--master") + 1] == "10.0.0.1:8000" and line[line.index("--rank") + 1] == "1"
+
+
+def test_run_multi_without_a_card_uses_processes_of_the_cpu_and_refuses_gpus(echo, tmp_path):
+    stand_in(tmp_path / "bin", "nvidia-smi", "exit 9")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    line = bash("bash run_multi.sh", PYTHON=echo, PATH=path, CUDA_VISIBLE_DEVICES="").stdout.splitlines()
+    assert line[line.index("--nproc_per_node") + 1] == "2" and "--gpus" not in line
+    done = bash("bash run_multi.sh", PYTHON=echo, PATH=path, GPUS="0,1")
+    assert done.returncode == 2 and done.stderr.startswith("error: GPUS=0,1") and done.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["run_single.sh", "run_multi.sh"])
+def test_the_scripts_run_from_any_folder_whose_paths_they_then_mean(echo, tmp_path, script):
+    done = bash(f"cd {ROOT.parent} && bash {ROOT.name}/{script}", PYTHON=echo, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()
+    assert f"{ROOT.name}/train_dreambooth.py" in line and line[line.index("--output_dir") + 1] == "./dream_outputs"
+    assert line[line.index("--instance_data_dir") + 1] == f"{ROOT.name}/dream_image"
+
+
+def test_run_multi_trains(twin, pictures, tmp_path):
+    done = bash(
+        "bash run_multi.sh --seed 0",
+        PYTHON=sys.executable,
+        MODEL_NAME=str(twin),
+        INSTANCE_DIR=str(pictures),
+        OUTPUT_DIR=str(tmp_path / "out"),
+        RESOLUTION="32",
+        MAX_TRAIN_STEPS="2",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out/model_index.json").exists() and "x 2 processes" in done.stdout
+    printed = [line for line in (done.stdout + done.stderr).replace("\r", "\n").splitlines() if line.strip()]
+    ours = ("model", "pictures", "learning", "steps", "seed", "log", "pipeline", "Encoding", "Training")
+    assert [line for line in printed if not line.startswith(ours)] == []
+
+
+def test_setup_takes_the_active_python_where_it_has_everything():
+    active = Path(sys.executable).parent
+    done = bash('. ./setup.sh; setup tests/requirements.txt; echo "$PYTHON"', PATH=f"{active}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).parent == active
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the set-up in a new folder, where the Pythons that are found have nothing, and whose venv's pip only
+    notes what it is asked for."""
+    folder = tmp_path / "a new place"
+    (folder / "tests").mkdir(parents=True)
+    for name in ("setup.sh", "requirements.txt", "requirements-2.6.2.txt", "tests/requirements.txt"):
+        (folder / name).write_text((ROOT / name).read_text())
+    python = f"""
+    case "$*" in
+        *"-m pip --version"*) [ -e "{folder}/made" ] ;;
+        *"-m pip install"*)
+            [ ! -e "{folder}/cut" ] || exit 1
+            echo "pip $*" >>"{folder}/asked"
+            for each in "$@"; do
+                case $each in /dev/fd/*) cat "$each" >>"{folder}/asked" ;; esac
+            done
+            ;;
+        *"-m venv"*)
+            for last; do :; done
+            mkdir -p "$last/bin"
+            cp "$0" "$last/bin/python"
+            touch "{folder}/made"
+            ;;
+        "- "*) exit 1 ;;
+        --version) echo Python 3.11 ;;
+    esac"""
+    for name in ("python", "python3"):
+        stand_in(folder / "path", name, python)
+    return folder
+
+
+def run_setup(folder, cards="", **environment):
+    stand_in(folder / "path", "nvidia-smi", f'[ -n "{cards}" ] && printf "{cards}\\n"')
+    path = f"{folder / 'path'}:{os.environ['PATH']}"
+    return bash(f'cd "{folder}" && bash setup.sh', PATH=path, **environment)
+
+
+def test_setup_makes_an_environment_once(copy):
+    done = run_setup(copy)
+    assert done.returncode == 0, done.stderr
+    assert "making" in done.stdout and "installing paddlepaddle==3.3.1" in done.stdout and "done" in done.stdout
+    asked = (copy / "asked").read_text()
+    assert (
+        asked.count("pip -m pip install") == 1 and "ppdiffusers==0.29.0" in asked and asked.count("paddlepaddle==") == 1
+    )
+    again = run_setup(copy)
+    assert again.returncode == 0 and again.stdout == "" and (copy / "asked").read_text() == asked
+
+
+def test_setup_for_the_tests_adds_to_the_environment_and_does_not_undo_it(copy):
+    path = f"{copy / 'path'}:{os.environ['PATH']}"
+    run_setup(copy)
+    for installs in (2, 2):
+        done = bash(f'cd "{copy}" && . ./setup.sh && setup tests/requirements.txt && setup', PATH=path)
+        assert done.returncode == 0, done.stderr
+        assert (copy / "asked").read_text().count("pip -m pip install") == installs
+    assert "pytest" in (copy / "asked").read_text() and run_setup(copy).stdout == ""
+
+
+def test_setup_completes_what_an_interrupted_run_left(copy):
+    (copy / "cut").touch()
+    assert run_setup(copy).returncode != 0
+    (copy / "cut").unlink()
+    done = run_setup(copy)
+    assert done.returncode == 0 and "making" not in done.stdout and "installing" in done.stdout
+
+
+def test_setup_installs_again_when_the_requirements_change(copy):
+    run_setup(copy)
+    with open(copy / "requirements.txt", "a") as file:
+        file.write("six\n")
+    assert "installing" in run_setup(copy).stdout
+
+
+@pytest.mark.parametrize(
+    "card, build",
+    [("8.0", "paddlepaddle-gpu==2.6.2"), ("7.5", "paddlepaddle-gpu==2.6.2"), ("9.0", "paddlepaddle-gpu==3.3.1")],
+)
+def test_setup_chooses_the_build_for_the_card(copy, card, build):
+    done = run_setup(copy, cards=card)
+    asked = (copy / "asked").read_text()
+    assert done.returncode == 0 and f"capability {card}" in done.stdout and build in asked
+    assert ("safetensors<0.5" in asked) == build.endswith("2.6.2")
+    assert ("--extra-index-url" in asked) == build.endswith("3.3.1")
+
+
+def test_setup_for_the_older_paddle_has_its_own_environment(copy):
+    done = run_setup(copy, PADDLE="2.6.2")
+    assert done.returncode == 0 and "paddlepaddle==2.6.2" in done.stdout and ".venv-2.6.2" in done.stdout
+    assert run_setup(copy, PADDLE="1.8").returncode == 2
+
+
+def test_every_requirement_is_used_or_says_why_it_is_there():
+    for line in (ROOT / "requirements.txt").read_text().splitlines()[1:]:
+        name = line.split("#")[0].split("=")[0].split("<")[0].split(">")[0].strip()
+        imported = {"Pillow": "PIL"}.get(name, name)
+        used = any(imported in path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("dreambooth/**/*.py")])
+        assert used or "#" in line or name == "paddlepaddle", name

@@ -1,0 +1,320 @@
+"""Whole runs on the twins: what comes out, that it is learned, and that a run does not depend on how it is split."""
+
+import json
+
+import numpy as np
+import pytest
+from support.commands import command_line, launch, python, train
+from support.pictures import draw_pictures
+from support.weights import assert_same, largest_difference, weights
+
+# Splitting a batch changes the order in which float32 numbers are added: the gradients differ by about 1e-7 of their
+# size. AdamW divides by the gradient's own size, so a weight whose gradient is nearly nought, such as a bias in front
+# of a group norm, can move by a whole learning rate (1e-3) in either direction. So it is the mean difference that is
+# bounded, as a part of the mean difference to a run with another seed.
+SPLIT_TOLERANCE = 1e-2
+
+
+def mean_difference(one, other):
+    one, other = weights(one), weights(other)
+    return float(np.mean([np.abs(one[name] - other[name]).mean() for name in one]))
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+PIPELINE = {
+    "model_index.json",
+    "README.md",
+    "training_args.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/merges.txt",
+    "tokenizer/vocab.json",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "text_encoder/config.json",
+    "unet/config.json",
+    "vae/config.json",
+}
+
+
+@pytest.mark.parametrize(
+    "save_format, unet, text",
+    [
+        ("pdparams", "model_state.pdparams", "model_state.pdparams"),
+        ("safetensors", "diffusion_paddle_model.safetensors", "model.safetensors"),
+    ],
+)
+def test_the_output_folder_holds_exactly_a_pipeline_and_its_log(flags, tmp_path, save_format, unet, text):
+    train(flags(save_format=save_format))
+    weights = {f"unet/{unet}", f"vae/{unet}", f"text_encoder/{text}"}
+    files = files_in(tmp_path / "out")
+    logs = {name for name in files if name.startswith("logs/vdlrecords")}
+    assert len(logs) == 1
+    assert files - logs == PIPELINE | weights
+    load_and_draw(tmp_path / "out")
+
+
+def load_and_draw(folder):
+    from ppdiffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(str(folder))
+    [image] = pipeline("a photo of sks dog", height=32, width=32, num_inference_steps=2).images
+    assert image.size == (32, 32)
+    return pipeline
+
+
+def test_only_the_unet_changes_and_the_scheduler_stays_the_models_own(flags, twin, tmp_path):
+    train(flags())
+    out = tmp_path / "out"
+    assert largest_difference(twin / "unet", out / "unet") > 0
+    for part in ("vae", "text_encoder"):
+        assert_same(twin / part, out / part)
+    assert json.loads((out / "scheduler/scheduler_config.json").read_text())["_class_name"] == "PNDMScheduler"
+
+
+def test_the_text_encoder_learns_where_it_is_asked_to(flags, twin, tmp_path):
+    train(flags(train_text_encoder=True))
+    assert largest_difference(twin / "text_encoder", tmp_path / "out/text_encoder") > 0
+
+
+@pytest.mark.parametrize("train_text_encoder", [None, True])
+def test_v_prediction_and_bert_twins_train_and_draw(velocity_twin, bert_twin, pictures, tmp_path, train_text_encoder):
+    prompts = {velocity_twin: "a photo of sks dog", bert_twin: "一张sks狗的照片"}
+    for index, (model, prompt) in enumerate(prompts.items()):
+        out = tmp_path / str(index)
+        train(command_line(model, pictures, out, instance_prompt=prompt, train_text_encoder=train_text_encoder))
+        pipeline = load_and_draw(out)
+        assert pipeline.scheduler.config.prediction_type == ("v_prediction" if model == velocity_twin else "epsilon")
+        changed = largest_difference(model / "text_encoder", out / "text_encoder") > 0
+        assert changed == bool(train_text_encoder)
+
+
+def test_two_runs_with_one_seed_are_bit_identical_and_another_seed_is_not(flags, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(flags(output_dir=tmp_path / name, seed=seed, random_flip=True, train_text_encoder=True))
+    for network in ("unet", "text_encoder"):
+        assert_same(tmp_path / "a" / network, tmp_path / "b" / network)
+        assert largest_difference(tmp_path / "a" / network, tmp_path / "c" / network) > 0
+
+
+SPLITS = {
+    "2x2": dict(train_batch_size=2, gradient_accumulation_steps=2),
+    "1x4": dict(train_batch_size=1, gradient_accumulation_steps=4),
+}
+
+
+def test_an_update_is_the_same_however_its_batch_is_split(flags, class_pictures, tmp_path):
+    common = dict(
+        with_prior_preservation=True,
+        class_data_dir=class_pictures,
+        class_prompt="a photo of a dog",
+        num_class_images=4,
+        random_flip=True,
+        max_train_steps=3,
+    )
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    train(flags(output_dir=whole, train_batch_size=4, **common))
+    train(flags(output_dir=other, train_batch_size=4, **common, seed=1))
+    floor = mean_difference(whole / "unet", other / "unet")
+    for name, split in SPLITS.items():
+        train(flags(output_dir=tmp_path / name, **common, **split))
+        assert mean_difference(whole / "unet", tmp_path / name / "unet") < SPLIT_TOLERANCE * floor, name
+    done = launch(
+        tmp_path, "train_dreambooth.py", *flags(output_dir=tmp_path / "processes", train_batch_size=2, **common)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert mean_difference(whole / "unet", tmp_path / "processes/unet") < SPLIT_TOLERANCE * floor
+
+
+@pytest.mark.parametrize("train_text_encoder", [None, True])
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(flags, tmp_path, train_text_encoder):
+    common = dict(
+        max_train_steps=4,
+        train_text_encoder=train_text_encoder,
+        random_flip=True,
+        lr_scheduler="cosine",
+        lr_warmup_steps=1,
+        max_grad_norm=1.0,
+        train_batch_size=2,
+    )
+    train(flags(output_dir=tmp_path / "whole", save_steps=1, **common))
+    for step in (1, 2, 3):
+        again = tmp_path / f"from {step}"
+        checkpoint = tmp_path / f"whole/checkpoint-{step}"
+        train(flags(output_dir=again, resume_from_checkpoint=checkpoint, save_steps=1, **common))
+        for network in ("unet", "text_encoder"):
+            assert_same(tmp_path / "whole" / network, again / network)
+
+
+def test_a_run_resumed_on_another_split_of_the_same_global_batch_goes_on(flags, tmp_path):
+    train(flags(train_batch_size=2, save_steps=2))
+    train(flags(gradient_accumulation_steps=2, max_train_steps=3, resume_from_checkpoint="latest"))
+    assert json.loads((tmp_path / "out/training_args.json").read_text())["steps"] == 3
+
+
+@pytest.mark.parametrize("extra", [dict(), dict(random_flip=True, dataloader_num_workers=2)])
+def test_the_cache_changes_nothing_but_the_work(flags, tmp_path, extra):
+    common = dict(max_train_steps=3, train_batch_size=2, **extra)
+    train(flags(output_dir=tmp_path / "cached", **common))
+    train(flags(output_dir=tmp_path / "not", no_cache_latents=True, **common))
+    train(flags(output_dir=tmp_path / "other", seed=1, **common))
+    floor = mean_difference(tmp_path / "cached/unet", tmp_path / "other/unet")
+    assert mean_difference(tmp_path / "cached/unet", tmp_path / "not/unet") < SPLIT_TOLERANCE * floor
+
+
+@pytest.mark.parametrize("train_text_encoder", [None, True])
+def test_gradient_checkpointing_changes_nothing_but_memory(flags, bert_twin, tmp_path, train_text_encoder):
+    for model in (None, bert_twin):
+        folders = [tmp_path / f"{name}-{model is None}" for name in ("with", "without")]
+        for folder in folders:
+            changes = dict(output_dir=folder, train_text_encoder=train_text_encoder, max_train_steps=2)
+            if model:
+                changes["pretrained_model_name_or_path"] = model
+            train(flags(**changes, gradient_checkpointing=folder.name.startswith("with-") or None))
+        assert_same(folders[0] / "unet", folders[1] / "unet")
+
+
+def test_five_pictures_with_accumulation_eight_make_as_many_updates_as_asked(flags, twin, tmp_path):
+    train(flags(gradient_accumulation_steps=8, max_train_steps=3, save_steps=1))
+    assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {f"checkpoint-{n}" for n in (1, 2, 3)}
+    assert largest_difference(twin / "unet", tmp_path / "out/unet") > 0
+
+
+def test_one_picture_is_learned(flags, twin, tmp_path):
+    """The loss on noise that training never saw falls to under half."""
+    one = draw_pictures(tmp_path / "one", 1)
+    train(flags(instance_data_dir=one, max_train_steps=150, train_batch_size=4, learning_rate=3e-3, logging_steps=50))
+    before, after = fixed_loss(twin, one), fixed_loss(tmp_path / "out", one)
+    assert after < before / 2, (before, after)
+
+
+def fixed_loss(model, folder):
+    """The diffusion loss of a saved model on one picture, over fixed noise at 16 timesteps."""
+    import paddle
+
+    from dreambooth.data import picture_files, transforms
+    from dreambooth.models import loading
+
+    family = loading.load_model(str(model))
+    [picture] = folder.iterdir()
+    pixels = paddle.to_tensor(transforms.to_pixels(picture_files.open_picture(picture), 32, 32, False)[None])
+    numbers = np.random.default_rng(12345)
+    with paddle.no_grad():
+        latents = family.encode_pictures(pixels)["mean"].tile([16, 1, 1, 1]) * family.latent_scale
+        noise = paddle.to_tensor(numbers.standard_normal(latents.shape, dtype=np.float32))
+        timesteps = paddle.arange(30, 990, 60)
+        prompts = family.encode_prompts(["a photo of sks dog"]).tile([16, 1, 1])
+        predicted = family.predict(family.schedule.add_noise(latents, noise, timesteps), timesteps, prompts)
+        return float((predicted - noise).square().mean())
+
+
+def test_the_dry_run_prints_the_plan_and_writes_nothing(flags, tmp_path):
+    done = python("train_dreambooth.py", *flags(dry_run=True, with_prior_preservation=True, num_class_images=3,
+                  class_data_dir=tmp_path / "class", class_prompt="a photo of a dog"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 of them still to be drawn" in done.stdout
+    for line in (
+        "model ",
+        "pictures  5",
+        "learning  unet: 0.3 million",
+        "steps     2",
+        "seed      0",
+        "memory    about",
+    ):
+        assert line in done.stdout
+    assert not (tmp_path / "out").exists() and not (tmp_path / "class").exists()
+
+
+def test_a_run_prints_its_lines_and_nothing_else(flags, tmp_path):
+    done = python("train_dreambooth.py", *flags(output_dir=tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    starts = [line.split()[0] for line in done.stdout.splitlines()]
+    assert starts == ["model", "pictures", "learning", "steps", "seed", "log", "pipeline"]
+    bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
+    assert bars and all(line.startswith(("Encoding:", "Training:")) for line in bars), done.stderr
+    command = done.stdout.splitlines()[-1].split("to draw with it: ")[1]
+    assert "infer.py --model_path" in command and '--prompt "a photo of sks dog"' in command
+
+
+def test_without_a_seed_one_is_chosen_printed_and_recorded(flags, tmp_path, capsys):
+    train(flags(seed=None))
+    seed = json.loads((tmp_path / "out/training_args.json").read_text())["flags"]["seed"]
+    assert isinstance(seed, int) and f"seed      {seed}" in capsys.readouterr().out
+
+
+def test_the_arguments_tell_how_to_make_it_again(flags, tmp_path):
+    train(flags())
+    record = json.loads((tmp_path / "out/training_args.json").read_text())
+    assert record["flags"]["learning_rate"] == 1e-3 and record["steps"] == 2
+    [concept] = record["concepts"]
+    assert [each["name"] for each in concept["pictures"]] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert all(len(each["sha256"]) == 64 for each in concept["pictures"])
+    assert {"ppdiffusers", "paddlenlp", "numpy", "python"} <= record["versions"].keys()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(flags, tmp_path):
+    changes = dict(learning_rate=1e30, max_train_steps=20, save_steps=1)
+    done = python("train_dreambooth.py", *flags(**changes))
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error:")]
+    assert "the loss is not finite at step" in line and "1e+30" in line and "checkpoint-" in line
+    assert list((tmp_path / "out").glob("checkpoint-*")) and not (tmp_path / "out/model_index.json").exists()
+
+
+def test_weights_that_are_no_numbers_are_never_saved(flags, tmp_path, monkeypatch):
+    from dreambooth.system.errors import Stopped
+    from dreambooth.training.updates import Updates
+
+    monkeypatch.setattr(Updates, "finite", lambda updates: False)
+    with pytest.raises(Stopped, match="the weights are not finite at step 2"):
+        train(flags())
+    assert not (tmp_path / "out/model_index.json").exists() and not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_what_was_learned_outlives_a_pipeline_that_can_not_be_finished(flags, tmp_path, monkeypatch, capsys):
+    from dreambooth.run import output_folder
+
+    def fail(*more):
+        raise OSError("the hub went away")
+
+    monkeypatch.setattr(output_folder, "save_result", fail)
+    with pytest.raises(OSError):
+        train(flags())
+    assert (tmp_path / "out/checkpoint-2/state.json").exists() and "holds what was learned" in capsys.readouterr().err
+
+
+def test_gradients_are_exchanged_once_for_each_update(flags, monkeypatch):
+    from dreambooth.system import processes
+
+    calls = []
+    monkeypatch.setattr(processes, "mean_gradients", lambda parameters: calls.append(len(list(parameters))))
+    train(flags(gradient_accumulation_steps=4, gradient_checkpointing=True, max_train_steps=3))
+    assert len(calls) == 3 and min(calls) > 0
+
+
+def test_an_update_that_overflows_is_done_again_and_the_steps_stay_those_asked_for(flags, monkeypatch, tmp_path):
+    """As GradScaler does it with fp16 on a card: the first updates make none."""
+    from dreambooth.training.updates import Updates
+
+    applied = []
+
+    def apply(updates, norm, real=Updates.apply):
+        applied.append(len(applied) >= 2)
+        if not applied[-1]:
+            updates.adamw.clear_grad(set_to_zero=False)
+            return False
+        return real(updates, norm)
+
+    train(flags(output_dir=tmp_path / "smooth"))
+    monkeypatch.setattr(Updates, "apply", apply)
+    train(flags())
+    assert applied == [False, False, True, True]
+    assert_same(tmp_path / "smooth/unet", tmp_path / "out/unet")
+
+
+def test_mixed_precision_on_the_cpu_says_that_it_is_not_used(flags, tmp_path):
+    done = python("train_dreambooth.py", *flags(mixed_precision="fp16"))
+    assert done.returncode == 0
+    assert "--mixed_precision fp16" in done.stderr and "float32" in done.stderr

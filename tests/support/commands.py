@@ -1,0 +1,59 @@
+"""The ways in which the tests run the tool."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def command_line(model, pictures, folder, /, **changes):
+    settings = dict(
+        pretrained_model_name_or_path=model,
+        instance_data_dir=pictures,
+        instance_prompt="a photo of sks dog",
+        output_dir=folder,
+        resolution=32,
+        train_batch_size=1,
+        max_train_steps=2,
+        learning_rate=1e-3,
+        seed=0,
+    )
+    settings.update(changes)
+    line = []
+    for name, value in settings.items():
+        if value is True:
+            line.append(f"--{name}")
+        elif isinstance(value, list):
+            line += [part for each in value for part in (f"--{name}", str(each))]
+        elif value is not None:
+            line += [f"--{name}", str(value)]
+    return line
+
+
+def train(line):
+    """Run train_dreambooth.py's main in this process."""
+    import train_dreambooth
+
+    train_dreambooth.main(line)
+
+
+def python(*arguments, **environment):
+    """Run a command of the tool in a process of its own; the CompletedProcess, with its text."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+
+
+def launch(folder, *arguments, processes=2):
+    """Run a command under Paddle's launcher, on several processes of this machine's CPU."""
+    return python(
+        "-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "launcher", *arguments
+    )  # fmt: skip

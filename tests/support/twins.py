@@ -1,0 +1,197 @@
+"""Tiny twins of real models: random weights, but the classes, settings and folders of the real ones."""
+
+import json
+
+from miniworld.tokenizer import byte_alphabet
+
+SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+
+
+def clip_text(folder, length, **settings):
+    """A CLIP tokenizer that spells every word but "sks", and a text encoder of two layers."""
+    from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = byte_alphabet()
+    words = [*letters, *(letter + "</w>" for letter in letters), "sk", "sks</w>", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\ns k\nsk s</w>\n")
+    tokenizer = CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), max_len=length, model_max_length=length
+    )
+    config = CLIPTextConfig(
+        **{**SMALL, **settings},
+        vocab_size=len(words),
+        max_position_embeddings=length,
+        projection_dim=32,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    return tokenizer, CLIPTextModel(config)
+
+
+def open_clip_text(folder, length):
+    """The text encoder of Stable Diffusion 2: another activation, and no multiple of four inside."""
+    return clip_text(folder, length, hidden_act="gelu", num_hidden_layers=3)
+
+
+def bert_text(folder, length):
+    """A Chinese BERT as in Taiyi: characters as words, dropout as in the real one, a pooler that nothing uses."""
+    from ppdiffusers.transformers import BertConfig, BertModel, BertTokenizer
+
+    characters = "一张照片狗的只猫在雪地上"
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *characters,
+        *"skaphotfdg",
+        *(f"##{each}" for each in "sk"),
+        "sks",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    tokenizer = BertTokenizer(str(folder / "vocab.txt"))
+    config = BertConfig(
+        **SMALL,
+        vocab_size=len(words),
+        max_position_embeddings=length,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+    )
+    return tokenizer, BertModel(config)
+
+
+def tiny_vae():
+    """Factor 2: 32 x 32 pixels to 16 x 16 x 4 latents."""
+    from ppdiffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+    )
+
+
+TEXTS = {"clip": clip_text, "open_clip": open_clip_text, "bert": bert_text}
+
+
+SOLVERS = {
+    "PNDMScheduler": dict(skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False),
+    "DDIMScheduler": dict(clip_sample=False, steps_offset=1, set_alpha_to_one=False),
+}
+
+
+def build_twin(
+    folder, text="clip", prediction_type="epsilon", scheduler="PNDMScheduler", length=32, inside=None, **unet_settings
+):
+    """A Stable Diffusion with random weights: the same classes, settings and folder layout as the real one."""
+    import paddle
+    import ppdiffusers
+    from ppdiffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    paddle.seed(0)
+    folder.mkdir(parents=True)
+    vocabulary = folder.parent / f"{folder.name}-vocabulary"
+    vocabulary.mkdir()
+    tokenizer, text_encoder = TEXTS[text](vocabulary, length, **({"intermediate_size": inside} if inside else {}))
+    vae = tiny_vae()
+    unet = UNet2DConditionModel(
+        **{
+            "block_out_channels": (16, 32),
+            "layers_per_block": 1,
+            "sample_size": 16,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "cross_attention_dim": 32,
+            "norm_num_groups": 8,
+            "attention_head_dim": 4,
+            **unet_settings,
+        }
+    )
+    settings = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type)
+    settings.update(SOLVERS.get(scheduler, {}))
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=getattr(ppdiffusers, scheduler)(**settings),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(str(folder))
+    return folder
+
+
+def build_unidiffuser(folder, length=16):
+    """A UniDiffuser of version 1 with random weights: the same classes, settings and folders as the real one."""
+    import paddle
+    from ppdiffusers import DPMSolverMultistepScheduler, UniDiffuserPipeline
+    from ppdiffusers.pipelines.unidiffuser import UniDiffuserModel, UniDiffuserTextDecoder
+    from ppdiffusers.transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+        GPTTokenizer,
+    )
+
+    paddle.seed(0)
+    folder.mkdir(parents=True)
+    vocabulary = folder.parent / f"{folder.name}-vocabulary"
+    vocabulary.mkdir()
+    clip_tokenizer, text_encoder = clip_text(vocabulary, length)
+    words = [*byte_alphabet(), "<|endoftext|>"]
+    (vocabulary / "gpt.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    text_tokenizer = GPTTokenizer(
+        str(vocabulary / "gpt.json"), str(vocabulary / "merges.txt"), bos_token="<|endoftext|>"
+    )
+    vision = CLIPVisionConfig(**SMALL, projection_dim=24, image_size=16, patch_size=8)
+    UniDiffuserPipeline(
+        vae=tiny_vae(),
+        text_encoder=text_encoder,
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        clip_tokenizer=clip_tokenizer,
+        text_decoder=UniDiffuserTextDecoder(
+            prefix_length=length,
+            prefix_inner_dim=32,
+            prefix_hidden_dim=16,
+            vocab_size=len(words),
+            n_positions=128,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+        ),
+        text_tokenizer=text_tokenizer,
+        unet=UniDiffuserModel(
+            text_dim=16,
+            clip_img_dim=24,
+            num_text_tokens=length,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            sample_size=16,
+            patch_size=2,
+            activation_fn="gelu",
+            num_embeds_ada_norm=1000,
+            norm_type="layer_norm",
+            block_type="unidiffuser",
+            pre_layer_norm=False,
+            use_timestep_embedding=False,
+            norm_elementwise_affine=True,
+            use_patch_pos_embed=False,
+            ff_final_dropout=True,
+            use_data_type_embedding=True,
+        ),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", solver_order=3
+        ),
+    ).save_pretrained(str(folder))
+    return folder

@@ -1,0 +1,48 @@
+"""The libraries load without their noise, and real warnings still show."""
+
+import sys
+
+import pytest
+from support.commands import ROOT, python
+
+from dreambooth.system import libraries
+
+
+def test_loading_prints_nothing_and_leaves_warnings_on():
+    code = (
+        f"import sys, warnings; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dreambooth.system import libraries; libraries.load()\n"
+        "import ppdiffusers, signal; warnings.warn('a real one')\n"
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL\n"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0 and done.stdout == ""
+    assert [line for line in done.stderr.splitlines() if "Warning" in line] == ["<string>:3: UserWarning: a real one"]
+
+
+def test_versions_name_what_a_result_depends_on():
+    found = libraries.versions()
+    assert found["ppdiffusers"] == "0.29.0" and any(name.startswith("paddlepaddle") for name in found)
+    assert found["numpy"] == sys.modules["numpy"].__version__
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is told")
+@pytest.mark.parametrize(
+    "processor, own, told",
+    [
+        ("vendor_id: AuthenticAMD flags: avx avx2 fma", None, "5"),
+        ("vendor_id: AuthenticAMD flags: avx avx2 fma", "4", "4"),
+        ("vendor_id: AuthenticAMD flags: sse4", None, "None"),
+        ("vendor_id: GenuineIntel flags: avx avx2 fma", None, "None"),
+    ],
+)
+def test_an_amd_processor_is_told_to_use_avx2_unless_the_user_says_otherwise(processor, own, told):
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path; from dreambooth.system import libraries\n"
+        "os.environ.pop('MKL_DEBUG_CPU_TYPE', None)\n"
+        f"os.environ.update({ ({'MKL_DEBUG_CPU_TYPE': own} if own else {})!r})\n"
+        f"Path.read_text = lambda *_, **__: {processor!r}\n"
+        "libraries.use_fast_mathematics(); print(os.environ.get('MKL_DEBUG_CPU_TYPE'))\n"
+    )
+    assert python("-c", code).stdout.strip() == told

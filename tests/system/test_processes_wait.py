@@ -1,0 +1,94 @@
+"""Several processes meet: none goes on before all are there, however late one comes."""
+
+import pytest
+from support.commands import ROOT, launch
+
+# each process writes down when it comes to a meeting, and when it goes on
+MEETINGS = """
+import sys, time; sys.path.insert(0, {root!r})
+from pathlib import Path
+from dreambooth import dist, stack
+stack.load()
+dist.start()
+rank = dist.rank()
+for meeting, late in enumerate({late!r}):
+    if rank == meeting % 2:
+        time.sleep(late)
+    with Path({notes!r}).open("a") as notes:  # a short line is appended whole
+        notes.write(f"{{meeting}} comes {{rank}} {{time.time()}}\\n")
+    dist.wait()
+    with Path({notes!r}).open("a") as notes:
+        notes.write(f"{{meeting}} goes {{rank}} {{time.time()}}\\n")
+dist.finish()
+"""
+
+
+def meet(folder, late):
+    """Two processes at some meetings, to which the one and the other come late in turn; [(meeting, what, rank, when)]
+    in the order in which it happened."""
+    script, notes = folder / "meetings.py", folder / "notes"
+    script.write_text(MEETINGS.format(root=str(ROOT), notes=str(notes), late=late))
+    done = launch(folder, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in notes.read_text().splitlines()]
+    return [(int(meeting), what, int(rank), float(when)) for meeting, what, rank, when in lines]
+
+
+def all_met(noted, late):
+    assert sorted(each[:3] for each in noted) == sorted(
+        (meeting, what, rank) for meeting in range(len(late)) for what in ("comes", "goes") for rank in range(2)
+    )
+    for meeting, seconds in enumerate(late):
+        comes = [when for number, what, _, when in noted if (number, what) == (meeting, "comes")]
+        goes = [when for number, what, _, when in noted if (number, what) == (meeting, "goes")]
+        assert max(comes) <= min(goes), meeting
+        assert max(comes) - min(comes) >= 0.8 * seconds, meeting  # one did wait
+
+
+@pytest.fixture(scope="module")
+def noted(tmp_path_factory):
+    return meet(tmp_path_factory.mktemp("meetings"), late=[2, 0, 0.5])
+
+
+def test_who_comes_early_waits_for_who_comes_two_seconds_later(noted):
+    comes = {rank: when for meeting, what, rank, when in noted if (meeting, what) == (0, "comes")}
+    goes = {rank: when for meeting, what, rank, when in noted if (meeting, what) == (0, "goes")}
+    assert comes[0] - comes[1] > 1.5
+    assert goes[1] >= comes[0] and goes[0] >= comes[0]
+    assert abs(goes[0] - goes[1]) < 1.5  # and does not wait longer than that
+
+
+def test_three_meetings_in_a_row_keep_their_order(noted):
+    all_met(noted, [2, 0, 0.5])
+    for rank in range(2):
+        mine = [(meeting, what) for meeting, what, who, _ in noted if who == rank]
+        assert mine == [(meeting, what) for meeting in range(3) for what in ("comes", "goes")]
+
+
+@pytest.mark.slow
+def test_a_process_may_come_later_than_the_thirty_seconds_after_which_gloo_gives_up(tmp_path):
+    all_met(meet(tmp_path, late=[35]), [35])
+
+
+# the second process looks only every three seconds whether all are there, as one does that gets no processor
+LAST = """
+import sys, time; sys.path.insert(0, {root!r})
+from types import SimpleNamespace
+from dreambooth import dist, stack
+stack.load()
+dist.start()
+if dist.rank() == 1:
+    dist.time = SimpleNamespace(sleep=lambda seconds, sleep=time.sleep: sleep(3))
+else:
+    time.sleep(1)
+dist.finish()
+print("well ended")
+"""
+
+
+def test_the_first_process_does_not_end_before_the_others_know_that_all_have_met(tmp_path):
+    """It keeps the count, and takes it along."""
+    (tmp_path / "last.py").write_text(LAST.format(root=str(ROOT)))
+    done = launch(tmp_path, tmp_path / "last.py")
+    logs = [path.read_text() for path in sorted((tmp_path / "launcher").glob("workerlog.*"))]
+    assert done.returncode == 0 and [log.count("well ended") for log in logs] == [1, 1], logs[1][-600:]
