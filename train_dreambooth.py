@@ -41,35 +41,35 @@ def main(argv):
     config, todo = planning.make(read_config(argv, __doc__))
 
     # Load the libraries, meet the other processes, agree on a seed
-    libraries.load(config.verbose)
+    libraries.load(config.run.verbose)
     processes.start()
     planning.check_same(todo)
-    if config.seed is None:
-        config = dataclasses.replace(config, seed=processes.from_first(secrets.randbelow(2**31)))
-        todo = dataclasses.replace(todo, course={**todo.course, "seed": config.seed})
+    if config.run.seed is None:
+        config = config.with_seed(processes.from_first(secrets.randbelow(2**31)))
+        todo = dataclasses.replace(todo, course={**todo.course, "seed": config.run.seed})
 
     # Load the model, and say what will be done with it
     family = loading.load_model(
-        config.pretrained_model_name_or_path,
-        revision=config.revision,
-        tokenizer_name=config.tokenizer_name,
-        train_text_encoder=config.train_text_encoder,
+        config.model.pretrained_model_name_or_path,
+        revision=config.model.revision,
+        tokenizer_name=config.model.tokenizer_name,
+        train_text_encoder=config.model.train_text_encoder,
     )
     family.check(config)
-    if config.lora_rank:
+    if config.lora.lora_rank:
         from dreambooth.training import adapters
 
         family.adapters = adapters.put_on(family.learners(), config)
     class_pictures, missing = prior_pictures.look(config)
     planning.describe(config, todo, family, missing)
-    if config.dry_run:
+    if config.run.dry_run:
         return console.say("dry run   all is in order, and nothing was written")
 
     # Draw what the model knows of the class, before it learns anything else
     if missing:
         class_pictures = prior_pictures.draw_missing(family, config, missing)
     todo = planning.check_class_pictures(config, todo, class_pictures)
-    subject = Concept(config.instance_prompt, todo.pictures, config.class_prompt, class_pictures)
+    subject = Concept(config.concepts.instance_prompt, todo.pictures, config.concepts.class_prompt, class_pictures)
     train(config, todo, family, [subject])
 
 
@@ -80,12 +80,12 @@ def train(config, todo, family, concepts):
 
     # Encode pictures and prompts once, and free what is not needed any more
     examples = Examples(concepts, config, processes.rank(), processes.world_size())
-    encode = encodings.EncodedOnce if config.cache_latents else encodings.EncodedEachStep
+    encode = encodings.EncodedOnce if config.memory.cache_latents else encodings.EncodedEachStep
     pictures, prompts = encode(family, examples), encodings.Prompts(family, examples)
-    family.forget_encoders(vae=config.cache_latents)
+    family.forget_encoders(vae=config.memory.cache_latents)
 
     # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
-    family.prepare_training(config.gradient_checkpointing)
+    family.prepare_training(config.memory.gradient_checkpointing)
     updates = Updates(config, family.trained(), todo.steps, processes.world_size())
     start, last = 0, None
     if todo.resumed:
@@ -95,29 +95,33 @@ def train(config, todo, family, concepts):
 
     # Open the log
     record = output_folder.arguments(config, todo.steps, processes.world_size(), concepts)
-    tracker = tracking.open_tracker(output_folder.log_folder(config), config.writer_type, wanted=processes.is_first())
+    tracker = tracking.open_tracker(
+        output_folder.log_folder(config), config.logging.writer_type, wanted=processes.is_first()
+    )
     tracker.text("arguments", output_folder.as_text(record))
-    speed = tracking.Speed(config.global_batch(processes.world_size()) * (1 + config.with_prior_preservation), start)
+    speed = tracking.Speed(
+        config.optimizer.global_batch(processes.world_size()) * (1 + config.concepts.with_prior_preservation), start
+    )
     bar = console.bar(total=todo.steps, initial=start, desc="Training")
-    prior_weight = config.prior_loss_weight if config.with_prior_preservation else None
+    prior_weight = config.objective.prior_loss_weight if config.concepts.with_prior_preservation else None
 
     with StopRequest() as stop, closing(tracker), bar:
         done, overflows = start, 0
         while done < todo.steps:
             # Go forward and backward through the update's micro-batches
             losses = {}
-            for micro in range(config.gradient_accumulation_steps):
+            for micro in range(config.optimizer.gradient_accumulation_steps):
                 batch = examples.micro_batch(done, micro)
-                if config.lora_dropout:
-                    adapters.drop(family.adapters, config.seed, batch.places, len(examples.prompts))
-                clean, noise, timesteps, noisy = diffusion.noised(family, pictures.take(batch), batch, config.seed)
+                if config.lora.lora_dropout:
+                    adapters.drop(family.adapters, config.run.seed, batch.places, len(examples.prompts))
+                clean, noise, timesteps, noisy = diffusion.noised(family, pictures.take(batch), batch, config.run.seed)
                 with updates.precision():
                     prediction = family.predict(noisy, timesteps, prompts.take(batch))
                 wanted = diffusion.target(family.schedule, clean, noise, timesteps)
                 parts = loss.dreambooth_loss(family.picture_part(prediction), family.picture_part(wanted), prior_weight)
-                updates.backward(parts["loss"] / config.gradient_accumulation_steps)
+                updates.backward(parts["loss"] / config.optimizer.gradient_accumulation_steps)
                 for name, part in parts.items():
-                    losses[name] = losses.get(name, 0) + part.detach() / config.gradient_accumulation_steps
+                    losses[name] = losses.get(name, 0) + part.detach() / config.optimizer.gradient_accumulation_steps
 
             # Agree with the other processes on the losses, and on whether to stop
             means = processes.mean({**losses, "stop": stop.signal or 0})
@@ -128,7 +132,7 @@ def train(config, todo, family, concepts):
             # Update what learns; an update that overflowed in half precision is done again at a smaller scale
             ending = done + 1 == todo.steps
             stopping = asked_to_stop and not ending
-            logging = ending or (done + 1) % config.logging_steps == 0
+            logging = ending or (done + 1) % config.logging.logging_steps == 0
             rate, norm = updates.rate, updates.gather()
             if updates.apply(norm):
                 done, overflows = done + 1, 0
@@ -143,7 +147,7 @@ def train(config, todo, family, concepts):
             if logging:
                 found = {} if norm is None else {"gradient_norm": norm}
                 tracker.scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
-            saving = stopping or done % config.save_steps == 0
+            saving = stopping or done % config.saving.save_steps == 0
             if (saving or ending) and not updates.finite():
                 raise Stopped(planning.not_finite("weights", done, rate, last), code=1)
             if saving:
@@ -155,7 +159,7 @@ def train(config, todo, family, concepts):
 
         # Draw, and assemble the pipeline; should that fail, what was learned is kept in a checkpoint
         try:
-            if config.validation_prompt:
+            if config.logging.validation_prompt:
                 validation.draw(config, family, tracker, done)
             if processes.is_first():
                 command_line = planning.draw_command(config)
@@ -165,9 +169,9 @@ def train(config, todo, family, concepts):
             last = checkpoints.save(config, done, family.trained(), updates, todo.course, record)
             console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
             raise
-    what = "pipeline " if config.saves_pipeline else "LoRA     "
+    what = "pipeline " if config.lora.saves_pipeline else "LoRA     "
     console.say(
-        f"{what} {config.output_dir}; to draw with it: {planning.draw_command(config, *console.of('infer.py'))}"
+        f"{what} {config.saving.output_dir}; to draw with it: {planning.draw_command(config, *console.of('infer.py'))}"
     )
 
 

@@ -53,7 +53,7 @@ def main(argv):
             ("plain", f"{type(plain.scheduler).__name__}, {PLAIN_STEPS} steps", "1.00"),
             (
                 "fast",
-                f"--prior_scheduler {config.prior_scheduler}, {config.prior_inference_steps} steps",
+                f"--prior_scheduler {config.drawing.prior_scheduler}, {config.drawing.prior_inference_steps} steps",
                 f"{ratio:.2f}",
             ),
         )

@@ -6,7 +6,7 @@ import re
 import pytest
 from support.commands import ROOT
 
-from dreambooth.config.config import Config
+from dreambooth.config.config import SECTIONS
 
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md")}
 
@@ -15,7 +15,7 @@ PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md
 def test_every_flag_is_told_with_its_default(name):
     flags = re.split("## Every flag|## 所有参数", PAGES[name])[1]
     rows = [line for line in flags.splitlines() if line.startswith("| `--")]
-    for each in dataclasses.fields(Config):
+    for each in (field for section in SECTIONS.values() for field in dataclasses.fields(section)):
         for option in (f"--{each.name}", *each.metadata["aliases"]):
             [row] = [row for row in rows if f"`{option}`" in row.split("|")[1]]
         if isinstance(each.default, (int, float, str)) and not isinstance(each.default, bool):

@@ -1,30 +1,62 @@
-"""A field of the settings that is also a flag, and the bounds of its number."""
+"""A section of the settings, and its fields: each is also a flag with bounds."""
 
+from __future__ import annotations
+
+import dataclasses
 import math
-from dataclasses import field
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from dreambooth.system.errors import BadInput
 
 
-def flag(group, help, default=None, *, course=False, least=None, above=None, below=None, aliases=(), **parser):
-    """A field that is also a flag. `course` marks what a resumed run may not change without saying so;
-    `least`, `above` and `below` bound a number."""
-    metadata = dict(
-        group=group, help=help, course=course, least=least, above=above, below=below, aliases=aliases, parser=parser
-    )
-    return field(default=default, metadata=metadata)
+def flag(
+    help: str,
+    default: Any = None,
+    *,
+    course: bool = False,
+    required: bool = False,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    aliases: tuple[str, ...] = (),
+    **parser: Any,
+) -> Any:
+    """Make a dataclass field that is also a flag.
+
+    `course` marks a setting that a resumed run must repeat, `required` a text that may not be empty. `least`, `above`
+    and `below` bound a number. `parser` holds further arguments of argparse.
+    """
+    facts = dict(help=help, course=course, required=required, aliases=aliases, parser=parser)
+    return dataclasses.field(default=default, metadata={**facts, "least": least, "above": above, "below": below})
 
 
-def check_number(each, value):
+@dataclass(frozen=True)
+class Section:
+    """A topic of the settings, checked field by field; `title` heads its flags in the help."""
+
+    title: ClassVar[str]
+
+    def __init_subclass__(cls, title: str) -> None:
+        cls.title = title
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["required"] and (value is None or not value.strip()):
+                raise BadInput(f"--{field.name} is required")
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                _check_number(field, value)
+
+
+def _check_number(field: dataclasses.Field, value: float) -> None:
     """Refuse a number outside of its flag's bounds, and NaN and infinity for every flag."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return
-    least, above, below = (each.metadata[bound] for bound in ("least", "above", "below"))
+    least, above, below = (field.metadata[bound] for bound in ("least", "above", "below"))
     if not math.isfinite(value):
-        raise BadInput(f"--{each.name} {value}: must be a finite number")
+        raise BadInput(f"--{field.name} {value}: must be a finite number")
     if least is not None and value < least:
-        raise BadInput(f"--{each.name} {value}: must be at least {least}")
+        raise BadInput(f"--{field.name} {value}: must be at least {least}")
     if above is not None and value <= above:
-        raise BadInput(f"--{each.name} {value}: must be more than {above}")
+        raise BadInput(f"--{field.name} {value}: must be more than {above}")
     if below is not None and value >= below:
-        raise BadInput(f"--{each.name} {value}: must be less than {below}")
+        raise BadInput(f"--{field.name} {value}: must be less than {below}")

@@ -1,50 +1,56 @@
-"""From a command line to a Config: the parser is made from the dataclass's fields, in the groups that they name."""
+"""The command line: a parser made from the sections' fields, and its result as a Config."""
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from dreambooth.config.config import Config
+from dreambooth.config.config import SECTIONS, Config
 from dreambooth.system.errors import BadInput
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but an error is an exception with one line, and no flag may be shortened."""
+    """An argparse parser whose errors are exceptions of one line; no flag may be shortened."""
 
-    def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
+        """Raise the message instead of printing the usage."""
         raise BadInput(message)
 
 
-def parser_of(config_class, description):
-    """Make the parser from the dataclass's fields, in the groups that they name."""
+def make_parser(description: str | None) -> Parser:
+    """Make the parser of train_dreambooth.py, a group of flags for each section."""
     parser = Parser(description=description, usage="python train_dreambooth.py FLAGS, or the same under the launcher")
-    groups = {}
-    for each in dataclasses.fields(config_class):
-        meta = each.metadata
-        if meta["group"] not in groups:
-            groups[meta["group"]] = parser.add_argument_group(meta["group"])
-        group = groups[meta["group"]]
-        options = [f"--{each.name}", *meta["aliases"]]
-        if isinstance(each.default, bool):
-            group.add_argument(*options, action="store_true", default=each.default, help=meta["help"])
-            if each.default:
-                group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", help=f"not --{each.name}")
-            continue
-        settings = dict(meta["parser"])
-        settings.setdefault("type", str if each.default is None else type(each.default))
-        shown = "" if each.default is None else f" (default: {each.default})"
-        metavar = {int: "N", float: "X"}.get(settings["type"], "TEXT")
-        if "choices" not in settings:
-            settings["metavar"] = metavar
-        group.add_argument(*options, dest=each.name, default=each.default, help=meta["help"] + shown, **settings)
+    for section in SECTIONS.values():
+        group = parser.add_argument_group(section.title)
+        for field in dataclasses.fields(section):
+            _add_flag(group, field)
     return parser
 
 
-def read_config(argv, description):
-    """The run's Config from a command line."""
-    values = vars(parser_of(Config, description).parse_args(argv))
+def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
+    facts, default = field.metadata, field.default
+    options = [f"--{field.name}", *facts["aliases"]]
+    if isinstance(default, bool):
+        group.add_argument(*options, action="store_true", default=default, help=facts["help"])
+        if default:
+            group.add_argument(f"--no_{field.name}", dest=field.name, action="store_false", help=f"not --{field.name}")
+        return
+    settings = dict(facts["parser"])
+    settings.setdefault("type", str if default is None else type(default))
+    if "choices" not in settings:
+        settings["metavar"] = {int: "N", float: "X"}.get(settings["type"], "TEXT")
+    shown = "" if default is None else f" (default: {default})"
+    group.add_argument(*options, dest=field.name, default=default, help=facts["help"] + shown, **settings)
+
+
+def read_config(argv: Sequence[str], description: str | None) -> Config:
+    """Read the settings of a training run from its command line."""
+    values = vars(make_parser(description).parse_args(argv))
     if values["validation_prompt"]:
         values["validation_prompt"] = tuple(values["validation_prompt"])
-    return Config(**values)
+    return Config.from_flat(**values)

@@ -24,7 +24,7 @@ class Examples:
         self.instance, self.prior = [], []
         for concept in concepts:
             self.instance += self.add(concept.pictures, concept.prompt)
-            if config.with_prior_preservation:
+            if config.concepts.with_prior_preservation:
                 self.prior += self.add(concept.class_pictures, concept.class_prompt)
 
     def add(self, pictures, prompt):
@@ -42,12 +42,16 @@ class Examples:
         however it is split.
         """
         config = self.config
-        first = (micro * self.processes + self.rank) * config.train_batch_size
+        first = (micro * self.processes + self.rank) * config.optimizer.train_batch_size
         places, pictures = [], []
         for kind, group in enumerate((self.instance, self.prior)):
-            for slot in range(first, first + config.train_batch_size) if group else ():
-                index = step * config.global_batch(self.processes) + slot
+            for slot in range(first, first + config.optimizer.train_batch_size) if group else ():
+                index = step * config.optimizer.global_batch(self.processes) + slot
                 places.append((step, slot, kind))
-                pictures.append(group[randomness.pick(config.seed, f"order of kind {kind}", len(group), index)])
-        flips = randomness.integers(config.seed, "flip", places, 2) if config.random_flip else [0] * len(places)
+                pictures.append(group[randomness.pick(config.run.seed, f"order of kind {kind}", len(group), index)])
+        flips = (
+            randomness.integers(config.run.seed, "flip", places, 2)
+            if config.pictures.random_flip
+            else [0] * len(places)
+        )
         return MicroBatch(places, pictures, [int(flip) for flip in flips], [self.prompt_of[i] for i in pictures])

@@ -18,9 +18,9 @@ DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
 def look(config):
     """(the class pictures there are, the numbers of those to draw); nothing where they are not asked for. Only what
     can be read counts, and what another prompt or model drew is pointed out."""
-    if not config.with_prior_preservation:
+    if not config.concepts.with_prior_preservation:
         return (), []
-    folder = Path(config.class_data_dir)
+    folder = Path(config.concepts.class_data_dir)
     pictures, broken, _ = picture_files.survey(folder) if folder.is_dir() else ([], [], [])
     for complaint in broken:
         console.warn(f"--class_data_dir: {complaint}; it is not counted")
@@ -30,9 +30,9 @@ def look(config):
             f"--class_data_dir {folder}: {len(odd)} of its pictures were drawn with another prompt or model"
             f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
         )
-    numbers = processes.from_first(missing(pictures, config.num_class_images))
+    numbers = processes.from_first(missing(pictures, config.concepts.num_class_images))
     processes.wait()  # until all have looked, so that nobody counts what another has drawn since
-    return tuple(pictures[: config.num_class_images]), numbers
+    return tuple(pictures[: config.concepts.num_class_images]), numbers
 
 
 def missing(pictures, wanted):
@@ -43,7 +43,7 @@ def missing(pictures, wanted):
 
 def drawn_otherwise(pictures, config):
     """The class pictures that say of themselves that another prompt or model drew them."""
-    mine = {"prompt": config.class_prompt, "model": config.pretrained_model_name_or_path}
+    mine = {"prompt": config.concepts.class_prompt, "model": config.model.pretrained_model_name_or_path}
     odd = []
     for picture in pictures:
         if DRAWN.match(picture.path.name):
@@ -56,26 +56,26 @@ def drawn_otherwise(pictures, config):
 def draw_missing(family, config, numbers):
     """Draw the class pictures of these numbers into their folder, each process its share; all wait for each other.
     Returns the folder's pictures."""
-    folder = Path(config.class_data_dir)
+    folder = Path(config.concepts.class_data_dir)
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
     processes.wait()
     if processes.any_of(not folder.is_dir()):
         raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
     mine = [numbers[index] for index in processes.share(len(numbers))]
-    wanted = [(config.class_prompt, number) for number in mine]
+    wanted = [(config.concepts.class_prompt, number) for number in mine]
     pictures = sampling.draw_for_run(family.pipeline(), wanted, config, "class picture")
     for number, picture in console.bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
         save(picture, folder, number, config)
     processes.wait()
-    return tuple(picture_files.survey(folder)[0][: config.num_class_images])
+    return tuple(picture_files.survey(folder)[0][: config.concepts.num_class_images])
 
 
 def save(picture, folder, number, config):
     """Write INDEX-SHA1.png, whole or not at all; the SHA1 is that of the pixels."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt("prompt", config.class_prompt)
-    info.add_itxt("model", config.pretrained_model_name_or_path)
+    info.add_itxt("prompt", config.concepts.class_prompt)
+    info.add_itxt("model", config.model.pretrained_model_name_or_path)
     digest = hashlib.sha1(picture.tobytes()).hexdigest()
     unfinished = folder / f".{number}.unfinished"
     picture.save(unfinished, format="PNG", pnginfo=info)

@@ -105,18 +105,18 @@ def first_latents(pipeline, seed, purpose, numbers, height, width):
 
 def draw_for_run(pipeline, wanted, config, purpose):
     """Yield a picture for each (prompt, number) in `wanted`, with the size, seed and solver of a training run."""
-    if config.prior_scheduler != "own":
-        schedulers.set_scheduler(pipeline, config.prior_scheduler)
-    check_steps(pipeline, config.prior_inference_steps, "--prior_inference_steps")
-    height, width = config.size
+    if config.drawing.prior_scheduler != "own":
+        schedulers.set_scheduler(pipeline, config.drawing.prior_scheduler)
+    check_steps(pipeline, config.drawing.prior_inference_steps, "--prior_inference_steps")
+    height, width = config.pictures.size
     return draw(
         pipeline,
         wanted,
-        seed=config.seed,
+        seed=config.run.seed,
         purpose=purpose,
         height=height,
         width=width,
-        steps=config.prior_inference_steps,
+        steps=config.drawing.prior_inference_steps,
         guidance=GUIDANCE,
-        batch_size=config.sample_batch_size,
+        batch_size=config.drawing.sample_batch_size,
     )

@@ -23,7 +23,7 @@ def save(config, step, networks, updates, course, record):
     It holds a folder for each network that learns, loadable by its from_pretrained, or for its LoRA; the optimizer; and
     state.json with the size of every file, by which a copy that was cut short is known.
     """
-    folder = Path(config.output_dir) / f"checkpoint-{step}"
+    folder = Path(config.saving.output_dir) / f"checkpoint-{step}"
     if processes.is_first():
         moments, optimizer = updates.state()
         with atomic.written_whole(folder) as unfinished:
@@ -41,7 +41,7 @@ def save(config, step, networks, updates, course, record):
                 },
             }
             (unfinished / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
-        prune(config.output_dir, config.checkpoints_total_limit)
+        prune(config.saving.output_dir, config.saving.checkpoints_total_limit)
     processes.wait()
     return folder
 

@@ -18,15 +18,15 @@ SAMPLES = "samples"
 
 def check(config):
     """Refuse a folder that can't be written, or that holds something else than an earlier run."""
-    folder = Path(config.output_dir)
+    folder = Path(config.saving.output_dir)
     if not atomic.can_be_written(folder):
         raise BadInput(f"--output_dir {folder}: it is no folder that can be written")
-    for flag, place in (("--logging_dir", log_folder(config)), ("--class_data_dir", config.class_data_dir)):
+    for flag, place in (("--logging_dir", log_folder(config)), ("--class_data_dir", config.concepts.class_data_dir)):
         if place and not atomic.can_be_written(Path(place)):
             raise BadInput(f"{flag} {place}: it is no folder that can be written")
     if not folder.is_dir():
         return
-    if not config.saves_pipeline and (folder / "model_index.json").exists():
+    if not config.lora.saves_pipeline and (folder / "model_index.json").exists():
         raise BadInput(
             f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
             " folder, or --lora_merge"
@@ -34,7 +34,9 @@ def check(config):
     if is_ours(folder):
         return
     begun = [SAMPLES]
-    for place in filter(None, (log_folder(config), config.class_data_dir)):  # a run that came no further made these
+    for place in filter(
+        None, (log_folder(config), config.concepts.class_data_dir)
+    ):  # a run that came no further made these
         if Path(place).resolve().is_relative_to(folder.resolve()):
             begun += Path(place).resolve().relative_to(folder.resolve()).parts[:1]
     foreign = sorted(each.name for each in folder.iterdir() if not each.name.startswith(".") and each.name not in begun)
@@ -55,7 +57,7 @@ def is_ours(folder):
 
 
 def log_folder(config):
-    return Path(config.output_dir) / config.logging_dir
+    return Path(config.saving.output_dir) / config.logging.logging_dir
 
 
 def arguments(config, steps, processes, concepts):
@@ -65,8 +67,8 @@ def arguments(config, steps, processes, concepts):
         return [{"name": each.path.name, "sha256": each.sha256} for each in pictures]
 
     return {
-        "flags": config.as_dict(),
-        "base_model": config.pretrained_model_name_or_path,
+        "flags": config.flat(),
+        "base_model": config.model.pretrained_model_name_or_path,
         "steps": steps,
         "processes": processes,
         "concepts": [
@@ -89,19 +91,19 @@ def as_text(record):
 def save_result(family, config, record, card):
     """Write the pipeline, or the LoRA, with its card and arguments beside its place, then move each part in;
     model_index.json, by which a folder is a pipeline, comes last."""
-    folder = Path(config.output_dir)
+    folder = Path(config.saving.output_dir)
     unfinished = folder / ".pipeline.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    form = "diffusers" if config.save_format == "diffusers" else "paddle"
-    if config.lora_rank:
+    form = "diffusers" if config.saving.save_format == "diffusers" else "paddle"
+    if config.lora.lora_rank:
         matrices = {part: adapters.matrices() for part, adapters in family.adapters.items()}
         lora.write(unfinished / lora.NAMES[form], matrices, form)
-        if config.lora_merge:
+        if config.lora.lora_merge:
             for adapters in family.adapters.values():
                 adapters.take_off()
             loading.merge(family.learners(), matrices)
-    if config.saves_pipeline:
-        family.save(str(unfinished), config.save_format)
+    if config.lora.saves_pipeline:
+        family.save(str(unfinished), config.saving.save_format)
     (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
     (unfinished / CARD).write_text(card, encoding="utf-8")
     for path in atomic.files_in(unfinished):
@@ -112,7 +114,7 @@ def save_result(family, config, record, card):
             shutil.rmtree(place)
         part.replace(place)
     for name in lora.NAMES.values():  # an earlier run's, in another format
-        if not (config.lora_rank and name == lora.NAMES[form]):
+        if not (config.lora.lora_rank and name == lora.NAMES[form]):
             (folder / name).unlink(missing_ok=True)
     unfinished.rmdir()
     atomic.flush(folder)
@@ -120,8 +122,8 @@ def save_result(family, config, record, card):
 
 def save_samples(config, step, pictures):
     """Write validation pictures as samples/step-N-PROMPT-K.png."""
-    folder = Path(config.output_dir) / SAMPLES
+    folder = Path(config.saving.output_dir) / SAMPLES
     folder.mkdir(parents=True, exist_ok=True)
     for index, picture in enumerate(pictures):
-        prompt, number = divmod(index, config.validation_count)
+        prompt, number = divmod(index, config.logging.validation_count)
         picture.save(folder / f"step-{step}-{prompt}-{number}.png")

@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from dreambooth.config.config import SCHEDULES_WITHOUT_WARMUP
+from dreambooth.config import sections
 from dreambooth.data import picture_files, transforms
 from dreambooth.data.rare_words import Rarity
 from dreambooth.models import pipeline_folder
@@ -31,21 +31,21 @@ class Plan:
 
 def make(config):
     """Check all input; (config, plan), where a resumed run takes its seed from the checkpoint unless one is given."""
-    pictures, others = picture_files.find_pictures(config.instance_data_dir, "--instance_data_dir")
-    pipeline_folder.check(config.pretrained_model_name_or_path)
+    pictures, others = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")
+    pipeline_folder.check(config.model.pretrained_model_name_or_path)
     output_folder.check(config)
     processes = system_processes.world_size()
-    steps = config.total_steps(config.epoch(len(pictures)), processes)
+    steps = config.optimizer.total_steps(config.concepts.epoch(len(pictures)), processes)
     resumed = None
-    if config.resume_from_checkpoint:
-        folder, state, complaints = checkpoints.find(config.resume_from_checkpoint, config.output_dir)
+    if config.saving.resume_from_checkpoint:
+        folder, state, complaints = checkpoints.find(config.saving.resume_from_checkpoint, config.saving.output_dir)
         for complaint in complaints:
             console.warn(complaint)
         resumed = folder, state
-        if config.seed is None:
-            config = dataclasses.replace(config, seed=state["course"]["seed"])
+        if config.run.seed is None:
+            config = config.with_seed(state["course"]["seed"])
     course = config.course(steps, processes)
-    course["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(config.pretrained_model_name_or_path)
+    course["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(config.model.pretrained_model_name_or_path)
     course["the pictures' hashes"] = [picture.sha256 for picture in pictures]
     if resumed:
         check_resumed(config, *resumed, course, steps)
@@ -69,7 +69,7 @@ def check_class_pictures(config, plan, class_pictures):
     """The plan with the class pictures' hashes in it; refused where the processes or a resumed run saw others."""
     hashes = [picture.sha256 for picture in class_pictures]
     if system_processes.differs(hashes):
-        raise BadInput(f"--class_data_dir {config.class_data_dir}: all machines must see the same folder")
+        raise BadInput(f"--class_data_dir {config.concepts.class_data_dir}: all machines must see the same folder")
     if plan.resumed:
         folder, state = plan.resumed
         check_changes(config, folder, {CLASS_HASHES: state["course"].get(CLASS_HASHES)}, {CLASS_HASHES: hashes})
@@ -78,7 +78,7 @@ def check_class_pictures(config, plan, class_pictures):
 
 def check_changes(config, folder, recorded, current):
     changed = checkpoints.differences(recorded, current)
-    if changed and not config.allow_changes:
+    if changed and not config.saving.allow_changes:
         raise BadInput(
             f"--resume_from_checkpoint {folder}: the run would go on differently ({'; '.join(changed)});"
             " give the same flags, or --allow_changes to go on with the new ones"
@@ -99,16 +99,18 @@ def check_resumed(config, folder, state, course, steps):
 
 def warnings(config, pictures, steps):
     yield from config.warnings()
-    squeezed = transforms.squeezed(pictures, *config.size)
-    if squeezed and not config.center_crop:
+    height, width = config.pictures.size
+    squeezed = transforms.squeezed(pictures, height, width)
+    if squeezed and not config.pictures.center_crop:
         yield (
-            f"{len(squeezed)} of {len(pictures)} pictures are squeezed by more than a tenth to fit {config.size[1]} x"
-            f" {config.size[0]} ({squeezed[0].path.name} among them); --center_crop crops them instead"
+            f"{len(squeezed)} of {len(pictures)} pictures are squeezed by more than a tenth to fit {width} x"
+            f" {height} ({squeezed[0].path.name} among them); --center_crop crops them instead"
         )
-    if config.lr_scheduler not in SCHEDULES_WITHOUT_WARMUP and config.lr_warmup_steps >= steps:
+    optimizer = config.optimizer
+    if optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_WARMUP and optimizer.lr_warmup_steps >= steps:
         yield (
-            f"--lr_warmup_steps {config.lr_warmup_steps}: the run has only {steps} steps, so the learning rate never"
-            " gets to its full height"
+            f"--lr_warmup_steps {optimizer.lr_warmup_steps}: the run has only {steps} steps, so the learning rate"
+            " never gets to its full height"
         )
 
 
@@ -118,43 +120,47 @@ def parameters(network):
 
 def describe(config, plan, family, missing):
     """Say in one line each what will be done."""
-    name = config.pretrained_model_name_or_path
+    name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
     console.say(f"model     {name} ({source}, {type(family).__name__})")
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
-    console.say(f"pictures  {len(plan.pictures)} in {config.instance_data_dir}{passed_over}")
-    if config.with_prior_preservation:
+    console.say(f"pictures  {len(plan.pictures)} in {config.concepts.instance_data_dir}{passed_over}")
+    if config.concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn" if missing else ""
-        console.say(f"class     {config.num_class_images} pictures in {config.class_data_dir}{drawn}")
+        console.say(f"class     {config.concepts.num_class_images} pictures in {config.concepts.class_data_dir}{drawn}")
     networks = family.trained()
     learned = sum(parameters(network) for network in networks.values())
-    beside = f"a LoRA of rank {config.lora_rank} beside " if config.lora_rank else ""
+    beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
     console.say(
         f"learning  {beside}{' and '.join(networks)}: {learned / 1e6:.{3 if beside else 1}f} million parameters"
     )
     processes = system_processes.world_size()
-    epochs = plan.steps * config.global_batch(processes) / config.epoch(len(plan.pictures))
+    epochs = plan.steps * config.optimizer.global_batch(processes) / config.concepts.epoch(len(plan.pictures))
     start = f", from step {plan.resumed[1]['step']} ({plan.resumed[0]})" if plan.resumed else ""
-    split = f"batch {config.train_batch_size} x accumulation {config.gradient_accumulation_steps}"
+    split = f"batch {config.optimizer.train_batch_size} x accumulation {config.optimizer.gradient_accumulation_steps}"
     split += f" x {processes} processes" if processes > 1 else ""
     console.say(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
-    console.say(f"seed      {config.seed}")
-    if config.dry_run:
+    console.say(f"seed      {config.run.seed}")
+    if config.run.dry_run:
         everything = sum(parameters(network) for network in family.networks().values())
         beneath = sum(parameters(family.networks()[part]) for part in family.adapters)  # what a LoRA lies beside
         gigabytes = max(BYTES_LEARNED * learned + BYTES_FROZEN * beneath, BYTES_FROZEN * everything) / 1e9
         console.say(f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top")
     else:
         folder = output_folder.log_folder(config)
-        console.say(f"log       {folder}; to watch it: {tracking.how_to_watch(folder, config.writer_type)}")
-    if config.mixed_precision != "no" and not system_processes.on_gpu():
-        console.warn(f"--mixed_precision {config.mixed_precision} needs a GPU; this run computes in float32")
+        console.say(f"log       {folder}; to watch it: {tracking.how_to_watch(folder, config.logging.writer_type)}")
+    if config.memory.mixed_precision != "no" and not system_processes.on_gpu():
+        console.warn(f"--mixed_precision {config.memory.mixed_precision} needs a GPU; this run computes in float32")
     tokens = Rarity(family.tokenizer)
-    class_prompt = config.class_prompt if config.with_prior_preservation else None
-    if config.instance_prompt != class_prompt:  # which has its own warning
-        for complaint in tokens.complaints(config.instance_prompt, class_prompt):
+    class_prompt = config.concepts.class_prompt if config.concepts.with_prior_preservation else None
+    if config.concepts.instance_prompt != class_prompt:  # which has its own warning
+        for complaint in tokens.complaints(config.concepts.instance_prompt, class_prompt):
             console.warn(complaint)
-    for prompt in (config.instance_prompt, config.class_prompt, *(config.validation_prompt or ())):
+    for prompt in (
+        config.concepts.instance_prompt,
+        config.concepts.class_prompt,
+        *(config.logging.validation_prompt or ()),
+    ):
         lost = family.lost_text(prompt) if prompt else ""
         if lost:
             console.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')
@@ -162,7 +168,8 @@ def describe(config, plan, family, missing):
 
 def draw_command(config, python="python", script="infer.py"):
     """The infer.py command that draws with the result."""
-    return f"{python} {script} --model_path {shlex.quote(config.output_dir)} --prompt {quoted(config.instance_prompt)}"
+    folder, prompt = shlex.quote(config.saving.output_dir), quoted(config.concepts.instance_prompt)
+    return f"{python} {script} --model_path {folder} --prompt {prompt}"
 
 
 def quoted(prompt):

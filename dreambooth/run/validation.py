@@ -6,17 +6,24 @@ from dreambooth.system import processes
 
 
 def due(config, step):
-    return bool(config.validation_prompt and config.validation_steps) and step % config.validation_steps == 0
+    return (
+        bool(config.logging.validation_prompt and config.logging.validation_steps)
+        and step % config.logging.validation_steps == 0
+    )
 
 
 def draw(config, family, tracker, step):
     """Draw on the first process while the others wait. The pictures' noise is the same at every step, so that they
     can be compared."""
     if processes.is_first():
-        wanted = [(prompt, number) for prompt in config.validation_prompt for number in range(config.validation_count)]
+        wanted = [
+            (prompt, number)
+            for prompt in config.logging.validation_prompt
+            for number in range(config.logging.validation_count)
+        ]
         pictures = list(sampling.draw_for_run(family.pipeline(), wanted, config, "picture"))
         output_folder.save_samples(config, step, pictures)
-        for number, prompt in enumerate(config.validation_prompt):
-            first = number * config.validation_count
-            tracker.images(f"{number}_{prompt}", pictures[first : first + config.validation_count], step)
+        for number, prompt in enumerate(config.logging.validation_prompt):
+            first = number * config.logging.validation_count
+            tracker.images(f"{number}_{prompt}", pictures[first : first + config.logging.validation_count], step)
     processes.wait()

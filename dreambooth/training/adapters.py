@@ -93,7 +93,7 @@ class Adapters(nn.Layer):
 def put_on(networks, config):
     """{part: adapters} for networks whose own weights are not to learn."""
     return {
-        part: Adapters(part, network, config.lora_rank, config.alpha, config.dropout, config.seed)
+        part: Adapters(part, network, config.lora.lora_rank, config.lora.alpha, config.lora.dropout, config.run.seed)
         for part, network in networks.items()
     }
 

@@ -15,16 +15,18 @@ def pixels_of(pictures, config):
     """Yield the pixels of pictures in order, read ahead by --dataloader_num_workers threads."""
 
     def read(picture):
-        return transforms.to_pixels(picture_files.open_picture(picture.path), *config.size, config.center_crop)
+        return transforms.to_pixels(
+            picture_files.open_picture(picture.path), *config.pictures.size, config.pictures.center_crop
+        )
 
-    if not config.dataloader_num_workers:
+    if not config.memory.dataloader_num_workers:
         yield from map(read, pictures)
         return
-    with ThreadPoolExecutor(config.dataloader_num_workers) as threads:
+    with ThreadPoolExecutor(config.memory.dataloader_num_workers) as threads:
         ahead = deque()
         for picture in pictures:
             ahead.append(threads.submit(read, picture))
-            if len(ahead) > 2 * config.dataloader_num_workers:
+            if len(ahead) > 2 * config.memory.dataloader_num_workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -44,7 +46,7 @@ class EncodedOnce:
         pixels = pixels_of([examples.pictures[index] for index in mine], config)
         bar = console.bar(pixels, total=len(mine), desc="Encoding")
         self.arrays = processes.gather_rows(
-            stack([self.versions(family, each, config.random_flip) for each in bar]), count
+            stack([self.versions(family, each, config.pictures.random_flip) for each in bar]), count
         )
 
     @staticmethod

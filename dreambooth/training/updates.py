@@ -42,7 +42,7 @@ class Updates:
     """
 
     def __init__(self, config, networks, steps, processes):
-        self.networks, self.max_norm = networks, config.max_grad_norm
+        self.networks, self.max_norm = networks, config.optimizer.max_grad_norm
         self.named = named_parameters(networks)
         self.parameters = list(self.named.values())
         rates = config.rates(processes)
@@ -56,12 +56,12 @@ class Updates:
                 }
                 for name, network in networks.items()
             ],
-            beta1=config.adam_beta1,
-            beta2=config.adam_beta2,
-            epsilon=config.adam_epsilon,
-            weight_decay=config.adam_weight_decay,
+            beta1=config.optimizer.adam_beta1,
+            beta2=config.optimizer.adam_beta2,
+            epsilon=config.optimizer.adam_epsilon,
+            weight_decay=config.optimizer.adam_weight_decay,
         )
-        self.half = HALF.get(config.mixed_precision) if system_processes.on_gpu() else None
+        self.half = HALF.get(config.memory.mixed_precision) if system_processes.on_gpu() else None
         self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
 
     @property

@@ -28,7 +28,12 @@ def test_full_is_made_once(tmp_path, monkeypatch):
 
 def test_the_command_line_is_one_that_the_tool_takes(twin, tmp_path):
     config = read_config(subjects.run_flags(twin, tmp_path, 64, 3, 5, "--lora_rank", "2"), "")
-    assert (config.size, config.train_batch_size, config.max_train_steps, config.lora_rank) == ((64, 64), 3, 5, 2)
+    assert (
+        config.pictures.size,
+        config.optimizer.train_batch_size,
+        config.optimizer.max_train_steps,
+        config.lora.lora_rank,
+    ) == ((64, 64), 3, 5, 2)
 
 
 def test_the_table_names_the_machine_and_the_versions():

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from support.clips import build_clip
 from support.commands import python
 from support.pictures import draw_pictures
-from test_clip import build_clip
 
 from dreambooth import metrics
 from dreambooth.data import picture_files

@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import pytest
+from support.settings import small_config
 
-from dreambooth.config.config import SCHEDULES, Config
+from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.parser import read_config
+from dreambooth.config.sections import Schedule
 from dreambooth.system.errors import BadInput
 
 REQUIRED = {
@@ -72,6 +75,12 @@ DEFAULTS = dict(
 )
 
 
+def flat_value(config, name):
+    """A setting by its flag alone."""
+    [value] = [getattr(section, name) for section in vars(config).values() if hasattr(section, name)]
+    return value
+
+
 def read(flags=""):
     """The Config of a line of flags, beside those that are required."""
     base = [part for pair in REQUIRED.items() for part in pair]
@@ -80,18 +89,18 @@ def read(flags=""):
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_default_is_the_documented_one(name):
-    assert getattr(read(), name) == DEFAULTS[name]
+    assert flat_value(read(), name) == DEFAULTS[name]
 
 
 def test_the_default_size_is_512_by_512():
-    assert read().size == (512, 512)
+    assert read().pictures.size == (512, 512)
 
 
 def test_the_required_flags_are_read():
     config = read()
-    assert config.pretrained_model_name_or_path == "model"
-    assert config.instance_data_dir == "pictures"
-    assert config.instance_prompt == "a photo of sks dog"
+    assert config.model.pretrained_model_name_or_path == "model"
+    assert config.concepts.instance_data_dir == "pictures"
+    assert config.concepts.instance_prompt == "a photo of sks dog"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +115,7 @@ def test_the_required_flags_are_read():
     ],
 )
 def test_height_width_and_resolution_are_each_obeyed(flags, size):
-    assert read(flags).size == size
+    assert read(flags).pictures.size == size
 
 
 @pytest.mark.parametrize(
@@ -208,16 +217,16 @@ def test_the_output_does_not_go_into_the_base_models_folder(folder):
 
 def test_a_config_built_without_the_parser_is_checked_too():
     with pytest.raises(BadInput, match="--learning_rate"):
-        Config("model", "pictures", "a photo of sks dog", learning_rate=math.nan)
+        small_config(learning_rate=math.nan)
 
 
 def test_a_config_can_not_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        read().seed = 1
+        read().run.seed = 1
 
 
 def test_the_global_batch_is_batch_times_accumulation_times_processes():
-    assert read("--train_batch_size 2 --gradient_accumulation_steps 3").global_batch(4) == 24
+    assert read("--train_batch_size 2 --gradient_accumulation_steps 3").optimizer.global_batch(4) == 24
 
 
 @pytest.mark.parametrize(
@@ -247,7 +256,7 @@ def test_scale_lr_multiplies_both_rates_by_the_global_batch(flags, unet, text_en
     ],
 )
 def test_the_steps_cover_every_epoch_to_its_last_picture(flags, examples, processes, steps):
-    assert read(flags).total_steps(examples, processes) == steps
+    assert read(flags).optimizer.total_steps(examples, processes) == steps
 
 
 def test_the_course_does_not_depend_on_how_the_global_batch_is_split():
@@ -268,7 +277,11 @@ OUTSIDE_OF_THE_COURSE = {
 
 
 def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
-    names = {each.name for each in dataclasses.fields(Config)} - OUTSIDE_OF_THE_COURSE - {"resolution"}
+    names = (
+        {each.name for section in SECTIONS.values() for each in dataclasses.fields(section)}
+        - OUTSIDE_OF_THE_COURSE
+        - {"resolution"}
+    )
     assert set(read([*PRIOR, "--lora_rank", "2"]).course(10, 1)) == names | {
         "train_batch_size x gradient_accumulation_steps x processes"
     }
@@ -286,8 +299,8 @@ def test_a_lora_is_a_part_of_the_course_only_where_there_is_one():
 
 
 def test_the_rate_that_is_taken_is_the_one_that_is_recorded():
-    assert read().as_dict()["learning_rate"] == read().base_rate == 5e-6
-    assert read("--lora_rank 4").as_dict()["learning_rate"] == 1e-4
+    assert read().flat()["learning_rate"] == read().base_rate == 5e-6
+    assert read("--lora_rank 4").flat()["learning_rate"] == 1e-4
 
 
 def test_a_size_is_the_same_course_however_it_was_said():
@@ -299,7 +312,7 @@ def test_the_class_is_a_part_of_the_course_only_with_prior_preservation():
     assert read([*PRIOR, "--num_class_images", "7"]).course(10, 1) != read(PRIOR).course(10, 1)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_the_runs_length_is_a_part_of_the_course_only_for_schedules_with_an_end(schedule):
     config = read(f"--lr_scheduler {schedule}")
     endless = schedule in ("constant", "constant_with_warmup")
@@ -322,3 +335,23 @@ def test_what_is_probably_not_meant_is_warned_about(flags, named):
 
 def test_a_plain_run_is_not_warned_about():
     assert list(read().warnings()) == list(read(PRIOR).warnings()) == []
+
+
+def test_flat_values_come_back_as_they_went_in():
+    config = read([*PRIOR, "--lora_rank", "4", "--learning_rate", "1e-3", "--validation_prompt", "x"])
+    assert Config.from_flat(**config.flat()) == config
+
+
+def test_a_setting_that_does_not_exist_is_no_silent_default():
+    with pytest.raises(TypeError, match="train_batchsize"):
+        small_config(train_batchsize=2)
+
+
+def test_no_flag_is_in_two_sections():
+    names = [each.name for section in SECTIONS.values() for each in dataclasses.fields(section)]
+    assert len(names) == len(set(names))
+
+
+def test_a_copy_with_a_seed_differs_in_the_seed_alone():
+    config = read([*PRIOR, "--lora_rank", "4"])
+    assert {**config.flat(), "seed": 7} == config.with_seed(7).flat()

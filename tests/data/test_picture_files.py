@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from support.settings import small_config
 
-from dreambooth.config.config import Config
 from dreambooth.data import picture_files, transforms
 from dreambooth.data.batches import Examples
 from dreambooth.data.concepts import Concept, Picture
@@ -294,7 +294,7 @@ CAT = Concept("a photo of zwx cat", made_up("cat", 2), "a photo of a cat", made_
 
 
 def config(**changes):
-    return Config("model", "pictures", "a photo of sks dog", **{"seed": 0, **changes})
+    return small_config(**{"seed": 0, **changes})
 
 
 def with_prior(**changes):

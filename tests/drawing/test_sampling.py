@@ -2,13 +2,14 @@
 
 import warnings
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
-from dreambooth.config.config import SOLVERS
+from dreambooth.config.sections import Solver
 from dreambooth.drawing import sampling, sheets
 from dreambooth.models import schedulers
 from dreambooth.system import randomness
@@ -193,4 +194,4 @@ def test_a_grid_of_one_column_is_a_strip():
 
 
 def test_the_names_of_the_flag_are_the_schedulers_there_are():
-    assert set(SOLVERS) == {"own", *schedulers.SCHEDULERS}
+    assert set(get_args(Solver)) == {"own", *schedulers.SCHEDULERS}

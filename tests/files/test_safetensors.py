@@ -111,10 +111,10 @@ def test_memory_holds_one_tensor_at_a_time(tmp_path):
     done = python("-c", f"""
 import resource
 import numpy as np
-from dreambooth import tensors
+from dreambooth.files import safetensors
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-tensors.write({str(tmp_path / "a")!r}, {{str(n): np.broadcast_to(np.float32(1), (4 << 20,)) for n in range(20)}})
-reader = tensors.Reader({str(tmp_path / "a")!r})
+safetensors.write({str(tmp_path / "a")!r}, {{str(n): np.broadcast_to(np.float32(1), (4 << 20,)) for n in range(20)}})
+reader = safetensors.Reader({str(tmp_path / "a")!r})
 assert all(reader[name].sum() == 4 << 20 for name in reader)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """)  # fmt: skip

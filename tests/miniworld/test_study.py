@@ -42,10 +42,10 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     monkeypatch.setattr(train_dreambooth, "main", lambda argv: seen.append(read_config(argv, "")))
     result = study.train("cat", settings, 7, tmp_path)
     [config] = seen
-    assert config.output_dir == str(result) and config.seed == 7
-    assert config.instance_prompt == "a photo of sks cat"
-    assert config.with_prior_preservation == (settings != "plain")
-    assert config.train_text_encoder == ("text encoder" in settings)
+    assert config.saving.output_dir == str(result) and config.run.seed == 7
+    assert config.concepts.instance_prompt == "a photo of sks cat"
+    assert config.concepts.with_prior_preservation == (settings != "plain")
+    assert config.model.train_text_encoder == ("text encoder" in settings)
     assert len(list((tmp_path / "cat" / "pictures").iterdir())) == len(world.SEEN)
 
 

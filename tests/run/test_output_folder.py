@@ -1,10 +1,10 @@
 """The output folder: whose it is, that a pipeline is replaced whole, and the model card."""
 
-import dataclasses
 import re
 
 import pytest
 from support.commands import train
+from support.settings import changed
 
 from dreambooth.config.config import Config
 from dreambooth.run import model_card, output_folder
@@ -13,7 +13,7 @@ from dreambooth.system.errors import BadInput
 
 @pytest.fixture
 def config(tmp_path):
-    return Config(
+    return Config.from_flat(
         pretrained_model_name_or_path="somebody/model",
         instance_data_dir="pictures",
         instance_prompt='a photo of "sks" dog',
@@ -65,7 +65,7 @@ def test_the_card_names_model_prompt_steps_and_the_command(config):
 
 
 def test_the_card_shows_the_last_samples(config, tmp_path):
-    config = dataclasses.replace(config, validation_prompt=("sks dog at night",), num_validation_images=1)
+    config = changed(config, validation_prompt=("sks dog at night",), num_validation_images=1)
     (tmp_path / "out/samples").mkdir(parents=True)
     for step in (200, 400):
         (tmp_path / f"out/samples/step-{step}-0-0.png").write_bytes(b"")

@@ -46,22 +46,22 @@ def test_shares_cover_the_work_once(monkeypatch):
 TWO = """
 import sys; sys.path.insert(0, {root!r})
 import numpy as np
-from dreambooth import dist, stack
-stack.load()
+from dreambooth.system import console, libraries, processes
+libraries.load()
 import paddle
-dist.start()
-rank = dist.rank()
+processes.start()
+rank = processes.rank()
 layer = paddle.nn.Linear(2, 2)
 (layer(paddle.ones([1, 2])) * (rank + 1)).sum().backward()  # gradients of ones times 1 and 2
-dist.mean_gradients(layer.parameters())
+processes.mean_gradients(layer.parameters())
 assert np.allclose(layer.weight.grad.numpy(), 1.5) and np.allclose(layer.bias.grad.numpy(), 1.5)
-assert dist.mean({{"a": rank, "b": 4}}) == {{"a": 0.5, "b": 4.0}}
-assert dist.from_first({{"seed": 7 + rank}}) == {{"seed": 7}}
+assert processes.mean({{"a": rank, "b": 4}}) == {{"a": 0.5, "b": 4.0}}
+assert processes.from_first({{"seed": 7 + rank}}) == {{"seed": 7}}
 for count in (1, 2, 5):
-    mine = np.array([[index * 10] for index in (list(dist.share(count)) or [0])])
-    assert dist.gather_rows({{"x": mine}}, count)["x"].tolist() == [[index * 10] for index in range(count)], count
-dist.wait()
-dist.say("only once")
+    mine = np.array([[index * 10] for index in (list(processes.share(count)) or [0])])
+    assert processes.gather_rows({{"x": mine}}, count)["x"].tolist() == [[index * 10] for index in range(count)], count
+processes.wait()
+console.say("only once")
 """
 
 

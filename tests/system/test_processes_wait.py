@@ -7,19 +7,19 @@ from support.commands import ROOT, launch
 MEETINGS = """
 import sys, time; sys.path.insert(0, {root!r})
 from pathlib import Path
-from dreambooth import dist, stack
-stack.load()
-dist.start()
-rank = dist.rank()
+from dreambooth.system import libraries, processes
+libraries.load()
+processes.start()
+rank = processes.rank()
 for meeting, late in enumerate({late!r}):
     if rank == meeting % 2:
         time.sleep(late)
     with Path({notes!r}).open("a") as notes:  # a short line is appended whole
         notes.write(f"{{meeting}} comes {{rank}} {{time.time()}}\\n")
-    dist.wait()
+    processes.wait()
     with Path({notes!r}).open("a") as notes:
         notes.write(f"{{meeting}} goes {{rank}} {{time.time()}}\\n")
-dist.finish()
+processes.finish()
 """
 
 
@@ -74,14 +74,14 @@ def test_a_process_may_come_later_than_the_thirty_seconds_after_which_gloo_gives
 LAST = """
 import sys, time; sys.path.insert(0, {root!r})
 from types import SimpleNamespace
-from dreambooth import dist, stack
-stack.load()
-dist.start()
-if dist.rank() == 1:
-    dist.time = SimpleNamespace(sleep=lambda seconds, sleep=time.sleep: sleep(3))
+from dreambooth.system import libraries, processes
+libraries.load()
+processes.start()
+if processes.rank() == 1:
+    processes.time = SimpleNamespace(sleep=lambda seconds, sleep=time.sleep: sleep(3))
 else:
     time.sleep(1)
-dist.finish()
+processes.finish()
 print("well ended")
 """
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from support.pictures import draw_pictures
+from support.settings import changed
 
 from dreambooth.config.config import Config
 from dreambooth.data import picture_files, transforms
@@ -16,7 +17,7 @@ from dreambooth.training import diffusion, encodings
 
 @pytest.fixture
 def config(twin, pictures, class_pictures):
-    return Config(
+    return Config.from_flat(
         pretrained_model_name_or_path=str(twin),
         instance_data_dir=str(pictures),
         instance_prompt="a sks dog",
@@ -32,9 +33,9 @@ def config(twin, pictures, class_pictures):
 
 
 def concept_of(config):
-    subject = picture_files.find_pictures(config.instance_data_dir, "--instance_data_dir")[0]
-    of_class = picture_files.find_pictures(config.class_data_dir, "--class_data_dir")[0]
-    return Concept(config.instance_prompt, tuple(subject), config.class_prompt, tuple(of_class))
+    subject = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")[0]
+    of_class = picture_files.find_pictures(config.concepts.class_data_dir, "--class_data_dir")[0]
+    return Concept(config.concepts.instance_prompt, tuple(subject), config.concepts.class_prompt, tuple(of_class))
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_prompts_are_encoded_anew_only_where_the_text_encoder_learns(twin, examp
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_pixels_come_in_order_whoever_reads_them(config, workers, tmp_path):
     folder = draw_pictures(tmp_path / "many", 12)
-    config = dataclasses.replace(config, dataloader_num_workers=workers)
+    config = changed(config, dataloader_num_workers=workers)
     many = picture_files.find_pictures(folder, "--instance_data_dir")[0]
     pixels = list(encodings.pixels_of(many, config))
     assert len(pixels) == 12

@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from support.settings import small_config
 
-from dreambooth.config.config import Config
 from dreambooth.system import processes
 from dreambooth.training import optimizers
 from dreambooth.training import updates as training_updates
@@ -18,7 +18,7 @@ from dreambooth.training.updates import Updates
 
 
 def config(**changes):
-    return Config("model", "pictures", "a photo of sks dog", **changes)
+    return small_config(**changes)
 
 
 RATE, STEPS, WARMUP = 1e-3, 20, 4

@@ -32,7 +32,7 @@ class StableDiffusion:
 
     def check(self, config):
         """Refuse what this model can't do."""
-        for name, size in zip(("height", "width"), config.size):
+        for name, size in zip(("height", "width"), config.pictures.size):
             if size % self.factor:
                 raise BadInput(f"--{name} {size}: must be a multiple of {self.factor}, the model's factor")
 

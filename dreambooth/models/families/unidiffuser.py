@@ -40,10 +40,10 @@ class UniDiffuser:
 
     def check(self, config):
         """Refuse what this model can't do. Its transformer knows each place of a picture of one size."""
-        for name, size in zip(("height", "width"), config.size):
+        for name, size in zip(("height", "width"), config.pictures.size):
             if size != self.side:
                 raise BadInput(f"--{name} {size}: this model knows pictures of {self.side} x {self.side} only")
-        if config.gradient_checkpointing:
+        if config.memory.gradient_checkpointing:
             raise BadInput("--gradient_checkpointing: the library's UniDiffuser can't do it")
 
     # prompts

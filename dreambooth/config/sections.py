@@ -1,0 +1,287 @@
+"""The training settings by topic: one frozen dataclass per topic, one field per flag.
+
+Each room of the package receives its own sections, never the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dreambooth.config.fields import Section, flag
+from dreambooth.system.errors import BadInput
+
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
+Solver = Literal["own", "ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm"]
+Precision = Literal["no", "fp16", "bf16"]
+SaveFormat = Literal["pdparams", "safetensors", "diffusers"]
+WriterType = Literal["visualdl", "tensorboard"]
+
+DEFAULT_SIZE = 512
+DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
+SCHEDULES_WITHOUT_WARMUP = ("constant",)
+SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
+
+
+# fmt: off
+@dataclass(frozen=True)
+class RunSettings(Section, title="run"):
+    """The run as a whole."""
+
+    seed: int | None = flag(
+        "the origin of every random number; without one, a seed is chosen, printed and recorded",
+        type=int, course=True, least=0)
+    dry_run: bool = flag(
+        "check everything, print the plan (pictures, steps, parameters, memory) and stop", False)
+    verbose: bool = flag(
+        "also show the libraries' own messages", False)
+
+
+@dataclass(frozen=True)
+class ModelSettings(Section, title="model"):
+    """The model to start from, and which of its networks learn."""
+
+    pretrained_model_name_or_path: str = flag(
+        "the model to start from: a name on the hub or a local folder (required)", course=True, required=True)
+    revision: str | None = flag(
+        "branch, tag or commit of the model on the hub", course=True)
+    tokenizer_name: str | None = flag(
+        "another tokenizer than the model's own: a name or a folder", course=True)
+    train_text_encoder: bool = flag(
+        "train the text encoder too", False, course=True)
+
+
+@dataclass(frozen=True)
+class ConceptSettings(Section, title="subject and class"):
+    """The subject, and the class that it belongs to."""
+
+    instance_data_dir: str = flag(
+        "the folder with the subject's pictures (required)", required=True)
+    instance_prompt: str = flag(
+        'the prompt that names the subject by a rare word, "a photo of sks dog" (required)', course=True,
+        required=True)
+    with_prior_preservation: bool = flag(
+        "also train on pictures of the class that the base model drew, so that the class is kept", False,
+        course=True)
+    class_data_dir: str | None = flag(
+        "the folder with pictures of the class; missing ones are drawn into it before training")
+    class_prompt: str | None = flag(
+        'the prompt of the class, "a photo of a dog"', course=True)
+    num_class_images: int = flag(
+        "the number of class pictures to train on", 100, course=True, least=1)
+
+    def epoch(self, pictures: int) -> int:
+        """Examples in one epoch, which covers the longer of the two lists of pictures."""
+        return max(pictures, self.num_class_images if self.with_prior_preservation else 0)
+
+
+@dataclass(frozen=True)
+class PictureSettings(Section, title="pictures"):
+    """How pictures are shown to the network."""
+
+    height: int | None = flag(
+        f"height to train at (default: {DEFAULT_SIZE})", type=int, course=True, least=8)
+    width: int | None = flag(
+        f"width to train at (default: {DEFAULT_SIZE})", type=int, course=True, least=8)
+    resolution: int | None = flag(
+        "sets --height and --width, where they are not given themselves", type=int, course=True, least=8)
+    center_crop: bool = flag(
+        "crop about the centre to the target's shape before scaling, instead of squeezing", False, course=True)
+    random_flip: bool = flag(
+        "mirror half of the pictures, at random", False, course=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, size in (("height", self.size[0]), ("width", self.size[1])):
+            if size % 8:
+                source = name if getattr(self, name) else "resolution"
+                raise BadInput(f"--{source} {size}: must be a multiple of 8")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures to train on."""
+        both = self.resolution or DEFAULT_SIZE
+        return self.height or both, self.width or both
+
+
+@dataclass(frozen=True)
+class LoraSettings(Section, title="LoRA"):
+    """Training of a LoRA in place of the whole networks."""
+
+    lora_rank: int | None = flag(
+        "freeze the networks and train a LoRA of this rank beside them: a file of a few megabytes",
+        type=int, course=True, least=1)
+    lora_alpha: float | None = flag(
+        "the LoRA is scaled by alpha / rank (default: the rank)", type=float, course=True, above=0)
+    lora_dropout: float | None = flag(
+        "the share of its inputs that the LoRA drops in a step (default: 0)", type=float, course=True,
+        least=0, below=1)
+    lora_merge: bool = flag(
+        "also write the whole pipeline with the LoRA merged into it", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank is None:
+            for name in ("lora_alpha", "lora_dropout", "lora_merge"):
+                if getattr(self, name):
+                    raise BadInput(f"--{name} needs --lora_rank")
+
+    @property
+    def alpha(self) -> float:
+        """The scale's numerator."""
+        return self.lora_alpha if self.lora_alpha is not None else self.lora_rank or 0
+
+    @property
+    def dropout(self) -> float:
+        """The share of the inputs that an example loses."""
+        return self.lora_dropout or 0.0
+
+    @property
+    def saves_pipeline(self) -> bool:
+        """Whether a whole pipeline results, and not a LoRA alone."""
+        return self.lora_merge or not self.lora_rank
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings(Section, title="loss"):
+    """The loss."""
+
+    prior_loss_weight: float = flag(
+        "the weight of the class pictures' loss", 1.0, course=True, least=0)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings(Section, title="optimization"):
+    """The length of the run, its batches, and the optimizer."""
+
+    num_train_epochs: int = flag(
+        "passes through the pictures (through the longer of the two lists, with prior preservation)", 1, least=1)
+    max_train_steps: int | None = flag(
+        "the number of optimizer updates; overrides --num_train_epochs", type=int, least=1)
+    train_batch_size: int = flag(
+        "pictures of the subject in one forward pass of one process", 4, least=1)
+    gradient_accumulation_steps: int = flag(
+        "forward passes in one update", 1, least=1)
+    learning_rate: float | None = flag(
+        f"the learning rate, before --scale_lr (default: {DEFAULT_RATE:g}; with --lora_rank {DEFAULT_LORA_RATE:g})",
+        type=float, course=True, above=0)
+    text_encoder_lr: float | None = flag(
+        "the text encoder's learning rate (default: --learning_rate)", type=float, course=True, above=0)
+    scale_lr: bool = flag(
+        "multiply the learning rate by accumulation x batch x processes", False, course=True)
+    lr_scheduler: Schedule = flag(
+        "the schedule of the learning rate, counted in updates", "constant", course=True, choices=get_args(Schedule))
+    lr_warmup_steps: int = flag(
+        "updates over which the rate rises from zero (all but 'constant')", 500, course=True, least=0)
+    lr_num_cycles: int = flag(
+        "restarts of cosine_with_restarts", 1, course=True, least=1)
+    lr_power: float = flag(
+        "the power of polynomial", 1.0, course=True, above=0)
+    adam_beta1: float = flag(
+        "decay of AdamW's first moment", 0.9, course=True, least=0, below=1)
+    adam_beta2: float = flag(
+        "decay of AdamW's second moment", 0.999, course=True, least=0, below=1)
+    adam_weight_decay: float = flag(
+        "AdamW's weight decay", 0.02, course=True, least=0)
+    adam_epsilon: float = flag(
+        "AdamW's epsilon", 1e-8, course=True, above=0)
+    max_grad_norm: float | None = flag(
+        "clip the gradients' global norm to this (default: no clipping)", type=float, course=True, above=0)
+
+    def global_batch(self, processes: int) -> int:
+        """Subject pictures in one update."""
+        return self.train_batch_size * self.gradient_accumulation_steps * processes
+
+    def total_steps(self, examples: int, processes: int) -> int:
+        """Updates in the whole run, where one epoch is `examples` examples.
+
+        No example is dropped at an epoch's end: examples follow each other across it, and only the very last update is
+        rounded up.
+        """
+        if self.max_train_steps:
+            return self.max_train_steps
+        return math.ceil(self.num_train_epochs * examples / self.global_batch(processes))
+
+
+@dataclass(frozen=True)
+class MemorySettings(Section, title="memory and speed"):
+    """What a run trades between memory and time."""
+
+    gradient_checkpointing: bool = flag(
+        "compute activations again in the backward pass: less memory, slower", False)
+    mixed_precision: Precision = flag(
+        "compute in half precision on a GPU; the trainable weights stay float32", "no", course=True,
+        choices=get_args(Precision))
+    cache_latents: bool = flag(
+        "encode the pictures once, then free the VAE (the default)", True)
+    dataloader_num_workers: int = flag(
+        "threads that read pictures", 0, least=0)
+
+
+@dataclass(frozen=True)
+class DrawSettings(Section, title="class and validation pictures"):
+    """How a training run draws class and validation pictures."""
+
+    sample_batch_size: int = flag(
+        "pictures drawn at once on a card (the CPU draws one by one)", 4, least=1)
+    prior_scheduler: Solver = flag(
+        "the scheduler that draws; 'own' is the model's", "dpmsolver++", choices=get_args(Solver))
+    prior_inference_steps: int = flag(
+        "its denoising steps", 20, least=1)
+
+
+@dataclass(frozen=True)
+class SavingSettings(Section, title="saving"):
+    """The output folder, and its checkpoints."""
+
+    output_dir: str = flag(
+        "the folder for the fine-tuned pipeline", "dreambooth-model", required=True)
+    save_format: SaveFormat = flag(
+        "the weights' format in --output_dir: Paddle's own two, or Hugging Face diffusers'", "pdparams",
+        choices=get_args(SaveFormat))
+    save_steps: int = flag(
+        "write a checkpoint every so many updates", 500, least=1, aliases=("--checkpointing_steps",))
+    checkpoints_total_limit: int | None = flag(
+        "keep only so many checkpoints (default: all)", type=int, least=1)
+    resume_from_checkpoint: str | None = flag(
+        "'latest', a folder, or a name under --output_dir such as checkpoint-400")
+    allow_changes: bool = flag(
+        "resume although flags that alter the run's updates differ", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.allow_changes and not self.resume_from_checkpoint:
+            raise BadInput("--allow_changes needs --resume_from_checkpoint")
+
+
+@dataclass(frozen=True)
+class LoggingSettings(Section, title="logging"):
+    """The log, and pictures on the way."""
+
+    logging_dir: str = flag(
+        "the log's folder, under --output_dir unless absolute", "logs")
+    writer_type: WriterType = flag(
+        "the log's writer", "visualdl", choices=get_args(WriterType), aliases=("--report_to",))
+    logging_steps: int = flag(
+        "log every so many updates", 1, least=1)
+    validation_prompt: tuple[str, ...] | None = flag(
+        "draw pictures of this prompt at the end and every --validation_steps; may be given several times",
+        action="append", type=str)
+    validation_steps: int | None = flag(
+        "draw validation pictures every so many updates (default: only at the end)", type=int, least=1)
+    num_validation_images: int | None = flag(
+        "pictures for each validation prompt (default: 4)", type=int, least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.validation_prompt:
+            for name in ("validation_steps", "num_validation_images"):
+                if getattr(self, name) is not None:
+                    raise BadInput(f"--{name} needs --validation_prompt")
+
+    @property
+    def validation_count(self) -> int:
+        """Pictures for each validation prompt."""
+        return self.num_validation_images or 4
+# fmt: on
