@@ -1,0 +1,18 @@
+"""The types that several rooms share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from paddle import Tensor
+
+Array: TypeAlias = "NDArray[Any]"
+Arrays: TypeAlias = "Mapping[str, Array]"
+Tensors: TypeAlias = "Mapping[str, Tensor]"  # all with the same number of rows
+Size: TypeAlias = tuple[int, int]  # (width, height) in pixels, as Pillow has it
+Key: TypeAlias = tuple[int, ...]  # names the random numbers of one example: (update, slot, kind)
