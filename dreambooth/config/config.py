@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import sections
 from dreambooth.system.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dreambooth.config.fields import Section
 
 POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
@@ -53,7 +57,8 @@ class Config:
         parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for name, value in values.items():
             parts[homes[name]][name] = value
-        return cls(**{section: SECTIONS[section](**part) for section, part in parts.items()})
+        made: dict[str, Any] = {section: SECTIONS[section](**part) for section, part in parts.items()}
+        return cls(**made)
 
     def flat(self) -> dict[str, Any]:
         """List the values by flag, with the learning rate that is used."""
@@ -123,7 +128,7 @@ class Config:
 
 
 # the sections in the order of the help
-SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type[Section]] = {
     "model": sections.ModelSettings,
     "concepts": sections.ConceptSettings,
     "pictures": sections.PictureSettings,
@@ -138,7 +143,7 @@ SECTIONS: dict[str, type] = {
 }
 
 
-def _flags_of(section: type) -> list[str]:
+def _flags_of(section: type[Section]) -> list[str]:
     return [each.name for each in dataclasses.fields(section)]
 
 

@@ -12,7 +12,7 @@ from dreambooth.system.errors import BadInput
 
 def flag(
     help: str,
-    default: Any = None,
+    default: Any = None,  # noqa: ANN401  a field's default has the field's type
     *,
     course: bool = False,
     required: bool = False,
@@ -21,7 +21,7 @@ def flag(
     below: float | None = None,
     aliases: tuple[str, ...] = (),
     **parser: Any,
-) -> Any:
+) -> Any:  # noqa: ANN401
     """Make a dataclass field that is also a flag.
 
     `course` marks a setting that a resumed run must repeat, `required` a text that may not be empty. `least`, `above`
@@ -49,7 +49,7 @@ class Section:
                 _check_number(field, value)
 
 
-def _check_number(field: dataclasses.Field, value: float) -> None:
+def _check_number(field: dataclasses.Field[Any], value: float) -> None:
     """Refuse a number outside of its flag's bounds, and NaN and infinity for every flag."""
     least, above, below = (field.metadata[bound] for bound in ("least", "above", "below"))
     if not math.isfinite(value):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.system.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +34,7 @@ def make_parser(description: str | None) -> Parser:
     return parser
 
 
-def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field) -> None:
+def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
     facts, default = field.metadata, field.default
     options = [f"--{field.name}", *facts["aliases"]]
     if isinstance(default, bool):

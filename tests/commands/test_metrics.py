@@ -262,7 +262,7 @@ BAD = [
 LIGHT = """
 import json, sys
 from dreambooth import metrics
-from dreambooth.config import BadInput
+from dreambooth.system.errors import BadInput
 for line in json.loads(sys.argv[1]):
     try:
         metrics.main(line)

@@ -166,8 +166,8 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(flags, tmp_path):
 DIFFERENT = """
 import os, sys; sys.path.insert(0, {root!r}); os.chdir({root!r})
 import train_dreambooth
-from dreambooth import command
-command.run(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAINER_ID"])])
+from dreambooth.system import console
+console.run(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAINER_ID"])])
 """
 
 
