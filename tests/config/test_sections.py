@@ -1,0 +1,74 @@
+"""The sections: choices, and what each derives from its own fields."""
+
+import dataclasses
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from dreambooth.config import sections
+from dreambooth.config.config import SECTIONS
+from dreambooth.system.errors import BadInput
+
+FIELDS = [(section, field) for section in SECTIONS.values() for field in dataclasses.fields(section)]
+
+
+def test_every_section_of_the_module_is_a_part_of_the_settings():
+    defined = {kind for name, kind in vars(sections).items() if name.endswith("Settings")}
+    assert defined == set(SECTIONS.values())
+
+
+@pytest.mark.parametrize("section, field", FIELDS, ids=lambda each: getattr(each, "name", None))
+def test_the_choices_of_a_flag_are_those_of_its_type(section, field):
+    kind = get_type_hints(section)[field.name]
+    choices = field.metadata["parser"].get("choices")
+    assert (choices is not None) == (get_origin(kind) is Literal)
+    if choices is not None:
+        assert choices == get_args(kind) and field.default in choices
+
+
+@pytest.mark.parametrize("section, field", FIELDS, ids=lambda each: getattr(each, "name", None))
+def test_a_default_has_the_type_of_its_field(section, field):
+    kind = get_type_hints(section)[field.name]
+    if get_origin(kind) is not Literal and not field.metadata["required"]:
+        allowed = tuple(get_origin(part) or part for part in get_args(kind) or (kind,))
+        assert isinstance(field.default, allowed)
+
+
+def test_schedules_without_warmup_or_end_are_schedules():
+    assert {*sections.SCHEDULES_WITHOUT_WARMUP, *sections.SCHEDULES_WITHOUT_END} <= set(get_args(sections.Schedule))
+
+
+def test_a_lora_has_the_scale_one_by_default():
+    assert sections.LoraSettings().alpha == 0 and sections.LoraSettings().saves_pipeline
+    lora = sections.LoraSettings(lora_rank=4)
+    assert (lora.alpha, lora.dropout, lora.saves_pipeline) == (4, 0.0, False)
+    assert sections.LoraSettings(lora_rank=4, lora_alpha=2.0, lora_merge=True).saves_pipeline
+    assert sections.LoraSettings(lora_rank=4, lora_alpha=2.0).alpha == 2.0
+
+
+@pytest.mark.parametrize("changes", [dict(lora_alpha=1.0), dict(lora_dropout=0.1), dict(lora_merge=True)])
+def test_a_setting_of_a_lora_needs_a_rank(changes):
+    with pytest.raises(BadInput, match=f"--{next(iter(changes))} needs --lora_rank"):
+        sections.LoraSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    "preservation, pictures, epoch", [(False, 5, 5), (False, 500, 500), (True, 5, 100), (True, 500, 500)]
+)
+def test_an_epoch_covers_the_longer_list(preservation, pictures, epoch):
+    concepts = sections.ConceptSettings("pictures", "a photo of sks dog", preservation)
+    assert concepts.epoch(pictures) == epoch
+
+
+def test_validation_settings_need_a_prompt():
+    for name in ("validation_steps", "num_validation_images"):
+        with pytest.raises(BadInput, match=f"--{name} needs --validation_prompt"):
+            sections.LoggingSettings(**{name: 3})
+    assert sections.LoggingSettings(validation_prompt=("x",), num_validation_images=3).validation_count == 3
+    assert sections.LoggingSettings(validation_prompt=("x",)).validation_count == 4
+
+
+def test_the_size_that_is_not_a_multiple_of_eight_is_named_by_its_own_flag():
+    for values, flag in ((dict(height=12), "height"), (dict(width=20), "width"), (dict(resolution=20), "resolution")):
+        with pytest.raises(BadInput, match=f"--{flag} .*multiple of 8"):
+            sections.PictureSettings(**values)
