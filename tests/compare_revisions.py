@@ -228,14 +228,13 @@ def describe(name: str, one: Any, other: Any) -> str:
 
 def compare_files(one: Path, other: Path) -> str | None:
     """Compare two files by what they contain; None where they are equal."""
-    read = READERS.get(one.suffix)
     bytes_of_both = [re.sub(rb'"written_ns": \d+', b"", path.read_bytes()) for path in (one, other)]
     if bytes_of_both[0] == bytes_of_both[1]:
         return None
-    if read is None:
+    if one.suffix not in READERS:
         return "other bytes"
     try:
-        mine, theirs = read(one), read(other)
+        mine, theirs = (READERS[one.suffix](path) for path in (one, other))
     except Exception as error:  # whatever a damaged file does to its reader
         return f"can't be read ({error!r})"
     found = [f"{name} is missing" for name in sorted(mine.keys() - theirs.keys())]
@@ -243,7 +242,8 @@ def compare_files(one: Path, other: Path) -> str | None:
     changed = [name for name in mine if name in theirs and not is_same(mine[name], theirs[name])]
     found += [describe(name, mine[name], theirs[name]) for name in changed]
     if not found:
-        return None if one.suffix == ".log" else "header only; the contents are equal"  # a log also holds times
+        place = "header" if one.suffix == ".safetensors" else "order or encoding"
+        return None if one.suffix == ".log" else f"{place} only; the contents are equal"  # a log also holds times
     rest = f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
     return f"{len(found)} of {len(mine.keys() | theirs.keys())} items: {'; '.join(found[:MOST_SHOWN])}{rest}"
 

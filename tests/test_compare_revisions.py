@@ -75,6 +75,10 @@ CHANGES: dict[str, tuple[str, Any]] = {
         "state.json",
         lambda path: path.write_text(path.read_text().replace('"b"', '"c"')),
     ),
+    "state.json: order or encoding only; the contents are equal": (
+        "state.json",
+        lambda path: path.write_text(json.dumps(dict(reversed(STATE.items())))),
+    ),
     "state.json: 1 of 3 items: step: 2, 2.0": (
         "state.json",
         lambda path: path.write_text(json.dumps({**STATE, "step": 2.0})),
