@@ -47,7 +47,7 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
     import paddle
 
     # without a text, UniDiffuser's guidance is a text of new noise in every step
-    stochastic = type(pipeline.scheduler).__name__ in schedulers.STOCHASTIC or schedulers.is_unidiffuser(pipeline)
+    stochastic = schedulers.is_stochastic(pipeline.scheduler) or schedulers.is_unidiffuser(pipeline)
     if stochastic or not processes.on_gpu():
         # Paddle has one generator; alone, a picture can have it to itself. And on the CPU a batch saves little, but its
         # size changes how the sums of a matrix product are split: some pixels would differ by one level.

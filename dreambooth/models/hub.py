@@ -5,7 +5,7 @@ import functools
 import os
 from pathlib import Path
 
-from dreambooth.models import layouts, pipeline_folder, registry
+from dreambooth.models import layouts, pipeline_folder
 from dreambooth.system.errors import BadInput
 
 TEXT_FILES = (
@@ -17,7 +17,6 @@ TEXT_FILES = (
     "vocab.txt",
     "preprocessor_config.json",
 )
-OPTIONAL = ("feature_extractor",)
 YES = ("1", "true", "t", "yes", "y", "on")
 
 
@@ -87,11 +86,11 @@ def paddles_store(name, revision):
         raise missing
 
     index = fetched("", "model_index.json")
-    kind = pipeline_folder.check_index(name, pipeline_folder.read_index(index.parent))
-    for part in (*registry.PARTS[kind], *OPTIONAL):
+    facts = pipeline_folder.check_index(name, pipeline_folder.read_index(index.parent))
+    for part in (*facts.parts, *facts.optional_parts):
         if part == "scheduler":
             fetched(part, "scheduler_config.json")
-        elif part in registry.WITHOUT_WEIGHTS or part in OPTIONAL:
+        elif part in facts.without_weights or part in facts.optional_parts:
             for file in TEXT_FILES:
                 with contextlib.suppress(OSError):
                     fetched(part, file)

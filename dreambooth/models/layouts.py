@@ -31,7 +31,6 @@ OLD_TEXT_SETTINGS = {
     "text_layers": "num_hidden_layers",
     "text_hidden_act": "hidden_act",
 }
-RENAMED = {new: old for old, new in registry.NEWER_NAMES.items()}
 
 
 def candidates(names):
@@ -88,11 +87,13 @@ def readable(name, flag):
 
 def lay_out(source, links):
     """A folder of links to a folder's files, each under the name that the library looks for."""
+    known = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    renamed = {new: old for old, new in registry.FAMILIES[known["_class_name"]].newer_names.items()}
     for path in source.iterdir():
         if not path.is_dir():
             (links / path.name).symlink_to(path)
             continue
-        part = links / RENAMED.get(path.name, path.name)
+        part = links / renamed.get(path.name, path.name)
         part.mkdir()
         chosen, wanted = weights_of(path) or (None, None)
         for file in path.iterdir():
@@ -107,9 +108,8 @@ def lay_out(source, links):
         if settings := old_settings(path):
             (part / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
     index = links / "model_index.json"
-    known = json.loads(index.read_text(encoding="utf-8"))
     index.unlink()
-    index.write_text(json.dumps({RENAMED.get(part, part): value for part, value in known.items()}), encoding="utf-8")
+    index.write_text(json.dumps({renamed.get(part, part): value for part, value in known.items()}), encoding="utf-8")
 
 
 def old_settings(part):
@@ -125,7 +125,7 @@ def old_settings(part):
     settings = {OLD_TEXT_SETTINGS.get(name, name): value for name, value in old.items()}
     settings.setdefault("hidden_act", "quick_gelu")
     settings["intermediate_size"] = 4 * settings["hidden_size"]
-    settings["architectures"] = [settings.pop("init_class", "CLIPTextModel")]
+    settings["architectures"] = [settings.pop("init_class", registry.CLIP_TEXT_ENCODER)]
     return {**settings, "bos_token_id": settings["vocab_size"] - 2, "eos_token_id": settings["vocab_size"] - 1}
 
 
@@ -134,7 +134,8 @@ def lost_its_prefix(file):
     if file.suffix != ".safetensors":
         return False
     config = json.loads((file.parent / CONFIG).read_text(encoding="utf-8"))
-    clip = config.get("model_type") == "clip_text_model" or "CLIPTextModel" in config.get("architectures", ())
+    classes = config.get("architectures", ())
+    clip = config.get("model_type") == "clip_text_model" or registry.CLIP_TEXT_ENCODER in classes
     return clip and not any(name.startswith(PREFIX) for name in safetensors.header(file)[0] if name != "__metadata__")
 
 

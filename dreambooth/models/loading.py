@@ -14,7 +14,7 @@ from dreambooth.system.errors import BadInput
 def load_model(name, **options):
     """The model of a name or folder, as an object of its family."""
     index, _ = look_up(name, options.get("revision"))
-    module, class_name = registry.FAMILIES[index["_class_name"]]
+    module, class_name = registry.FAMILIES[index["_class_name"]].family.split(":")
     family = getattr(importlib.import_module(f"dreambooth.models.families.{module}"), class_name)
     return family(name, **options)
 
@@ -40,15 +40,14 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
     if base := lora.base_of(name):
         pipeline = load_pipeline(base["model"], flag, base["revision"])
         if base["tokenizer"]:
-            part = registry.TOKENIZER[type(pipeline).__name__]
+            part = registry.FAMILIES[type(pipeline).__name__].tokenizers[0]
             own = getattr(pipeline, part)
             setattr(pipeline, part, tokenizers.another_tokenizer(base["tokenizer"], own, pipeline.text_encoder))
         put_in_lora(pipeline, name, lora_scale, flag)
         return pipeline
     index, place = look_up(name, revision, flag)
-    kind = index["_class_name"]
-    if kind == "StableDiffusionPipeline":
-        parts |= {"safety_checker": None, "requires_safety_checker": False}
+    facts = registry.FAMILIES[index["_class_name"]]
+    parts |= facts.omitted
     try:
         with (
             patches.all_weights_found(),
@@ -57,14 +56,14 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
         ):
             # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
             # than all the rest, and holds it two times
-            pipeline = getattr(ppdiffusers, kind).from_pretrained(
+            pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
                 str(readable), paddle_dtype="float32", from_diffusers=from_torch, low_cpu_mem_usage=True, **parts
             )
     except BadInput:
         raise
     except Exception as error:
         raise BadInput(cant_be_loaded(name, error, flag)) from error
-    tokenizers.limit_tokens(getattr(pipeline, registry.TOKENIZER[kind]), pipeline.text_encoder)
+    tokenizers.limit_tokens(getattr(pipeline, facts.tokenizers[0]), pipeline.text_encoder)
     patches.keep_padding(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -81,7 +80,7 @@ def load_tokenizer(name, flag=pipeline_folder.FLAG, revision=None):
     from ppdiffusers import transformers
 
     index, place = look_up(name, revision, flag)
-    part = registry.TOKENIZER[index["_class_name"]]
+    part = registry.FAMILIES[index["_class_name"]].tokenizers[0]
     kind = getattr(transformers, index[part][1].removesuffix("Fast"))
     try:
         with layouts.readable(place, flag) as (readable, _):

@@ -28,20 +28,20 @@ def check(name, flag=FLAG):
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
         raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
     try:
-        pipeline = check_index(name, read_index(folder), flag)
+        facts = check_index(name, read_index(folder), flag)
     except (ValueError, AttributeError) as error:
         raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
-    for part in registry.PARTS[pipeline]:
-        check_part(name, folder, part, flag)
+    for part in facts.parts:
+        check_part(name, folder, part, facts, flag)
 
 
-def check_part(name, pipeline, part, flag):
+def check_part(name, pipeline, part, facts, flag):
     folder = pipeline / part
-    if not folder.is_dir() and part in registry.NEWER_NAMES:
-        folder = pipeline / registry.NEWER_NAMES[part]
+    if not folder.is_dir() and part in facts.newer_names:
+        folder = pipeline / facts.newer_names[part]
     if not folder.is_dir():
         raise BadInput(f"{flag} {name}: it has no folder {part}/")
-    if part in registry.WITHOUT_WEIGHTS:
+    if part in facts.without_weights:
         if not any(folder.iterdir()):
             raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
         return
@@ -58,17 +58,18 @@ def read_index(folder):
 
 
 def check_index(name, index, flag=FLAG):
-    """Refuse a pipeline, or a class of one of its parts, that is not supported; returns the pipeline's class."""
+    """Refuse a pipeline, or a class of one of its parts, that is not supported; returns the family's facts."""
     pipeline = index.get("_class_name")
-    if pipeline not in registry.PARTS:
-        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(registry.PARTS)}")
-    for part, classes in registry.PARTS[pipeline].items():
-        _, class_name = index.get(part) or index.get(registry.NEWER_NAMES.get(part)) or (None, None)
+    facts = registry.FAMILIES.get(pipeline)
+    if facts is None:
+        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(registry.FAMILIES)}")
+    for part, classes in facts.parts.items():
+        _, class_name = index.get(part) or index.get(facts.newer_names.get(part)) or (None, None)
         if class_name is None:
             raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
         if classes and class_name not in classes:
             raise BadInput(f"{flag} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
-    return pipeline
+    return facts
 
 
 def fingerprint(name):
@@ -78,7 +79,7 @@ def fingerprint(name):
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for part in registry.PARTS[read_index(folder)["_class_name"]]:
+    for part in registry.FAMILIES[read_index(folder)["_class_name"]].parts:
         for path in sorted((folder / part).glob("*")):
             content = path.read_bytes() if path.suffix == ".json" else b""
             digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode() + content)

@@ -1,42 +1,91 @@
-"""The families of models, known from model_index.json before anything heavy is loaded."""
+"""The families of models: one row of facts for each, readable before the libraries are loaded."""
 
-# the pipeline's class, as model_index.json names it -> module and class here
-FAMILIES = {
-    "StableDiffusionPipeline": ("stable_diffusion", "StableDiffusion"),
-    "UniDiffuserPipeline": ("unidiffuser", "UniDiffuser"),
-}
-SCHEDULERS = (
-    "PNDMScheduler",
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-)
-# the pipeline's class, as model_index.json names it -> what each of its parts may be; None: any
-PARTS = {
-    "StableDiffusionPipeline": {
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreambooth.models import schedulers
+
+CLIP_TEXT_ENCODER = "CLIPTextModel"
+
+
+@dataclass(frozen=True)
+class FamilyFacts:
+    """The facts of a family. A part is a component of the library's pipeline, and its folder."""
+
+    pipeline: str  # the class that model_index.json names
+    family: str  # "module:Class" in models/families
+    # part -> the classes that it may have; None: any class, and no weights. A model's fingerprint depends on the order.
+    parts: Mapping[str, tuple[str, ...] | None]
+    denoiser: str = "unet"  # always trains
+    text_encoders: tuple[str, ...] = ("text_encoder",)  # train on request
+    # the networks that prompts and pictures go through before the denoiser
+    prompt_encoders: tuple[str, ...] = ("text_encoder",)
+    picture_encoders: tuple[str, ...] = ("vae",)
+    tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
+    optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
+    omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
+    # part -> its layers that see no gradient, which an optimizer's decay would change
+    untrained_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    newer_names: Mapping[str, str] = field(default_factory=dict)  # a part's name in the library -> in newer diffusers
+    lora_prefixes: Mapping[str, str] = field(default_factory=dict)  # part -> its prefix in the LoRA files of web UIs
+    lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
+    single_file: bool = False  # can be exported as one file
+    stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
+    scales_input: bool = True  # its pipeline scales the denoiser's input, as some schedulers need
+
+    @property
+    def without_weights(self) -> tuple[str, ...]:
+        """The parts that consist of small files."""
+        return tuple(part for part, classes in self.parts.items() if classes is None)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The parts that have weights."""
+        return tuple(part for part in self.parts if part != "scheduler" and part not in self.without_weights)
+
+
+_STABLE_DIFFUSION = FamilyFacts(
+    pipeline="StableDiffusionPipeline",
+    family="stable_diffusion:StableDiffusion",
+    parts={
         "vae": ("AutoencoderKL",),
-        "text_encoder": ("CLIPTextModel", "BertModel", "RobertaSeriesModelWithTransformation"),
+        "text_encoder": (CLIP_TEXT_ENCODER, "BertModel", "RobertaSeriesModelWithTransformation"),
         "tokenizer": None,
         "unet": ("UNet2DConditionModel",),
-        "scheduler": SCHEDULERS,
+        "scheduler": schedulers.CLASSES,
     },
-    "UniDiffuserPipeline": {
+    optional_parts=("feature_extractor",),
+    omitted={"safety_checker": None, "requires_safety_checker": False},
+    untrained_layers={"text_encoder": ("pooler",)},  # its UNet sees the hidden states alone
+    lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    lora_in_library=True,
+    single_file=True,
+)
+_UNIDIFFUSER = FamilyFacts(
+    pipeline="UniDiffuserPipeline",
+    family="unidiffuser:UniDiffuser",
+    parts={
         "vae": ("AutoencoderKL",),
-        "text_encoder": ("CLIPTextModel",),
+        "text_encoder": (CLIP_TEXT_ENCODER,),
         "image_encoder": ("CLIPVisionModelWithProjection",),
         "image_processor": None,
         "clip_tokenizer": None,
         "text_decoder": ("UniDiffuserTextDecoder",),
         "text_tokenizer": None,
         "unet": ("UniDiffuserModel",),
-        "scheduler": SCHEDULERS,
+        "scheduler": schedulers.CLASSES,
     },
-}
-# which of the parts reads the prompts
-TOKENIZER = {"StableDiffusionPipeline": "tokenizer", "UniDiffuserPipeline": "clip_tokenizer"}
-WITHOUT_WEIGHTS = ("tokenizer", "clip_tokenizer", "text_tokenizer", "image_processor")
-# a part's name in the library, and in diffusers since 0.25
-NEWER_NAMES = {"image_processor": "clip_image_processor"}
+    prompt_encoders=("text_encoder", "text_decoder"),
+    picture_encoders=("vae", "image_encoder"),
+    tokenizers=("clip_tokenizer",),
+    untrained_layers={"unet": ("text_out", "clip_img_out", "transformer.pos_embed")},
+    newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
+    stochastic=True,  # without a text, its guidance is a text of new noise
+    scales_input=False,
+)
+FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
+# a prefix in the LoRA files of web UIs -> the part
+LORA_PREFIXES = {prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()}

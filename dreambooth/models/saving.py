@@ -101,7 +101,7 @@ def leave_out_own_settings(folder):
 def give_newer_names(folder):
     """Call the parts of a UniDiffuser, and their classes, as diffusers calls them today."""
     known = atomic.read_json(folder / "model_index.json")
-    for old, new in registry.NEWER_NAMES.items():
+    for old, new in registry.FAMILIES[known["_class_name"]].newer_names.items():
         (folder / old).rename(folder / new)
         known[new] = known.pop(old)
     for part, value in known.items():

@@ -16,3 +16,8 @@ Arrays: TypeAlias = "Mapping[str, Array]"
 Tensors: TypeAlias = "Mapping[str, Tensor]"  # all with the same number of rows
 Size: TypeAlias = tuple[int, int]  # (width, height) in pixels, as Pillow has it
 Key: TypeAlias = tuple[int, ...]  # names the random numbers of one example: (update, slot, kind)
+# the libraries' objects: Paddle has types since 3.x only, the others none
+Pipeline: TypeAlias = "Any"
+Network: TypeAlias = "Any"
+Scheduler: TypeAlias = "Any"
+Tokenizer: TypeAlias = "Any"

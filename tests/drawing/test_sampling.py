@@ -103,7 +103,7 @@ def test_the_noise_schedule_stays_the_models_own(name):
     own = DDIMScheduler(beta_end=0.011, beta_schedule="scaled_linear", prediction_type="v_prediction")
     pipeline = SimpleNamespace(scheduler=own)
     schedulers.set_scheduler(pipeline, name)
-    assert type(pipeline.scheduler).__name__ == schedulers.SCHEDULERS[name][0]
+    assert type(pipeline.scheduler).__name__ == schedulers.SCHEDULERS[name].class_name
     settings = pipeline.scheduler.config
     assert (settings.beta_end, settings.beta_schedule, settings.prediction_type) == (
         0.011,
