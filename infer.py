@@ -48,10 +48,10 @@ def read_arguments(argv):
 def check(arguments):
     sampling.check_settings(arguments, counts=("num_images", "num_inference_steps", "batch_size"))
     if arguments.lora:
-        lora.find(arguments.lora, "--lora")
+        lora.find_file(arguments.lora, "--lora")
     if arguments.lora_scale is not None and not math.isfinite(arguments.lora_scale):
         raise BadInput(f"--lora_scale {arguments.lora_scale}: must be a finite number")
-    if arguments.lora_scale is not None and not (arguments.lora or lora.base_of(arguments.model_path)):
+    if arguments.lora_scale is not None and not (arguments.lora or lora.find_base(arguments.model_path)):
         raise BadInput("--lora_scale needs --lora, or the folder of a LoRA as --model_path")
     if not all(prompt.strip() for prompt in arguments.prompt):
         raise BadInput("--prompt: a prompt is empty")
@@ -118,7 +118,7 @@ def main(argv):
     if arguments.lora or arguments.lora_scale is not None:
         settings |= {"lora": arguments.lora or arguments.model_path, "lora_scale": scale}
     drawn, written = [], []
-    for (prompt, number), picture in zip(wanted, console.bar(pictures, total=len(wanted), desc="Drawing")):
+    for (prompt, number), picture in zip(wanted, console.progress_bar(pictures, total=len(wanted), desc="Drawing")):
         path = (
             Path(arguments.output_dir)
             / f"{slug(prompt)}-{len(drawn) // arguments.num_images}-seed{arguments.seed}-{number}.png"
@@ -129,7 +129,7 @@ def main(argv):
             written.append(save(picture, path, {"prompt": prompt, "picture": number, **settings}))
         drawn.append(picture)
     if arguments.grid:
-        sheet = sheets.grid(drawn, columns=arguments.num_images)
+        sheet = sheets.make_grid(drawn, columns=arguments.num_images)
         path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
         written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings}))
     print(*written, sep="\n")
@@ -151,4 +151,4 @@ def slug(prompt):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

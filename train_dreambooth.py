@@ -45,7 +45,7 @@ def main(argv):
     processes.start()
     planning.check_same(todo)
     if config.run.seed is None:
-        config = config.with_seed(processes.from_first(secrets.randbelow(2**31)))
+        config = config.with_seed(processes.broadcast(secrets.randbelow(2**31)))
         todo = dataclasses.replace(todo, course={**todo.course, "seed": config.run.seed})
 
     # Load the model, and say what will be done with it
@@ -63,7 +63,7 @@ def main(argv):
     class_pictures, missing = prior_pictures.look(config)
     planning.describe(config, todo, family, missing)
     if config.run.dry_run:
-        return console.say("dry run   all is in order, and nothing was written")
+        return console.print_message("dry run   all is in order, and nothing was written")
 
     # Draw what the model knows of the class, before it learns anything else
     if missing:
@@ -96,13 +96,13 @@ def train(config, todo, family, concepts):
     # Open the log
     record = output_folder.arguments(config, todo.steps, processes.world_size(), concepts)
     tracker = tracking.open_tracker(
-        output_folder.log_folder(config), config.logging.writer_type, wanted=processes.is_first()
+        output_folder.log_folder(config), config.logging.writer_type, enabled=processes.is_first()
     )
-    tracker.text("arguments", output_folder.as_text(record))
+    tracker.add_text("arguments", output_folder.as_text(record))
     speed = tracking.Speed(
         config.optimizer.global_batch(processes.world_size()) * (1 + config.concepts.with_prior_preservation), start
     )
-    bar = console.bar(total=todo.steps, initial=start, desc="Training")
+    bar = console.progress_bar(total=todo.steps, initial=start, desc="Training")
     prior_weight = config.objective.prior_loss_weight if config.concepts.with_prior_preservation else None
 
     with StopRequest() as stop, closing(tracker), bar:
@@ -146,7 +146,7 @@ def train(config, todo, family, concepts):
             # Log, save and draw on the way
             if logging:
                 found = {} if norm is None else {"gradient_norm": norm}
-                tracker.scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
+                tracker.add_scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
             saving = stopping or done % config.saving.save_steps == 0
             if (saving or ending) and not updates.finite():
                 raise Stopped(planning.not_finite("weights", done, rate, last), code=1)
@@ -163,17 +163,18 @@ def train(config, todo, family, concepts):
                 validation.draw(config, family, tracker, done)
             if processes.is_first():
                 command_line = planning.draw_command(config)
-                card = model_card.card(config, todo.steps, processes.world_size(), command_line, family.pipeline_class)
+                card = model_card.make_card(
+                    config, todo.steps, processes.world_size(), command_line, family.pipeline_class
+                )
                 output_folder.save_result(family, config, record, card)
         except Exception:
             last = checkpoints.save(config, done, family.trained(), updates, todo.course, record)
             console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
             raise
     what = "pipeline " if config.lora.saves_pipeline else "LoRA     "
-    console.say(
-        f"{what} {config.saving.output_dir}; to draw with it: {planning.draw_command(config, *console.of('infer.py'))}"
-    )
+    command_line = planning.draw_command(config, *console.script_command("infer.py"))
+    console.print_message(f"{what} {config.saving.output_dir}; to draw with it: {command_line}")
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -122,4 +122,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -69,10 +69,12 @@ def quality(groups, model):
     from miniworld import CLIP
 
     clip = Clip(str(CLIP), flag="CLIP")
-    groups = {name: clip.pictures(pictures) for name, pictures in groups.items()}
-    fits = [measures.likeness(vectors, clip.prompts([PROMPT.format(name)])) for name, vectors in groups.items()]
-    return f"{measures.mean_of(fits):.3f}", f"{measures.diversity(groups.values()):.3f}"
+    groups = {name: clip.encode_pictures(pictures) for name, pictures in groups.items()}
+    fits = [
+        measures.mean_cosine(vectors, clip.encode_prompts([PROMPT.format(name)])) for name, vectors in groups.items()
+    ]
+    return f"{measures.mean_of_known(fits):.3f}", f"{measures.diversity(groups.values()):.3f}"
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -47,7 +47,7 @@ def check(arguments):
     if arguments.format in LORA:
         if arguments.half:
             raise BadInput(f"--half: not for {arguments.format}, which is small")
-        lora.find(arguments.model_path, "--model_path")
+        lora.find_file(arguments.model_path, "--model_path")
         return
     pipeline_folder.check_model(arguments.model_path, flag="--model_path")
 
@@ -75,8 +75,8 @@ def main(argv):
 def write_lora(arguments):
     """Write a LoRA's file anew; the names of web UIs are those of Stable Diffusion's networks."""
     place = Path(arguments.output)
-    parts = lora.read(lora.find(arguments.model_path, "--model_path"), "--model_path")
-    if arguments.format == "lora_web_ui" and not lora.is_stable_diffusions(parts):
+    parts = lora.read(lora.find_file(arguments.model_path, "--model_path"), "--model_path")
+    if arguments.format == "lora_web_ui" and not lora.fits_web_ui(parts):
         raise BadInput(f"--format {arguments.format}: web UIs know Stable Diffusion's UNet and CLIP alone")
     if arguments.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
         raise BadInput(
@@ -88,4 +88,4 @@ def write_lora(arguments):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -8,7 +8,7 @@ drawn at random from all such tokens; another --seed draws others.
 """
 
 from dreambooth.config.parser import Parser
-from dreambooth.data.rare_words import Rarity
+from dreambooth.data.rare_words import RareWords
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, libraries, randomness
 from dreambooth.system.errors import BadInput
@@ -34,9 +34,9 @@ def read_arguments(argv):
 def main(argv):
     arguments = read_arguments(argv)
     libraries.load(arguments.verbose)
-    known = Rarity(loading.load_tokenizer(arguments.model, flag="--model"))
+    known = RareWords(loading.load_tokenizer(arguments.model, flag="--model"))
     if arguments.check is not None:
-        print("\n".join(known.complaints(arguments.check)) or "nothing is wrong with it")
+        print("\n".join(known.problems(arguments.check)) or "nothing is wrong with it")
         return
     found = known.candidates()
     if not found:
@@ -55,4 +55,4 @@ def some(found, count, seed):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -22,7 +22,7 @@ from dreambooth.config.parser import Parser
 from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
-from dreambooth.drawing.measures import Wanted
+from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic
 from dreambooth.models import loading, pipeline_folder, schedulers
 from dreambooth.run import output_folder
@@ -91,7 +91,7 @@ def check(arguments):
 def read_prompts(arguments, pictures):
     """The prompts with the subject's pictures that each is compared with."""
     everything = list(range(len(pictures)))
-    wanted = [Wanted(prompt, everything) for prompt in arguments.prompt]
+    wanted = [Request(prompt, everything) for prompt in arguments.prompt]
     if arguments.prompts_file:
         try:
             lines = Path(arguments.prompts_file).read_text(encoding="utf-8-sig").splitlines()
@@ -105,7 +105,7 @@ def read_prompts(arguments, pictures):
             if names.strip() and not own:
                 where = f"no picture in {arguments.subject_data_dir} is named {names}"
                 raise BadInput(f"--prompts_file {arguments.prompts_file}: {where}")
-            wanted.append(Wanted(prompt.strip(), own or everything))
+            wanted.append(Request(prompt.strip(), own or everything))
     if not wanted:
         raise BadInput(f"--prompts_file {arguments.prompts_file}: there is no prompt in it")
     if not all(each.prompt.strip() for each in wanted):
@@ -122,8 +122,8 @@ def main(argv):
     # Look at the subject, and at what CLIP reads
     clip = Clip(arguments.clip_model_path)
     own = [picture_files.open_picture(picture.path) for picture in pictures]
-    subject = clip.pictures(own)
-    texts = clip.prompts([without(each.prompt, arguments.identifier) for each in wanted])
+    subject = clip.encode_pictures(own)
+    texts = clip.encode_prompts([without(each.prompt, arguments.identifier) for each in wanted])
 
     # Draw the same with both models, and measure
     results, drawn = {}, {}
@@ -133,16 +133,18 @@ def main(argv):
             schedulers.set_scheduler(pipeline, arguments.scheduler)
         sampling.check_steps(pipeline, arguments.num_inference_steps)
         drawn[name], of_class = draw(pipeline, wanted, arguments, name)
-        rows = [clip.pictures(group) for group in drawn[name]]
-        of_class = clip.pictures(of_class) if of_class else np.zeros([0, subject.shape[1]])
-        results[name] = measures.measures_of(rows, of_class, subject, wanted, texts)
+        rows = [clip.encode_pictures(group) for group in drawn[name]]
+        of_class = clip.encode_pictures(of_class) if of_class else np.zeros([0, subject.shape[1]])
+        results[name] = measures.measure_model(rows, of_class, subject, wanted, texts)
         del pipeline
-    results["subject"] = measures.measures_of_subject(subject, wanted, texts)
+    results["subject"] = measures.measure_subject(subject, wanted, texts)
 
     # Tell
     report = {
         "measures": results,
-        "fidelity gained": measures.gained(*(results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject"))),
+        "fidelity gained": measures.share_gained(
+            *(results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject"))
+        ),
         "settings": {name: value for name, value in vars(arguments).items() if name not in UNMEASURED},
     }
     if arguments.json == "-":
@@ -153,8 +155,8 @@ def main(argv):
         atomic.write_text(arguments.json, output_folder.as_text(report))
     if arguments.sheet:
         Path(arguments.sheet).parent.mkdir(parents=True, exist_ok=True)
-        columns = {"subject": [[own[index] for index in each.own] for each in wanted], **drawn}
-        sheets.contact_sheet([each.prompt for each in wanted], columns, arguments.num_images).save(arguments.sheet)
+        columns = {"subject": [[own[index] for index in each.references] for each in wanted], **drawn}
+        sheets.make_contact_sheet([each.prompt for each in wanted], columns, arguments.num_images).save(arguments.sheet)
     if arguments.pictures_dir:
         save_pictures(drawn["fine-tuned"], arguments.pictures_dir)
     for place in (arguments.json, arguments.pictures_dir, arguments.sheet):
@@ -185,7 +187,7 @@ def draw(pipeline, wanted, arguments, name):
         guidance=arguments.guidance_scale,
         batch_size=arguments.batch_size,
     )
-    pictures = list(console.bar(pictures, total=len(asked), desc=f"Drawing, {name}"))
+    pictures = list(console.progress_bar(pictures, total=len(asked), desc=f"Drawing, {name}"))
     groups = [pictures[first : first + count] for first in range(0, count * len(wanted), count)]
     return groups, pictures[count * len(wanted) :]
 
@@ -212,4 +214,4 @@ def table(report):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

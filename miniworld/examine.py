@@ -137,8 +137,8 @@ def main(argv):
     for name, value in figures.items():
         print(f"{name:<45}{value:8.3f}")
     if arguments.sheet:
-        sheets.grid(pictures, columns=len(world.SCENES)).save(arguments.sheet)
+        sheets.make_grid(pictures, columns=len(world.SCENES)).save(arguments.sheet)
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

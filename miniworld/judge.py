@@ -16,19 +16,19 @@ def draw(pipeline, asked, seed=0):
     height, width = sampling.default_size(pipeline)
     settings = dict(height=height, width=width, steps=STEPS, guidance=GUIDANCE, batch_size=4)
     pictures = sampling.draw(pipeline, asked, seed=seed, purpose="picture", **settings)
-    return list(console.bar(pictures, total=len(asked), desc="Drawing"))
+    return list(console.progress_bar(pictures, total=len(asked), desc="Drawing"))
 
 
 def named(clip, pictures, texts):
     """Which of some texts CLIP takes for each picture's, as indices."""
-    return (clip.pictures(pictures) @ clip.prompts(texts).T).argmax(1)
+    return (clip.encode_pictures(pictures) @ clip.encode_prompts(texts).T).argmax(1)
 
 
 def scenes_named(clip, pictures, kinds):
     """The scene of each picture, as CLIP names it, where the kind of thing in it is known."""
-    seen = clip.pictures(pictures)
+    seen = clip.encode_pictures(pictures)
     texts = {
-        kind: clip.prompts([f"a photo of {world.article(kind)} {kind} {scene}" for scene in world.SCENES])
+        kind: clip.encode_prompts([f"a photo of {world.article(kind)} {kind} {scene}" for scene in world.SCENES])
         for kind in set(kinds)
     }
     return [world.SCENES[(row @ texts[kind].T).argmax()] for row, kind in zip(seen, kinds)]

@@ -77,4 +77,4 @@ def launch(processes, argv):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -18,7 +18,7 @@ def draw_pictures(work):
     unfinished = work / "pictures.unfinished.npy"
     shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
     drawn = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-    for number in console.bar(range(PICTURES), desc="pictures"):
+    for number in console.progress_bar(range(PICTURES), desc="pictures"):
         drawn[number] = np.asarray(world.picture(*world.sample(SEED, number), SEED, number))
     drawn.flush()
     unfinished.rename(work / "pictures.npy")
@@ -224,7 +224,7 @@ def encode_latents(work):
     mine = np.array_split(np.arange(len(drawn)), processes.world_size())[processes.rank()]
     rows = []
     with paddle.no_grad():
-        for first in console.bar(range(0, len(mine), 32), desc="latents"):
+        for first in console.progress_bar(range(0, len(mine), 32), desc="latents"):
             rows.append(vae.encode(pixels(drawn[mine[first : first + 32]])).latent_dist.mean.numpy())
     np.save(work / f"latents-{processes.rank()}.npy", np.concatenate(rows).astype(np.float16))
     processes.wait()

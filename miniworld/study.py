@@ -15,7 +15,7 @@ from dreambooth import metrics
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import measures
 from dreambooth.drawing.clip import Clip
-from dreambooth.drawing.measures import Wanted
+from dreambooth.drawing.measures import Request
 from dreambooth.models import loading
 from dreambooth.run import output_folder
 from dreambooth.system import console, libraries
@@ -93,22 +93,22 @@ class Judge:
 
     def compared(self, subject):
         """(unit vectors of the subject's pictures, the prompts with their share of them, unit vectors of the texts)."""
-        vectors = self.clip.pictures([picture for group in self.real(subject) for picture in group])
+        vectors = self.clip.encode_pictures([picture for group in self.real(subject) for picture in group])
         wanted = [
-            Wanted(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
+            Request(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
             for index, prompt in enumerate(prompts(subject))
         ]
-        return vectors, wanted, self.clip.prompts([metrics.without(each.prompt, "sks") for each in wanted])
+        return vectors, wanted, self.clip.encode_prompts([metrics.without(each.prompt, "sks") for each in wanted])
 
     def figures(self, subject, groups, of_class):
         """All figures of one model's pictures: a group for each scene, and those of the class prompt."""
         vectors, wanted, texts = self.compared(subject)
-        rows = [self.clip.pictures(group) for group in groups]
-        class_rows = self.clip.pictures(of_class)
+        rows = [self.clip.encode_pictures(group) for group in groups]
+        class_rows = self.clip.encode_pictures(of_class)
         everything = [picture for group in groups for picture in group]
         look = world.SUBJECTS[subject]
         return {
-            **measures.measures_of(rows, class_rows, vectors, wanted, texts),
+            **measures.measure_model(rows, class_rows, vectors, wanted, texts),
             "scene right": self.scenes_right(subject, groups),
             "subject shown": float((self.detector.shows(everything, look) > 0.5).mean()),
             "class shows subject": float((self.detector.shows(of_class, look) > 0.5).mean()),
@@ -119,7 +119,7 @@ class Judge:
         groups = self.real(subject)
         everything = [picture for group in groups for picture in group]
         return {
-            **measures.measures_of_subject(vectors, wanted, texts),
+            **measures.measure_subject(vectors, wanted, texts),
             "scene right": self.scenes_right(subject, groups),
             "subject shown": float((self.detector.shows(everything, world.SUBJECTS[subject]) > 0.5).mean()),
             "class shows subject": None,
@@ -145,7 +145,7 @@ class Judge:
 
 def mean(rows):
     """The mean of each figure over several runs."""
-    return {name: measures.mean_of(row[name] for row in rows) for name in rows[0]}
+    return {name: measures.mean_of_known(row[name] for row in rows) for name in rows[0]}
 
 
 def table(columns):
@@ -193,4 +193,4 @@ def measured(judge, model, subject, place):
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_command(main)

@@ -60,13 +60,13 @@ class Training:
         slots = list(processes.share(self.recipe.batch))
         saved = time.monotonic()
         shown = {}
-        bar = console.bar(
+        bar = console.progress_bar(
             range(self.update, self.recipe.updates), initial=self.update, total=self.recipe.updates, desc=self.name
         )
         for update in bar:
             loss, numbers = loss_of(update, slots)
             loss.backward()
-            processes.mean_gradients(self.parameters.values())
+            processes.average_gradients(self.parameters.values())
             training_updates.gradient_norm(self.parameters.values(), max_norm=1.0)
             self.adamw.set_lr(self.recipe.rate_at(update))
             self.adamw.step()
@@ -79,7 +79,7 @@ class Training:
                         raise FloatingPointError(f"{self.name}: {key} is {value} at update {update}")
                     shown[key] = f"{0.9 * float(shown.get(key, value)) + 0.1 * value:.4f}"
                 bar.set_postfix(shown, refresh=False)
-                if processes.any_of(time.monotonic() - saved > SAVE_EVERY):
+                if processes.is_true_anywhere(time.monotonic() - saved > SAVE_EVERY):
                     self.save()
                     saved = time.monotonic()
         for key, each in self.parameters.items():

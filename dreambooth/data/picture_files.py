@@ -28,7 +28,7 @@ def open_picture(path):
         return image.convert("RGB")
 
 
-def look_at(path):
+def inspect_picture(path):
     """A Picture where the file is one that can be read; None where it is something else; ValueError where it claims
     to be a picture, by its name or its first bytes, and can't be read."""
     claims = path.suffix.lower() in EXTENSIONS
@@ -44,20 +44,20 @@ def look_at(path):
     return Picture(path, size, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def natural(path):
+def _natural_order(path):
     """Sort key under which 2.png stands before 10.png, the same on every machine."""
     pieces = re.split(r"(\d+)", path.name)
     return [(int(piece), "") if piece.isdigit() and piece.isascii() else (-1, piece) for piece in pieces], path.name
 
 
-def survey(folder):
+def scan_folder(folder):
     """(pictures, complaints, other files) of a folder, sorted. Hidden files and folders do not count at all."""
     pictures, broken, others = [], [], []
-    for path in sorted((each for each in Path(folder).iterdir() if not each.name.startswith(".")), key=natural):
+    for path in sorted((each for each in Path(folder).iterdir() if not each.name.startswith(".")), key=_natural_order):
         if path.is_dir():
             continue
         try:
-            picture = look_at(path)
+            picture = inspect_picture(path)
         except ValueError as error:
             broken.append(str(error))
             continue
@@ -72,7 +72,7 @@ def find_pictures(folder, flag):
     """The subject's pictures. Any that is broken ends the run: with three to five, each one counts."""
     if not Path(folder).is_dir():
         raise BadInput(f"{flag} {folder}: there is no such folder")
-    pictures, broken, others = survey(folder)
+    pictures, broken, others = scan_folder(folder)
     if broken:
         raise BadInput(f"{flag}: {broken[0]}; replace it or take it away")
     if not pictures:

@@ -31,7 +31,7 @@ class Candidate:
     token: int
 
 
-class Rarity:
+class RareWords:
     """What is rare to one tokenizer."""
 
     def __init__(self, tokenizer):
@@ -40,13 +40,13 @@ class Rarity:
         self.vocabulary = tokenizer.encoder if self.byte_pairs else tokenizer.vocab.token_to_idx
 
     @functools.cached_property
-    def first_rare(self):
+    def _first_rare(self):
         """The number of the first token that is rare, of those in the order of their frequency."""
-        ordered = self.vocabulary if self.byte_pairs else [word for word in self.vocabulary if is_latin(word)]
+        ordered = self.vocabulary if self.byte_pairs else [word for word in self.vocabulary if _is_latin(word)]
         numbers = sorted(self.vocabulary[word] for word in ordered)
         return numbers[int((1 - RARE_SHARE) * len(numbers))] if numbers else len(self.vocabulary)
 
-    def pieces(self, word):
+    def _pieces(self, word):
         """The tokens that a word is to the tokenizer, as people read them."""
         return [each.replace(WORD_END, "").removeprefix("##") for each in self.tokenizer.tokenize(word)]
 
@@ -57,7 +57,7 @@ class Rarity:
             return False
         if not word.isascii() and not self.byte_pairs:
             return is_uncommon_character(word)
-        return self.tokenizer.convert_tokens_to_ids(tokens[0]) >= self.first_rare
+        return self.tokenizer.convert_tokens_to_ids(tokens[0]) >= self._first_rare
 
     def candidates(self):
         """All words that could be an identifier, the rarest first: rare, and up to three letters that come out again
@@ -66,16 +66,16 @@ class Rarity:
         for token, number in self.vocabulary.items():
             word = token.removesuffix(WORD_END)
             whole = token.endswith(WORD_END) or not self.byte_pairs
-            readable = is_latin(word) or re.fullmatch(f"[{HAN}]", word)
-            if whole and readable and len(word) <= MOST_LETTERS and word not in FILLERS and self.comes_back(word):
+            readable = _is_latin(word) or re.fullmatch(f"[{HAN}]", word)
+            if whole and readable and len(word) <= MOST_LETTERS and word not in FILLERS and self._is_decodable(word):
                 found.append(Candidate(word, number))
         return sorted(found, key=lambda each: -each.token)
 
-    def comes_back(self, word):
+    def _is_decodable(self, word):
         """Whether a word is rare, and comes out of the tokenizer as it went in."""
-        return self.is_rare(word) and self.tokenizer.convert_tokens_to_string(self.pieces(word)).strip() == word
+        return self.is_rare(word) and self.tokenizer.convert_tokens_to_string(self._pieces(word)).strip() == word
 
-    def complaints(self, instance_prompt, class_prompt=None):
+    def problems(self, instance_prompt, class_prompt=None):
         """What is wrong with the identifier in a prompt, as sentences. It is looked for among the words that the class
         prompt has not, or, without one, among all that are no fillers."""
         words, of_class = WORDS.findall(instance_prompt.lower()), WORDS.findall((class_prompt or "").lower())
@@ -87,7 +87,7 @@ class Rarity:
         if found is None:
             yield f'"{instance_prompt}" has no identifier, a rare word that names the subject; {lists}'
         elif not rare and broken:
-            parts = " + ".join(self.pieces(found))
+            parts = " + ".join(self._pieces(found))
             yield f'"{found}" is no word to this model: it reads {parts}, which it knows already; {lists}'
         elif not rare:
             yield f'no word of "{instance_prompt}" is rare to this model, which knows them all already; {lists}'
@@ -98,7 +98,7 @@ class Rarity:
             yield f'"{instance_prompt}" does not say what the subject is: add a class word, as dog in "sks dog"'
 
 
-def is_latin(word):
+def _is_latin(word):
     return word.isascii() and word.isalpha()
 
 

@@ -28,7 +28,7 @@ class Clip:
         self.model.eval()
         self.length = self.model.config.text_config.max_position_embeddings
 
-    def pictures(self, pictures, batch_size=32):
+    def encode_pictures(self, pictures, batch_size=32):
         """[pictures, width], each of length 1."""
         import paddle
 
@@ -37,9 +37,9 @@ class Clip:
             for first in range(0, len(pictures), batch_size):
                 batch = self.processor(pictures[first : first + batch_size], return_tensors="pd").pixel_values
                 rows.append(self.model.get_image_features(batch).numpy())
-        return unit(np.concatenate(rows))
+        return _normalize(np.concatenate(rows))
 
-    def prompts(self, prompts):
+    def encode_prompts(self, prompts):
         """[prompts, width], each of length 1."""
         import paddle
 
@@ -47,8 +47,8 @@ class Clip:
             tokens = self.tokenizer(
                 prompts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pd"
             )
-            return unit(self.model.get_text_features(tokens.input_ids).numpy())
+            return _normalize(self.model.get_text_features(tokens.input_ids).numpy())
 
 
-def unit(rows):
+def _normalize(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

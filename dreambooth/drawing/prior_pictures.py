@@ -21,7 +21,7 @@ def look(config):
     if not config.concepts.with_prior_preservation:
         return (), []
     folder = Path(config.concepts.class_data_dir)
-    pictures, broken, _ = picture_files.survey(folder) if folder.is_dir() else ([], [], [])
+    pictures, broken, _ = picture_files.scan_folder(folder) if folder.is_dir() else ([], [], [])
     for complaint in broken:
         console.warn(f"--class_data_dir: {complaint}; it is not counted")
     odd = drawn_otherwise(pictures, config)
@@ -30,7 +30,7 @@ def look(config):
             f"--class_data_dir {folder}: {len(odd)} of its pictures were drawn with another prompt or model"
             f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
         )
-    numbers = processes.from_first(missing(pictures, config.concepts.num_class_images))
+    numbers = processes.broadcast(missing(pictures, config.concepts.num_class_images))
     processes.wait()  # until all have looked, so that nobody counts what another has drawn since
     return tuple(pictures[: config.concepts.num_class_images]), numbers
 
@@ -60,15 +60,15 @@ def draw_missing(family, config, numbers):
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
     processes.wait()
-    if processes.any_of(not folder.is_dir()):
+    if processes.is_true_anywhere(not folder.is_dir()):
         raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
     mine = [numbers[index] for index in processes.share(len(numbers))]
     wanted = [(config.concepts.class_prompt, number) for number in mine]
     pictures = sampling.draw_for_run(family.pipeline(), wanted, config, "class picture")
-    for number, picture in console.bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
+    for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
         save(picture, folder, number, config)
     processes.wait()
-    return tuple(picture_files.survey(folder)[0][: config.concepts.num_class_images])
+    return tuple(picture_files.scan_folder(folder)[0][: config.concepts.num_class_images])
 
 
 def save(picture, folder, number, config):

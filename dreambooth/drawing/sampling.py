@@ -48,7 +48,7 @@ def draw(pipeline, wanted, *, seed, purpose, height, width, steps, guidance, bat
 
     # without a text, UniDiffuser's guidance is a text of new noise in every step
     stochastic = schedulers.is_stochastic(pipeline.scheduler) or schedulers.is_unidiffuser(pipeline)
-    if stochastic or not processes.on_gpu():
+    if stochastic or not processes.is_on_gpu():
         # Paddle has one generator; alone, a picture can have it to itself. And on the CPU a batch saves little, but its
         # size changes how the sums of a matrix product are split: some pixels would differ by one level.
         batch_size = 1

@@ -6,7 +6,7 @@ TEXT_HEIGHT = 16
 SMALLEST = 96  # side of a picture on the sheet
 
 
-def grid(pictures, columns):
+def make_grid(pictures, columns):
     """All pictures on one sheet, `columns` in a row."""
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
@@ -16,7 +16,7 @@ def grid(pictures, columns):
     return sheet
 
 
-def contact_sheet(prompts, columns, count):
+def make_contact_sheet(prompts, columns, count):
     """A row for each prompt, under its text: up to `count` pictures of the subject, the base, the fine-tuned model."""
     first = next(iter(columns.values()))[0][0]
     side = max(SMALLEST, min(first.width, 256))

@@ -42,7 +42,7 @@ def write(path, parts, form):
     safetensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
 
-def base_of(name):
+def find_base(name):
     """{"model", "revision", "tokenizer"} of the base of a LoRA that train_dreambooth.py left in this folder; None for
     all else, and where the whole pipeline is there too."""
     folder = Path(name)
@@ -63,7 +63,7 @@ def base_of(name):
         ) from None
 
 
-def find(place, flag):
+def find_file(place, flag):
     """The LoRA's file: the one that is named, or the one in a folder."""
     place = Path(place)
     if place.is_file():
@@ -79,24 +79,26 @@ def read(path, flag):
     each dot."""
     try:
         reader = Reader(path)
-        weights, said = dict(reader), reader.metadata() or {}
+        weights, metadata = dict(reader), reader.metadata() or {}
     except (OSError, ValueError) as error:
         raise BadInput(f"{flag} {path}: it can't be read ({error})") from None
-    paddles = said.get("format") in ("pd", "np")
+    paddles = metadata.get("format") in ("pd", "np")
     alphas = {name.removesuffix(".alpha"): weights.pop(name) for name in list(weights) if name.endswith(".alpha")}
     parts = {}
     for name, matrix in weights.items():
         match = KEY.fullmatch(OLD_KEY.sub(lambda old: f".{old[1].replace('to_out', 'to_out.0')}.", name))
         if match is None:
             raise BadInput(f"{flag} {path}: no LoRA that this tool knows; it holds {name}")
-        part, layer = split(match["layer"])
+        part, layer = _split_part(match["layer"])
         side = SIDES[match["side"]]
         matrix = matrix.astype(np.float32)
         if paddles and matrix.ndim == 2:
             matrix = matrix.T
         if side == 1:
             alpha = alphas.get(match["layer"])
-            matrix = matrix * (told_scale(said, part, layer) if alpha is None else float(alpha) / matrix.shape[1])
+            matrix = matrix * (
+                _scale_from_metadata(metadata, part, layer) if alpha is None else float(alpha) / matrix.shape[1]
+            )
         parts.setdefault(part, {}).setdefault(layer, [None, None])[side] = matrix
     for part, layers in parts.items():
         for layer, pair in layers.items():
@@ -109,9 +111,9 @@ def read(path, flag):
     return parts
 
 
-def told_scale(said, part, layer):
+def _scale_from_metadata(metadata, part, layer):
     """The scale that newer diffusers write beside the tensors: peft's settings, whose patterns name single layers."""
-    settings = json.loads(said.get("lora_adapter_metadata", "{}"))
+    settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
 
     def told(name, pattern):
         for ending, value in settings.get(f"{part}.{pattern}", {}).items():
@@ -125,7 +127,7 @@ def told_scale(said, part, layer):
     return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)
 
 
-def split(layer):
+def _split_part(layer):
     """(part, layer) of a layer's name in a file; diffusers' first format knew the UNet alone."""
     for part, prefix in WEB_UI.items():
         if layer.startswith(prefix):
@@ -136,7 +138,7 @@ def split(layer):
     return "unet", layer
 
 
-def is_stable_diffusions(parts):
+def fits_web_ui(parts):
     """Whether a LoRA lies beside a UNet and, perhaps, a CLIP."""
     unet, text = (parts.get(part, {}) for part in WEB_UI)
     blocks = all(re.match(r"(down_blocks|mid_block|up_blocks)[._]", layer) for layer in unet)

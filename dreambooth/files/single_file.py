@@ -47,29 +47,29 @@ OPEN_CLIP_LAYER = {
 }
 
 
-def joined(unet, vae, text_encoder, layers_per_block, open_clip):
+def join_weights(unet, vae, text_encoder, layers_per_block, open_clip):
     """One dictionary of all weights from three in diffusers' names and torch's layout."""
     attentive = {name.split(".")[1] for name in unet if re.match(r"up_blocks\.\d+\.attentions", name)}
-    weights = {UNET + unet_name(name, layers_per_block, attentive): value for name, value in unet.items()}
+    weights = {UNET + _unet_name(name, layers_per_block, attentive): value for name, value in unet.items()}
     blocks = 1 + max(int(name.split(".")[2]) for name in vae if name.startswith("decoder.up_blocks."))
     for name, value in vae.items():
-        new = vae_name(name, blocks)
+        new = _vae_name(name, blocks)
         # an attention's matrices are convolutions of one pixel there
         is_matrix = ".attn_1." in new and value.ndim == 2
         weights[VAE + new] = value[:, :, None, None] if is_matrix else value
     if open_clip:
-        return weights | {OPEN_CLIP + name: value for name, value in as_open_clip(text_encoder).items()}
+        return weights | {OPEN_CLIP + name: value for name, value in _to_open_clip(text_encoder).items()}
     return weights | {TEXT + name: value for name, value in text_encoder.items()}
 
 
-def unet_name(name, layers, attentive):
+def _unet_name(name, layers, attentive):
     """A UNet's weight: with 2 layers, down_blocks.1.resnets.0.norm1.weight is input_blocks.4.0.in_layers.0.weight."""
     for ours, theirs in UNET_ENDS.items():
         if name.startswith(ours + "."):
             return theirs + name.removeprefix(ours)
     if match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
         kind, number, rest = match[1], int(match[2]), match[3]
-        return f"middle_block.{2 * number}.{resnet(rest)}" if kind == "resnets" else f"middle_block.1.{rest}"
+        return f"middle_block.{2 * number}.{_resnet_name(rest)}" if kind == "resnets" else f"middle_block.1.{rest}"
     side, block, kind, number, rest = re.match(r"(\w+)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)", name).groups()
     first = int(block) * (layers + 1)
     if kind == "downsamplers":
@@ -77,15 +77,15 @@ def unet_name(name, layers, attentive):
     if kind == "upsamplers":
         return f"output_blocks.{first + layers}.{2 if block in attentive else 1}.{rest}"
     place = f"input_blocks.{first + 1 + int(number)}" if side == "down" else f"output_blocks.{first + int(number)}"
-    return f"{place}.0.{resnet(rest)}" if kind == "resnets" else f"{place}.1.{rest}"
+    return f"{place}.0.{_resnet_name(rest)}" if kind == "resnets" else f"{place}.1.{rest}"
 
 
-def resnet(rest):
+def _resnet_name(rest):
     layer, _, kind = rest.rpartition(".")
     return f"{RESNET[layer]}.{kind}"
 
 
-def vae_name(name, blocks):
+def _vae_name(name, blocks):
     """A VAE's weight: of 4 blocks, decoder.up_blocks.0.resnets.1.conv1.weight is decoder.up.3.block.1.conv1.weight."""
     name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
     if match := re.match(r"(\w+)\.mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
@@ -102,7 +102,7 @@ def vae_name(name, blocks):
     return name
 
 
-def as_open_clip(text_encoder):
+def _to_open_clip(text_encoder):
     """A text encoder of Stable Diffusion 2 in OpenCLIP's names."""
     weights = {}
     for name, value in text_encoder.items():

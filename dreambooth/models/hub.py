@@ -20,49 +20,49 @@ TEXT_FILES = (
 YES = ("1", "true", "t", "yes", "y", "on")
 
 
-def asked(variable):
+def is_set(variable):
     return os.environ.get(variable, "").strip().lower() in YES
 
 
-def find(name, revision=None, flag=pipeline_folder.FLAG):
+def find_model(name, revision=None, flag=pipeline_folder.FLAG):
     """The folder of a model. What is here already is taken from here; what is not is looked for in Paddle's store and
     at Hugging Face.
 
     FROM_HF_HUB asks for Hugging Face alone, HF_HUB_OFFLINE for what is here alone.
     """
-    return str(name) if Path(name).is_dir() else look_for(name, revision, flag)
+    return str(name) if Path(name).is_dir() else _find_model(name, revision, flag)
 
 
 @functools.cache
-def look_for(name, revision, flag):
-    kept = cache() / name
-    if revision is None and not asked("FROM_HF_HUB") and is_whole(kept):
+def _find_model(name, revision, flag):
+    kept = _cache() / name
+    if revision is None and not is_set("FROM_HF_HUB") and _is_whole(kept):
         return str(kept)
     reasons = []
-    for ask in (paddles_store, hugging_face):
-        if ask is paddles_store and (asked("FROM_HF_HUB") or asked("HF_HUB_OFFLINE")):
+    for ask in (_paddle_store, _hugging_face):
+        if ask is _paddle_store and (is_set("FROM_HF_HUB") or is_set("HF_HUB_OFFLINE")):
             continue
         try:
             return str(ask(name, revision))
         except BadInput:
             raise
         except Exception as error:  # whatever a library raises, the next place is asked, and in the end all is told
-            reasons.append(reason(ask, error))
-    offline = " (HF_HUB_OFFLINE is set, so nothing was fetched)" if asked("HF_HUB_OFFLINE") else ""
+            reasons.append(_reason(ask, error))
+    offline = " (HF_HUB_OFFLINE is set, so nothing was fetched)" if is_set("HF_HUB_OFFLINE") else ""
     raise BadInput(
         f"{flag} {name}: there is no such folder here, and it could not be fetched{offline}: {'; '.join(reasons)}."
         " Check the name, give a local folder, or see README.md on where models come from"
     )
 
 
-def cache():
+def _cache():
     """Where the library keeps what it fetched from Paddle's store."""
     from ppdiffusers.utils import PPDIFFUSERS_CACHE
 
     return Path(PPDIFFUSERS_CACHE)
 
 
-def is_whole(folder):
+def _is_whole(folder):
     if not folder.is_dir():
         return False
     try:
@@ -72,7 +72,7 @@ def is_whole(folder):
     return True
 
 
-def paddles_store(name, revision):
+def _paddle_store(name, revision):
     """Fetch a pipeline into the library's cache. The store tells no list of its files, so each is asked for."""
     from ppdiffusers.utils import bos_aistudio_hf_download as download
 
@@ -80,7 +80,7 @@ def paddles_store(name, revision):
         """The first of some files that is there."""
         for file in files:
             try:
-                return Path(download(name, file, subfolder=part, cache_dir=str(cache()), revision=revision))
+                return Path(download(name, file, subfolder=part, cache_dir=str(_cache()), revision=revision))
             except OSError as error:
                 missing = error
         raise missing
@@ -100,12 +100,12 @@ def paddles_store(name, revision):
     return index.parent
 
 
-def hugging_face(name, revision):
+def _hugging_face(name, revision):
     """Fetch a repository's best weights and small files into Hugging Face's own cache, or find them there."""
     import requests
     from huggingface_hub import HfApi, snapshot_download
 
-    if asked("HF_HUB_OFFLINE"):
+    if is_set("HF_HUB_OFFLINE"):
         return snapshot_download(name, revision=revision, local_files_only=True)
     try:
         files = HfApi().list_repo_files(name, revision=revision)
@@ -114,9 +114,9 @@ def hugging_face(name, revision):
     return snapshot_download(name, revision=revision, allow_patterns=layouts.worth_fetching(files))
 
 
-def reason(place, error):
+def _reason(place, error):
     """One short clause for what a library says in a paragraph."""
-    if place is paddles_store:
+    if place is _paddle_store:
         address = os.environ.get("PPNLP_ENDPOINT", "https://bj.bcebos.com/paddlenlp")
         return f"Paddle's store ({address}) does not answer or does not have it"
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")

@@ -21,7 +21,7 @@ def load_model(name, **options):
 
 def look_up(name, revision=None, flag=pipeline_folder.FLAG):
     """(a model's model_index.json, the folder where the model is)."""
-    place = hub.find(name, revision, flag)
+    place = hub.find_model(name, revision, flag)
     pipeline_folder.check(place, flag)
     return pipeline_folder.read_index(place), place
 
@@ -37,7 +37,7 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
 
     from dreambooth.models import tokenizers
 
-    if base := lora.base_of(name):
+    if base := lora.find_base(name):
         pipeline = load_pipeline(base["model"], flag, base["revision"])
         if base["tokenizer"]:
             part = registry.FAMILIES[type(pipeline).__name__].tokenizers[0]
@@ -72,7 +72,7 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
 def put_in_lora(pipeline, place, scale, flag):
     """Merge a LoRA, which is a file or in a folder, into a pipeline's own weights."""
     networks = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
-    merge(networks, lora.read(lora.find(place, flag), flag), scale, f"{flag} {place}")
+    merge(networks, lora.read(lora.find_file(place, flag), flag), scale, f"{flag} {place}")
 
 
 def load_tokenizer(name, flag=pipeline_folder.FLAG, revision=None):
@@ -91,7 +91,7 @@ def load_tokenizer(name, flag=pipeline_folder.FLAG, revision=None):
 
 def scheduler_settings(scheduler, name, revision=None):
     """A model's own settings of its scheduler: the library amends those that it finds outdated."""
-    place = hub.find(name, revision)
+    place = hub.find_model(name, revision)
     return type(scheduler).load_config(place, subfolder="scheduler")
 
 

@@ -88,7 +88,7 @@ def fingerprint(name):
 
 def check_model(name, flag):
     """Refuse, before the libraries are loaded, what is no pipeline and no LoRA whose base is here."""
-    base = lora.base_of(name)
+    base = lora.find_base(name)
     if base is None:
         return check(name, flag)
     try:

@@ -137,7 +137,7 @@ def write_single_file(pipeline, place):
         what = f"a {kind}" if kind != "CLIPTextModel" else f"a {type(pipeline).__name__}"
         raise BadInput(f"--format {SINGLE_FILE}: the layout has no place for {what}; web UIs can't load it")
     parts = {name: in_torch_layout(getattr(pipeline, name)) for name in ("unet", "vae", "text_encoder")}
-    weights = single_file.joined(
+    weights = single_file.join_weights(
         **parts,
         layers_per_block=pipeline.unet.config.layers_per_block,
         open_clip=pipeline.text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu

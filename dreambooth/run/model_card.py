@@ -6,7 +6,7 @@ from pathlib import Path
 from dreambooth.run import output_folder
 
 
-def card(config, steps, processes, draw_command, pipeline):
+def make_card(config, steps, processes, draw_command, pipeline):
     """The model card: what this is, how it was made, how to draw with it."""
     model, concepts, lora, saving = config.model, config.concepts, config.lora, config.saving
     prior = "no"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dreambooth.config import sections
 from dreambooth.data import picture_files, transforms
-from dreambooth.data.rare_words import Rarity
+from dreambooth.data.rare_words import RareWords
 from dreambooth.models import pipeline_folder
 from dreambooth.run import checkpoints, output_folder, tracking
 from dreambooth.system import console
@@ -56,19 +56,21 @@ def make(config):
 
 def check_same(plan):
     """Refuse processes that do not have the same input, as on machines whose folders differ."""
-    if system_processes.differs((plan.course, plan.steps)):
+    if system_processes.is_different_anywhere((plan.course, plan.steps)):
         raise BadInput(
             "--instance_data_dir: not all processes have the same pictures, model and flags;"
             " give the machines the same command and the same folders"
         )
-    if system_processes.differs(plan.resumed and (plan.resumed[1]["step"], plan.resumed[1]["written_ns"])):
+    if system_processes.is_different_anywhere(
+        plan.resumed and (plan.resumed[1]["step"], plan.resumed[1]["written_ns"])
+    ):
         raise BadInput("--resume_from_checkpoint: not all processes see the same checkpoint; share or copy the folder")
 
 
 def check_class_pictures(config, plan, class_pictures):
     """The plan with the class pictures' hashes in it; refused where the processes or a resumed run saw others."""
     hashes = [picture.sha256 for picture in class_pictures]
-    if system_processes.differs(hashes):
+    if system_processes.is_different_anywhere(hashes):
         raise BadInput(f"--class_data_dir {config.concepts.class_data_dir}: all machines must see the same folder")
     if plan.resumed:
         folder, state = plan.resumed
@@ -122,16 +124,18 @@ def describe(config, plan, family, missing):
     """Say in one line each what will be done."""
     name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
-    console.say(f"model     {name} ({source}, {type(family).__name__})")
+    console.print_message(f"model     {name} ({source}, {type(family).__name__})")
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
-    console.say(f"pictures  {len(plan.pictures)} in {config.concepts.instance_data_dir}{passed_over}")
+    console.print_message(f"pictures  {len(plan.pictures)} in {config.concepts.instance_data_dir}{passed_over}")
     if config.concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn" if missing else ""
-        console.say(f"class     {config.concepts.num_class_images} pictures in {config.concepts.class_data_dir}{drawn}")
+        console.print_message(
+            f"class     {config.concepts.num_class_images} pictures in {config.concepts.class_data_dir}{drawn}"
+        )
     networks = family.trained()
     learned = sum(parameters(network) for network in networks.values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
-    console.say(
+    console.print_message(
         f"learning  {beside}{' and '.join(networks)}: {learned / 1e6:.{3 if beside else 1}f} million parameters"
     )
     processes = system_processes.world_size()
@@ -139,22 +143,26 @@ def describe(config, plan, family, missing):
     start = f", from step {plan.resumed[1]['step']} ({plan.resumed[0]})" if plan.resumed else ""
     split = f"batch {config.optimizer.train_batch_size} x accumulation {config.optimizer.gradient_accumulation_steps}"
     split += f" x {processes} processes" if processes > 1 else ""
-    console.say(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
-    console.say(f"seed      {config.run.seed}")
+    console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
+    console.print_message(f"seed      {config.run.seed}")
     if config.run.dry_run:
         everything = sum(parameters(network) for network in family.networks().values())
         beneath = sum(parameters(family.networks()[part]) for part in family.adapters)  # what a LoRA lies beside
         gigabytes = max(BYTES_LEARNED * learned + BYTES_FROZEN * beneath, BYTES_FROZEN * everything) / 1e9
-        console.say(f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top")
+        console.print_message(
+            f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top"
+        )
     else:
         folder = output_folder.log_folder(config)
-        console.say(f"log       {folder}; to watch it: {tracking.how_to_watch(folder, config.logging.writer_type)}")
-    if config.memory.mixed_precision != "no" and not system_processes.on_gpu():
+        console.print_message(
+            f"log       {folder}; to watch it: {tracking.watch_command(folder, config.logging.writer_type)}"
+        )
+    if config.memory.mixed_precision != "no" and not system_processes.is_on_gpu():
         console.warn(f"--mixed_precision {config.memory.mixed_precision} needs a GPU; this run computes in float32")
-    tokens = Rarity(family.tokenizer)
+    tokens = RareWords(family.tokenizer)
     class_prompt = config.concepts.class_prompt if config.concepts.with_prior_preservation else None
     if config.concepts.instance_prompt != class_prompt:  # which has its own warning
-        for complaint in tokens.complaints(config.concepts.instance_prompt, class_prompt):
+        for complaint in tokens.problems(config.concepts.instance_prompt, class_prompt):
             console.warn(complaint)
     for prompt in (
         config.concepts.instance_prompt,

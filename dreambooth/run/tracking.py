@@ -25,34 +25,34 @@ class Tracker:
 
             self.writer = SummaryWriter(logdir=str(folder), flush_secs=SECONDS_BETWEEN_FLUSHES)
 
-    def scalars(self, values, step):
+    def add_scalars(self, values, step):
         for name, value in values.items():
             self.writer.add_scalar(name, float(value), step)
 
-    def images(self, name, pictures, step):
+    def add_pictures(self, name, pictures, step):
         name = re.sub(r"[^-/\w.]+", "_", name)  # what both writers take in a name
         for number, picture in enumerate(pictures):
             pixels = np.asarray(picture.convert("RGB"))
             self.writer.add_image(f"{name}/{number}", pixels, step, dataformats="HWC")
 
-    def text(self, name, text, step=0):
+    def add_text(self, name, text, step=0):
         self.writer.add_text(name, text, step)
 
     def close(self):
         self.writer.close()
 
 
-class Silence:
+class NullTracker:
     """The tracker of every process but the first."""
 
     def ignore(self, *record, **more):
         pass
 
-    scalars = images = text = close = ignore
+    add_scalars = add_pictures = add_text = close = ignore
 
 
-def open_tracker(folder, writer_type, wanted):
-    return Tracker(folder, writer_type) if wanted else Silence()
+def open_tracker(folder, writer_type, enabled):
+    return Tracker(folder, writer_type) if enabled else NullTracker()
 
 
 class Speed:
@@ -71,13 +71,13 @@ class Speed:
 
 def peak_memory():
     """Bytes at most in use: on the card where there is one, else in this process."""
-    if processes.on_gpu():
+    if processes.is_on_gpu():
         import paddle
 
         return paddle.device.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def how_to_watch(folder, writer_type):
+def watch_command(folder, writer_type):
     """The command that shows a log."""
     return f"visualdl --logdir {folder}" if writer_type == "visualdl" else f"tensorboard --logdir {folder}"

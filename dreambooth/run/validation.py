@@ -25,5 +25,5 @@ def draw(config, family, tracker, step):
         output_folder.save_samples(config, step, pictures)
         for number, prompt in enumerate(config.logging.validation_prompt):
             first = number * config.logging.validation_count
-            tracker.images(f"{number}_{prompt}", pictures[first : first + config.logging.validation_count], step)
+            tracker.add_pictures(f"{number}_{prompt}", pictures[first : first + config.logging.validation_count], step)
     processes.wait()

@@ -11,17 +11,17 @@ from dreambooth.system import processes
 from dreambooth.system.errors import BadInput, Stopped
 
 
-def say(message, file=None):
+def print_message(message, file=None):
     """Print one message, from the first process only."""
     if processes.is_first():
         print(message, file=file or sys.stdout, flush=True)
 
 
 def warn(message):
-    say(f"warning: {message}", file=sys.stderr)
+    print_message(f"warning: {message}", file=sys.stderr)
 
 
-def bar(steps=None, **settings):
+def progress_bar(steps=None, **settings):
     """A progress bar that the first process shows; a file or pipe gets a line every few seconds instead of ten a
     second."""
     from tqdm import tqdm
@@ -29,9 +29,9 @@ def bar(steps=None, **settings):
     return tqdm(steps, disable=not processes.is_first(), mininterval=0.1 if sys.stderr.isatty() else 5, **settings)
 
 
-def run(main, argv=None):
+def run_command(main, argv=None):
     """Call main(argv) and end the process with its exit code."""
-    speak_utf8()
+    use_utf8()
     argv = sys.argv[1:] if argv is None else argv
     try:
         main(argv)
@@ -39,19 +39,19 @@ def run(main, argv=None):
     except (BadInput, Stopped) as error:
         if "--verbose" in argv and error.__cause__:
             raise
-        complain(error)
+        print_error(error)
         sys.exit(getattr(error, "code", 2))
     except OSError as error:
         if "--verbose" in argv or not error.filename:
             raise
-        complain(f"{error.filename}: {error.strerror}")
+        print_error(f"{error.filename}: {error.strerror}")
         sys.exit(1 if error.errno == errno.ENOSPC else 2)
     except KeyboardInterrupt:
-        say("interrupted", file=sys.stderr)
+        print_message("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def speak_utf8():
+def use_utf8():
     """Begin again in UTF-8 where the locale could not read the command line, as with Chinese prompts under LC_ALL=C;
     and print whatever a terminal can't show as its code."""
     unread = any("\udc80" <= letter <= "\udcff" for argument in sys.argv for letter in argument)
@@ -62,27 +62,27 @@ def speak_utf8():
             stream.reconfigure(errors="backslashreplace")
 
 
-def complain(error):
+def print_error(error):
     """Each process says what stopped it: on another machine it may be something else. The launcher shows the first's;
     the others' are in their logs."""
     process = "" if processes.is_first() else f" in process {processes.rank()}"
     print(f"error{process}: {error}", file=sys.stderr, flush=True)
 
 
-def python():
+def python_command():
     """How this Python is called from here: `python` where that is this one."""
     found = shutil.which("python")
     if found and os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable)):
         return "python"
-    return near(sys.executable)
+    return relative_path(sys.executable)
 
 
-def of(script):
+def script_command(script):
     """How one of the tool's scripts is called from here: (python, script)."""
-    return python(), near(Path(__file__).parents[2] / script)
+    return python_command(), relative_path(Path(__file__).parents[2] / script)
 
 
-def near(path):
+def relative_path(path):
     """A path as seen from the current folder, where it lies below it."""
     relative = os.path.relpath(path)
     return os.path.abspath(path) if relative.startswith("..") else relative

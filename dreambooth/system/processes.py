@@ -16,7 +16,7 @@ import numpy as np
 
 from dreambooth.system.errors import BadInput
 
-MEETINGS = itertools.count()  # every process comes to the same ones in the same order
+_MEETINGS = itertools.count()  # every process comes to the same ones in the same order
 
 
 def rank():
@@ -31,12 +31,12 @@ def is_first():
     return rank() == 0
 
 
-def asked_for_cards():
+def selected_cards():
     """The cards that the launcher was told to give this process, or None."""
     return os.environ.get("FLAGS_selected_gpus") or None  # noqa: SIM112  the launcher's own name
 
 
-def on_gpu():
+def is_on_gpu():
     import paddle
 
     return paddle.device.get_device().startswith("gpu")
@@ -46,8 +46,8 @@ def start():
     """Take the card that the launcher gave, and join the other processes where there are others."""
     import paddle
 
-    if asked_for_cards() and not paddle.device.cuda.device_count():
-        raise BadInput(f"--gpus {asked_for_cards()}: this Paddle sees no card; use --nproc_per_node instead")
+    if selected_cards() and not paddle.device.cuda.device_count():
+        raise BadInput(f"--gpus {selected_cards()}: this Paddle sees no card; use --nproc_per_node instead")
     if world_size() > 1:
         import paddle.distributed
 
@@ -83,7 +83,7 @@ def wait():
     if world_size() > 1:
         from paddle.base.core import create_or_get_global_tcp_store
 
-        store, meeting = create_or_get_global_tcp_store(), f"wait {next(MEETINGS)}"
+        store, meeting = create_or_get_global_tcp_store(), f"wait {next(_MEETINGS)}"
         come, gone = f"{meeting}, come", f"{meeting}, gone"
         store.add(come, 1)
         while store.add(come, 0) < world_size():
@@ -99,7 +99,7 @@ def share(count):
     return range(rank(), count, world_size())
 
 
-def from_first(value):
+def broadcast(value):
     """The first process's value (an int, a str, a dict …) in every process."""
     if world_size() == 1:
         return value
@@ -122,17 +122,17 @@ def mean(values):
     return dict(zip(values, mine.tolist()))
 
 
-def any_of(flag):
+def is_true_anywhere(flag):
     """Whether the flag is up in any process."""
     return mean({"flag": flag})["flag"] > 0
 
 
-def differs(value):
+def is_different_anywhere(value):
     """Whether any process has another value than the first."""
-    return any_of(from_first(value) != value)
+    return is_true_anywhere(broadcast(value) != value)
 
 
-def mean_gradients(parameters):
+def average_gradients(parameters):
     """Replace each gradient by its mean over the processes, in large buckets, once per update.
 
     Exchanged by hand after the last backward pass instead of by DataParallel: that keeps accumulation and gradient

@@ -27,11 +27,11 @@ def integers(seed, purpose, places, below):
 
 
 @functools.lru_cache(maxsize=64)
-def permutation(seed, purpose, count, turn):
+def _permutation(seed, purpose, count, turn):
     return stream(seed, purpose, turn).permutation(count)
 
 
 def pick(seed, purpose, count, index):
     """Element `index` of the endless sequence that goes through `count` things in a new order at each turn."""
     turn, position = divmod(index, count)
-    return int(permutation(seed, purpose, count, turn)[position])
+    return int(_permutation(seed, purpose, count, turn)[position])

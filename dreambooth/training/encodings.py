@@ -44,7 +44,7 @@ class EncodedOnce:
         count = len(examples.pictures)
         mine = list(processes.share(count)) or [0]
         pixels = pixels_of([examples.pictures[index] for index in mine], config)
-        bar = console.bar(pixels, total=len(mine), desc="Encoding")
+        bar = console.progress_bar(pixels, total=len(mine), desc="Encoding")
         self.arrays = processes.gather_rows(
             stack([self.versions(family, each, config.pictures.random_flip) for each in bar]), count
         )

@@ -61,7 +61,7 @@ class Updates:
             epsilon=config.optimizer.adam_epsilon,
             weight_decay=config.optimizer.adam_weight_decay,
         )
-        self.half = HALF.get(config.memory.mixed_precision) if system_processes.on_gpu() else None
+        self.half = HALF.get(config.memory.mixed_precision) if system_processes.is_on_gpu() else None
         self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
 
     @property
@@ -78,7 +78,7 @@ class Updates:
     def gather(self):
         """Put the gradients of all processes together, unscale and clip them; returns their norm, or None where
         nothing needs it: to go through all gradients once more takes a fortieth of a full-size step on a CPU."""
-        system_processes.mean_gradients(self.parameters)
+        system_processes.average_gradients(self.parameters)
         self.scaler.unscale_(self.adamw)
         if self.max_norm or self.scaler.is_enable():
             return float(gradient_norm(self.parameters, self.max_norm))

@@ -16,7 +16,7 @@ from dreambooth import metrics
 from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sheets
 from dreambooth.drawing.clip import Clip
-from dreambooth.drawing.measures import Wanted
+from dreambooth.drawing.measures import Request
 from dreambooth.system.errors import BadInput
 
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
@@ -41,8 +41,8 @@ def rows(*vectors):
     ],
 )
 def test_likeness_is_the_mean_cosine_of_all_pairs(some, others, expected):
-    assert measures.likeness(some, others) == pytest.approx(expected)
-    assert measures.likeness(others, some) == pytest.approx(expected)
+    assert measures.mean_cosine(some, others) == pytest.approx(expected)
+    assert measures.mean_cosine(others, some) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_likeness_is_the_mean_cosine_of_all_pairs(some, others, expected):
     ],
 )
 def test_likeness_within_a_set_leaves_out_that_of_a_picture_with_itself(members, expected):
-    assert measures.likeness_within(rows(*members)) == pytest.approx(expected)
+    assert measures.mean_cosine_within(rows(*members)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("members", [[], [EAST]])
 def test_one_picture_alone_has_no_likeness_within(members):
-    assert measures.likeness_within(np.array(members).reshape(-1, 2)) is None
+    assert measures.mean_cosine_within(np.array(members).reshape(-1, 2)) is None
 
 
 def test_the_mean_is_that_of_what_is_known():
-    assert measures.mean_of([1, None, 4]) == 2.5 and measures.mean_of(iter([0, 0])) == 0
-    assert measures.mean_of([None, None]) is None and measures.mean_of([]) is None
+    assert measures.mean_of_known([1, None, 4]) == 2.5 and measures.mean_of_known(iter([0, 0])) == 0
+    assert measures.mean_of_known([None, None]) is None and measures.mean_of_known([]) is None
 
 
 def test_diversity_is_the_mean_distance_of_pictures_of_the_same_prompt():
@@ -77,14 +77,14 @@ def test_diversity_is_the_mean_distance_of_pictures_of_the_same_prompt():
 
 
 SUBJECT = rows(EAST, NORTH, BETWEEN)
-WANTED = [Wanted("one", [0]), Wanted("two", [1, 2])]
+WANTED = [Request("one", [0]), Request("two", [1, 2])]
 TEXTS = rows(BETWEEN, WEST)
 
 
 def test_the_measures_of_a_model():
     drawn = [rows(EAST, BETWEEN), rows(NORTH, NORTH)]
     of_class = rows(WEST, BETWEEN)
-    assert measures.measures_of(drawn, of_class, SUBJECT, WANTED, TEXTS) == {
+    assert measures.measure_model(drawn, of_class, SUBJECT, WANTED, TEXTS) == {
         "CLIP-I": pytest.approx(((1 + 0.6) / 2 + (1 + 0.8) / 2) / 2),
         "CLIP-T": pytest.approx(((0.6 + 1) / 2 + 0) / 2),
         "PRES": pytest.approx(((-1 + 0 - 0.6) + (0.6 + 0.8 + 1)) / 6),
@@ -93,14 +93,14 @@ def test_the_measures_of_a_model():
 
 
 def test_without_a_class_prompt_and_with_single_pictures_two_measures_are_unknown():
-    measured = measures.measures_of([rows(EAST), rows(NORTH)], np.zeros([0, 2]), SUBJECT, WANTED, TEXTS)
+    measured = measures.measure_model([rows(EAST), rows(NORTH)], np.zeros([0, 2]), SUBJECT, WANTED, TEXTS)
     assert measured["PRES"] is None and measured["DIV"] is None
     assert measured["CLIP-I"] == pytest.approx((1 + 0.9) / 2) and measured["CLIP-T"] == pytest.approx(0.3)
 
 
 def test_the_measures_of_the_subjects_own_pictures():
     """A single picture of a scene can't be compared with another one of it."""
-    assert measures.measures_of_subject(SUBJECT, WANTED, TEXTS) == {
+    assert measures.measure_subject(SUBJECT, WANTED, TEXTS) == {
         "CLIP-I": pytest.approx(0.8),
         "CLIP-T": pytest.approx((0.6 + (0 - 0.6) / 2) / 2),
         "PRES": pytest.approx((0 + 0.6 + 0.8) / 3),
@@ -123,7 +123,7 @@ def test_the_measures_of_the_subjects_own_pictures():
     ],
 )
 def test_what_is_gained_is_a_share_of_the_way(before, after, real, share):
-    assert measures.gained(before, after, real) == (None if share is None else pytest.approx(share))
+    assert measures.share_gained(before, after, real) == (None if share is None else pytest.approx(share))
 
 
 def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
@@ -166,7 +166,7 @@ def prompts(tmp_path):
         pictures, _ = picture_files.find_pictures(tmp_path, "--subject_data_dir")
         arguments = SimpleNamespace(prompt=list(prompts), prompts_file=file, subject_data_dir=str(tmp_path))
         wanted = metrics.read_prompts(arguments, pictures)
-        return [(each.prompt, [pictures[index].path.name for index in each.own]) for each in wanted]
+        return [(each.prompt, [pictures[index].path.name for index in each.references]) for each in wanted]
 
     return read
 
@@ -347,9 +347,11 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
     names = [f"{prompt}-{number}.png" for prompt in range(2) for number in range(2)]
     assert sorted(path.name for path in folder.iterdir()) == names
     clip = Clip(str(clip_folder))
-    drawn = [clip.pictures([shown(folder / f"{prompt}-{number}.png") for number in range(2)]) for prompt in range(2)]
-    subject = clip.pictures([shown(pictures / f"{number}.png") for number in range(5)])
-    texts = clip.prompts(["a photo of dog", "dog at night"])  # without the identifier
+    drawn = [
+        clip.encode_pictures([shown(folder / f"{prompt}-{number}.png") for number in range(2)]) for prompt in range(2)
+    ]
+    subject = clip.encode_pictures([shown(pictures / f"{number}.png") for number in range(5)])
+    texts = clip.encode_prompts(["a photo of dog", "dog at night"])  # without the identifier
     tuned, own = found["fine-tuned"], found["subject"]
     assert tuned["CLIP-I"] == pytest.approx(np.mean([(rows @ subject.T).mean() for rows in drawn]), abs=1e-4)
     assert tuned["CLIP-T"] == pytest.approx(np.mean([rows @ text for rows, text in zip(drawn, texts)]), abs=1e-4)
@@ -439,9 +441,10 @@ def test_a_prompt_of_the_file_is_compared_with_its_own_pictures(measure, picture
     found = json.loads(out)["measures"]
     clip = Clip(str(clip_folder))
     drawn = [
-        clip.pictures([shown(tmp_path / f"drawn/{prompt}-{number}.png") for number in range(2)]) for prompt in (0, 1)
+        clip.encode_pictures([shown(tmp_path / f"drawn/{prompt}-{number}.png") for number in range(2)])
+        for prompt in (0, 1)
     ]
-    own = [clip.pictures([shown(pictures / f"{number}.png") for number in group]) for group in ((0,), (3, 4))]
+    own = [clip.encode_pictures([shown(pictures / f"{number}.png") for number in group]) for group in ((0,), (3, 4))]
     expected = np.mean([(rows @ each.T).mean() for rows, each in zip(drawn, own)])
     assert found["fine-tuned"]["CLIP-I"] == pytest.approx(expected, abs=1e-4)
     assert found["subject"]["CLIP-I"] == pytest.approx(own[1][0] @ own[1][1], abs=1e-4)
@@ -468,7 +471,7 @@ def test_a_folder_that_is_no_clip_is_named(measure, twin):
 @pytest.mark.parametrize("width, side", [(40, 96), (100, 100), (1000, 256)])
 def test_pictures_on_the_sheet_are_neither_tiny_nor_huge(width, side):
     columns = {"subject": [[Image.new("RGB", (width, width), "red")]], "base": [[Image.new("RGB", (64, 64), "blue")]]}
-    sheet = sheets.contact_sheet(["a dog"], columns, 1)
+    sheet = sheets.make_contact_sheet(["a dog"], columns, 1)
     gap, text = sheets.TEXT_HEIGHT // 2, sheets.TEXT_HEIGHT
     assert sheet.size == (2 * (side + 2 * gap), text + text + side + gap)
     pixels = np.asarray(sheet)

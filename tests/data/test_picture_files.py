@@ -105,7 +105,7 @@ def test_a_survey_goes_on_after_a_broken_picture(tmp_path):
     (tmp_path / "1.png").write_bytes(b"broken")
     flat(tmp_path / "2.png")
     (tmp_path / "notes.txt").write_text("notes")
-    pictures, [complaint], others = picture_files.survey(tmp_path)
+    pictures, [complaint], others = picture_files.scan_folder(tmp_path)
     assert [picture.path.name for picture in pictures] == ["2.png"]
     assert "1.png" in complaint and [path.name for path in others] == ["notes.txt"]
 

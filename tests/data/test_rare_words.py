@@ -6,7 +6,7 @@ import pytest
 from support.commands import ROOT
 
 from dreambooth.data import rare_words
-from dreambooth.data.rare_words import Rarity
+from dreambooth.data.rare_words import RareWords
 from miniworld.tokenizer import byte_alphabet
 
 COMMON = ["the", "dog", "cat", "photo", "of", "in", "red", "on", "sn", "ow", "snow", "bi", "g", "mountain"]
@@ -35,7 +35,7 @@ def clip(tmp_path_factory):
     words += ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-    return Rarity(CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    return RareWords(CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def bert(tmp_path_factory):
     latin = ["the", "google", "dog", "app", "net", "cat", "sun", "car", "led", "zqz"]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"一只在地张照片狗猫的雪魍齉", *latin, "##s", "##k", "s"]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    return Rarity(BertTokenizer(str(folder / "vocab.txt")))
+    return RareWords(BertTokenizer(str(folder / "vocab.txt")))
 
 
 def words(candidates):
@@ -84,7 +84,7 @@ def test_common_characters_are_those_of_the_standard(character, uncommon):
 
 
 def assert_complains(rarity, prompt, of_class, complaint):
-    found = list(rarity.complaints(prompt, of_class))
+    found = list(rarity.problems(prompt, of_class))
     if complaint is None:
         assert not found
     else:
@@ -127,6 +127,6 @@ def test_what_is_wrong_with_a_chinese_prompt(bert, prompt, of_class, complaint):
 def test_the_embedded_models_own_word_is_rare():
     from ppdiffusers.transformers import CLIPTokenizer
 
-    own = Rarity(CLIPTokenizer.from_pretrained(str(ROOT / "miniworld/model/tokenizer")))
-    assert not list(own.complaints("a photo of sks dog", "a photo of a dog"))
+    own = RareWords(CLIPTokenizer.from_pretrained(str(ROOT / "miniworld/model/tokenizer")))
+    assert not list(own.problems("a photo of sks dog", "a photo of a dog"))
     assert "sks" in words(own.candidates())

@@ -34,39 +34,39 @@ PROMPTS = ["a photo of a dog", "an orange cat at night", "", "a zebra", "雪地�
 
 
 def test_pictures_and_prompts_become_unit_vectors_of_the_same_space(clip, pictures):
-    for rows, count in ((clip.pictures(pictures), 7), (clip.prompts(PROMPTS), 5)):
+    for rows, count in ((clip.encode_pictures(pictures), 7), (clip.encode_prompts(PROMPTS), 5)):
         assert rows.shape == (count, networks.WIDTH) and rows.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.ones(count), rtol=1e-5)
         assert len(np.unique(rows.round(4), axis=0)) == count
 
 
 def test_unit_makes_every_row_one_long():
-    np.testing.assert_allclose(drawing_clip.unit(np.array([[3.0, 4.0], [0, -2]])), [[0.6, 0.8], [0, -1]])
+    np.testing.assert_allclose(drawing_clip._normalize(np.array([[3.0, 4.0], [0, -2]])), [[0.6, 0.8], [0, -1]])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_the_batch_size_changes_nothing(clip, pictures, batch_size):
-    np.testing.assert_allclose(clip.pictures(pictures, batch_size), clip.pictures(pictures), atol=1e-5)
+    np.testing.assert_allclose(clip.encode_pictures(pictures, batch_size), clip.encode_pictures(pictures), atol=1e-5)
 
 
 def test_each_row_is_its_own_pictures(clip, pictures):
-    rows = clip.pictures(pictures, batch_size=3)
+    rows = clip.encode_pictures(pictures, batch_size=3)
     for picture, row in zip(pictures, rows):
-        np.testing.assert_allclose(clip.pictures([picture])[0], row, atol=1e-5)
-    np.testing.assert_allclose(clip.pictures(pictures[::-1]), rows[::-1], atol=1e-5)
+        np.testing.assert_allclose(clip.encode_pictures([picture])[0], row, atol=1e-5)
+    np.testing.assert_allclose(clip.encode_pictures(pictures[::-1]), rows[::-1], atol=1e-5)
 
 
 def test_each_row_is_its_own_prompts_whatever_is_read_beside_it(clip):
-    rows = clip.prompts(PROMPTS)
+    rows = clip.encode_prompts(PROMPTS)
     for prompt, row in zip(PROMPTS, rows):
-        np.testing.assert_allclose(clip.prompts([prompt])[0], row, atol=1e-5)
+        np.testing.assert_allclose(clip.encode_prompts([prompt])[0], row, atol=1e-5)
 
 
 def test_a_picture_is_seen_as_in_training(clip, pictures):
     """From -1 to 1, red first."""
     with paddle.no_grad():
         seen = clip.model.get_image_features(pixels(np.stack([np.asarray(picture) for picture in pictures])))
-    np.testing.assert_allclose(clip.pictures(pictures), drawing_clip.unit(seen.numpy()), atol=1e-4)
+    np.testing.assert_allclose(clip.encode_pictures(pictures), drawing_clip._normalize(seen.numpy()), atol=1e-4)
 
 
 def test_a_prompt_is_read_as_in_training(clip):
@@ -74,35 +74,35 @@ def test_a_prompt_is_read_as_in_training(clip):
 
     with paddle.no_grad():
         read = clip.model.get_text_features(tokens(clip.tokenizer, PROMPTS))
-    np.testing.assert_allclose(clip.prompts(PROMPTS), drawing_clip.unit(read.numpy()), atol=1e-5)
+    np.testing.assert_allclose(clip.encode_prompts(PROMPTS), drawing_clip._normalize(read.numpy()), atol=1e-5)
 
 
 def test_pictures_of_other_sizes_are_brought_to_its_own(clip, pictures):
     others = [pictures[0].resize((128, 128), Image.NEAREST), Image.new("RGB", (30, 90), "red"), pictures[1]]
-    rows = clip.pictures(others)
-    assert rows.shape == (3, networks.WIDTH) and rows[0] @ clip.pictures(pictures[:1])[0] > 0.99
-    np.testing.assert_allclose(rows[2], clip.pictures([pictures[1]])[0], atol=1e-5)
+    rows = clip.encode_pictures(others)
+    assert rows.shape == (3, networks.WIDTH) and rows[0] @ clip.encode_pictures(pictures[:1])[0] > 0.99
+    np.testing.assert_allclose(rows[2], clip.encode_pictures([pictures[1]])[0], atol=1e-5)
     middle = Image.new("RGB", (30, 30), "red")  # of a picture that is not square, the middle is seen
-    np.testing.assert_allclose(rows[1], clip.pictures([middle])[0], atol=1e-4)
+    np.testing.assert_allclose(rows[1], clip.encode_pictures([middle])[0], atol=1e-4)
 
 
 def test_a_prompt_that_is_too_long_is_cut(clip):
     fits = " ".join(["dog"] * (networks.TOKENS - 2))
-    rows = clip.prompts([fits, f"{fits} at night with a red hat", f"cat {fits}"])
+    rows = clip.encode_prompts([fits, f"{fits} at night with a red hat", f"cat {fits}"])
     np.testing.assert_allclose(rows[1], rows[0], atol=1e-5)
     assert np.abs(rows[2] - rows[0]).max() > 1e-4
 
 
 def test_two_of_the_same_folder_are_the_same_instrument(clip, folder, pictures):
     again = Clip(str(folder))
-    np.testing.assert_array_equal(again.pictures(pictures), clip.pictures(pictures))
-    np.testing.assert_array_equal(again.prompts(PROMPTS), clip.prompts(PROMPTS))
+    np.testing.assert_array_equal(again.encode_pictures(pictures), clip.encode_pictures(pictures))
+    np.testing.assert_array_equal(again.encode_prompts(PROMPTS), clip.encode_prompts(PROMPTS))
 
 
 def test_one_in_half_precision_measures_in_single(clip, pictures, tmp_path):
     half = Clip(str(build_clip(tmp_path / "half", half=True)))
     assert {each.dtype for each in half.model.parameters()} == {paddle.float32}
-    np.testing.assert_allclose(half.pictures(pictures), clip.pictures(pictures), atol=0.01)
+    np.testing.assert_allclose(half.encode_pictures(pictures), clip.encode_pictures(pictures), atol=0.01)
 
 
 def refused(path, flag="--clip_model_path"):
@@ -148,8 +148,8 @@ def test_one_in_safetensors_is_the_same_instrument(clip, folder, pictures, tmp_p
         if path.suffix != ".pdparams":
             shutil.copy(path, tmp_path / "safe")
     again = Clip(str(tmp_path / "safe"))
-    np.testing.assert_array_equal(again.pictures(pictures), clip.pictures(pictures))
-    np.testing.assert_array_equal(again.prompts(PROMPTS), clip.prompts(PROMPTS))
+    np.testing.assert_array_equal(again.encode_pictures(pictures), clip.encode_pictures(pictures))
+    np.testing.assert_array_equal(again.encode_prompts(PROMPTS), clip.encode_prompts(PROMPTS))
 
 
 @pytest.mark.parametrize("lost", ["vocab.json", "preprocessor_config.json", "model_state.pdparams"])

@@ -182,7 +182,7 @@ def test_a_size_that_fits_is_taken(factor, size):
 
 def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
-    sheet = sheets.grid([Image.new("RGB", (6, 4), colour) for colour in colours], columns=2)
+    sheet = sheets.make_grid([Image.new("RGB", (6, 4), colour) for colour in colours], columns=2)
     assert sheet.size == (12, 8)
     pixels = np.asarray(sheet)
     for (row, column), colour in zip([(0, 0), (0, 6), (4, 0), (4, 6)], [*colours, (255, 255, 255)]):
@@ -190,7 +190,7 @@ def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
 
 
 def test_a_grid_of_one_column_is_a_strip():
-    assert sheets.grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
+    assert sheets.make_grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
 
 
 def test_the_names_of_the_flag_are_the_schedulers_there_are():

@@ -136,7 +136,7 @@ def test_what_is_no_lora_is_refused(tmp_path, parts):
         with pytest.raises(BadInput, match="it holds no LoRA"):
             lora.read(tmp_path / "nothing", "--lora")
     with pytest.raises(BadInput, match="--lora .*: no LoRA, there is no"):
-        lora.find(tmp_path, "--lora")
+        lora.find_file(tmp_path, "--lora")
 
 
 class Network(paddle.nn.Layer):
@@ -246,7 +246,7 @@ def test_the_folder_of_a_lora_is_exported_as_a_whole_pipeline(runs, tmp_path):
 
 
 def test_a_text_encoders_layers_without_the_prefix_that_newer_transformers_leave_away(runs, twin):
-    layers = lora.read(lora.find(runs / "both", "--lora"), "--lora")["text_encoder"]
+    layers = lora.read(lora.find_file(runs / "both", "--lora"), "--lora")["text_encoder"]
     layers = {name.removeprefix("text_model."): pair for name, pair in layers.items()}
     text_encoder = loading.load_pipeline(str(twin)).text_encoder
     loading.merge({"text_encoder": text_encoder}, {"text_encoder": layers})

@@ -11,11 +11,11 @@ class PerfectClip:
 
     words = sorted({word for text in (*world.SCENES, *world.CLASSES) for word in text.split()})
 
-    def prompts(self, texts):
+    def encode_prompts(self, texts):
         rows = np.array([[word in text.split() for word in self.words] for text in texts], dtype=float)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    pictures = prompts
+    encode_pictures = encode_prompts
 
 
 def test_the_scene_is_the_one_whose_text_is_nearest():

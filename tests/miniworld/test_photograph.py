@@ -86,7 +86,7 @@ def test_each_prompt_is_compared_with_its_own_scenes_pictures(taken, tmp_path, i
     wanted = metrics.read_prompts(arguments, pictures)
     assert [each.prompt for each in wanted] == [f"a photo of {identifier} car {scene}" for scene in world.UNSEEN]
     for each, scene in zip(wanted, world.UNSEEN):
-        names = [pictures[index].path.name for index in each.own]
+        names = [pictures[index].path.name for index in each.references]
         assert names == [f"{scene.replace(' ', '-')}-{number}.png" for number in range(4)]
 
 

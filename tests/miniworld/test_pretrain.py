@@ -115,8 +115,8 @@ def test_the_packed_clip_loads_and_has_its_trained_weights(made):
     trained = weights(made / "work/image-tower")
     for name, each in clip.model.named_parameters():
         np.testing.assert_array_equal(each.numpy().ravel(), trained[name].astype(np.float16).ravel())
-    [seen] = clip.pictures([world.picture(*world.sample(0, 0), 0, 0)])
-    [read] = clip.prompts(["a photo of a dog"])
+    [seen] = clip.encode_pictures([world.picture(*world.sample(0, 0), 0, 0)])
+    [read] = clip.encode_prompts(["a photo of a dog"])
     assert seen.shape == read.shape == (networks.WIDTH,)
 
 

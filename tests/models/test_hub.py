@@ -158,9 +158,9 @@ def test_what_is_nowhere_is_told_in_one_line(serve):
 
 
 def test_a_folder_is_itself(twin):
-    assert models_hub.find(str(twin)) == str(twin)
+    assert models_hub.find_model(str(twin)) == str(twin)
 
 
 def test_what_is_not_whole_in_the_cache_is_not_taken(twin, tmp_path):
-    assert models_hub.is_whole(twin)
-    assert not models_hub.is_whole(tmp_path) and not models_hub.is_whole(tmp_path / "nowhere")
+    assert models_hub._is_whole(twin)
+    assert not models_hub._is_whole(tmp_path) and not models_hub._is_whole(tmp_path / "nowhere")

@@ -50,7 +50,7 @@ def test_a_second_run_replaces_the_pipeline_and_nothing_else(flags, tmp_path):
 
 
 def test_the_card_names_model_prompt_steps_and_the_command(config):
-    card = model_card.card(
+    card = model_card.make_card(
         config,
         steps=400,
         processes=2,
@@ -69,7 +69,7 @@ def test_the_card_shows_the_last_samples(config, tmp_path):
     (tmp_path / "out/samples").mkdir(parents=True)
     for step in (200, 400):
         (tmp_path / f"out/samples/step-{step}-0-0.png").write_bytes(b"")
-    card = model_card.card(config, 400, 1, "", "UniDiffuserPipeline")
+    card = model_card.make_card(config, 400, 1, "", "UniDiffuserPipeline")
     assert "(samples/step-400-0-0.png)" in card and "step-200" not in card and "sks dog at night" in card
 
 

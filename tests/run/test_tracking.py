@@ -61,9 +61,9 @@ def pixels(png):
 
 @both_writers
 def test_numbers_are_read_back(tmp_path, writer_type):
-    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
-    tracker.scalars({"loss": 0.25, "learning_rate": 5e-6}, 1)
-    tracker.scalars({"loss": paddle.to_tensor(0.125)}, 7)
+    tracker = tracking.open_tracker(tmp_path, writer_type, enabled=True)
+    tracker.add_scalars({"loss": 0.25, "learning_rate": 5e-6}, 1)
+    tracker.add_scalars({"loss": paddle.to_tensor(0.125)}, 7)
     tracker.close()
     found = {(name, step): value for kind, name, step, value in read(tmp_path, writer_type) if kind == "scalar"}
     assert found == pytest.approx({("loss", 1): 0.25, ("learning_rate", 1): 5e-6, ("loss", 7): 0.125})
@@ -73,8 +73,8 @@ def test_numbers_are_read_back(tmp_path, writer_type):
 @pytest.mark.parametrize("prompt", ["validation", "a photo of sks dog", '50% off, he said: "what?" & left', "一只狗"])
 def test_pictures_of_any_prompt_are_read_back(tmp_path, writer_type, prompt):
     numbers = np.random.default_rng(0).integers(0, 256, (2, 6, 4, 3), dtype=np.uint8)
-    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
-    tracker.images(prompt, [Image.fromarray(each) for each in numbers], 3)
+    tracker = tracking.open_tracker(tmp_path, writer_type, enabled=True)
+    tracker.add_pictures(prompt, [Image.fromarray(each) for each in numbers], 3)
     tracker.close()
     found = [each for each in read(tmp_path, writer_type) if each[0] == "image"]
     assert [(step, name.rsplit("/")[-1]) for _, name, step, _ in found] == [(3, "0"), (3, "1")]
@@ -84,8 +84,8 @@ def test_pictures_of_any_prompt_are_read_back(tmp_path, writer_type, prompt):
 
 @both_writers
 def test_a_grey_picture_is_logged_as_it_looks(tmp_path, writer_type):
-    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
-    tracker.images("grey", [Image.new("L", (4, 6), 77)], 0)
+    tracker = tracking.open_tracker(tmp_path, writer_type, enabled=True)
+    tracker.add_pictures("grey", [Image.new("L", (4, 6), 77)], 0)
     tracker.close()
     [(_, _, _, png)] = [each for each in read(tmp_path, writer_type) if each[0] == "image"]
     assert np.array_equal(pixels(png), np.full((6, 4, 3), 77))
@@ -93,8 +93,8 @@ def test_a_grey_picture_is_logged_as_it_looks(tmp_path, writer_type):
 
 @both_writers
 def test_text_is_read_back(tmp_path, writer_type):
-    tracker = tracking.open_tracker(tmp_path, writer_type, wanted=True)
-    tracker.text("arguments", "learning_rate 5e-6\nprompt 一只狗")
+    tracker = tracking.open_tracker(tmp_path, writer_type, enabled=True)
+    tracker.add_text("arguments", "learning_rate 5e-6\nprompt 一只狗")
     tracker.close()
     assert ("arguments", "learning_rate 5e-6\nprompt 一只狗") in [
         (name, value) for kind, name, _, value in read(tmp_path, writer_type) if kind == "text"
@@ -102,10 +102,10 @@ def test_text_is_read_back(tmp_path, writer_type):
 
 
 def test_who_is_not_to_log_writes_nothing(tmp_path):
-    tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", wanted=False)
-    tracker.scalars({"loss": 0.25}, 1)
-    tracker.images("prompt", [Image.new("RGB", (4, 4))], 1)
-    tracker.text("arguments", "text")
+    tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", enabled=False)
+    tracker.add_scalars({"loss": 0.25}, 1)
+    tracker.add_pictures("prompt", [Image.new("RGB", (4, 4))], 1)
+    tracker.add_text("arguments", "text")
     tracker.close()
     assert not list(tmp_path.iterdir())
 
@@ -132,4 +132,4 @@ def test_the_memory_is_that_of_a_process_with_paddle_in_it():
 
 @both_writers
 def test_the_command_to_watch_names_the_folder(writer_type):
-    assert tracking.how_to_watch("out/logs", writer_type) == f"{writer_type} --logdir out/logs"
+    assert tracking.watch_command("out/logs", writer_type) == f"{writer_type} --logdir out/logs"

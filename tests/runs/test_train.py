@@ -289,7 +289,7 @@ def test_gradients_are_exchanged_once_for_each_update(flags, monkeypatch):
     from dreambooth.system import processes
 
     calls = []
-    monkeypatch.setattr(processes, "mean_gradients", lambda parameters: calls.append(len(list(parameters))))
+    monkeypatch.setattr(processes, "average_gradients", lambda parameters: calls.append(len(list(parameters))))
     train(flags(gradient_accumulation_steps=4, gradient_checkpointing=True, max_train_steps=3))
     assert len(calls) == 3 and min(calls) > 0
 

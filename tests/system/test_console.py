@@ -227,7 +227,9 @@ def test_verbose_shows_where_a_loading_error_came_from(flags, twin, tmp_path):
 def test_the_python_that_is_printed_is_this_one():
     import subprocess
 
-    told = subprocess.run([console.python(), "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
+    told = subprocess.run(
+        [console.python_command(), "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True
+    )
     import sys
 
     assert told.stdout.strip() == sys.prefix

@@ -29,7 +29,7 @@ def test_alone_everything_is_ones_own():
         and system_processes.world_size() == 1
         and list(system_processes.share(3)) == [0, 1, 2]
     )
-    assert system_processes.mean({"a": 2.5}) == {"a": 2.5} and system_processes.from_first({"x": 1}) == {"x": 1}
+    assert system_processes.mean({"a": 2.5}) == {"a": 2.5} and system_processes.broadcast({"x": 1}) == {"x": 1}
     assert system_processes.gather_rows({"a": np.ones(3)}, 3)["a"].tolist() == [1, 1, 1]
     system_processes.wait()
 
@@ -53,15 +53,15 @@ processes.start()
 rank = processes.rank()
 layer = paddle.nn.Linear(2, 2)
 (layer(paddle.ones([1, 2])) * (rank + 1)).sum().backward()  # gradients of ones times 1 and 2
-processes.mean_gradients(layer.parameters())
+processes.average_gradients(layer.parameters())
 assert np.allclose(layer.weight.grad.numpy(), 1.5) and np.allclose(layer.bias.grad.numpy(), 1.5)
 assert processes.mean({{"a": rank, "b": 4}}) == {{"a": 0.5, "b": 4.0}}
-assert processes.from_first({{"seed": 7 + rank}}) == {{"seed": 7}}
+assert processes.broadcast({{"seed": 7 + rank}}) == {{"seed": 7}}
 for count in (1, 2, 5):
     mine = np.array([[index * 10] for index in (list(processes.share(count)) or [0])])
     assert processes.gather_rows({{"x": mine}}, count)["x"].tolist() == [[index * 10] for index in range(count)], count
 processes.wait()
-console.say("only once")
+console.print_message("only once")
 """
 
 
@@ -167,7 +167,7 @@ DIFFERENT = """
 import os, sys; sys.path.insert(0, {root!r}); os.chdir({root!r})
 import train_dreambooth
 from dreambooth.system import console
-console.run(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAINER_ID"])])
+console.run_command(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAINER_ID"])])
 """
 
 

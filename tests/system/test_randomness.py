@@ -57,12 +57,12 @@ def test_pick_goes_through_all_before_it_repeats_one():
 
 def test_pick_does_not_depend_on_the_order_of_the_questions():
     forward = [randomness.pick(0, "order", 5, index) for index in range(500)]
-    randomness.permutation.cache_clear()
+    randomness._permutation.cache_clear()
     assert [randomness.pick(0, "order", 5, index) for index in reversed(range(500))] == forward[::-1]
 
 
 def draw_one_of_each():
-    randomness.permutation.cache_clear()
+    randomness._permutation.cache_clear()
     return [
         randomness.normal(0, "noise", [(1, 2)], (3,)).tolist(),
         randomness.integers(0, "timestep", [(1, 2)], 1000).tolist(),

@@ -334,7 +334,7 @@ def half(monkeypatch):
 
     tracer = grad_scaler._dygraph_tracer
     monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: OnACard(tracer()))
-    monkeypatch.setattr(processes, "on_gpu", lambda: True)
+    monkeypatch.setattr(processes, "is_on_gpu", lambda: True)
 
     def make(networks, precision="fp16"):
         updates = updates_of(networks, mixed_precision=precision, learning_rate=1e-2)
