@@ -1,4 +1,6 @@
-"""A command as the user sees it: its exit code, its one-line errors, its messages, its progress bar, its signals."""
+"""A command in the terminal: its exit code, its one-line errors, its messages, its progress bar, its signals."""
+
+from __future__ import annotations
 
 import errno
 import os
@@ -6,31 +8,48 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dreambooth.system import processes
 from dreambooth.system.errors import BadInput, Stopped
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import FrameType
+    from typing import TextIO
 
-def print_message(message, file=None):
+    from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5  # of a progress bar in a file or a pipe
+
+
+def print_message(message: object, file: TextIO | None = None) -> None:
     """Print one message, from the first process only."""
     if processes.is_first():
         print(message, file=file or sys.stdout, flush=True)
 
 
-def warn(message):
+def warn(message: str) -> None:
+    """Print one warning on standard error, from the first process only."""
     print_message(f"warning: {message}", file=sys.stderr)
 
 
-def progress_bar(steps=None, **settings):
-    """A progress bar that the first process shows; a file or pipe gets a line every few seconds instead of ten a
-    second."""
+def progress_bar(steps: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+    """Make a tqdm bar that only the first process shows.
+
+    A terminal gets ten states a second, a file or a pipe one line every few seconds.
+    """
     from tqdm import tqdm
 
-    return tqdm(steps, disable=not processes.is_first(), mininterval=0.1 if sys.stderr.isatty() else 5, **settings)
+    interval = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
+    return tqdm(steps, disable=not processes.is_first(), mininterval=interval, **settings)
 
 
-def run_command(main, argv=None):
-    """Call main(argv) and end the process with its exit code."""
+def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> None:
+    """Call main(argv) and end the process with its exit code.
+
+    An expected error becomes one line on standard error; --verbose also shows its cause.
+    """
     use_utf8()
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -51,60 +70,69 @@ def run_command(main, argv=None):
         sys.exit(130)
 
 
-def use_utf8():
-    """Begin again in UTF-8 where the locale could not read the command line, as with Chinese prompts under LC_ALL=C;
-    and print whatever a terminal can't show as its code."""
-    unread = any("\udc80" <= letter <= "\udcff" for argument in sys.argv for letter in argument)
-    if unread and not sys.flags.utf8_mode:
+def use_utf8() -> None:
+    """Read arguments as UTF-8, and print a character that the terminal lacks as its code.
+
+    Under LC_ALL=C Python does not decode Chinese prompts; then this starts the process again in UTF-8 mode.
+    """
+    undecoded = any("\udc80" <= letter <= "\udcff" for argument in sys.argv for letter in argument)
+    if undecoded and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def print_error(error):
-    """Each process says what stopped it: on another machine it may be something else. The launcher shows the first's;
-    the others' are in their logs."""
+def print_error(error: object) -> None:
+    """Print what ended this process, from every process.
+
+    The reason may differ on another machine. The launcher shows the first process's output, and keeps the others' in
+    their logs.
+    """
     process = "" if processes.is_first() else f" in process {processes.rank()}"
     print(f"error{process}: {error}", file=sys.stderr, flush=True)
 
 
-def python_command():
-    """How this Python is called from here: `python` where that is this one."""
+def python_command() -> str:
+    """Return the shortest command that starts this Python from the current folder."""
     found = shutil.which("python")
     if found and os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable)):
         return "python"
     return relative_path(sys.executable)
 
 
-def script_command(script):
-    """How one of the tool's scripts is called from here: (python, script)."""
+def script_command(script: str) -> tuple[str, str]:
+    """Return (python, script): the command that starts one of the project's scripts from the current folder."""
     return python_command(), relative_path(Path(__file__).parents[2] / script)
 
 
-def relative_path(path):
-    """A path as seen from the current folder, where it lies below it."""
+def relative_path(path: str | Path) -> str:
+    """Return a path relative to the current folder if it lies below that, else the absolute path."""
     relative = os.path.relpath(path)
     return os.path.abspath(path) if relative.startswith("..") else relative
 
 
 class StopRequest:
-    """Within it, Ctrl-C and SIGTERM do not end the process but set `signal`, so that the loop can finish its step and
-    write a checkpoint. A second Ctrl-C ends it at once."""
+    """A context in which Ctrl-C and SIGTERM set `signal` instead of ending the process.
 
-    def __init__(self):
+    The loop can then finish its step and write a checkpoint. A second Ctrl-C ends the process at once.
+    """
+
+    signal: int | None
+
+    def __init__(self) -> None:
         self.signal = None
 
-    def __enter__(self):
-        self.before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-        for each in self.before:
-            processes.handle_signal(each, self.note)
+    def __enter__(self) -> StopRequest:
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._handlers:
+            processes.handle_signal(number, self._note)
         return self
 
-    def note(self, number, frame):
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         processes.handle_signal(signal.SIGINT, signal.default_int_handler)
 
-    def __exit__(self, *error):
-        for each, handler in self.before.items():
-            processes.handle_signal(each, handler)
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            processes.handle_signal(number, handler)

@@ -1,4 +1,6 @@
-"""Import Paddle, PaddleNLP and PPDiffusers without their noise; what is wrong with a run still shows."""
+"""The import of Paddle, PaddleNLP and PPDiffusers, quiet except for what is wrong with a run."""
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -10,27 +12,29 @@ from pathlib import Path
 
 from dreambooth.system import patches
 
-NOISE = (
+_HARMLESS = (
     "No ccache found",
     "Setuptools is replacing distutils",
     "pkg_resources is deprecated",
-    # the library's own affair: it amends old settings, and reads old folders, by itself
+    # the library itself amends old settings and reads old folders
     "The configuration file of this scheduler",
     "The class CLIPFeatureExtractor is deprecated",
 )
 # of glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def load(verbose=False):
-    """Import the libraries once, quietly unless `verbose`. Call it when the arguments are known to be good: it takes
-    several seconds."""
-    use_fast_mathematics()
-    import zlib  # noqa: F401  before Paddle: 2.6.2 exports zlib symbols of its own, and whoever loads zlib later crashes
+def load(verbose: bool = False) -> None:
+    """Import the libraries, quietly unless `verbose`.
+
+    It takes several seconds, so check all arguments before. Afterwards SIGTERM has its default handler.
+    """
+    _use_fast_mathematics()
+    import zlib  # noqa: F401  before Paddle: 2.6.2 exports zlib symbols too, and a later import of zlib crashes
 
     if not verbose:
         os.environ.setdefault("GLOG_minloglevel", "2")
-        for message in NOISE:
+        for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=f"(?s).*{message}")
     import paddle  # noqa: F401
 
@@ -43,16 +47,16 @@ def load(verbose=False):
         logger.set_level("ERROR")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-    # both imports put handlers of their own over SIGTERM's
+    # both imports replace the handler of SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def use_fast_mathematics():
-    """Let the CPU do what it can. To be called before Paddle is imported.
+def _use_fast_mathematics() -> None:
+    """Set up fast matrix products and a memory allocator that keeps large blocks, before Paddle is imported.
 
-    Paddle's CPU build brings an MKL of 2019, which looks at the maker of a processor and takes its oldest code on
-    AMD's; told so, it takes its AVX2 code, and a matrix product is three times as fast. And the C library gives every
-    block above 128 KiB back to the system at once, whose pages are then cleared again and again: let it keep them.
+    Paddle's CPU build brings an MKL of 2019, which runs its oldest code on AMD's processors. MKL_DEBUG_CPU_TYPE=5
+    selects its AVX2 code: a matrix product is three times as fast. And glibc returns every block above 128 KiB to the
+    system at once, which then clears its pages for each new block.
     """
     if sys.platform != "linux":
         return
@@ -61,12 +65,12 @@ def use_fast_mathematics():
         if "AuthenticAMD" in processor and " avx2 " in processor:
             os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        mallopt(M_TRIM_THRESHOLD, 256 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
-def versions():
-    """{package: version} of what a result depends on."""
+def versions() -> dict[str, str]:
+    """Return {package: version} of the packages that a result depends on."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

@@ -1,8 +1,10 @@
-"""Several processes as one: who am I, wait for each other, exchange gradients, share out work, speak once.
+"""Several processes as one: rank, waiting, shares of the work, means, gradient exchange.
 
-paddle.distributed.launch tells each process its place in the environment, so rank and number are known before Paddle
-is imported.
+paddle.distributed.launch sets the rank and the number of processes in the environment, so both are available before
+Paddle is imported.
 """
+
+from __future__ import annotations
 
 import contextlib
 import io
@@ -11,65 +13,91 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from dreambooth.system.errors import BadInput
 
-_MEETINGS = itertools.count()  # every process comes to the same ones in the same order
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import FrameType
+    from typing import Any, SupportsFloat
+
+    from paddle import Tensor
+
+    from dreambooth.system.types import Arrays
+
+    Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+_Value = TypeVar("_Value")
+_POLL_SECONDS = 0.02
+
+_meetings = itertools.count()  # every process comes to the same ones in the same order
 
 
-def rank():
+def rank() -> int:
+    """Return the number of this process, from 0."""
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 
 
-def world_size():
+def world_size() -> int:
+    """Return the number of processes."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
-def is_first():
+def is_first() -> bool:
+    """Test whether this process prints, logs and writes for all."""
     return rank() == 0
 
 
-def selected_cards():
-    """The cards that the launcher was told to give this process, or None."""
+def selected_cards() -> str | None:
+    """Return the cards that the launcher assigned to this process, or None."""
     return os.environ.get("FLAGS_selected_gpus") or None  # noqa: SIM112  the launcher's own name
 
 
-def is_on_gpu():
+def is_on_gpu() -> bool:
+    """Test whether Paddle computes on a card."""
     import paddle
 
-    return paddle.device.get_device().startswith("gpu")
+    return str(paddle.device.get_device()).startswith("gpu")
 
 
-def start():
-    """Take the card that the launcher gave, and join the other processes where there are others."""
+def start() -> None:
+    """Take the card that the launcher assigned, and join the other processes where there are others.
+
+    Raises BadInput where that card does not exist.
+    """
     import paddle
 
     if selected_cards() and not paddle.device.cuda.device_count():
-        raise BadInput(f"--gpus {selected_cards()}: this Paddle sees no card; use --nproc_per_node instead")
+        raise BadInput(f"--gpus {selected_cards()}: this Paddle finds no card; use --nproc_per_node instead")
     if world_size() > 1:
         import paddle.distributed
 
         handle_signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said):
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output):
             paddle.distributed.init_parallel_env()
-        for line in said.getvalue().splitlines():
+        for line in output.getvalue().splitlines():
             if not line.startswith(("FLAGS(", "=====")):  # a list of Paddle's own settings
                 print(line, file=sys.stderr)
 
 
-def handle_signal(number, handler):
-    """Set a signal's handler so that a process which waits for the store's answer when the signal comes waits on;
-    without this, Paddle's client takes the interruption for an error."""
+def handle_signal(number: int, handler: Handler) -> None:
+    """Set a signal's handler so that a system call that the signal interrupts continues.
+
+    Otherwise Paddle's client of the store raises an error when a signal comes while it waits for an answer.
+    """
     signal.signal(number, handler)
     signal.siginterrupt(number, False)
 
 
-def finish():
-    """Leave the other processes in good order: without it, one that ends while another still holds the connection
-    aborts at exit, now and then."""
+def finish() -> None:
+    """Leave the other processes in good order.
+
+    Without it, a process that ends while another still uses the connection sometimes aborts at exit.
+    """
     if world_size() > 1:
         import paddle.distributed
 
@@ -77,30 +105,33 @@ def finish():
         paddle.distributed.destroy_process_group()
 
 
-def wait():
-    """Wait until every process is here, however long that takes: gloo's own barrier gives up after 30 seconds, while
-    another process may well draw pictures for minutes. One that dies is noticed by the launcher, which ends all."""
+def wait() -> None:
+    """Wait until every process is here, however long that takes.
+
+    gloo's own barrier gives up after 30 seconds, while another process may draw pictures for minutes. The launcher
+    notices a process that dies, and ends all.
+    """
     if world_size() > 1:
         from paddle.base.core import create_or_get_global_tcp_store
 
-        store, meeting = create_or_get_global_tcp_store(), f"wait {next(_MEETINGS)}"
-        come, gone = f"{meeting}, come", f"{meeting}, gone"
-        store.add(come, 1)
-        while store.add(come, 0) < world_size():
-            time.sleep(0.02)
-        # the store is the first process's: were it to end before the others have looked, they would fail
-        store.add(gone, 1)
-        while is_first() and store.add(gone, 0) < world_size():
-            time.sleep(0.02)
+        store, meeting = create_or_get_global_tcp_store(), f"wait {next(_meetings)}"
+        arrived, left = f"{meeting}, come", f"{meeting}, gone"
+        store.add(arrived, 1)
+        while store.add(arrived, 0) < world_size():
+            time.sleep(_POLL_SECONDS)
+        # the first process serves the store: if it ended before the others read the count, they would fail
+        store.add(left, 1)
+        while is_first() and store.add(left, 0) < world_size():
+            time.sleep(_POLL_SECONDS)
 
 
-def share(count):
-    """The indices in range(count) that are this process's to do."""
+def share(count: int) -> range:
+    """Return the indices in range(count) that are this process's work."""
     return range(rank(), count, world_size())
 
 
-def broadcast(value):
-    """The first process's value (an int, a str, a dict …) in every process."""
+def broadcast(value: _Value) -> _Value:
+    """Return the first process's value, which pickle can copy, in every process."""
     if world_size() == 1:
         return value
     import paddle.distributed
@@ -110,8 +141,8 @@ def broadcast(value):
     return box[0]
 
 
-def mean(values):
-    """The mean over the processes of each of {name: number or tensor}, as floats."""
+def mean(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """Return the mean over the processes of each number or tensor of one element."""
     mine = np.array([float(value) for value in values.values()], dtype=np.float32)
     if world_size() > 1:
         import paddle
@@ -122,17 +153,17 @@ def mean(values):
     return dict(zip(values, mine.tolist()))
 
 
-def is_true_anywhere(flag):
-    """Whether the flag is up in any process."""
+def is_true_anywhere(flag: bool) -> bool:
+    """Test whether the flag is true in any process."""
     return mean({"flag": flag})["flag"] > 0
 
 
-def is_different_anywhere(value):
-    """Whether any process has another value than the first."""
+def is_different_anywhere(value: object) -> bool:
+    """Test whether any process has another value than the first."""
     return is_true_anywhere(broadcast(value) != value)
 
 
-def average_gradients(parameters):
+def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace each gradient by its mean over the processes, in large buckets, once per update.
 
     Exchanged by hand after the last backward pass instead of by DataParallel: that keeps accumulation and gradient
@@ -145,19 +176,19 @@ def average_gradients(parameters):
     fused_allreduce_gradients(list(parameters), None)
 
 
-def gather_rows(mine, count):
-    """Put the rows that each process computed for its `share(count)` together: {name: [rows, …]} in order."""
+def gather_rows(mine: Arrays, count: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Join the rows that each process computed for its `share(count)`: {name: array [count, …]} in order."""
     if world_size() == 1:
-        return mine
+        return dict(mine)
     import paddle
 
     rows = -(-count // world_size())
-    whole = {}
+    joined = {}
     for name, array in mine.items():
         padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
         padded[: len(array)] = array
-        parts = []
+        parts: list[Tensor] = []
         paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
         stacked = np.stack([part.numpy() for part in parts], axis=1)  # [row, process, …]: index = row * world + rank
-        whole[name] = stacked.reshape(rows * world_size(), *array.shape[1:])[:count]
-    return whole
+        joined[name] = stacked.reshape(rows * world_size(), *array.shape[1:])[:count]
+    return joined

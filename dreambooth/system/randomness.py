@@ -1,37 +1,48 @@
-"""Randomness as a function: every random number of a run is drawn from (seed, purpose, where), never from a state.
+"""Randomness as a function: every random number of a run is drawn from (seed, purpose, key), never from a state.
 
-`where` is the step and the slot in the global batch, so that a resumed run continues bit for bit and the split into
-processes and micro-batches does not change what is drawn. NumPy's SeedSequence turns the key into a stream.
+A key names what the number is for, such as (update, slot, kind) of an example. So a resumed run continues bit for bit,
+and the split into processes and micro-batches does not change a number. NumPy's SeedSequence makes the streams.
 """
+
+from __future__ import annotations
 
 import functools
 import zlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def stream(seed, purpose, *where):
-    """An independent random stream for one purpose at one place."""
-    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), len(where), *where])  # its end counts as zeros
+    from numpy.typing import NDArray
+
+    from dreambooth.system.types import Key
 
 
-def normal(seed, purpose, places, shape):
-    """Standard normal numbers [len(places), *shape], each row a function of its own place alone."""
-    rows = [stream(seed, purpose, *place).standard_normal(shape, dtype=np.float32) for place in places]
+def stream(seed: int, purpose: str, *key: int) -> np.random.Generator:
+    """Make the independent random stream of one purpose and one key."""
+    # the length, since SeedSequence takes a key and the same key with zeros at its end for one
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), len(key), *key])
+
+
+def normal(seed: int, purpose: str, keys: Sequence[Key], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Draw standard normal numbers [len(keys), *shape], each row from its own key alone."""
+    rows = [stream(seed, purpose, *key).standard_normal(shape, dtype=np.float32) for key in keys]
     return np.stack(rows)
 
 
-def integers(seed, purpose, places, below):
-    """One whole number in [0, below) for each place."""
-    return np.array([stream(seed, purpose, *place).integers(below) for place in places], dtype=np.int64)
+def integers(seed: int, purpose: str, keys: Sequence[Key], below: int) -> NDArray[np.int64]:
+    """Draw one whole number in [0, below) for each key."""
+    return np.array([stream(seed, purpose, *key).integers(below) for key in keys], dtype=np.int64)
 
 
 @functools.lru_cache(maxsize=64)
-def _permutation(seed, purpose, count, turn):
+def _permutation(seed: int, purpose: str, count: int, turn: int) -> NDArray[Any]:
     return stream(seed, purpose, turn).permutation(count)
 
 
-def pick(seed, purpose, count, index):
-    """Element `index` of the endless sequence that goes through `count` things in a new order at each turn."""
+def pick(seed: int, purpose: str, count: int, index: int) -> int:
+    """Return element `index` of the endless sequence that goes through range(count) in a new order at each turn."""
     turn, position = divmod(index, count)
     return int(_permutation(seed, purpose, count, turn)[position])

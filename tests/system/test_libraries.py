@@ -43,6 +43,6 @@ def test_an_amd_processor_is_told_to_use_avx2_unless_the_user_says_otherwise(pro
         "os.environ.pop('MKL_DEBUG_CPU_TYPE', None)\n"
         f"os.environ.update({ ({'MKL_DEBUG_CPU_TYPE': own} if own else {})!r})\n"
         f"Path.read_text = lambda *_, **__: {processor!r}\n"
-        "libraries.use_fast_mathematics(); print(os.environ.get('MKL_DEBUG_CPU_TYPE'))\n"
+        "libraries._use_fast_mathematics(); print(os.environ.get('MKL_DEBUG_CPU_TYPE'))\n"
     )
     assert python("-c", code).stdout.strip() == told
