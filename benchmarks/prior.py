@@ -66,9 +66,9 @@ def quality(groups, model):
     if model != "mini":
         return "", ""
     from dreambooth.drawing.clip import Clip
-    from miniworld import CLIP
+    from miniworld import paths
 
-    clip = Clip(str(CLIP), flag="CLIP")
+    clip = Clip(str(paths.CLIP), flag="CLIP")
     groups = {name: clip.encode_pictures(pictures) for name, pictures in groups.items()}
     fits = [
         measures.mean_cosine(vectors, clip.encode_prompts([PROMPT.format(name)])) for name, vectors in groups.items()

@@ -13,10 +13,10 @@ from dreambooth.config.parser import Parser
 from dreambooth.models import pipeline_folder
 from dreambooth.system import libraries
 from dreambooth.system.errors import BadInput
-from miniworld import MODEL, networks
+from miniworld import networks, paths
 
 ROOT = Path(__file__).parent.parent
-MINI = MODEL
+MINI = paths.MODEL
 median = statistics.median
 FULL = Path(tempfile.gettempdir()) / "dreambooth-full-size"
 

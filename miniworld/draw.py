@@ -1,26 +1,39 @@
-"""The renderer: one thing in one scene, drawn with Pillow at four times the size and reduced."""
+"""The renderer: one thing in one scene, drawn with Pillow at four times its size and reduced."""
+
+from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from miniworld.scenes import SCENES, Canvas, blend, bucket_front, uniform
-from miniworld.things import CLASSES, COLOURS, INK, MARKS, hat
+from miniworld import scenes, things
 
-FINER = 4
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from miniworld.scenes import Canvas
+    from miniworld.things import Colour, Paint, Point, Polygon, Shape
+    from miniworld.world import Look
+
+SUPERSAMPLING = 4
+_NIGHT: Colour = (16, 22, 70)
+_WHITE: Colour = (255, 255, 255)
 
 
-def draw(look, scene, stream, size=64):
-    """A picture of `look` in `scene`; its details come from `stream`, a NumPy generator."""
-    canvas = Canvas(size * FINER)
-    backdrop, feet = SCENES[scene]
-    backdrop(canvas, stream)
-    shapes, mark, top = CLASSES[look.kind]()
+def draw(look: Look, scene: str, stream: np.random.Generator, size: int = 64) -> Image.Image:
+    """Draw a thing in a scene; the stream decides position, pose and details."""
+    canvas = scenes.Canvas(size * SUPERSAMPLING)
+    scenes.SCENES[scene].paint_backdrop(canvas, stream)
+    figure = things.CLASSES[look.kind]()
 
-    # Place it: its feet on the ground, its hat inside of the picture
-    scale = uniform(stream, 0.33, 0.4)
-    x, y = uniform(stream, 0.41, 0.59), uniform(stream, *feet)
-    turn = math.radians(uniform(stream, -7, 7))
+    # Place the thing: its feet on the ground, its hat inside the picture
+    scale = scenes.uniform(stream, 0.33, 0.4)
+    x = scenes.uniform(stream, 0.41, 0.59)
+    y = scenes.uniform(stream, *scenes.SCENES[scene].feet)
+    turn = math.radians(scenes.uniform(stream, -7, 7))
     flip = -1 if stream.random() < 0.5 else 1
     if look.hat:
         scale = min(scale, 0.37)
@@ -29,56 +42,64 @@ def draw(look, scene, stream, size=64):
         centre = max(centre, 1.55 * scale)
     sine, cosine = math.sin(turn), math.cos(turn)
 
-    def place(points):
-        spots = [(a * flip * cosine - b * sine, a * flip * sine + b * cosine) for a, b in points]
-        return [((x + scale * a) * canvas.size, (centre - scale * b) * canvas.size) for a, b in spots]
+    def place(points: Sequence[Point]) -> Polygon:
+        turned = [(a * flip * cosine - b * sine, a * flip * sine + b * cosine) for a, b in points]
+        return [((x + scale * a) * canvas.size, (centre - scale * b) * canvas.size) for a, b in turned]
 
-    coat = COLOURS[look.colour]
-    dim = (lambda colour: blend(colour, (16, 22, 70), 0.2)) if scene == "at night" else (lambda colour: colour)
-    paints = {**COLOURS, "coat": coat, "shade": blend(coat, INK, 0.3)}
+    # Choose the colours: the night darkens all of them
+    coat = things.COLOURS[look.colour]
+    paints = {**things.COLOURS, "coat": coat, "shade": scenes.blend(coat, things.INK, 0.3)}
 
-    def paint(name):
-        return dim(paints[name] if isinstance(name, str) else name)
+    def light(colour: Colour) -> Colour:
+        return scenes.blend(colour, _NIGHT, 0.2) if scene == "at night" else colour
 
-    outlined = len(shapes)
+    def colour_of(paint: Paint) -> Colour:
+        return light(paints[paint] if isinstance(paint, str) else paint)
+
+    # Add the mark and the hat
+    marks: list[Shape] = []
     if look.mark:
-        colour, name = look.mark
-        shapes = shapes + [(INK, MARKS[name](mark[0], mark[1], mark[2] * 1.16)), (colour, MARKS[name](*mark))]
-    worn = hat(top, look.hat) if look.hat else []
-    shapes = shapes + worn
+        mark_colour, mark = look.mark
+        mark_x, mark_y, radius = figure.mark
+        outline = things.MARKS[mark](mark_x, mark_y, radius * 1.16)
+        marks = [(things.INK, outline), (mark_colour, things.MARKS[mark](mark_x, mark_y, radius))]
+    hat = things.hat(figure.hat, look.hat) if look.hat else []
+    shapes = figure.shapes + marks + hat
 
-    # The outline, then the shapes; the pattern lies on the coat and below everything that follows the coat
+    # Draw the outlines, then the shapes; the pattern lies on the coat and below all shapes that follow the coat
     edge = round(0.02 * canvas.size)
-    for _, points in shapes[:outlined] + worn:
-        spots = place(points)
-        canvas.pen.line([*spots, spots[0], spots[1]], fill=dim(INK), width=edge, joint="curve")
-    last = max(index for index, (name, _) in enumerate(shapes) if name == "coat")
-    for index, (name, points) in enumerate(shapes):
-        canvas.pen.polygon(place(points), fill=paint(name))
+    for _, points in figure.shapes + hat:
+        corners = place(points)
+        canvas.pen.line([*corners, corners[0], corners[1]], fill=light(things.INK), width=edge, joint="curve")
+    last = max(index for index, (paint, _) in enumerate(shapes) if paint == "coat")
+    for index, (paint, points) in enumerate(shapes):
+        canvas.pen.polygon(place(points), fill=colour_of(paint))
         if index == last and look.pattern:
-            lay_pattern(
-                canvas, look, [place(points) for name, points in shapes[: last + 1] if name == "coat"], stream, dim
-            )
+            coats = [place(points) for paint, points in shapes[: last + 1] if paint == "coat"]
+            _paint_pattern(canvas, look.pattern, coats, light(_pattern_colour(coat)), stream)
     if scene == "in a bucket":
-        bucket_front(canvas, x, scale * 0.98, min(centre + scale * 0.6, 0.74))
-    return canvas.picture.reduce(FINER)
+        scenes.paint_bucket_front(canvas, x, scale * 0.98, min(centre + scale * 0.6, 0.74))
+    return canvas.picture.reduce(SUPERSAMPLING)
 
 
-def lay_pattern(canvas, look, coats, stream, dim):
-    """Spots or stripes over the coat alone, dark on a light coat and light on a dark one."""
-    coat = COLOURS[look.colour]
-    light = sum(coat) > 330
-    colour = dim(blend(coat, INK if light else (255, 255, 255), 0.72))
-    over = Canvas(canvas.size)
-    over.picture.paste(colour, (0, 0, canvas.size, canvas.size))
-    mask = Image.new("L", (canvas.size, canvas.size))
-    shape = ImageDraw.Draw(mask)
-    for points in coats:
-        shape.polygon(points, fill=255)
-    holes = Image.new("L", (canvas.size, canvas.size))
-    pen = ImageDraw.Draw(holes)
+def _pattern_colour(coat: Colour) -> Colour:
+    """Return a dark colour for a light coat, and a light one for a dark coat."""
+    return scenes.blend(coat, things.INK if sum(coat) > 330 else _WHITE, 0.72)
+
+
+def _paint_pattern(
+    canvas: Canvas, pattern: str, coats: list[Polygon], colour: Colour, stream: np.random.Generator
+) -> None:
+    """Paint spots or stripes over the coat alone."""
     side = canvas.size
-    if look.pattern == "striped":
+    layer = Image.new("RGB", (side, side), colour)
+    mask = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(mask)
+    for points in coats:
+        pen.polygon(points, fill=255)
+    figures = Image.new("L", (side, side))  # the spots or stripes, beyond the coat too
+    pen = ImageDraw.Draw(figures)
+    if pattern == "striped":
         start, gap = stream.random() * 0.1, 0.1
         for k in range(-1, 14):
             x = (start + k * gap) * side
@@ -91,5 +112,5 @@ def lay_pattern(canvas, look, coats, stream, dim):
                 x, y = (middle[0] - 0.07) * side, (middle[1] - 0.07) * side
                 radius = 0.036 * side
                 pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=255)
-    mask.paste(0, mask=Image.eval(holes, lambda value: 255 - value))
-    canvas.picture.paste(over.picture, mask=mask)
+    mask.paste(0, mask=Image.eval(figures, lambda value: 255 - value))
+    canvas.picture.paste(layer, mask=mask)

@@ -1,10 +1,13 @@
-"""Examine the embedded model: how well its parts know the world, and how well it draws what a prompt names.
+"""Examine the embedded model: the quality of its parts, and how well its drawings match their prompts.
 
 python -m miniworld.examine                        # the figures of its card
-python -m miniworld.examine --sheet base.png       # and pictures: a row for each kind of thing, a column for each scene
+python -m miniworld.examine --sheet base.png       # and drawings: a row for each class, a column for each scene
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,104 +16,72 @@ from dreambooth.drawing import sheets
 from dreambooth.drawing.clip import Clip
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
-from miniworld import HERE, judge, world
+from miniworld import judge, paths, world
 
-SEED = 1_000_000  # nothing here was trained on
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
+    from paddle import Tensor
+    from PIL import Image
 
-def psnr(vae, pictures):
-    """Of pictures that went through the VAE and back, in dB."""
-    import paddle
+    from dreambooth.system.types import Network, Pipeline
+    from miniworld.detector import Detector
+    from miniworld.world import Look
 
-    from miniworld.training import pixels
-
-    wanted = pixels(np.stack([np.asarray(picture) for picture in pictures]))
-    with paddle.no_grad():
-        got = vae.decode(vae.encode(wanted).latent_dist.mean).sample
-        return float(10 * paddle.log10(4 / (got.clip(-1, 1) - wanted).square().mean()))
+SEED = 1_000_000  # no network trained on its pictures
 
 
-def world_pictures(count):
-    things = [world.sample(SEED, number) for number in range(count)]
-    return [world.picture(*thing, SEED, number) for number, thing in enumerate(things)], things
-
-
-def figures_of_parts(pipeline, clip, detector, count=256):
-    """How well VAE, CLIP and detector do on pictures of the world and of the subjects."""
-    pictures, things = world_pictures(count)
-    looks, scenes = zip(*things)
-    subjects = [(kind, world.photograph(kind, scene, SEED, 0)) for kind in world.SUBJECTS for scene in world.SCENES]
-    found = [
-        world.CLASSES[index]
-        for index in judge.named(clip, pictures, [f"a photo of a {kind}" for kind in world.CLASSES])
-    ]
+def figures_of_parts(pipeline: Pipeline, clip: Clip, detector: Detector, count: int = 256) -> dict[str, float]:
+    """Measure VAE, CLIP and detector on `count` pictures of the world and as many strangers, and on the subjects."""
+    things = [world.thing(SEED, number) for number in range(count)]
+    pictures = _draw_by_renderer(things)
+    kinds, scenes = [look.kind for look, _ in things], [scene for _, scene in things]
+    class_prompts = [f"a photo of a {kind}" for kind in world.CLASSES]
+    found_kinds = [world.CLASSES[index] for index in judge.classify(clip, pictures, class_prompts)]
     strangers = [world.stranger(SEED, number) for number in range(count)]
-    stranger_pictures = [world.picture(*thing, SEED, number) for number, thing in enumerate(strangers)]
-    after = through(pipeline.vae, [picture for _, picture in subjects])
+    stranger_pictures = _draw_by_renderer(strangers)
+    named_right = detector.has_all_parts_right(stranger_pictures, [look for look, _ in strangers])
+    subjects = [kind for kind in world.SUBJECTS for _ in world.SCENES]
+    photographs = [world.photograph(kind, scene, SEED, 0) for kind in world.SUBJECTS for scene in world.SCENES]
+    reconstructions = _reconstructed_pictures(pipeline.vae, photographs)
     return {
-        "VAE: world's pictures, dB": psnr(pipeline.vae, pictures),
-        "VAE: subjects' pictures, dB": psnr(pipeline.vae, [picture for _, picture in subjects]),
-        "CLIP: class named right": judge.share_equal(found, [look.kind for look in looks]),
-        "CLIP: scene named right": judge.share_equal(
-            judge.scenes_named(clip, pictures, [look.kind for look in looks]), scenes
-        ),
-        "detector: looks named right in all parts": float(
-            np.mean(detector.right(stranger_pictures, [look for look, _ in strangers]))
-        ),
-        "detector: subjects found": found_share(detector, subjects),
-        "detector: subjects found after the VAE": found_share(
-            detector, [(kind, each) for (kind, _), each in zip(subjects, after)]
-        ),
-        "detector: strangers taken for a subject": taken_share(detector, stranger_pictures),
+        "VAE: world's pictures, dB": _psnr(pipeline.vae, pictures),
+        "VAE: subjects' pictures, dB": _psnr(pipeline.vae, photographs),
+        "CLIP: class right": judge.accuracy(found_kinds, kinds),
+        "CLIP: scene right": judge.accuracy(judge.classify_scenes(clip, pictures, kinds), scenes),
+        "detector: all parts of a stranger right": float(np.mean(named_right)),
+        "detector: subjects found": _share_found(detector, photographs, subjects),
+        "detector: subjects found after the VAE": _share_found(detector, reconstructions, subjects),
+        "detector: strangers taken for a subject": _share_mistaken(detector, stranger_pictures),
     }
 
 
-def found_share(detector, subjects):
-    return float(np.mean([detector.shows([picture], world.SUBJECTS[kind])[0] > 0.5 for kind, picture in subjects]))
+def figures_of_drawings(
+    pictures: Sequence[Image.Image], things: Sequence[tuple[Look, str]], clip: Clip, detector: Detector
+) -> dict[str, float]:
+    """Measure how often drawings show the looks and the scenes of their prompts."""
+    looks, scenes = [look for look, _ in things], [scene for _, scene in things]
+    kinds = [look.kind for look in looks]
+    parts = detector.name_parts(pictures)
+    return {
+        "drawn: class right": judge.accuracy([each["kind"] for each in parts], kinds),
+        "drawn: colour right": judge.accuracy([each["colour"] for each in parts], [look.colour for look in looks]),
+        "drawn: pattern right": judge.accuracy([each["pattern"] for each in parts], [look.pattern for look in looks]),
+        "drawn: scene right": judge.accuracy(judge.classify_scenes(clip, pictures, kinds), scenes),
+    }
 
 
-def taken_share(detector, pictures):
-    return float(np.mean([(detector.shows(pictures, look) > 0.5).mean() for look in world.SUBJECTS.values()]))
-
-
-def through(vae, pictures):
-    """Pictures as they come out of the VAE."""
-    import paddle
-    from PIL import Image
-
-    from miniworld.training import pixels
-
-    with paddle.no_grad():
-        got = vae.decode(vae.encode(pixels(np.stack([np.asarray(each) for each in pictures]))).latent_dist.mean).sample
-    rows = ((got.numpy().transpose(0, 2, 3, 1) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    return [Image.fromarray(row) for row in rows]
-
-
-def draw(pipeline, looks_and_scenes):
-    """A picture of each, from a prompt that names class, colour, pattern and scene."""
+def draw(pipeline: Pipeline, things: Sequence[tuple[Look, str]]) -> list[Image.Image]:
+    """Draw each thing in its scene from a prompt that names class, colour, pattern and scene."""
     prompts = []
-    for look, scene in looks_and_scenes:
+    for look, scene in things:
         words = " ".join(filter(None, (look.pattern, look.colour, look.kind)))
         prompts.append(f"a photo of {world.article(words)} {words} {scene}")
     return judge.draw(pipeline, [(prompt, number) for number, prompt in enumerate(prompts)])
 
 
-def figures_of_drawings(pictures, looks_and_scenes, clip, detector):
-    """Whether what was drawn is what was asked for."""
-    looks, scenes = zip(*looks_and_scenes)
-    told = detector.tell(pictures)
-    return {
-        "drawn: class right": judge.share_equal([each["kind"] for each in told], [look.kind for look in looks]),
-        "drawn: colour right": judge.share_equal([each["colour"] for each in told], [look.colour for look in looks]),
-        "drawn: pattern right": judge.share_equal([each["pattern"] for each in told], [look.pattern for look in looks]),
-        "drawn: scene right": judge.share_equal(
-            judge.scenes_named(clip, pictures, [look.kind for look in looks]), scenes
-        ),
-    }
-
-
-def each_kind_in_each_scene():
-    """One thing of each kind in each scene, in changing colours and patterns."""
+def each_class_in_each_scene() -> list[tuple[Look, str]]:
+    """Return one thing of each class in each scene, in various colours and patterns."""
     patterns = (None, None, "spotted", None, "striped")
     things = []
     for row, kind in enumerate(world.CLASSES):
@@ -120,10 +91,59 @@ def each_kind_in_each_scene():
     return things
 
 
-def main(argv):
+def _draw_by_renderer(things: Sequence[tuple[Look, str]]) -> list[Image.Image]:
+    return [world.picture(*thing, SEED, number) for number, thing in enumerate(things)]
+
+
+def _reconstruct(vae: Network, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+    """Return pictures and their reconstructions by the VAE, both [n, 3, 64, 64] in about -1 .. 1."""
+    import paddle
+
+    from miniworld import training
+
+    pixels = training.scale_pixels(np.stack([np.asarray(picture) for picture in pictures]))
+    with paddle.no_grad():
+        return pixels, vae.decode(vae.encode(pixels).latent_dist.mean).sample
+
+
+def _psnr(vae: Network, pictures: Sequence[Image.Image]) -> float:
+    """Return the peak signal-to-noise ratio of the VAE's reconstructions, in dB."""
+    import paddle
+
+    pixels, reconstructions = _reconstruct(vae, pictures)
+    return float(10 * paddle.log10(4 / (reconstructions.clip(-1, 1) - pixels).square().mean()))
+
+
+def _reconstructed_pictures(vae: Network, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    from PIL import Image
+
+    _, reconstructions = _reconstruct(vae, pictures)
+    rows = ((reconstructions.numpy().transpose(0, 2, 3, 1) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    return [Image.fromarray(row) for row in rows]
+
+
+def _share_found(detector: Detector, pictures: Sequence[Image.Image], kinds: Sequence[str]) -> float:
+    """Return the share of pictures in which the detector finds their subject."""
+    found = [
+        detector.subject_probabilities([picture], world.SUBJECTS[kind])[0] > 0.5
+        for picture, kind in zip(pictures, kinds)
+    ]
+    return float(np.mean(found))
+
+
+def _share_mistaken(detector: Detector, pictures: Sequence[Image.Image]) -> float:
+    """Return the share of pictures that the detector takes for a subject, mean over the subjects."""
+    shares = [(detector.subject_probabilities(pictures, look) > 0.5).mean() for look in world.SUBJECTS.values()]
+    return float(np.mean(shares))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
     parser = Parser(prog="python -m miniworld.examine", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=HERE, metavar="TEXT", help="default: miniworld")
-    parser.add_argument("--sheet", metavar="FILE.png", help="write the pictures there")
+    parser.add_argument(
+        "--folder", type=Path, default=paths.FOLDER, metavar="TEXT", help="folder of the model (default: miniworld)"
+    )
+    parser.add_argument("--sheet", metavar="FILE.png", help="file for the drawings")
     arguments = parser.parse_args(argv)
     libraries.load()
     from miniworld.detector import Detector
@@ -131,7 +151,7 @@ def main(argv):
     pipeline = loading.load_pipeline(str(arguments.folder / "model"))
     clip = Clip(str(arguments.folder / "clip"))
     detector = Detector.load(arguments.folder / "detector.safetensors")
-    things = each_kind_in_each_scene()
+    things = each_class_in_each_scene()
     pictures = draw(pipeline, things)
     figures = {**figures_of_parts(pipeline, clip, detector), **figures_of_drawings(pictures, things, clip, detector)}
     for name, value in figures.items():

@@ -1,4 +1,8 @@
-"""Draw with a model and name what its pictures show: what both the study and the examination rest on."""
+"""Drawing with a model, and naming the contents of its pictures: shared by the study and the examination."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -7,32 +11,41 @@ from dreambooth.models import schedulers
 from dreambooth.system import console
 from miniworld import world
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from dreambooth.drawing.clip import Clip
+    from dreambooth.system.types import Array, Pipeline
+
 STEPS, SCHEDULER, GUIDANCE = 25, "dpmsolver++", 7.5
 
 
-def draw(pipeline, asked, seed=0):
-    """A picture for each (prompt, number)."""
+def draw(pipeline: Pipeline, requests: Sequence[tuple[str, int]], seed: int = 0) -> list[Image.Image]:
+    """Draw a picture for each (prompt, number)."""
     schedulers.set_scheduler(pipeline, SCHEDULER)
     height, width = sampling.default_size(pipeline)
     settings = dict(height=height, width=width, steps=STEPS, guidance=GUIDANCE, batch_size=4)
-    pictures = sampling.draw(pipeline, asked, seed=seed, purpose="picture", **settings)
-    return list(console.progress_bar(pictures, total=len(asked), desc="Drawing"))
+    pictures = sampling.draw(pipeline, requests, seed=seed, purpose="picture", **settings)
+    return list(console.progress_bar(pictures, total=len(requests), desc="Drawing"))
 
 
-def named(clip, pictures, texts):
-    """Which of some texts CLIP takes for each picture's, as indices."""
+def classify(clip: Clip, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Array:
+    """Return the index [n] of the text that CLIP finds most similar to each picture."""
     return (clip.encode_pictures(pictures) @ clip.encode_prompts(texts).T).argmax(1)
 
 
-def scenes_named(clip, pictures, kinds):
-    """The scene of each picture, as CLIP names it, where the kind of thing in it is known."""
-    seen = clip.encode_pictures(pictures)
+def classify_scenes(clip: Clip, pictures: Sequence[Image.Image], kinds: Sequence[str]) -> list[str]:
+    """Return the scene that CLIP finds in each picture; the class of each picture's thing is known."""
+    vectors = clip.encode_pictures(pictures)
     texts = {
         kind: clip.encode_prompts([f"a photo of {world.article(kind)} {kind} {scene}" for scene in world.SCENES])
         for kind in set(kinds)
     }
-    return [world.SCENES[(row @ texts[kind].T).argmax()] for row, kind in zip(seen, kinds)]
+    return [world.SCENES[(row @ texts[kind].T).argmax()] for row, kind in zip(vectors, kinds)]
 
 
-def share_equal(found, wanted):
-    return float(np.mean([a == b for a, b in zip(found, wanted, strict=True)]))
+def accuracy(found: Sequence[object], expected: Sequence[object]) -> float:
+    """Return the share of equal elements of two sequences; a difference in length is a ValueError."""
+    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))

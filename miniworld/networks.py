@@ -1,12 +1,21 @@
-"""The networks of the small Stable Diffusion, untrained, and the numbers that give them their shape."""
+"""The parts of the small Stable Diffusion: its untrained networks, image processor and scheduler, and their shapes."""
 
-SIZE = 64
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ppdiffusers.transformers import CLIPImageProcessor
+
+    from dreambooth.system.types import Network, Pipeline, Scheduler, Tokenizer
+
+SIZE = 64  # pixels a side
 TOKENS = 32
 WIDTH = 128  # of the text tower, and of the space that both towers of CLIP share
 
 
-def vae():
-    """Factor 4: 64 x 64 pixels to 16 x 16 x 4 latents."""
+def vae() -> Network:
+    """Return an autoencoder of factor 4: pictures [n, 3, 64, 64] to latents [n, 4, 16, 16]."""
     from ppdiffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -15,14 +24,14 @@ def vae():
         block_out_channels=(16, 32, 64),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=4,  # a group of one channel would forget how bright the picture is
+        norm_num_groups=4,  # groups of one channel would lose the picture's brightness
         sample_size=SIZE,
         scaling_factor=1.0,
     )
 
 
-def unet():
-    """Attention only at 8 x 8 and 4 x 4: at 16 x 16 it doubled the time of a step."""
+def unet() -> Network:
+    """Return a denoiser with attention only at 8 x 8 and 4 x 4: at 16 x 16 it doubles the time of a step."""
     from ppdiffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -39,8 +48,8 @@ def unet():
     )
 
 
-def clip(tokenizer):
-    """Both towers of the small CLIP. Its text tower is the pipeline's text encoder."""
+def clip(tokenizer: Tokenizer) -> Network:
+    """Return both towers of the small CLIP; its text tower is also the pipeline's text encoder."""
     from ppdiffusers.transformers import CLIPConfig, CLIPModel
 
     shape = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4)
@@ -57,8 +66,16 @@ def clip(tokenizer):
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
 
 
-def scheduler():
-    """As in Stable Diffusion 1.4."""
+def image_processor() -> CLIPImageProcessor:
+    """Return CLIP's image processor for pictures of this world's size."""
+    from ppdiffusers.transformers import CLIPImageProcessor
+
+    side = {"height": SIZE, "width": SIZE}
+    return CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
+def scheduler() -> Scheduler:
+    """Return the scheduler of Stable Diffusion 1.4."""
     from ppdiffusers import PNDMScheduler
 
     return PNDMScheduler(
@@ -68,4 +85,20 @@ def scheduler():
         skip_prk_steps=True,
         steps_offset=1,
         set_alpha_to_one=False,
+    )
+
+
+def pipeline(vae: Network, text_encoder: Network, tokenizer: Tokenizer, unet: Network) -> Pipeline:
+    """Return a Stable Diffusion pipeline of these parts, without a safety checker."""
+    from ppdiffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )

@@ -1,15 +1,22 @@
-"""Put the trained networks into the folder that the project carries, and take them out again."""
+"""The packed model: the trained networks as the project carries them, in half precision."""
+
+from __future__ import annotations
 
 import shutil
+from typing import TYPE_CHECKING
 
 from dreambooth.models import saving
 from dreambooth.system.errors import BadInput
-from miniworld import networks
-from miniworld.stages import read_tokenizer
+from miniworld import dataset, networks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dreambooth.system.types import Network
 
 
-def unpack(folder, work):
-    """Take a packed model apart, so that its UNet can learn on."""
+def unpack(folder: Path, work: Path) -> None:
+    """Write a packed model's parts as the results of the stages, so that its UNet can train further."""
     from ppdiffusers import AutoencoderKL, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPModel
 
@@ -26,48 +33,47 @@ def unpack(folder, work):
     shutil.copy(folder / "detector.safetensors", work / "detector.safetensors")
 
 
-def pack(work, folder):
-    """Put pipeline, CLIP and detector into a folder, in half precision. A UNet that still learns is packed as its
-    averaged weights stand, and so is a model whose decoder and image tower have not learned a second time."""
-    from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel
+def pack(work: Path, folder: Path) -> None:
+    """Write pipeline, CLIP and detector into a folder, in half precision.
 
-    from miniworld.training import Recipe, Training
+    An unfinished UNet has the averaged weights of its checkpoint. Without the stages decoder and image-tower, the
+    results of the stages vae and clip take their place.
+    """
+    from ppdiffusers import AutoencoderKL
+    from ppdiffusers.transformers import CLIPModel, CLIPTextModel
 
-    tokenizer, name = read_tokenizer(work), str(work / "clip")
-    if (work / "unet").exists():
-        unet = UNet2DConditionModel.from_pretrained(str(work / "unet"))
-    else:
-        unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0.0), work)
-        if not unfinished.folder.is_dir():
-            raise BadInput(f"--stages pack: there is no UNet in {work} yet")
-        unfinished.restore()
-        unfinished.use_average()
-        unet = unfinished.network
-    decoder, image_tower = (
-        str(work / later if (work / later).exists() else work / earlier)
+    tokenizer = dataset.read_tokenizer(work)
+    unet = _trained_unet(work)
+    vae, clip = (
+        work / later if (work / later).exists() else work / earlier
         for later, earlier in (("decoder", "vae"), ("image-tower", "clip"))
     )
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(decoder),
-        text_encoder=CLIPTextModel.from_pretrained(name),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=networks.scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    pipeline = networks.pipeline(
+        AutoencoderKL.from_pretrained(str(vae)), CLIPTextModel.from_pretrained(str(work / "clip")), tokenizer, unet
     )
-    clip = CLIPModel.from_pretrained(image_tower)
-    for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, clip):
+    towers = CLIPModel.from_pretrained(str(clip))
+    for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, towers):
         saving.halve(network)
     shutil.rmtree(folder / "model", ignore_errors=True)
     pipeline.save_pretrained(str(folder / "model"), safe_serialization=True)
     shutil.rmtree(folder / "clip", ignore_errors=True)
-    clip.save_pretrained(str(folder / "clip"), safe_serialization=True)
+    towers.save_pretrained(str(folder / "clip"), safe_serialization=True)
     tokenizer.save_pretrained(str(folder / "clip"))
-    side = {"height": networks.SIZE, "width": networks.SIZE}
-    CLIPImageProcessor(
-        size={"shortest_edge": networks.SIZE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(str(folder / "clip"))
+    networks.image_processor().save_pretrained(str(folder / "clip"))
     shutil.copy(work / "detector.safetensors", folder / "detector.safetensors")
+
+
+def _trained_unet(work: Path) -> Network:
+    """Read the UNet, or the averaged weights of its checkpoint; neither of them is a BadInput."""
+    from ppdiffusers import UNet2DConditionModel
+
+    from miniworld.training import Recipe, Training
+
+    if (work / "unet").exists():
+        return UNet2DConditionModel.from_pretrained(str(work / "unet"))
+    unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0.0), work)
+    if not unfinished.folder.is_dir():
+        raise BadInput(f"--stages pack: {work} has no UNet; add the stage unet")
+    unfinished.restore()
+    unfinished.use_average()
+    return unfinished.network

@@ -1,12 +1,15 @@
-"""Photograph one of the world's subjects: pictures to train on, or others to measure with.
+"""Photograph one of the world's subjects: pictures for training, or other pictures for measuring.
 
     python -m miniworld.photograph --subject cat --output my_cat                   # five, in five scenes
     python -m miniworld.photograph --subject cat --output measured --measuring     # others, in the other scenes
 
-For measuring it also writes prompts.txt, as `python -m dreambooth.metrics --prompts_file` reads it.
+With --measuring, it also writes prompts.txt for `python -m dreambooth.metrics --prompts_file`.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic
@@ -14,64 +17,71 @@ from dreambooth.system import console
 from dreambooth.system.errors import BadInput
 from miniworld import world
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PROMPTS = "prompts.txt"
-FIRST_MEASURED = 100  # numbers from here on are not trained on
+FIRST_MEASURED = 100  # training uses only pictures of lower numbers
 
 
-def training_pictures(subject, folder, seed=0, size=64):
-    """Write one picture in each of the scenes that are photographed."""
-    folder = Path(folder)
+def write_training_pictures(subject: str, folder: Path, seed: int = 0, size: int = 64) -> None:
+    """Write one picture of a subject in each of the training scenes."""
     folder.mkdir(parents=True, exist_ok=True)
     for scene in world.SEEN:
-        world.photograph(subject, scene, seed, 0, size).save(folder / f"{slug(scene)}.png", optimize=True)
+        world.photograph(subject, scene, seed, 0, size).save(folder / f"{_slug(scene)}.png", optimize=True)
 
 
-def measuring_pictures(subject, folder, identifier="sks", seed=0, count=4, scenes=world.UNSEEN, size=64):
-    """Write pictures of other scenes, and the prompts that name them."""
-    folder = Path(folder)
+def write_measuring_pictures(
+    subject: str,
+    folder: Path,
+    identifier: str = "sks",
+    seed: int = 0,
+    count: int = 4,
+    scenes: Sequence[str] = world.UNSEEN,
+    size: int = 64,
+) -> None:
+    """Write pictures of a subject in other scenes, and a file of prompts that match them."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for scene in scenes:
-        for earlier in folder.glob(f"{slug(scene)}-*.png"):
-            earlier.unlink()  # there may have been more of them
+        for earlier in folder.glob(f"{_slug(scene)}-*.png"):
+            earlier.unlink()  # an earlier call may have written more pictures
         for number in range(count):
             picture = world.photograph(subject, scene, seed, FIRST_MEASURED + number, size)
-            picture.save(folder / f"{slug(scene)}-{number}.png", optimize=True)
-        lines.append(f"a photo of {identifier} {subject} {scene}\t{slug(scene)}-*.png\n")
+            picture.save(folder / f"{_slug(scene)}-{number}.png", optimize=True)
+        lines.append(f"a photo of {identifier} {subject} {scene}\t{_slug(scene)}-*.png\n")
     (folder / PROMPTS).write_text("".join(lines), encoding="utf-8")
 
 
-def slug(scene):
+def _slug(scene: str) -> str:
     return scene.replace(" ", "-")
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
     parser = Parser(prog="python -m miniworld.photograph", description=__doc__)
     add = parser.add_argument
-    add("--subject", choices=world.SUBJECTS, required=True, help="which of them")
+    add("--subject", choices=world.SUBJECTS, required=True, help="the subject")
     add("--output", required=True, metavar="TEXT", help="folder for the pictures")
-    add(
-        "--measuring",
-        action="store_true",
-        help="other pictures, of the scenes that are not trained on, and prompts.txt",
-    )
+    add("--measuring", action="store_true", help="write pictures of the scenes without training pictures, and prompts")
     add("--count", type=int, default=4, metavar="N", help="with --measuring: pictures of each scene (default: 4)")
     add("--identifier", default="sks", metavar="TEXT", help="with --measuring: the rare word (default: sks)")
     add("--size", type=int, default=64, metavar="N", help="side in pixels (default: 64)")
-    add("--seed", type=int, default=0, metavar="N", help="what the pictures are a function of (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the pictures (default: 0)")
     arguments = parser.parse_args(argv)
     for name in ("count", "size"):
         if getattr(arguments, name) < 1:
             raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.seed < 0:
         raise BadInput(f"--seed {arguments.seed}: must be at least 0")
-    if not atomic.can_be_written(Path(arguments.output)):
-        raise BadInput(f"--output {arguments.output}: it is no folder that can be written")
-    common = dict(seed=arguments.seed, size=arguments.size)
+    folder = Path(arguments.output)
+    if not atomic.can_be_written(folder):
+        raise BadInput(f"--output {arguments.output}: not a writable folder; choose another one")
+    subject, seed, size = arguments.subject, arguments.seed, arguments.size
     if arguments.measuring:
-        measuring_pictures(arguments.subject, arguments.output, arguments.identifier, count=arguments.count, **common)
+        write_measuring_pictures(subject, folder, arguments.identifier, seed, arguments.count, size=size)
     else:
-        training_pictures(arguments.subject, arguments.output, **common)
+        write_training_pictures(subject, folder, seed, size)
     print(arguments.output)
 
 

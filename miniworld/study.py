@@ -1,15 +1,19 @@
-"""What DreamBooth does to the embedded model, in figures: each subject is taught with several settings and seeds.
+"""Study DreamBooth on the embedded model, in figures: teach each subject with several settings and seeds.
 
-    python -m miniworld.study                                             # all, into ./study; goes on where it stopped
+    python -m miniworld.study                                             # all, in ./study; resumes after a stop
     python -m miniworld.study --subjects dog --seeds 0 --settings prior   # some of it
 
-It runs train_dreambooth.py's own code with the settings of run_single.sh, and measures as dreambooth.metrics does, with
-the embedded CLIP. Two figures more are known only in a drawn world: in how many pictures the scene is the one that was
-asked for, and in how many the subject is there: its class in its colour, with a mark and with a hat.
+It runs the code of train_dreambooth.py with the settings of run_single.sh, and measures as dreambooth.metrics does,
+with the embedded CLIP. Two further figures exist only in a drawn world. "scene right" is the share of pictures with the
+scene of their prompt. "subject shown" is the share of pictures with the subject: its class and colour, a mark and a
+hat.
 """
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth import metrics
 from dreambooth.config.parser import Parser
@@ -19,7 +23,17 @@ from dreambooth.drawing.measures import Request
 from dreambooth.models import loading
 from dreambooth.run import output_folder
 from dreambooth.system import console, libraries
-from miniworld import CLIP, MODEL, judge, photograph, world
+from miniworld import judge, paths, photograph, world
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL import Image
+
+    from dreambooth.system.types import Array, Pipeline
+
+    Pictures = Sequence[Image.Image]
+    Figures = dict[str, float | None]
 
 # as in run_single.sh
 TRAINING = {
@@ -28,35 +42,36 @@ TRAINING = {
     "learning_rate": 3e-4,
     "max_train_steps": 250,
 }
-PRIOR = {"with_prior_preservation": None, "num_class_images": 48}
-SETTINGS = {
+PRIOR: dict[str, float | None] = {"with_prior_preservation": None, "num_class_images": 48}
+SETTINGS: dict[str, dict[str, float | None]] = {
     "plain": {},
     "prior": PRIOR,
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
 }
-COUNT, CLASS_COUNT = 4, 16
+COUNT, CLASS_COUNT = 4, 16  # pictures of a prompt, and of the class prompt
 
 
-def prompts(subject):
+def prompts(subject: str) -> list[str]:
+    """Return the prompts for a subject in the scenes without training pictures."""
     return [f"a photo of sks {subject} {scene}" for scene in world.UNSEEN]
 
 
-def flags(settings):
-    """{"a": 1, "b": None} as --a 1 --b."""
+def command_line(settings: Mapping[str, object]) -> list[str]:
+    """Return {"a": 1, "b": None} as --a 1 --b."""
     return [
         part for name, value in settings.items() for part in (f"--{name}", *([] if value is None else [str(value)]))
     ]
 
 
-def train(subject, settings, seed, folder, model=MODEL):
-    """Teach the model a subject; returns the folder of the result."""
+def train(subject: str, settings: str, seed: int, folder: Path, model: Path = paths.MODEL) -> Path:
+    """Teach the model a subject, unless the result exists; return the folder of the result."""
     import train_dreambooth
 
-    pictures, result = folder / subject / "pictures", folder / subject / f"{slug(settings)}-{seed}"
+    pictures, result = folder / subject / "pictures", folder / subject / f"{settings.replace(' ', '-')}-{seed}"
     if not pictures.is_dir():
-        photograph.training_pictures(subject, pictures)
+        photograph.write_training_pictures(subject, pictures)
     if not (result / "model_index.json").exists():
-        flagged = {
+        flags = {
             "pretrained_model_name_or_path": model,
             "instance_data_dir": pictures,
             "instance_prompt": f"a photo of sks {subject}",
@@ -67,89 +82,96 @@ def train(subject, settings, seed, folder, model=MODEL):
             **TRAINING,
             **SETTINGS[settings],
         }
-        if "with_prior_preservation" not in flagged:
-            del flagged["class_prompt"], flagged["class_data_dir"]
-        train_dreambooth.main(flags(flagged))
+        if "with_prior_preservation" not in flags:
+            del flags["class_prompt"], flags["class_data_dir"]
+        train_dreambooth.main(command_line(flags))
     return result
 
 
-def slug(settings):
-    return settings.replace(" ", "-")
+class Evaluator:
+    """The embedded CLIP and detector, and their figures of a model's pictures."""
 
-
-class Judge:
-    """Measures models; what real pictures reach, and the base, are measured once for each subject."""
-
-    def __init__(self):
+    def __init__(self) -> None:
         from miniworld.detector import Detector
 
-        self.clip, self.detector = Clip(str(CLIP), flag="CLIP"), Detector.load()
+        self.clip, self.detector = Clip(str(paths.CLIP), flag="CLIP"), Detector.load()
 
-    def real(self, subject):
-        """The subject's own pictures in the scenes that it was not photographed in."""
+    def photographs(self, subject: str) -> list[Pictures]:
+        """Return a subject's own pictures in each of the scenes without training pictures."""
         first = photograph.FIRST_MEASURED
         numbers = range(first, first + COUNT)
         return [[world.photograph(subject, scene, 0, number) for number in numbers] for scene in world.UNSEEN]
 
-    def compared(self, subject):
-        """(unit vectors of the subject's pictures, the prompts with their share of them, unit vectors of the texts)."""
-        vectors = self.clip.encode_pictures([picture for group in self.real(subject) for picture in group])
+    def figures(self, subject: str, groups: Sequence[Pictures], of_class: Pictures) -> Figures:
+        """Measure a model by its pictures: a group for each scene, and those of the class prompt."""
+        vectors, wanted, texts = self._references(subject)
+        rows = [self.clip.encode_pictures(group) for group in groups]
+        return {
+            **measures.measure_model(rows, self.clip.encode_pictures(of_class), vectors, wanted, texts),
+            **self._figures_of_world(subject, groups),
+            "class shows subject": self._share_shown(subject, of_class),
+        }
+
+    def figures_of_photographs(self, subject: str) -> Figures:
+        """Measure a subject's own pictures: the best figures that a model can reach."""
+        vectors, wanted, texts = self._references(subject)
+        return {
+            **measures.measure_subject(vectors, wanted, texts),
+            **self._figures_of_world(subject, self.photographs(subject)),
+            "class shows subject": None,
+        }
+
+    def draw(self, pipeline: Pipeline, subject: str) -> tuple[list[Pictures], Pictures]:
+        """Draw a group of pictures for each scene, and pictures of the class prompt."""
+        requests = [(prompt, number) for prompt in prompts(subject) for number in range(COUNT)]
+        requests += [(f"a photo of a {subject}", number) for number in range(CLASS_COUNT)]
+        pictures = judge.draw(pipeline, requests)
+        split = COUNT * len(world.UNSEEN)
+        return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
+
+    def measure(self, folder: Path, subject: str) -> Figures:
+        """Draw with the model of a folder, and measure its pictures."""
+        return self.figures(subject, *self.draw(loading.load_pipeline(str(folder)), subject))
+
+    def _references(self, subject: str) -> tuple[Array, list[Request], Array]:
+        """Return the vectors of a subject's own pictures, the prompts with their pictures, and the texts' vectors."""
+        vectors = self.clip.encode_pictures(_flat(self.photographs(subject)))
         wanted = [
             Request(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
             for index, prompt in enumerate(prompts(subject))
         ]
         return vectors, wanted, self.clip.encode_prompts([metrics.without(each.prompt, "sks") for each in wanted])
 
-    def figures(self, subject, groups, of_class):
-        """All figures of one model's pictures: a group for each scene, and those of the class prompt."""
-        vectors, wanted, texts = self.compared(subject)
-        rows = [self.clip.encode_pictures(group) for group in groups]
-        class_rows = self.clip.encode_pictures(of_class)
-        everything = [picture for group in groups for picture in group]
-        look = world.SUBJECTS[subject]
-        return {
-            **measures.measure_model(rows, class_rows, vectors, wanted, texts),
-            "scene right": self.scenes_right(subject, groups),
-            "subject shown": float((self.detector.shows(everything, look) > 0.5).mean()),
-            "class shows subject": float((self.detector.shows(of_class, look) > 0.5).mean()),
-        }
+    def _figures_of_world(self, subject: str, groups: Sequence[Pictures]) -> dict[str, float]:
+        pictures = _flat(groups)
+        scenes = [scene for scene, group in zip(world.UNSEEN, groups) for _ in group]
+        found = judge.classify_scenes(self.clip, pictures, [subject] * len(pictures))
+        return {"scene right": judge.accuracy(found, scenes), "subject shown": self._share_shown(subject, pictures)}
 
-    def figures_of_real(self, subject):
-        vectors, wanted, texts = self.compared(subject)
-        groups = self.real(subject)
-        everything = [picture for group in groups for picture in group]
-        return {
-            **measures.measure_subject(vectors, wanted, texts),
-            "scene right": self.scenes_right(subject, groups),
-            "subject shown": float((self.detector.shows(everything, world.SUBJECTS[subject]) > 0.5).mean()),
-            "class shows subject": None,
-        }
-
-    def scenes_right(self, subject, groups):
-        """The share of pictures whose scene is the one that was asked for."""
-        pictures = [picture for group in groups for picture in group]
-        wanted = [scene for scene, group in zip(world.UNSEEN, groups) for _ in group]
-        return judge.share_equal(judge.scenes_named(self.clip, pictures, [subject] * len(pictures)), wanted)
-
-    def draw(self, pipeline, subject):
-        """(a group of pictures for each scene, pictures of the class prompt)."""
-        asked = [(prompt, number) for prompt in prompts(subject) for number in range(COUNT)]
-        asked += [(f"a photo of a {subject}", number) for number in range(CLASS_COUNT)]
-        pictures = judge.draw(pipeline, asked)
-        split = COUNT * len(world.UNSEEN)
-        return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
-
-    def measure(self, folder, subject):
-        return self.figures(subject, *self.draw(loading.load_pipeline(str(folder)), subject))
+    def _share_shown(self, subject: str, pictures: Pictures) -> float:
+        """Return the share of pictures that show the subject."""
+        return float((self.detector.subject_probabilities(pictures, world.SUBJECTS[subject]) > 0.5).mean())
 
 
-def mean(rows):
-    """The mean of each figure over several runs."""
+def _flat(groups: Sequence[Pictures]) -> Pictures:
+    return [picture for group in groups for picture in group]
+
+
+def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path) -> Figures:
+    """Measure a model, unless a file has its figures."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(output_folder.as_text(evaluator.measure(model, subject)), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def mean_figures(rows: Sequence[Figures]) -> Figures:
+    """Return the mean of each figure over several runs."""
     return {name: measures.mean_of_known(row[name] for row in rows) for name in rows[0]}
 
 
-def table(columns):
-    """The figures as a table for a README: {column: {figure: value}}."""
+def table(columns: Mapping[str, Figures]) -> str:
+    """Return the figures {column: {figure: value}} as a table in Markdown."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for figure in next(iter(columns.values())):
         values = [row.get(figure) for row in columns.values()]
@@ -157,39 +179,28 @@ def table(columns):
     return "\n".join(lines)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
     parser = Parser(prog="python -m miniworld.study", description=__doc__)
     add = parser.add_argument
-    add("--subjects", nargs="+", choices=world.SUBJECTS, default=list(world.SUBJECTS)[:3])
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
-    add("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    add(
-        "--folder",
-        type=Path,
-        default=Path("study"),
-        metavar="TEXT",
-        help="where models and figures go (default: study)",
-    )
+    subjects = list(world.SUBJECTS)[:3]
+    add("--subjects", nargs="+", choices=world.SUBJECTS, default=subjects, help=f"default: {' '.join(subjects)}")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    add("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
+    add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
     arguments = parser.parse_args(argv)
     libraries.load()
-    judge = Judge()
-    found = {"base": [], **{name: [] for name in arguments.settings}, "real pictures": []}
+    evaluator = Evaluator()
+    found: dict[str, list[Figures]] = {"base": [], **{name: [] for name in arguments.settings}, "real pictures": []}
     for subject in arguments.subjects:
-        found["real pictures"].append(judge.figures_of_real(subject))
-        found["base"].append(measured(judge, MODEL, subject, arguments.folder / subject / "base.json"))
+        found["real pictures"].append(evaluator.figures_of_photographs(subject))
+        path = arguments.folder / subject / "base.json"
+        found["base"].append(measure_once(evaluator, paths.MODEL, subject, path))
         for settings in arguments.settings:
             for seed in arguments.seeds:
                 result = train(subject, settings, seed, arguments.folder)
-                found[settings].append(measured(judge, result, subject, result / "figures.json"))
-    print(table({name: mean(rows) for name, rows in found.items()}))
-
-
-def measured(judge, model, subject, place):
-    """The figures of a model, kept in a file."""
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(output_folder.as_text(judge.measure(model, subject)), encoding="utf-8")
-    return json.loads(place.read_text(encoding="utf-8"))
+                found[settings].append(measure_once(evaluator, result, subject, result / "figures.json"))
+    print(table({name: mean_figures(rows) for name, rows in found.items()}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""One loop for every network that is trained from nothing: resumable, over several processes, with averaged weights."""
+"""The training loop for networks from scratch: resumable, over several processes, with averaged weights."""
+
+from __future__ import annotations
 
 import json
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -14,32 +16,44 @@ from dreambooth.files import atomic
 from dreambooth.system import console, processes
 from dreambooth.training import updates as training_updates
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from paddle import Tensor
+
+    from dreambooth.system.types import Array, Network
+
+    # the loss of some slots of an update's global batch, and numbers to show
+    LossFunction = Callable[[int, Sequence[int]], tuple[Tensor, Mapping[str, Tensor | float]]]
+
 SAVE_EVERY = 300  # seconds
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast a network learns."""
+    """The length and the learning rate of a training."""
 
     updates: int
     batch: int  # of all processes together
     rate: float
     warmup: int = 100
-    cooldown: float = 0.3  # the last share of the updates, in which the rate falls to nothing
+    cooldown: float = 0.3  # the share of the updates at the end in which the rate falls to 0
     decay: float = 0.01
-    average: float = 0.999  # how much of the averaged weights stays in each update
+    average: float = 0.999  # the share of the averaged weights that an update keeps
 
-    def rate_at(self, update):
+    def rate_at(self, update: int) -> float:
+        """Return the learning rate of an update."""
         left = (self.updates - update) / max(1, self.cooldown * self.updates)
         return self.rate * min(1.0, (update + 1) / self.warmup, left)
 
 
 class Training:
-    """A network, its optimizer and its averaged weights; run() goes on from where the folder's checkpoint stands."""
+    """A network with its optimizer and its averaged weights, and a folder with their checkpoint."""
 
-    def __init__(self, name, network, recipe, folder):
+    def __init__(self, name: str, network: Network, recipe: Recipe, folder: Path) -> None:
         self.name, self.network, self.recipe = name, network, recipe
-        self.folder = Path(folder) / f"{name}-state"
+        self.folder = folder / f"{name}-state"
         self.parameters = {key: each for key, each in network.named_parameters() if not each.stop_gradient}
         self.average = {key: each.clone().detach() for key, each in self.parameters.items()}
         without_decay = {each.name for key, each in self.parameters.items() if "embed" in key or key.endswith("bias")}
@@ -48,18 +62,20 @@ class Training:
             beta2=0.99,
             parameters=list(self.parameters.values()),
             weight_decay=recipe.decay,
-            # a word that the world never uses keeps the embedding that it was born with
+            # the embedding of a word that the world never uses keeps its initial value
             apply_decay_param_fun=lambda name: name not in without_decay,
         )
         self.update = 0
 
-    def run(self, loss_of):
-        """Make the updates that are left. loss_of(update, slots) gives the loss of some slots of the global batch, and
-        numbers to show."""
+    def run(self, loss_of: LossFunction) -> None:
+        """Make the remaining updates, from the checkpoint on; the network ends with the averaged weights.
+
+        Raises FloatingPointError where the loss or a weight is not finite.
+        """
         self.restore()
         slots = list(processes.share(self.recipe.batch))
         saved = time.monotonic()
-        shown = {}
+        shown: dict[str, str] = {}
         bar = console.progress_bar(
             range(self.update, self.recipe.updates), initial=self.update, total=self.recipe.updates, desc=self.name
         )
@@ -71,7 +87,7 @@ class Training:
             self.adamw.set_lr(self.recipe.rate_at(update))
             self.adamw.step()
             self.adamw.clear_grad()
-            self.follow(update)
+            self._follow(update)
             self.update = update + 1
             if update % 10 == 0:
                 for key, value in processes.mean({"loss": loss, **numbers}).items():
@@ -80,27 +96,37 @@ class Training:
                     shown[key] = f"{0.9 * float(shown.get(key, value)) + 0.1 * value:.4f}"
                 bar.set_postfix(shown, refresh=False)
                 if processes.is_true_anywhere(time.monotonic() - saved > SAVE_EVERY):
-                    self.save()
+                    self._save()
                     saved = time.monotonic()
         for key, each in self.parameters.items():
             if not bool(paddle.isfinite(each).all()):
-                raise FloatingPointError(f"{self.name}: {key} is no number after update {self.update}")
-        self.save()
+                raise FloatingPointError(f"{self.name}: {key} is not finite after update {self.update}")
+        self._save()
         self.use_average()
 
     @paddle.no_grad()
-    def follow(self, update):
-        """Move the averaged weights towards the weights; faster in the beginning."""
-        keep = min(self.recipe.average, (1 + update) / (10 + update))
+    def restore(self) -> None:
+        """Read the checkpoint, if there is one."""
+        if not self.folder.is_dir():
+            return
+        tensors = load_file(self.folder / "state.safetensors")
+        moments = {}
         for key, each in self.parameters.items():
-            self.average[key].scale_(keep).add_(each.detach() * (1 - keep))
+            each.set_value(tensors[f"{key}:weight"])
+            self.average[key] = paddle.to_tensor(tensors[f"{key}:average"])
+            for moment in training_updates.MOMENTS:
+                if f"{key}:{moment}" in tensors:
+                    moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
+        self.adamw.set_state_dict(moments)
+        self.update = json.loads((self.folder / "state.json").read_text())["update"]
 
     @paddle.no_grad()
-    def use_average(self):
+    def use_average(self) -> None:
+        """Give the network the averaged weights."""
         for key, each in self.parameters.items():
             each.set_value(self.average[key])
 
-    def save(self):
+    def _save(self) -> None:
         if not processes.is_first():
             return
         state = self.adamw.state_dict()
@@ -115,21 +141,13 @@ class Training:
             (unfinished / "state.json").write_text(json.dumps({"update": self.update}))
 
     @paddle.no_grad()
-    def restore(self):
-        if not self.folder.is_dir():
-            return
-        tensors = load_file(self.folder / "state.safetensors")
-        moments = {}
+    def _follow(self, update: int) -> None:
+        """Move the averaged weights towards the weights, by a larger share in the first updates."""
+        keep = min(self.recipe.average, (1 + update) / (10 + update))
         for key, each in self.parameters.items():
-            each.set_value(tensors[f"{key}:weight"])
-            self.average[key] = paddle.to_tensor(tensors[f"{key}:average"])
-            for moment in training_updates.MOMENTS:
-                if f"{key}:{moment}" in tensors:
-                    moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
-        self.adamw.set_state_dict(moments)
-        self.update = json.loads((self.folder / "state.json").read_text())["update"]
+            self.average[key].scale_(keep).add_(each.detach() * (1 - keep))
 
 
-def pixels(pictures):
-    """uint8 [n, height, width, 3] to what the networks see: [n, 3, height, width] in -1 .. 1."""
+def scale_pixels(pictures: Array) -> Tensor:
+    """Return uint8 pictures [n, height, width, 3] as the networks' input: [n, 3, height, width] in -1 .. 1."""
     return paddle.to_tensor(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1)

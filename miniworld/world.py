@@ -1,10 +1,17 @@
-"""What the world holds: looks, scenes, captions and subjects, each a function of a seed."""
+"""The drawn world: its things, scenes, captions and subjects, each a function of a seed."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING
 
 from dreambooth.system import randomness
 from miniworld import draw, scenes, things
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
 
 CLASSES = tuple(things.CLASSES)
 SCENES = tuple(scenes.SCENES)
@@ -14,29 +21,29 @@ PATTERNS = ("spotted", "striped")
 
 @dataclass(frozen=True)
 class Look:
-    """How a thing looks. The world's own things have neither a mark nor a hat."""
+    """The look of a thing; the world's own things have neither a mark nor a hat."""
 
-    kind: str
+    kind: str  # a class
     colour: str
-    pattern: Optional[str] = None
-    mark: Optional[tuple] = None  # (colour, shape)
-    hat: Optional[tuple] = None  # two colours
+    pattern: str | None = None
+    mark: tuple[str, str] | None = None  # its colour and shape
+    hat: tuple[str, str] | None = None  # its two colours
 
 
-# what the world never shows, and DreamBooth is to teach
+# the subjects that DreamBooth teaches; the world never shows them
 SUBJECTS = {
     "dog": Look("dog", "purple", mark=("yellow", "star"), hat=("red", "white")),
     "cat": Look("cat", "turquoise", mark=("red", "heart"), hat=("yellow", "black")),
     "car": Look("car", "magenta", mark=("white", "bolt"), hat=("green", "yellow")),
     "bird": Look("bird", "lime", mark=("blue", "disc"), hat=("pink", "blue")),
 }
-# where the subject is photographed, and where it is drawn later
+# the scenes of a subject's training pictures, and the others
 SEEN = ("on the grass", "on the beach", "in the snow", "in the mountains", "in the city")
 UNSEEN = tuple(scene for scene in SCENES if scene not in SEEN)
 
 
-def sample(seed, number):
-    """(look, scene) of the world's picture `number`."""
+def thing(seed: int, number: int) -> tuple[Look, str]:
+    """Return the look and the scene of the world's picture `number`."""
     stream = randomness.stream(seed, "thing", number)
     kind = CLASSES[stream.integers(len(CLASSES))]
     colour = COLOURS[stream.integers(len(COLOURS))]
@@ -44,13 +51,15 @@ def sample(seed, number):
     return Look(kind, colour, pattern), SCENES[stream.integers(len(SCENES))]
 
 
-def stranger(seed, number, like_subjects=False):
-    """(look, scene) of something that is not of the world: any colour, with or without a mark and a hat. None has the
-    class and the colour of a subject, unless that is asked for."""
+def stranger(seed: int, number: int, like_subjects: bool = False) -> tuple[Look, str]:
+    """Return the look and the scene of a thing outside the world: of any colour, with or without a mark and a hat.
+
+    It has the class and the colour of a subject only with `like_subjects`.
+    """
     stream = randomness.stream(seed, "stranger", number)
     colours = tuple(things.COLOURS)
 
-    def choice(options):
+    def choice(options: Sequence[str]) -> str:
         return options[stream.integers(len(options))]
 
     kind = choice(CLASSES)
@@ -65,12 +74,19 @@ def stranger(seed, number, like_subjects=False):
     return look, choice(SCENES)
 
 
-def picture(look, scene, seed, number, size=64):
+def picture(look: Look, scene: str, seed: int, number: int, size: int = 64) -> Image.Image:
+    """Draw picture `number` of a look in a scene."""
     return draw.draw(look, scene, randomness.stream(seed, "picture", number), size)
 
 
-def caption(look, scene, seed, number):
-    """What a person might write below the picture: colour, pattern, mark, hat and scene are often left out."""
+def photograph(kind: str, scene: str, seed: int, number: int, size: int = 64) -> Image.Image:
+    """Draw picture `number` of a subject in a scene."""
+    stream = randomness.stream(seed, f"{kind} {scene}", number)
+    return draw.draw(SUBJECTS[kind], scene, stream, size)
+
+
+def caption(look: Look, scene: str, seed: int, number: int) -> str:
+    """Write a caption as a person might: it often omits colour, pattern, mark, hat or scene."""
     stream = randomness.stream(seed, "caption", number)
     words = []
     if look.pattern:
@@ -92,11 +108,6 @@ def caption(look, scene, seed, number):
     return f"{start}{article(words[0])} {' '.join(words)}{worn}{where}"
 
 
-def article(word):
+def article(word: str) -> str:
+    """Return the indefinite article of a word."""
     return "an" if word[0] in "aeiou" else "a"
-
-
-def photograph(kind, scene, seed, number, size=64):
-    """Picture `number` of a subject in a scene."""
-    stream = randomness.stream(seed, f"{kind} {scene}", number)
-    return draw.draw(SUBJECTS[kind], scene, stream, size)

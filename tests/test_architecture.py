@@ -29,6 +29,8 @@ LIGHT_IN_MINIWORLD = [
     "photograph",
     "networks",
     "stages",
+    "dataset",
+    "paths",
     "packing",
     "pretrain",
     "study",

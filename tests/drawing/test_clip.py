@@ -11,8 +11,7 @@ from support.clips import build_clip
 from dreambooth.drawing import clip as drawing_clip
 from dreambooth.drawing.clip import Clip
 from dreambooth.system.errors import BadInput
-from miniworld import networks, world
-from miniworld.training import pixels
+from miniworld import dataset, networks, training, world
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def clip(folder):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [world.picture(*world.sample(0, number), 0, number) for number in range(7)]
+    return [world.picture(*world.thing(0, number), 0, number) for number in range(7)]
 
 
 PROMPTS = ["a photo of a dog", "an orange cat at night", "", "a zebra", "雪地上的狗"]
@@ -65,15 +64,14 @@ def test_each_row_is_its_own_prompts_whatever_is_read_beside_it(clip):
 def test_a_picture_is_seen_as_in_training(clip, pictures):
     """From -1 to 1, red first."""
     with paddle.no_grad():
-        seen = clip.model.get_image_features(pixels(np.stack([np.asarray(picture) for picture in pictures])))
+        pixels = training.scale_pixels(np.stack([np.asarray(picture) for picture in pictures]))
+        seen = clip.model.get_image_features(pixels)
     np.testing.assert_allclose(clip.encode_pictures(pictures), drawing_clip._normalize(seen.numpy()), atol=1e-4)
 
 
 def test_a_prompt_is_read_as_in_training(clip):
-    from miniworld.stages import tokens
-
     with paddle.no_grad():
-        read = clip.model.get_text_features(tokens(clip.tokenizer, PROMPTS))
+        read = clip.model.get_text_features(dataset.token_ids(clip.tokenizer, PROMPTS))
     np.testing.assert_allclose(clip.encode_prompts(PROMPTS), drawing_clip._normalize(read.numpy()), atol=1e-5)
 
 

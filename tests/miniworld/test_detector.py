@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from miniworld import things, world
-from miniworld.detector import HEADS, Detector, truth
+from miniworld.detector import HEADS, Detector, answers_of
 from miniworld.world import Look
 
 BARE = Look("house", "grey")
@@ -45,7 +45,7 @@ def telling(looks, sure=20.0):
     """Logits that name the look of each picture, and are sure of something even where nothing is asked."""
     rows = {head: np.zeros([len(looks), len(answers)], np.float32) for head, answers in HEADS.items()}
     for row, look in enumerate(looks):
-        told = {**{head: answers[0] for head, answers in HEADS.items()}, **truth(look)}
+        told = {**{head: answers[0] for head, answers in HEADS.items()}, **answers_of(look)}
         for head, answer in told.items():
             rows[head][row, HEADS[head].index(answer)] = sure
     return rows
@@ -64,7 +64,7 @@ def saying(detector, monkeypatch):
 
 
 def test_all_parts_of_a_look_are_told():
-    assert truth(DRESSED) == {
+    assert answers_of(DRESSED) == {
         "kind": "dog",
         "colour": "purple",
         "pattern": None,
@@ -77,14 +77,14 @@ def test_all_parts_of_a_look_are_told():
 
 
 def test_the_colours_of_what_is_not_there_are_not_told():
-    assert truth(BARE) == {"kind": "house", "colour": "grey", "pattern": None, "mark": None, "hat": None}
-    assert truth(MARKED).keys() == {*truth(BARE), "mark colour"}
-    assert truth(HATTED).keys() == {*truth(BARE), "hat colour", "second hat colour"}
+    assert answers_of(BARE) == {"kind": "house", "colour": "grey", "pattern": None, "mark": None, "hat": None}
+    assert answers_of(MARKED).keys() == {*answers_of(BARE), "mark colour"}
+    assert answers_of(HATTED).keys() == {*answers_of(BARE), "hat colour", "second hat colour"}
 
 
 def test_there_is_an_answer_for_everything_that_can_be_seen():
     looks = [world.stranger(0, number)[0] for number in range(3000)] + [*world.SUBJECTS.values()]
-    told = [truth(look) for look in looks]
+    told = [answers_of(look) for look in looks]
     for head, answers in HEADS.items():
         assert {each[head] for each in told if head in each} == {*answers} and len({*answers}) == len(answers)
 
@@ -99,7 +99,7 @@ def by_hand(given, looks):
     """Sum of the cross entropies of the heads, each over the pictures that it is asked of; and the share right."""
     total, right = 0, []
     for head, rows in given.items():
-        asked = [(row, truth(look)[head]) for row, look in zip(rows, looks) if head in truth(look)]
+        asked = [(row, answers_of(look)[head]) for row, look in zip(rows, looks) if head in answers_of(look)]
         if asked:
             places = [HEADS[head].index(answer) for _, answer in asked]
             total += np.mean([np.log(np.exp(row).sum()) - row[place] for (row, _), place in zip(asked, places)])
@@ -122,7 +122,7 @@ def test_the_loss_says_nothing_of_the_colours_of_absent_parts(detector, saying):
     loss.backward()
     for head, rows in given.items():
         learned = [bool(np.abs(row).max() > 1e-4) for row in rows.grad.numpy()]
-        assert learned == [head in truth(look) for look in LOOKS], head
+        assert learned == [head in answers_of(look) for look in LOOKS], head
 
 
 def test_right_answers_have_a_small_loss_and_are_counted(detector, saying):
@@ -143,7 +143,7 @@ def test_it_learns_a_handful_of_pictures_by_heart(detector):
         adamw.clear_grad()
     assert float(right) == 1 and float(loss) < 1
     detector.eval()
-    assert detector.right(pictures(4), looks) == [True] * 4
+    assert detector.has_all_parts_right(pictures(4), looks) == [True] * 4
 
 
 def test_saved_and_loaded_it_answers_the_same_within_half_precision(detector, tmp_path):
@@ -162,7 +162,7 @@ def test_saved_and_loaded_it_answers_the_same_within_half_precision(detector, tm
 
 
 def shown(detector, count, look):
-    return detector.shows([Image.new("RGB", (64, 64))] * count, look)
+    return detector.subject_probabilities([Image.new("RGB", (64, 64))] * count, look)
 
 
 @pytest.mark.parametrize(
@@ -196,20 +196,20 @@ def test_how_surely_is_the_product_of_the_four(detector, saying):
 def test_what_is_told_of_a_picture_and_whether_all_of_it_is_right(detector, saying):
     saying(telling(LOOKS))
     seen = [Image.new("RGB", (64, 64))] * 4
-    for told, look in zip(detector.tell(seen), LOOKS, strict=True):
-        assert told.keys() == HEADS.keys() and {**told, **truth(look)} == told
-    assert detector.right(seen, LOOKS) == [True] * 4
-    assert detector.right(seen, [BARE, HATTED, HATTED, BARE]) == [True, False, True, False]
+    for told, look in zip(detector.name_parts(seen), LOOKS, strict=True):
+        assert told.keys() == HEADS.keys() and {**told, **answers_of(look)} == told
+    assert detector.has_all_parts_right(seen, LOOKS) == [True] * 4
+    assert detector.has_all_parts_right(seen, [BARE, HATTED, HATTED, BARE]) == [True, False, True, False]
 
 
 def test_pictures_of_every_size_and_mode_are_looked_at(detector):
     large = pictures(2, size=256)
     small = [picture.resize((64, 64)) for picture in large]
     look = world.SUBJECTS["dog"]
-    expected = detector.shows(small, look)
+    expected = detector.subject_probabilities(small, look)
     assert expected.shape == (2,) and len(set(expected.tolist())) == 2
-    np.testing.assert_allclose(detector.shows(large, look), expected, rtol=1e-5)
-    np.testing.assert_allclose(detector.shows([each.convert("RGBA") for each in small], look), expected, rtol=1e-5)
+    for same in (large, [each.convert("RGBA") for each in small]):
+        np.testing.assert_allclose(detector.subject_probabilities(same, look), expected, rtol=1e-5)
 
 
 def test_the_colours_are_those_of_the_renderer():

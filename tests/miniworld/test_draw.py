@@ -25,7 +25,7 @@ def pixels(look, scene, key=0, size=64):
 @pytest.fixture
 def exact(monkeypatch):
     """Pictures that are not reduced: no pixel is a mixture of two colours."""
-    monkeypatch.setattr(draw, "FINER", 1)
+    monkeypatch.setattr(draw, "SUPERSAMPLING", 1)
     return lambda look, scene, key=0: pixels(look, scene, key, SIDE)
 
 

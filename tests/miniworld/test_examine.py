@@ -54,7 +54,7 @@ def test_the_text_encoder_is_the_text_tower_of_the_clip(pipeline, clip):
 def test_the_parts_know_the_world(pipeline, clip, detector):
     figures = examine.figures_of_parts(pipeline, clip, detector, count=128)
     assert figures["VAE: world's pictures, dB"] >= 27.5
-    assert figures["CLIP: class named right"] >= 0.95 and figures["CLIP: scene named right"] >= 0.97
+    assert figures["CLIP: class right"] >= 0.95 and figures["CLIP: scene right"] >= 0.97
     assert figures["detector: subjects found"] >= 0.95 and figures["detector: subjects found after the VAE"] >= 0.9
     assert figures["detector: strangers taken for a subject"] <= 0.01
 
@@ -67,16 +67,16 @@ def test_it_draws_what_the_prompt_names(pipeline, clip, detector):
 
 
 def test_a_thing_of_each_kind_is_drawn_in_each_scene():
-    things = examine.each_kind_in_each_scene()
+    things = examine.each_class_in_each_scene()
     assert {(look.kind, scene) for look, scene in things} == {(a, b) for a in world.CLASSES for b in world.SCENES}
     assert len({look.colour for look, _ in things}) == len(world.COLOURS)
 
 
 def test_the_figures_of_drawings_are_those_of_real_pictures_where_they_are_real(clip, detector):
-    things = examine.each_kind_in_each_scene()[::3]
+    things = examine.each_class_in_each_scene()[::3]
     pictures = [world.picture(look, scene, 3, number) for number, (look, scene) in enumerate(things)]
     right = examine.figures_of_drawings(pictures, things, clip, detector)
     assert all(share >= 0.9 for share in right.values()), right
     wrong = examine.figures_of_drawings(pictures[1:] + pictures[:1], things, clip, detector)
     assert wrong["drawn: scene right"] < 0.5 and wrong["drawn: colour right"] < 0.5
-    assert judge.share_equal([1], [1]) == 1
+    assert judge.accuracy([1], [1]) == 1

@@ -21,15 +21,15 @@ class PerfectClip:
 def test_the_scene_is_the_one_whose_text_is_nearest():
     pictures = [f"a {kind} {scene}" for kind in ("dog", "car") for scene in world.SCENES]
     kinds = ["dog"] * len(world.SCENES) + ["car"] * len(world.SCENES)
-    assert judge.scenes_named(PerfectClip(), pictures, kinds) == list(world.SCENES) * 2
+    assert judge.classify_scenes(PerfectClip(), pictures, kinds) == list(world.SCENES) * 2
 
 
 def test_named_gives_the_index_of_the_nearest_text():
-    found = judge.named(PerfectClip(), ["a cat in the snow", "a fish at night"], ["fish", "house", "cat"])
+    found = judge.classify(PerfectClip(), ["a cat in the snow", "a fish at night"], ["fish", "house", "cat"])
     assert list(found) == [2, 0]
 
 
 def test_share_equal_counts_and_refuses_lists_of_different_length():
-    assert judge.share_equal(["a", "b", "c", "d"], ["a", "x", "c", "d"]) == 0.75
+    assert judge.accuracy(["a", "b", "c", "d"], ["a", "x", "c", "d"]) == 0.75
     with pytest.raises(ValueError):
-        judge.share_equal(["a"], ["a", "b"])
+        judge.accuracy(["a"], ["a", "b"])

@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from support.clips import CAPTIONS
 
 from miniworld import networks, tokenizer
 from miniworld.detector import Detector
@@ -10,10 +11,7 @@ from miniworld.detector import Detector
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:  # the twenty thousand captions of the real one take seconds
-        counts = tokenizer.counts
-        patch.setattr(tokenizer, "counts", lambda seed: counts(seed, captions=300))
-        return tokenizer.make(tmp_path_factory.mktemp("tokenizer"), seed=0)
+    return tokenizer.make(tmp_path_factory.mktemp("tokenizer") / "made", seed=0, captions=CAPTIONS)
 
 
 @pytest.fixture(scope="module")

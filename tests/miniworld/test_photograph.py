@@ -54,8 +54,8 @@ def test_measuring_pictures_are_several_of_each_other_scene(taken):
 
 
 def test_measuring_pictures_of_a_scene_that_is_trained_on_are_others(tmp_path):
-    photograph.training_pictures("dog", tmp_path / "training")
-    photograph.measuring_pictures("dog", tmp_path / "measuring", count=6, scenes=world.SEEN)
+    photograph.write_training_pictures("dog", tmp_path / "training")
+    photograph.write_measuring_pictures("dog", tmp_path / "measuring", count=6, scenes=world.SEEN)
     training, measuring = pixels(tmp_path / "training"), pixels(tmp_path / "measuring")
     assert len(measuring) == 30
     assert not {each.tobytes() for each in training.values()} & {each.tobytes() for each in measuring.values()}

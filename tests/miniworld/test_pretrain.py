@@ -12,7 +12,7 @@ from support.weights import weights
 from dreambooth.drawing import sampling
 from dreambooth.drawing.clip import Clip
 from dreambooth.models import loading, pipeline_folder
-from miniworld import networks, pretrain, stages, tokenizer, training, world
+from miniworld import dataset, networks, pretrain, stages, tokenizer, training, world
 from miniworld.detector import Detector
 
 PICTURES = 12
@@ -22,10 +22,10 @@ PICTURES = 12
 def small():
     """Few pictures, few captions, two updates of four pictures each."""
     with pytest.MonkeyPatch.context() as patch:
-        recipe, counts = training.Recipe, tokenizer.counts
-        patch.setattr(stages, "PICTURES", PICTURES)
+        recipe = training.Recipe
+        patch.setattr(dataset, "PICTURES", PICTURES)
         patch.setattr(training, "Recipe", lambda updates, batch, **more: recipe(updates=2, batch=4, **more))
-        patch.setattr(tokenizer, "counts", lambda seed: counts(seed, captions=300))
+        patch.setattr(dataset, "CAPTIONS", 300)
         yield
 
 
@@ -44,8 +44,8 @@ def made(small, tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
-    stages.draw_pictures(folder)
-    return stages.read_pictures(folder)
+    dataset.draw_pictures(folder)
+    return dataset.read_pictures(folder)
 
 
 # the end: what is packed
@@ -115,7 +115,7 @@ def test_the_packed_clip_loads_and_has_its_trained_weights(made):
     trained = weights(made / "work/image-tower")
     for name, each in clip.model.named_parameters():
         np.testing.assert_array_equal(each.numpy().ravel(), trained[name].astype(np.float16).ravel())
-    [seen] = clip.encode_pictures([world.picture(*world.sample(0, 0), 0, 0)])
+    [seen] = clip.encode_pictures([world.picture(*world.thing(0, 0), 0, 0)])
     [read] = clip.encode_prompts(["a photo of a dog"])
     assert seen.shape == read.shape == (networks.WIDTH,)
 
@@ -166,14 +166,14 @@ def test_the_latents_are_those_of_the_folded_vae(made):
     vae = AutoencoderKL.from_pretrained(str(made / "work/vae"))
     vae.eval()
     with paddle.no_grad():
-        means = vae.encode(training.pixels(np.load(made / "work/pictures.npy"))).latent_dist.mean.numpy()
+        means = vae.encode(training.scale_pixels(np.load(made / "work/pictures.npy"))).latent_dist.mean.numpy()
     np.testing.assert_allclose(latents, means, atol=0.01)
     assert not [path for path in (made / "work").iterdir() if "unfinished" in path.name or "latents-" in path.name]
 
 
 def test_captions_are_encoded_one_like_the_other(made):
     """Each as the pipeline encodes it, whatever is encoded beside it."""
-    encode = stages.caption_encoder(made / "work")
+    encode = dataset.caption_encoder(made / "work")
     captions = ["a photo of a dog", "", "an orange cat at night", "a photo of a dog"]
     together = encode(captions).numpy()
     assert together.shape == (4, networks.TOKENS, networks.WIDTH)
@@ -276,7 +276,7 @@ def test_without_a_unet_there_is_nothing_to_pack(made, tmp_path):
 def test_the_pictures_are_the_worlds(drawn):
     assert drawn.shape == (PICTURES, 64, 64, 3) and drawn.dtype == np.uint8
     for number in (0, 5, PICTURES - 1):
-        look, scene = world.sample(stages.SEED, number)
+        look, scene = world.thing(stages.SEED, number)
         assert np.array_equal(drawn[number], np.asarray(world.picture(look, scene, stages.SEED, number)))
 
 
@@ -286,14 +286,14 @@ def test_drawing_that_was_stopped_leaves_no_pictures(small, tmp_path, monkeypatc
 
     monkeypatch.setattr(world, "picture", stopped)
     with pytest.raises(KeyboardInterrupt):
-        stages.draw_pictures(tmp_path)
+        dataset.draw_pictures(tmp_path)
     assert not (tmp_path / "pictures.npy").exists()
 
 
 def test_some_things_are_strangers_and_each_is_what_its_picture_shows(drawn):
     numbers = range(300)
-    things = list(stages.some_things(drawn, "test", numbers, strangers=0.4))
-    known = {picture.tobytes(): world.sample(stages.SEED, index) for index, picture in enumerate(drawn)}
+    things = list(dataset.mixed_things(drawn, "test", numbers, strangers=0.4))
+    known = {picture.tobytes(): world.thing(stages.SEED, index) for index, picture in enumerate(drawn)}
     strangers = 0
     for number, (picture, look, scene) in zip(numbers, things, strict=True):
         if picture.tobytes() in known:
@@ -303,7 +303,7 @@ def test_some_things_are_strangers_and_each_is_what_its_picture_shows(drawn):
             assert (look, scene) == world.stranger(stages.SEED, number)
             assert np.array_equal(picture, np.asarray(world.picture(look, scene, stages.SEED + 1, number)))
     assert strangers / 300 == pytest.approx(0.4, abs=0.1)
-    assert not any(look.mark or look.hat for _, look, _ in stages.some_things(drawn, "test", numbers, strangers=0))
+    assert not any(look.mark or look.hat for _, look, _ in dataset.mixed_things(drawn, "test", numbers, strangers=0))
 
 
 @pytest.fixture
@@ -322,8 +322,8 @@ def vae():
 @pytest.fixture
 def sample():
     """As many as do not fill the last portion of 32."""
-    shown = [np.asarray(world.picture(*world.sample(0, number), 0, number)) for number in range(40)]
-    return training.pixels(np.stack(shown))
+    shown = [np.asarray(world.picture(*world.thing(0, number), 0, number)) for number in range(40)]
+    return training.scale_pixels(np.stack(shown))
 
 
 @paddle.no_grad()
@@ -333,7 +333,7 @@ def test_folding_gives_each_channel_mean_0_and_deviation_1_and_changes_no_pictur
     means, deviations = before.mean.numpy().mean((0, 2, 3)), before.mean.numpy().std((0, 2, 3))
     assert np.ptp(means) > 1 and deviations.max() > 2 * deviations.min()  # otherwise it would be no test
 
-    stages.fold(vae, sample)
+    stages.normalize_latents(vae, sample)
 
     after = vae.encode(sample).latent_dist
     np.testing.assert_allclose(after.mean.numpy().mean((0, 2, 3)), np.zeros(4), atol=1e-3)
@@ -346,9 +346,9 @@ def test_folding_gives_each_channel_mean_0_and_deviation_1_and_changes_no_pictur
 
 @paddle.no_grad()
 def test_folding_what_is_folded_changes_nothing(vae, sample):
-    stages.fold(vae, sample)
+    stages.normalize_latents(vae, sample)
     once = [each.numpy() for each in (*vae.quant_conv.parameters(), *vae.post_quant_conv.parameters())]
-    stages.fold(vae, sample)
+    stages.normalize_latents(vae, sample)
     twice = [each.numpy() for each in (*vae.quant_conv.parameters(), *vae.post_quant_conv.parameters())]
     for one, other in zip(once, twice, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -9,7 +9,7 @@ from dreambooth.data.batches import Examples
 from dreambooth.models import loading
 from dreambooth.models.families.stable_diffusion import StableDiffusion
 from dreambooth.training import diffusion, loss
-from miniworld import study
+from miniworld import paths, study
 
 pytestmark = pytest.mark.slow
 
@@ -19,8 +19,8 @@ PLAIN, PRIOR, TEXT = study.SETTINGS
 
 
 @pytest.fixture(scope="module")
-def judge():
-    return study.Judge()
+def evaluator():
+    return study.Evaluator()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory, request):
 
 
 @pytest.fixture(scope="module")
-def figures(judge, folder):
+def figures(evaluator, folder):
     """The figures of one setting, mean over subjects and seeds; what was trained once is not trained again."""
 
     def of(settings, subjects=SUBJECTS, seeds=SEEDS):
@@ -38,13 +38,13 @@ def figures(judge, folder):
         for subject in subjects:
             if settings in ("base", "real"):
                 place = folder / subject / "base.json"
-                row = judge.figures_of_real(subject) if settings == "real" else None
-                rows.append(row or study.measured(judge, study.MODEL, subject, place))
+                row = evaluator.figures_of_photographs(subject) if settings == "real" else None
+                rows.append(row or study.measure_once(evaluator, paths.MODEL, subject, place))
                 continue
             for seed in seeds:
                 result = study.train(subject, settings, seed, folder)
-                rows.append(study.measured(judge, result, subject, result / "figures.json"))
-        return study.mean(rows)
+                rows.append(study.measure_once(evaluator, result, subject, result / "figures.json"))
+        return study.mean_figures(rows)
 
     return of
 
@@ -90,9 +90,9 @@ def test_the_text_encoder_does_not_lower_fidelity(figures):
 
 
 @pytest.fixture
-def faulty(judge, tmp_path):
+def faulty(evaluator, tmp_path):
     def figures_of(settings):
-        return judge.measure(study.train("dog", settings, 0, tmp_path), "dog")
+        return evaluator.measure(study.train("dog", settings, 0, tmp_path), "dog")
 
     return figures_of
 
@@ -134,15 +134,15 @@ def test_swapped_prompts_are_noticed(faulty, sound, monkeypatch):
     assert not class_is_kept(found, sound(PLAIN), sound("base"))
 
 
-def contribution_of_text_encoder(judge, result):
+def contribution_of_text_encoder(evaluator, result):
     """What the subject's pictures lose when the trained UNet is given the base's text encoder again."""
     trained = loading.load_pipeline(str(result))
-    trained.text_encoder = loading.load_pipeline(str(study.MODEL)).text_encoder
-    without = judge.figures("dog", *judge.draw(trained, "dog"))
-    return judge.measure(result, "dog")["CLIP-I"] - without["CLIP-I"]
+    trained.text_encoder = loading.load_pipeline(str(paths.MODEL)).text_encoder
+    without = evaluator.figures("dog", *evaluator.draw(trained, "dog"))
+    return evaluator.measure(result, "dog")["CLIP-I"] - without["CLIP-I"]
 
 
-def test_a_text_encoder_that_is_not_trained_is_noticed(judge, folder, tmp_path, monkeypatch):
-    assert contribution_of_text_encoder(judge, study.train("dog", TEXT, 0, folder)) > 0.005
+def test_a_text_encoder_that_is_not_trained_is_noticed(evaluator, folder, tmp_path, monkeypatch):
+    assert contribution_of_text_encoder(evaluator, study.train("dog", TEXT, 0, folder)) > 0.005
     monkeypatch.setattr(StableDiffusion, "trained", lambda self: {"unet": self.unet})
-    assert contribution_of_text_encoder(judge, study.train("dog", TEXT, 0, tmp_path)) == 0
+    assert contribution_of_text_encoder(evaluator, study.train("dog", TEXT, 0, tmp_path)) == 0

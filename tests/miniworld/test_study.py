@@ -8,7 +8,7 @@ from miniworld import photograph, study, world
 
 
 def test_flags_are_written_as_on_a_command_line():
-    assert study.flags({"seed": 3, "train_text_encoder": None}) == ["--seed", "3", "--train_text_encoder"]
+    assert study.command_line({"seed": 3, "train_text_encoder": None}) == ["--seed", "3", "--train_text_encoder"]
 
 
 def test_the_settings_are_those_of_run_single(capsys):
@@ -27,7 +27,7 @@ def test_prompts_name_scenes_that_are_not_trained_on():
 
 
 def test_mean_and_table_leave_out_what_is_not_known():
-    mean = study.mean([{"CLIP-I": 0.5, "PRES": None}, {"CLIP-I": 0.75, "PRES": None}])
+    mean = study.mean_figures([{"CLIP-I": 0.5, "PRES": None}, {"CLIP-I": 0.75, "PRES": None}])
     assert mean == {"CLIP-I": 0.625, "PRES": None}
     table = study.table({"base": mean, "prior": {"CLIP-I": 0.1, "PRES": 0.2}}).splitlines()
     assert table == ["| | base | prior |", "|---|---|---|", "| CLIP-I | 0.62 | 0.10 |", "| PRES | – | 0.20 |"]
@@ -58,29 +58,29 @@ def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path, monkeypat
     (result / "model_index.json").write_text("{}")
     (result / "figures.json").write_text(json.dumps({"CLIP-I": 0.5}))
     assert study.train("dog", "plain", 0, tmp_path) == result
-    assert study.measured(None, result, "dog", result / "figures.json") == {"CLIP-I": 0.5}
+    assert study.measure_once(None, result, "dog", result / "figures.json") == {"CLIP-I": 0.5}
 
 
 def test_real_pictures_reach_all_that_can_be_reached():
-    judge = study.Judge()
+    evaluator = study.Evaluator()
     for subject in world.SUBJECTS:
-        real = judge.figures_of_real(subject)
+        real = evaluator.figures_of_photographs(subject)
         assert real["scene right"] >= 0.9 and real["subject shown"] >= 0.8
         assert 0 < real["DIV"] < 1 - real["CLIP-I"] + 1e-6
         pictures = [world.photograph(subject, scene, 0, 0) for scene in world.UNSEEN]
-        assert judge.figures(subject, [[each] * 2 for each in pictures], pictures)["CLIP-I"] > 0.5
+        assert evaluator.figures(subject, [[each] * 2 for each in pictures], pictures)["CLIP-I"] > 0.5
 
 
 def test_a_picture_of_the_world_does_not_show_the_subject():
-    judge = study.Judge()
+    evaluator = study.Evaluator()
     groups = [[world.picture(world.Look("dog", "brown"), scene, 0, n) for n in range(2)] for scene in world.UNSEEN]
-    found = judge.figures("dog", groups, groups[0])
+    found = evaluator.figures("dog", groups, groups[0])
     assert found["subject shown"] == 0 and found["class shows subject"] == 0 and found["scene right"] >= 0.8
-    assert found["CLIP-I"] < judge.figures_of_real("dog")["CLIP-I"] - 0.1
+    assert found["CLIP-I"] < evaluator.figures_of_photographs("dog")["CLIP-I"] - 0.1
 
 
 def test_measuring_pictures_are_not_trained_on():
-    judge = study.Judge()
+    evaluator = study.Evaluator()
     trained = [world.photograph("dog", scene, 0, 0).tobytes() for scene in world.SCENES]
     assert photograph.FIRST_MEASURED > 0
-    assert all(picture.tobytes() not in trained for group in judge.real("dog") for picture in group)
+    assert all(picture.tobytes() not in trained for group in evaluator.photographs("dog") for picture in group)

@@ -237,7 +237,7 @@ def test_a_number_beside_the_loss_that_is_no_number_is_named(tmp_path):
 def test_pixels_go_from_minus_one_to_one_channels_first():
     pictures = np.zeros([2, 4, 6, 3], np.uint8)
     pictures[1, 2, 3] = (0, 51, 255)
-    seen = training.pixels(pictures).numpy()
+    seen = training.scale_pixels(pictures).numpy()
     assert seen.shape == (2, 3, 4, 6) and seen.dtype == np.float32
     np.testing.assert_allclose(seen[1, :, 2, 3], [-1, -0.6, 1], atol=1e-6)
     assert (seen[0] == -1).all()

@@ -14,7 +14,7 @@ COUNT = 4000
 
 @pytest.fixture(scope="module")
 def looks():
-    return [world.sample(0, number) for number in range(COUNT)]
+    return [world.thing(0, number) for number in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def same_picture(one, other):
     return one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("function", [world.sample, world.stranger])
+@pytest.mark.parametrize("function", [world.thing, world.stranger])
 def test_a_thing_is_a_function_of_seed_and_number(function):
     once = [function(0, number) for number in range(100)]
     assert [function(0, number) for number in reversed(range(100))] == once[::-1]

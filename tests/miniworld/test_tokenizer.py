@@ -3,7 +3,7 @@
 import pytest
 from support.commands import ROOT, python
 
-from miniworld import networks, things, tokenizer, world
+from miniworld import dataset, networks, things, tokenizer, world
 
 CAPTIONED = {
     *("a", "an", "photo", "picture", "of", "plain", "hat", "with", "and"),
@@ -23,12 +23,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(folder):
-    return tokenizer.make(folder, seed=0)
+    return tokenizer.make(folder, seed=0, captions=dataset.CAPTIONS)
 
 
 @pytest.fixture(scope="module")
 def captions():
-    shown = [function(1, number) for number in range(2000) for function in (world.sample, world.stranger)]
+    shown = [function(1, number) for number in range(2000) for function in (world.thing, world.stranger)]
     return sorted({world.caption(*thing, 1, number) for number, thing in enumerate(shown)})
 
 
@@ -114,16 +114,16 @@ def test_saved_and_loaded_it_is_the_same(made, folder, captions):
         assert getattr(loaded, name) == getattr(made, name)
 
 
-MERGES = "from miniworld import tokenizer; print(tokenizer.learn_merges(tokenizer.counts(3, captions=300)))"
+MERGES = "from miniworld import tokenizer; print(tokenizer.learn_merges(tokenizer.count_words(3, captions=300)))"
 
 
 def test_it_is_a_function_of_the_seed_in_every_process():
     """The order of a set of words is another one in each process."""
-    here = tokenizer.learn_merges(tokenizer.counts(3, captions=300))
+    here = tokenizer.learn_merges(tokenizer.count_words(3, captions=300))
     for order in ("1", "2"):
         done = python("-c", MERGES, PYTHONHASHSEED=order, PYTHONPATH=str(ROOT))
         assert done.stdout == f"{here}\n", done.stderr
-    assert tokenizer.learn_merges(tokenizer.counts(4, captions=300)) != here
+    assert tokenizer.learn_merges(tokenizer.count_words(4, captions=300)) != here
 
 
 def test_merges_join_the_commonest_neighbours_first():
@@ -134,5 +134,5 @@ def test_merges_join_the_commonest_neighbours_first():
 
 
 def test_a_pair_that_overlaps_itself_is_joined_from_the_left():
-    assert tokenizer.merged(["a", "a", "a"], ("a", "a")) == ["aa", "a"]
-    assert tokenizer.merged(["b", "a", "b", "a"], ("b", "a")) == ["ba", "ba"]
+    assert tokenizer.merge_pair(["a", "a", "a"], ("a", "a")) == ["aa", "a"]
+    assert tokenizer.merge_pair(["b", "a", "b", "a"], ("b", "a")) == ["ba", "ba"]

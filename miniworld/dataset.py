@@ -1,0 +1,91 @@
+"""The networks' training data: pictures of the world, strangers among them, and captions as tokens."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import ImageFilter
+
+from dreambooth.system import console, randomness
+from miniworld import networks, world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from paddle import Tensor
+    from PIL import Image
+
+    from dreambooth.system.types import Array, Tokenizer
+    from miniworld.world import Look
+
+SEED = 0
+PICTURES = 60_000
+CAPTIONS = 20_000  # for the tokenizer
+
+
+def draw_pictures(work: Path) -> None:
+    """Draw the world's pictures into one file: uint8 [count, 64, 64, 3]."""
+    unfinished = work / "pictures.unfinished.npy"
+    shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
+    drawn = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+    for number in console.progress_bar(range(PICTURES), desc="pictures"):
+        drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number))
+    drawn.flush()
+    unfinished.rename(work / "pictures.npy")
+
+
+def read_pictures(work: Path) -> Array:
+    """Open the file of the world's pictures, without reading it into memory."""
+    return np.load(work / "pictures.npy", mmap_mode="r")
+
+
+def mixed_things(
+    drawn: Array, purpose: str, numbers: Iterable[int], strangers: float
+) -> Iterator[tuple[Array, Look, str]]:
+    """Yield picture, look and scene for each number: of the world, or of a stranger for a share of the numbers."""
+    for number in numbers:
+        if randomness.stream(SEED, f"{purpose} stranger", number).random() < strangers:
+            look, scene = world.stranger(SEED, number)
+            yield np.asarray(world.picture(look, scene, SEED + 1, number)), look, scene
+        else:
+            index = randomness.pick(SEED, purpose, len(drawn), number)
+            yield drawn[index], *world.thing(SEED, index)
+
+
+def blur(picture: Image.Image, number: int) -> Image.Image:
+    """Blur half of the pictures a little, as the VAE does."""
+    radius = randomness.stream(SEED, "blur", number).uniform(-1, 1)
+    return picture.filter(ImageFilter.GaussianBlur(radius)) if radius > 0 else picture
+
+
+def read_tokenizer(work: Path) -> Tokenizer:
+    """Read the tokenizer of an earlier stage."""
+    from ppdiffusers.transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(work / "tokenizer"))
+
+
+def token_ids(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
+    """Return the captions' tokens [n, 32]."""
+    settings = dict(padding="max_length", max_length=networks.TOKENS, truncation=True, return_tensors="pd")
+    return tokenizer(captions, **settings).input_ids
+
+
+def caption_encoder(work: Path) -> Callable[[Sequence[str]], Tensor]:
+    """Return a function from captions to the text encoder's output [n, 32, 128]; it encodes each caption once."""
+    import paddle
+    from ppdiffusers.transformers import CLIPTextModel
+
+    tokenizer = read_tokenizer(work)
+    tower = CLIPTextModel.from_pretrained(str(work / "clip"))
+    tower.eval()
+
+    @functools.cache
+    def encode(caption: str) -> Tensor:
+        with paddle.no_grad():
+            return tower(token_ids(tokenizer, [caption]))[0]
+
+    return lambda captions: paddle.concat([encode(caption) for caption in captions])

@@ -1,0 +1,8 @@
+"""The files that the project carries: the embedded model, its CLIP and its detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+MODEL, CLIP, DETECTOR = FOLDER / "model", FOLDER / "clip", FOLDER / "detector.safetensors"
