@@ -1,103 +1,259 @@
-"""Weights in the safetensors format, written and read tensor by tensor: the libraries' own functions hold a whole file
-in memory, and two copies of it to write it."""
+"""Safetensors files (https://github.com/huggingface/safetensors), written and read one tensor at a time: the library's
+own functions hold a whole file in memory, and to write it two times over."""
+
+from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dreambooth.system.types import Array
+
 LONGEST_HEADER = 100_000_000
-KINDS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "bool": "BOOL"}
-# NumPy has no bfloat16, which is the upper half of a float32
-TYPES = {**{short: name for name, short in KINDS.items()}, "BF16": "uint16"}
+_MOST_DIMENSIONS = 32  # of NumPy 1; a longer shape would also make its product slow
+_KINDS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "BF16": "uint16",  # NumPy has no bfloat16, which is the upper half of a float32
+}
+_SHORT = {name: short for short, name in _KINDS.items() if short != "BF16"}
 
 
-def write(path, tensors, metadata=None):
-    """Write {name: tensor of Paddle or NumPy} in the format of https://github.com/huggingface/safetensors: the length
-    of the header, the header, and each tensor's numbers without a gap, the widest first so that all are aligned."""
+class Entry(NamedTuple):
+    """The place of one tensor: its offsets count from the end of the header."""
+
+    kind: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class Header(NamedTuple):
+    """The checked header of a file, and the offset of the first tensor."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str] | None
+    begin: int
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write {name: tensor of Paddle or NumPy}: the length of the header, the header, and each tensor's numbers without
+    a gap, the widest first so that all are aligned."""
     kinds = {name: str(tensor.dtype).removeprefix("paddle.") for name, tensor in tensors.items()}
+    shorts = {name: _SHORT[kind] for name, kind in kinds.items()}
     order = sorted(tensors, key=lambda name: (-np.dtype(kinds[name]).itemsize, name))
-    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
     for name in order:
         shape = list(tensors[name].shape)
         begin, end = end, end + np.dtype(kinds[name]).itemsize * int(np.prod(shape, dtype=np.int64))
-        header[name] = {"dtype": KINDS[kinds[name]], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+        header[name] = {"dtype": shorts[name], "shape": shape, "data_offsets": [begin, end]}
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(_encoded(header))
         for name in order:
-            np.ascontiguousarray(tensors[name].numpy() if hasattr(tensors[name], "numpy") else tensors[name]).tofile(
-                file
-            )
+            tensor = tensors[name].numpy() if hasattr(tensors[name], "numpy") else tensors[name]
+            np.ascontiguousarray(tensor).tofile(file)
 
 
-class Reader(Mapping):
-    """The tensors of a file, each read when it is asked for. It also has the few verbs of the library's own reader that
-    PPDiffusers uses."""
+def copy_renamed(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    rename: Callable[[str], str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Copy a file with its tensors under other names and with other metadata."""
+    entries, _, begin = header(source)
+    renamed: dict[str, Any] = {"__metadata__": dict(metadata)}
+    for name, entry in entries.items():
+        place = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": [entry.begin, entry.end]}
+        renamed[rename(name)] = place
+    with open(source, "rb") as old, open(target, "wb") as new:
+        old.seek(begin)
+        new.write(_encoded(renamed))
+        shutil.copyfileobj(old, new)
 
-    def __init__(self, path, framework=None):
+
+def header(path: str | os.PathLike[str]) -> Header:
+    """Read and check the header of a file, and no tensor. ValueError names the file and the fault."""
+    try:
+        return _checked_header(Path(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+class Reader(Mapping[str, "Array"]):
+    """The tensors of a file, each read on access. Every fault of a file is a ValueError with its name.
+
+    The class has the few methods of the library's own reader that PPDiffusers and PaddleNLP use, which open a file with
+    `framework` and `device` too.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], framework: str | None = None, device: str | None = None) -> None:
         self.path = str(path)
-        try:
-            with open(path, "rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                self.header, self.begin = json.loads(file.read(min(length, LONGEST_HEADER))), 8 + length
-            self.said = self.header.pop("__metadata__", None)
-            lengths = [self.bytes_of(each) for each in self.header.values()]
-            whole = self.begin + sum(lengths) == os.path.getsize(path)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise ValueError(f"{path}: it was cut short, or it is no safetensors file")
-        for name, each in self.header.items():
-            if each["dtype"] not in TYPES:
-                raise ValueError(f"{path}: {name} is {each['dtype']}, which is not known here")
+        self._header = header(path)
 
-    @staticmethod
-    def bytes_of(each):
-        """The length of a tensor, which its place and its shape have to agree on."""
-        first, last = each["data_offsets"]
-        kind = TYPES.get(each["dtype"])
-        if kind and last - first != np.dtype(kind).itemsize * int(np.prod(each["shape"], dtype=np.int64)):
-            raise ValueError("shape and length differ")
-        return last - first
-
-    def __getitem__(self, name):
-        each = self.header[name]
-        kind, (first, last) = np.dtype(TYPES[each["dtype"]]), each["data_offsets"]
-        count = (last - first) // kind.itemsize
-        numbers = np.fromfile(self.path, kind, count, offset=self.begin + first)
-        if each["dtype"] == "BF16":
+    def __getitem__(self, name: str) -> Array:
+        kind, shape, begin, end = self._header.entries[name]
+        # a byte of a file may be no proper bool, and NumPy counts on 0 and 1
+        stored = np.dtype("uint8" if kind == "BOOL" else _KINDS[kind])
+        count = (end - begin) // stored.itemsize
+        numbers = np.fromfile(self.path, stored, count, offset=self._header.begin + begin)
+        if numbers.size != count:
+            raise ValueError(f"{self.path}: the file has become shorter; {shown(name)} is no longer there")
+        if kind == "BOOL":
+            numbers = numbers != 0
+        elif kind == "BF16":
             numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.reshape(each["shape"])
+        return numbers.reshape(shape)
 
-    def __contains__(self, name):
-        return name in self.header
+    def __contains__(self, name: object) -> bool:
+        return name in self._header.entries
 
-    def __iter__(self):
-        return iter(self.header)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header.entries)
 
-    def __len__(self):
-        return len(self.header)
+    def __len__(self) -> int:
+        return len(self._header.entries)
 
-    def shapes(self):
-        return {name: list(each["shape"]) for name, each in self.header.items()}
+    def shapes(self) -> dict[str, list[int]]:
+        """Return {name: shape} without reading a tensor."""
+        return {name: list(entry.shape) for name, entry in self._header.entries.items()}
 
-    get_tensor = __getitem__
+    def metadata(self) -> dict[str, str] | None:
+        """Return the text beside the tensors."""
+        return self._header.metadata
 
-    def metadata(self):
-        return self.said
+    get_tensor = get_slice = __getitem__
 
-    def __enter__(self):
+    def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
 
-def header(path):
-    """(what a safetensors file says of its tensors, where they begin)."""
+def shown(name: str) -> str:
+    """Return a name out of a foreign file in a form that fits into one line."""
+    text = name if name.isprintable() else ascii(name)[1:-1]
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _encoded(entries: Mapping[str, Any]) -> bytes:
+    """The header as it is in a file, after its length and padded to whole words."""
+    text = json.dumps(entries, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _checked_header(path: Path) -> Header:
+    """Read a header. The tensors must fill the rest of the file without gap and overlap, as the format demands."""
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length)), 8 + length
+        size, start = os.fstat(file.fileno()).st_size, file.read(8)
+        if len(start) < 8:
+            raise ValueError("no safetensors file, or cut short: it has fewer than 8 bytes")
+        length = int.from_bytes(start, "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"no safetensors file: a header of {length} bytes, more than {LONGEST_HEADER}")
+        if 8 + length > size:
+            raise ValueError(f"no safetensors file, or cut short: a header of {length} bytes in a file of {size}")
+        text = file.read(length)
+    known = _parsed(text)
+    metadata = known.pop("__metadata__", None)
+    if metadata is not None and not (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    ):
+        raise ValueError("invalid safetensors file: its __metadata__ does not map text to text")
+    entries = {name: _checked_entry(name, value) for name, value in known.items()}
+    _check_tiling(entries, size - 8 - length)
+    return Header(entries, metadata, 8 + length)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """The JSON object of a header."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            raise ValueError("a name that stands twice")
+        for name in found:
+            name.encode()  # an escape may stand for half a character
+        return found
+
+    def integer(digits: str) -> int:
+        if len(digits) > 19 or digits.startswith("-"):
+            raise ValueError(f"a number out of bounds, {digits[:20]}")
+        return int(digits)
+
+    def refused(number: str) -> None:
+        raise ValueError(f"a number that is no integer, {number[:20]}")
+
+    try:
+        if not text.startswith(b"{"):
+            raise ValueError("it does not start with {")
+        found: dict[str, Any] = json.loads(
+            text.decode(), object_pairs_hook=pairs, parse_int=integer, parse_float=refused, parse_constant=refused
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no safetensors file: its header can't be read ({error})") from None
+    return found
+
+
+def _checked_entry(name: str, value: object) -> Entry:
+    """One tensor's kind, shape and offsets, which have to agree."""
+    bad = f"invalid safetensors file: {shown(name)}"
+    if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
+        raise ValueError(f"{bad} lacks its dtype, shape or data_offsets")
+    kind, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(kind, str):
+        raise ValueError(f"{bad} has a dtype that is no text")
+    if kind not in _KINDS:
+        raise ValueError(f"{shown(name)} is of kind {shown(kind)}, which is not known here")
+    if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{bad} has an invalid shape")
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"{bad} has invalid data_offsets")
+    length = size = np.dtype(_KINDS[kind]).itemsize
+    for side in shape:
+        length, size = length * side, size * max(side, 1)
+    if size >= 2**63 or length != offsets[1] - offsets[0]:
+        raise ValueError(f"{bad} has a shape and data_offsets that do not agree")
+    return Entry(kind, tuple(shape), *offsets)
+
+
+def _are_counts(value: object) -> bool:
+    """Whether JSON holds a list of integers from 0, among which True is none."""
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+
+
+def _check_tiling(entries: Mapping[str, Entry], length: int) -> None:
+    """Check that the tensors lie side by side in the `length` bytes after the header."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != end:
+            what = "overlaps another tensor" if entry.begin < end else "begins after a gap"
+            raise ValueError(f"invalid safetensors file: {shown(name)} {what}")
+        end = entry.end
+    if end > length:
+        raise ValueError(f"cut short: {end - length} bytes of its tensors are missing")
+    if end < length:
+        raise ValueError(f"invalid safetensors file: {length - end} bytes follow its last tensor")

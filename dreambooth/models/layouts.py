@@ -8,7 +8,6 @@ the few files that it needs otherwise.
 
 import json
 import os
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +54,7 @@ def is_torch(folder):
         return None
     path, wanted = found
     if wanted == EITHER:
-        return safetensors.header(path)[0].get("__metadata__", {}).get("format", "pt") == "pt"
+        return (safetensors.header(path).metadata or {}).get("format", "pt") == "pt"
     return wanted in TORCH
 
 
@@ -136,20 +135,13 @@ def lost_its_prefix(file):
     config = json.loads((file.parent / CONFIG).read_text(encoding="utf-8"))
     classes = config.get("architectures", ())
     clip = config.get("model_type") == "clip_text_model" or registry.CLIP_TEXT_ENCODER in classes
-    return clip and not any(name.startswith(PREFIX) for name in safetensors.header(file)[0] if name != "__metadata__")
+    return clip and not any(name.startswith(PREFIX) for name in safetensors.header(file).entries)
 
 
 def give_prefix(file, to):
     """The same weights under the names that they had before."""
-    known, begin = safetensors.header(file)
-    named = {name if name == "__metadata__" else PREFIX + name: value for name, value in known.items()}
-    named["__metadata__"] = {**named.get("__metadata__", {}), "format": "pt"}
-    text = json.dumps(named).encode()
-    text += b" " * (-len(text) % 8)
-    with open(file, "rb") as source, open(to, "wb") as target:
-        source.seek(begin)
-        target.write(len(text).to_bytes(8, "little") + text)
-        shutil.copyfileobj(source, target)
+    metadata = {**(safetensors.header(file).metadata or {}), "format": "pt"}
+    safetensors.copy_renamed(file, to, lambda name: PREFIX + name, metadata)
 
 
 def spell_out(tokenizer):
