@@ -1,4 +1,6 @@
-"""Picture files: find them, and read them right."""
+"""Picture files: find them in a folder, and read them as a person sees them."""
+
+from __future__ import annotations
 
 import hashlib
 import re
@@ -10,14 +12,17 @@ from PIL import Image, ImageOps
 from dreambooth.data.concepts import Picture
 from dreambooth.system.errors import BadInput
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 
 
-def open_picture(path):
-    """The first frame of a picture as RGB, turned as its EXIF data says, transparency on white, 16 bits scaled to 8."""
-    with Image.open(path, formats=FORMATS) as image:
-        image = ImageOps.exif_transpose(image)
+def open_picture(path: str | Path) -> Image.Image:
+    """Read the first frame of a picture as RGB.
+
+    EXIF orientation is applied, transparency lies on white, and 16 bits are scaled to 8.
+    """
+    with Image.open(path, formats=_FORMATS) as file:
+        image: Image.Image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it to white
             grey = np.asarray(image).astype(np.float32) / 257
             return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -28,13 +33,15 @@ def open_picture(path):
         return image.convert("RGB")
 
 
-def inspect_picture(path):
-    """A Picture where the file is one that can be read; None where it is something else; ValueError where it claims
-    to be a picture, by its name or its first bytes, and can't be read."""
-    claims = path.suffix.lower() in EXTENSIONS
+def inspect_picture(path: Path) -> Picture | None:
+    """Return a Picture if the file is readable as one, None if it is something else.
+
+    Raises ValueError if its name or its first bytes claim a picture and it can't be read.
+    """
+    claims = path.suffix.lower() in _EXTENSIONS
     try:
-        path.name.encode()  # a name that is no Unicode could not be recorded
-        with Image.open(path, formats=FORMATS):
+        path.name.encode()  # JSON can't hold a name that is no Unicode
+        with Image.open(path, formats=_FORMATS):
             claims = True
         size = open_picture(path).size
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError and struct.error among them
@@ -44,37 +51,40 @@ def inspect_picture(path):
     return Picture(path, size, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _natural_order(path):
-    """Sort key under which 2.png stands before 10.png, the same on every machine."""
+def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return a sort key that puts 2.png before 10.png, the same on every machine."""
     pieces = re.split(r"(\d+)", path.name)
     return [(int(piece), "") if piece.isdigit() and piece.isascii() else (-1, piece) for piece in pieces], path.name
 
 
-def scan_folder(folder):
-    """(pictures, complaints, other files) of a folder, sorted. Hidden files and folders do not count at all."""
-    pictures, broken, others = [], [], []
+def scan_folder(folder: str | Path) -> tuple[list[Picture], list[str], list[Path]]:
+    """Return (pictures, problems, other files) of a folder, in order. Hidden files and folders are left out."""
+    pictures, problems, others = [], [], []
     for path in sorted((each for each in Path(folder).iterdir() if not each.name.startswith(".")), key=_natural_order):
         if path.is_dir():
             continue
         try:
             picture = inspect_picture(path)
         except ValueError as error:
-            broken.append(str(error))
+            problems.append(str(error))
             continue
         if picture:
             pictures.append(picture)
         else:
             others.append(path)
-    return pictures, broken, others
+    return pictures, problems, others
 
 
-def find_pictures(folder, flag):
-    """The subject's pictures. Any that is broken ends the run: with three to five, each one counts."""
+def find_pictures(folder: str | Path, flag: str) -> tuple[list[Picture], list[Path]]:
+    """Return (pictures, other files) of the subject's folder.
+
+    Raises BadInput if there is no picture, or a broken one: with three to five, each one counts.
+    """
     if not Path(folder).is_dir():
         raise BadInput(f"{flag} {folder}: there is no such folder")
-    pictures, broken, others = scan_folder(folder)
-    if broken:
-        raise BadInput(f"{flag}: {broken[0]}; replace it or take it away")
+    pictures, problems, others = scan_folder(folder)
+    if problems:
+        raise BadInput(f"{flag} {folder}: {problems[0]}; replace or remove it")
     if not pictures:
         found = f"none of its {len(others)} files is a picture" if others else "it is empty"
         raise BadInput(f"{flag} {folder}: {found}; put three to five png, jpg, bmp or webp pictures there")

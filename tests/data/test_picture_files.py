@@ -89,7 +89,7 @@ def test_a_truncated_picture_is_refused_by_name(tmp_path, name, kind):
 def test_what_only_has_a_pictures_name_is_refused(tmp_path, name, content):
     flat(tmp_path / "good.png")
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=rf"{name}.*replace it or take it away"):
+    with pytest.raises(BadInput, match=rf"{name}.*replace or remove it"):
         find(tmp_path)
 
 

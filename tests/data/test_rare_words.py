@@ -80,7 +80,7 @@ def test_rare_words_of_a_chinese_vocabulary(bert):
 
 @pytest.mark.parametrize("character, uncommon", [("狗", False), ("的", False), ("魍", True), ("龘", True)])
 def test_common_characters_are_those_of_the_standard(character, uncommon):
-    assert rare_words.is_uncommon_character(character) is uncommon
+    assert rare_words._is_uncommon_character(character) is uncommon
 
 
 def assert_complains(rarity, prompt, of_class, complaint):
@@ -97,13 +97,13 @@ def assert_complains(rarity, prompt, of_class, complaint):
         ("a photo of sks dog", "a photo of a dog", None),
         ("a photo of sks dog", None, None),
         ("A photo of a SKS dog in the snow", "a photo of a dog", None),
-        ("a photo of xyzzy dog", "a photo of a dog", '"xyzzy" is no word to this model: it reads x + y + z + z + y'),
-        ("a photo of xyzzy dog", None, '"xyzzy" is no word'),
-        ("a photo of the red dog", "a photo of a dog", 'no word of "a photo of the red dog" is rare'),
+        ("a photo of xyzzy dog", "a photo of a dog", '"xyzzy" is not one token: the tokenizer splits it into x + y + '),
+        ("a photo of xyzzy dog", None, '"xyzzy" is not one token'),
+        ("a photo of the red dog", "a photo of a dog", "has no rare word"),
         ("a photo of a dog", "a photo of a dog", "has no identifier"),
-        ("a photo of sks", "a photo of a dog", "\"dog\" is missing"),
-        ("a photo of sks", None, "does not say what the subject is"),
-        ("sks", None, "does not say what the subject is"),
+        ("a photo of sks", "a photo of a dog", 'lacks "dog"'),
+        ("a photo of sks", None, "does not name the class"),
+        ("sks", None, "does not name the class"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
@@ -115,9 +115,9 @@ def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
     [
         ("一张魍狗的照片", "一张狗的照片", None),
         ("一张zqz狗的照片", None, None),
-        ("一张sks狗的照片", "一张狗的照片", '"sks" is no word to this model: it reads s + k + s'),
-        ("一张雪狗的照片", "一张狗的照片", "is rare to this model"),
-        ("一张魍的照片", "一张狗的照片", '"狗" is missing'),
+        ("一张sks狗的照片", "一张狗的照片", '"sks" is not one token: the tokenizer splits it into s + k + s'),
+        ("一张雪狗的照片", "一张狗的照片", "has no rare word"),
+        ("一张魍的照片", "一张狗的照片", 'lacks "狗"'),
     ],
 )
 def test_what_is_wrong_with_a_chinese_prompt(bert, prompt, of_class, complaint):
