@@ -24,7 +24,7 @@ import signal
 from contextlib import closing
 
 from dreambooth.config.parser import read_config
-from dreambooth.data.batches import Examples
+from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.models import loading
@@ -56,6 +56,9 @@ def main(argv):
         train_text_encoder=config.model.train_text_encoder,
     )
     family.check(config)
+    from dreambooth.training import diffusion as diffusions
+
+    diffusion = diffusions.diffusion_for(family.schedule)
     if config.lora.lora_rank:
         from dreambooth.training import adapters
 
@@ -70,18 +73,19 @@ def main(argv):
         class_pictures = prior_pictures.draw_missing(family, config, missing)
     todo = planning.check_class_pictures(config, todo, class_pictures)
     subject = Concept(config.concepts.instance_prompt, todo.pictures, config.concepts.class_prompt, class_pictures)
-    train(config, todo, family, [subject])
+    train(config, todo, family, diffusion, [subject])
 
 
-def train(config, todo, family, concepts):
+def train(config, todo, family, diffusion, concepts):
     from dreambooth.run import tracking, validation
-    from dreambooth.training import adapters, diffusion, encodings, loss
+    from dreambooth.training import adapters, loss
+    from dreambooth.training.encodings import Encodings
     from dreambooth.training.updates import Updates
 
-    # Encode pictures and prompts once, and free what is not needed any more
-    examples = Examples(concepts, config, processes.rank(), processes.world_size())
-    encode = encodings.EncodedOnce if config.memory.cache_latents else encodings.EncodedEachStep
-    pictures, prompts = encode(family, examples), encodings.Prompts(family, examples)
+    # Encode pictures and prompts once, and free the encoders that are not needed any more
+    seed = config.run.seed
+    batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), processes.world_size())
+    encodings = Encodings(family, batches, config.memory, seed)
     family.forget_encoders(vae=config.memory.cache_latents)
 
     # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
@@ -103,7 +107,6 @@ def train(config, todo, family, concepts):
         config.optimizer.global_batch(processes.world_size()) * (1 + config.concepts.with_prior_preservation), start
     )
     bar = console.progress_bar(total=todo.steps, initial=start, desc="Training")
-    prior_weight = config.objective.prior_loss_weight if config.concepts.with_prior_preservation else None
 
     with StopRequest() as stop, closing(tracker), bar:
         done, overflows = start, 0
@@ -111,14 +114,20 @@ def train(config, todo, family, concepts):
             # Go forward and backward through the update's micro-batches
             losses = {}
             for micro in range(config.optimizer.gradient_accumulation_steps):
-                batch = examples.micro_batch(done, micro)
+                batch = batches.micro_batch(done, micro)
                 if config.lora.lora_dropout:
-                    adapters.drop(family.adapters, config.run.seed, batch.places, len(examples.prompts))
-                clean, noise, timesteps, noisy = diffusion.noised(family, pictures.take(batch), batch, config.run.seed)
+                    adapters.drop(family.adapters, seed, batch)
+                clean = encodings.latents(batch)
+                noise = diffusion.noise(seed, batch.keys, clean.shape[1:])
+                t = diffusion.sample_t(seed, batch.keys)
+                noisy = diffusion.add_noise(clean, noise, t)
                 with updates.precision():
-                    prediction = family.predict(noisy, timesteps, prompts.take(batch))
-                wanted = diffusion.target(family.schedule, clean, noise, timesteps)
-                parts = loss.dreambooth_loss(family.picture_part(prediction), family.picture_part(wanted), prior_weight)
+                    prediction = family.predict(noisy, t, encodings.conditioning(batch))
+                target = diffusion.target(clean, noise, t)
+                errors = loss.example_errors(family.picture_part(prediction), family.picture_part(target))
+                parts = loss.dreambooth_loss(
+                    errors, batch.prior, diffusion.weight(t), config.objective.prior_loss_weight
+                )
                 updates.backward(parts["loss"] / config.optimizer.gradient_accumulation_steps)
                 for name, part in parts.items():
                     losses[name] = losses.get(name, 0) + part.detach() / config.optimizer.gradient_accumulation_steps

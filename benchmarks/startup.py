@@ -22,8 +22,8 @@ from visualdl import LogWriter
 FIRST_STEP = """
 import os, sys
 import train_dreambooth
-from dreambooth.data.batches import Examples
-Examples.micro_batch = lambda *step: os._exit(0)
+from dreambooth.data.batches import Batches
+Batches.micro_batch = lambda *step: os._exit(0)
 train_dreambooth.main(sys.argv[1:])
 """
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from benchmarks import subjects
-from dreambooth.data.batches import Examples
+from dreambooth.data.batches import Batches
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 
@@ -48,8 +48,8 @@ class Stopwatch:
     def bare_step(self, adamw):
         import paddle.nn.functional as F
 
-        noisy, timesteps, prompts = self.seen
-        F.mse_loss(self.family.unet(noisy, timesteps, prompts).sample, noisy).backward()
+        noisy, t, conditioning = self.seen
+        F.mse_loss(self.family.unet(noisy, t, conditioning["hidden"]).sample, noisy).backward()
         adamw.step()
         adamw.clear_grad(set_to_zero=False)
 
@@ -79,33 +79,33 @@ def watching(watch):
     """Let a run of train_dreambooth.py tell when its steps begin, and what its networks are."""
     from dreambooth.training.updates import Updates
 
-    load, micro_batch, begin = loading.load_model, Examples.micro_batch, Updates.__init__
+    load, micro_batch, begin = loading.load_model, Batches.micro_batch, Updates.__init__
 
     def load_model(*arguments, **options):
         watch.family = family = load(*arguments, **options)
         predict = family.predict
 
-        def predict_and_keep(noisy, timesteps, prompts):
-            watch.seen = noisy.detach(), timesteps, prompts.detach()
-            return predict(noisy, timesteps, prompts)
+        def predict_and_keep(noisy, t, conditioning):
+            watch.seen = noisy.detach(), t, {name: tensor.detach() for name, tensor in conditioning.items()}
+            return predict(noisy, t, conditioning)
 
         family.predict = predict_and_keep
         return family
 
-    def next_micro_batch(self, step, micro):
+    def next_micro_batch(self, update, micro):
         if micro == 0:
             watch.step_begins()
-        return micro_batch(self, step, micro)
+        return micro_batch(self, update, micro)
 
     def updates(self, *arguments):
         watch.updates = self
         begin(self, *arguments)
 
-    loading.load_model, Examples.micro_batch, Updates.__init__ = load_model, next_micro_batch, updates
+    loading.load_model, Batches.micro_batch, Updates.__init__ = load_model, next_micro_batch, updates
     try:
         yield
     finally:
-        loading.load_model, Examples.micro_batch, Updates.__init__ = load, micro_batch, begin
+        loading.load_model, Batches.micro_batch, Updates.__init__ = load, micro_batch, begin
 
 
 def measure(folder, size, batch, steps, *more):

@@ -1,57 +1,79 @@
-"""Which examples go into which micro-batch."""
+"""The examples of each micro-batch: a function of the seed, the update and the process."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from dreambooth.data import transforms
+from dreambooth.data.concepts import Example, MicroBatch
 from dreambooth.system import randomness
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """What goes through the network at once: the subject's examples, then as many of the class."""
-
-    places: list  # (step, slot, kind) of each example: the key of its random numbers
-    pictures: list  # its index among Examples.pictures
-    flips: list  # whether it is mirrored
-    prompts: list  # its index among Examples.prompts
+    from dreambooth.config.sections import OptimizerSettings, PictureSettings
+    from dreambooth.data.concepts import Concept, Picture, View
+    from dreambooth.system.types import Key
 
 
-class Examples:
-    """All pictures of all concepts, and the endless sequence of examples that is drawn from them."""
+class Batches:
+    """All pictures and prompts of a run, and the endless sequence of examples that is drawn from them."""
 
-    def __init__(self, concepts, config, rank, processes):
-        self.config, self.rank, self.processes = config, rank, processes
-        self.pictures, self.prompts, self.prompt_of = [], [], []
-        self.instance, self.prior = [], []
+    def __init__(
+        self,
+        concepts: Sequence[Concept],
+        optimizer: OptimizerSettings,
+        pictures: PictureSettings,
+        seed: int,
+        rank: int,
+        processes: int,
+    ) -> None:
+        self.pictures: list[Picture] = []
+        self.views: list[tuple[View, ...]] = []  # of each picture
+        self.prompts: list[str] = []  # the distinct ones
+        self._prompt_of: list[int] = []  # of each picture
+        self._optimizer, self._settings = optimizer, pictures
+        self._seed, self._rank, self._processes = seed, rank, processes
+        instance: list[int] = []
+        prior: list[int] = []
         for concept in concepts:
-            self.instance += self.add(concept.pictures, concept.prompt)
-            if config.concepts.with_prior_preservation:
-                self.prior += self.add(concept.class_pictures, concept.class_prompt)
+            instance += self.add(concept.pictures, concept.prompt)
+            if concept.class_pictures and concept.class_prompt:
+                prior += self.add(concept.class_pictures, concept.class_prompt)
+        self._kinds = (instance, prior)  # the pictures of the subjects, and those of the classes
 
-    def add(self, pictures, prompt):
+    def add(self, pictures: Sequence[Picture], prompt: str) -> range:
+        """Add pictures with their prompt, and return their indices."""
         if prompt not in self.prompts:
             self.prompts.append(prompt)
         first = len(self.pictures)
         self.pictures += pictures
-        self.prompt_of += [self.prompts.index(prompt)] * len(pictures)
+        self.views += [transforms.views(picture.size, self._settings) for picture in pictures]
+        self._prompt_of += [self.prompts.index(prompt)] * len(pictures)
         return range(first, len(self.pictures))
 
-    def micro_batch(self, step, micro):
-        """The examples of micro-batch `micro` of update `step` that this process computes.
+    def micro_batch(self, update: int, micro: int) -> MicroBatch:
+        """Choose the examples that this process takes in micro-batch `micro` of an update.
 
         Slots number the examples of one update over all micro-batches and processes, so the same update results
         however it is split.
         """
-        config = self.config
-        first = (micro * self.processes + self.rank) * config.optimizer.train_batch_size
-        places, pictures = [], []
-        for kind, group in enumerate((self.instance, self.prior)):
-            for slot in range(first, first + config.optimizer.train_batch_size) if group else ():
-                index = step * config.optimizer.global_batch(self.processes) + slot
-                places.append((step, slot, kind))
-                pictures.append(group[randomness.pick(config.run.seed, f"order of kind {kind}", len(group), index)])
-        flips = (
-            randomness.integers(config.run.seed, "flip", places, 2)
-            if config.pictures.random_flip
-            else [0] * len(places)
-        )
-        return MicroBatch(places, pictures, [int(flip) for flip in flips], [self.prompt_of[i] for i in pictures])
+        size = self._optimizer.train_batch_size
+        first = (micro * self._processes + self._rank) * size
+        examples = [
+            self._example((update, slot, kind))
+            for kind, group in enumerate(self._kinds)
+            for slot in range(first, first + size)
+            if group
+        ]
+        return MicroBatch(tuple(examples), prior=size if self._kinds[1] else 0)
+
+    def _example(self, key: Key) -> Example:
+        update, slot, kind = key
+        group = self._kinds[kind]
+        index = update * self._optimizer.global_batch(self._processes) + slot
+        picture = group[randomness.pick(self._seed, f"order of kind {kind}", len(group), index)]
+        views = self.views[picture]
+        # the mirror image comes second
+        view = views[randomness.integers(self._seed, "flip", [key], len(views))[0]] if len(views) > 1 else views[0]
+        return Example(key, picture, self._prompt_of[picture], view)

@@ -1,22 +1,64 @@
-"""What is to be learned: pictures and the prompts that go with them."""
+"""The subjects, the pictures that show them, and the examples that a training step takes."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple
+
+from dreambooth.system.types import Box, Key, Size
 
 
 @dataclass(frozen=True)
 class Picture:
+    """A picture file that can be read."""
+
     path: Path
-    size: tuple  # (width, height) as seen, after EXIF rotation
+    size: Size  # after EXIF rotation
     sha256: str
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing to learn, and the class of things that it belongs to."""
+    """A subject, and the class that it belongs to."""
 
     prompt: str
-    pictures: tuple
-    class_prompt: Optional[str] = None
-    class_pictures: tuple = ()
+    pictures: tuple[Picture, ...]
+    class_prompt: str | None = None
+    class_pictures: tuple[Picture, ...] = ()
+
+
+class View(NamedTuple):
+    """How a picture is shown to the network."""
+
+    original: Size
+    size: Size
+    crop: Box | None = None  # the part that is scaled to `size`; None: the whole picture
+    flip: bool = False  # whether it is mirrored
+
+
+class Example(NamedTuple):
+    """One picture with its prompt, as an update takes it."""
+
+    key: Key
+    picture: int  # its index among Batches.pictures
+    prompt: int  # its index among Batches.prompts
+    view: View
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The examples that go through the network at once; the last `prior` of them show the class."""
+
+    examples: tuple[Example, ...]
+    prior: int = 0
+
+    @property
+    def keys(self) -> list[Key]:
+        """The keys of the examples' random numbers."""
+        return [example.key for example in self.examples]
+
+    @property
+    def prompts(self) -> list[int]:
+        """The distinct prompts of the examples, in ascending order."""
+        return sorted({example.prompt for example in self.examples})

@@ -43,12 +43,12 @@ def inspect_picture(path: Path) -> Picture | None:
         path.name.encode()  # JSON can't hold a name that is no Unicode
         with Image.open(path, formats=_FORMATS):
             claims = True
-        size = open_picture(path).size
+        width, height = open_picture(path).size
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError and struct.error among them
         if claims:
             raise ValueError(f"{path} claims to be a picture and can't be read ({error})") from None
         return None
-    return Picture(path, size, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Picture(path, (height, width), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:

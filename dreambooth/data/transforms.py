@@ -1,25 +1,55 @@
 """From a picture to the pixels that a network sees."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-SQUEEZE_NOTICED = 1.1
+from dreambooth.data.concepts import View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dreambooth.config.sections import PictureSettings
+    from dreambooth.data.concepts import Picture
+    from dreambooth.system.types import Array, Box, Size
+
+_SQUEEZE_NOTICED = 1.1
 
 
-def squeezed(pictures, height, width):
-    """The pictures whose shape changes by more than a tenth when they are scaled to height x width."""
+def squeezed(pictures: Sequence[Picture], size: Size) -> list[Picture]:
+    """List the pictures whose shape changes by more than a tenth when they are scaled to a size."""
     changed = []
     for picture in pictures:
-        ratio = (picture.size[0] / picture.size[1]) / (width / height)
-        if max(ratio, 1 / ratio) > SQUEEZE_NOTICED:
+        ratio = (picture.size[1] / picture.size[0]) / (size[1] / size[0])
+        if max(ratio, 1 / ratio) > _SQUEEZE_NOTICED:
             changed.append(picture)
     return changed
 
 
-def to_pixels(image, height, width, center_crop):
-    """A picture as the network sees it: float32 [3, height, width] in [-1, 1]."""
-    if center_crop:
-        image = ImageOps.fit(image, (width, height), Image.BILINEAR)
-    else:
-        image = image.resize((width, height), Image.BILINEAR)
-    return (np.asarray(image, dtype=np.float32) / 127.5 - 1).transpose(2, 0, 1)
+def views(original: Size, settings: PictureSettings) -> tuple[View, ...]:
+    """List the views of a picture that training uses: the plain one and, with random flips, its mirror image."""
+    crop = _centred_box(original, settings.size) if settings.center_crop else None
+    flips = (False, True) if settings.random_flip else (False,)
+    return tuple(View(original, settings.size, crop, flip) for flip in flips)
+
+
+def to_pixels(image: Image.Image, view: View) -> Array:
+    """Turn a view of a picture into float32 pixels [3, height, width] in [-1, 1]."""
+    height, width = view.size
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR, box=view.crop)
+    pixels = (np.asarray(scaled, dtype=np.float32) / 127.5 - 1).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels[:, :, ::-1]) if view.flip else pixels
+
+
+def _centred_box(original: Size, size: Size) -> Box | None:
+    """Find the largest box about a picture's centre that has the shape of a size; None is the whole picture."""
+    height, width = original
+    ratio = size[1] / size[0]
+    if width / height == ratio:
+        return None
+    inside = (width, width / ratio) if width / height < ratio else (ratio * height, height)
+    left, top = (width - inside[0]) * 0.5, (height - inside[1]) * 0.5
+    return left, top, left + inside[0], top + inside[1]

@@ -102,7 +102,7 @@ def check_resumed(config, folder, state, course, steps):
 def warnings(config, pictures, steps):
     yield from config.warnings()
     height, width = config.pictures.size
-    squeezed = transforms.squeezed(pictures, height, width)
+    squeezed = transforms.squeezed(pictures, config.pictures.size)
     if squeezed and not config.pictures.center_crop:
         yield (
             f"{len(squeezed)} of {len(pictures)} pictures are squeezed by more than a tenth to fit {width} x"

@@ -98,8 +98,9 @@ def put_on(networks, config):
     }
 
 
-def drop(adapters, seed, places, prompts):
-    """Choose what the examples at these places of the run lose. The text encoder sees each of the run's prompts once
-    for them all, so what is lost there goes by prompts."""
+def drop(adapters, seed, batch):
+    """Choose what the examples of a micro-batch lose. The text encoder sees each of their prompts once, so what is lost
+    there goes by prompts."""
+    update = batch.keys[0][0]
     for part, each in adapters.items():
-        each.drop(places if part == "unet" else [(places[0][0], prompt) for prompt in range(prompts)], seed)
+        each.drop(batch.keys if part == "unet" else [(update, prompt) for prompt in batch.prompts], seed)

@@ -1,96 +1,111 @@
-"""Encode pictures and prompts once, so that a training step needs no VAE and, where it does not learn, no text
-encoder."""
+"""Pictures and prompts as tensors: encoded once, so that a step needs no encoder, or in each step."""
+
+from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
 
 from dreambooth.data import picture_files, transforms
-from dreambooth.system import console, processes
+from dreambooth.system import console, processes, randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
+
+    from paddle import Tensor
+
+    from dreambooth.config.sections import MemorySettings
+    from dreambooth.data.batches import Batches
+    from dreambooth.data.concepts import MicroBatch, Picture, View
+    from dreambooth.system.types import Array, Arrays, Tensors
 
 
-def pixels_of(pictures, config):
-    """Yield the pixels of pictures in order, read ahead by --dataloader_num_workers threads."""
+class Encodings:
+    """The encodings of a run's pictures and prompts.
 
-    def read(picture):
-        return transforms.to_pixels(
-            picture_files.open_picture(picture.path), *config.pictures.size, config.pictures.center_crop
-        )
+    Pictures are encoded once, unless --no_cache_latents; prompts are encoded once, unless the text encoder trains.
+    """
 
-    if not config.memory.dataloader_num_workers:
-        yield from map(read, pictures)
+    def __init__(self, family: Any, batches: Batches, settings: MemorySettings, seed: int) -> None:  # noqa: ANN401
+        self._family, self._batches, self._seed = family, batches, seed
+        self._workers = settings.dataloader_num_workers
+        self._arrays: Arrays | None = None  # {name: [picture, view, …]}
+        if settings.cache_latents:
+            self._arrays = self._encode_all_pictures()
+        self._prompts: Tensors | None = None  # {name: [prompt, …]}
+        if not family.train_text_encoder:
+            with paddle.no_grad():
+                self._prompts = family.encode_prompts(batches.prompts)
+
+    def latents(self, batch: MicroBatch) -> Tensor:
+        """Draw clean latents [n, …] from the encodings of a micro-batch's pictures, anew for each key."""
+        encoding = self._encode_pictures(batch) if self._arrays is None else self._take_pictures(self._arrays, batch)
+        spread = randomness.normal(self._seed, "latent", batch.keys, tuple(encoding["mean"].shape[1:]))
+        return self._family.draw_latents(encoding, paddle.to_tensor(spread))
+
+    def conditioning(self, batch: MicroBatch) -> Tensors:
+        """Return the examples' conditioning, [n, …] each; a prompt that several of them share is encoded once."""
+        if self._prompts is None:
+            distinct = batch.prompts
+            encoded = self._family.encode_prompts([self._batches.prompts[prompt] for prompt in distinct])
+        else:
+            distinct = list(range(len(self._batches.prompts)))
+            encoded = self._prompts
+        rows = paddle.to_tensor([distinct.index(example.prompt) for example in batch.examples])
+        return {name: paddle.index_select(tensor, rows, axis=0) for name, tensor in encoded.items()}
+
+    @paddle.no_grad()
+    def _encode_pictures(self, batch: MicroBatch) -> Tensors:
+        """Read and encode the pictures of a micro-batch."""
+        shown = [(self._batches.pictures[example.picture], [example.view]) for example in batch.examples]
+        pixels = [each for [each] in read_pixels(shown, self._workers)]
+        return self._family.encode_pictures(paddle.to_tensor(np.stack(pixels)))
+
+    @staticmethod
+    def _take_pictures(arrays: Arrays, batch: MicroBatch) -> Tensors:
+        rows = [example.picture for example in batch.examples], [int(example.view.flip) for example in batch.examples]
+        return {name: paddle.to_tensor(array[rows]) for name, array in arrays.items()}
+
+    @paddle.no_grad()
+    def _encode_all_pictures(self) -> Arrays:
+        """Encode all views of all pictures, each process its share.
+
+        Pictures go through the encoder one by one, so that an encoding does not depend on the batch it was in.
+        """
+        pictures, views = self._batches.pictures, self._batches.views
+        mine = list(processes.share(len(pictures))) or [0]
+        pixels = read_pixels([(pictures[index], views[index]) for index in mine], self._workers)
+        rows = []
+        for shown in console.progress_bar(pixels, total=len(mine), desc="Encoding"):
+            encoded = [self._family.encode_pictures(paddle.to_tensor(each[None])) for each in shown]
+            rows.append(_stack([{name: tensor[0].numpy() for name, tensor in each.items()} for each in encoded]))
+        return processes.gather_rows(_stack(rows), len(pictures))
+
+
+def read_pixels(shown: Sequence[tuple[Picture, Sequence[View]]], workers: int) -> Iterator[list[Array]]:
+    """Yield the pixels of each picture's views, in order, read ahead by some threads."""
+
+    def read(each: tuple[Picture, Sequence[View]]) -> list[Array]:
+        picture, views = each
+        image = picture_files.open_picture(picture.path)
+        return [transforms.to_pixels(image, view) for view in views]
+
+    if not workers:
+        yield from map(read, shown)
         return
-    with ThreadPoolExecutor(config.memory.dataloader_num_workers) as threads:
-        ahead = deque()
-        for picture in pictures:
-            ahead.append(threads.submit(read, picture))
-            if len(ahead) > 2 * config.memory.dataloader_num_workers:
+    with ThreadPoolExecutor(workers) as threads:
+        ahead: deque[Future[list[Array]]] = deque()
+        for each in shown:
+            ahead.append(threads.submit(read, each))
+            if len(ahead) > 2 * workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-class EncodedOnce:
-    """The encodings of all pictures, in memory: {name: array [picture, version, …]}, version 1 being the mirrored one.
-
-    Each process encodes its share. Pictures go through the VAE one by one, so that the encoding of a picture does not
-    depend on the batch it was in.
-    """
-
-    def __init__(self, family, examples):
-        config = examples.config
-        count = len(examples.pictures)
-        mine = list(processes.share(count)) or [0]
-        pixels = pixels_of([examples.pictures[index] for index in mine], config)
-        bar = console.progress_bar(pixels, total=len(mine), desc="Encoding")
-        self.arrays = processes.gather_rows(
-            stack([self.versions(family, each, config.pictures.random_flip) for each in bar]), count
-        )
-
-    @staticmethod
-    @paddle.no_grad()
-    def versions(family, pixels, random_flip):
-        sides = [pixels, pixels[:, :, ::-1]] if random_flip else [pixels]
-        encoded = [family.encode_pictures(paddle.to_tensor(np.ascontiguousarray(side[None]))) for side in sides]
-        return stack([{name: tensor[0].numpy() for name, tensor in each.items()} for each in encoded])
-
-    def take(self, batch):
-        """The encodings of a micro-batch."""
-        rows = (batch.pictures, batch.flips)
-        return {name: paddle.to_tensor(array[rows]) for name, array in self.arrays.items()}
-
-
-class EncodedEachStep:
-    """Without the cache: the VAE stays, and the pictures of a micro-batch are read and encoded when it comes."""
-
-    def __init__(self, family, examples):
-        self.family, self.examples = family, examples
-
-    @paddle.no_grad()
-    def take(self, batch):
-        config = self.examples.config
-        pixels = list(pixels_of([self.examples.pictures[index] for index in batch.pictures], config))
-        sides = [each[:, :, ::-1] if flip else each for each, flip in zip(pixels, batch.flips)]
-        return self.family.encode_pictures(paddle.to_tensor(np.stack(sides)))
-
-
-class Prompts:
-    """The embeddings of the run's prompts: computed once, or in every step where the text encoder learns."""
-
-    def __init__(self, family, examples):
-        self.family, self.prompts = family, examples.prompts
-        self.fixed = None
-        if not family.train_text_encoder:
-            with paddle.no_grad():
-                self.fixed = family.encode_prompts(self.prompts)
-
-    def take(self, batch):
-        """[example, tokens, width]. A prompt that several examples share goes through the text encoder once."""
-        embeddings = self.family.encode_prompts(self.prompts) if self.fixed is None else self.fixed
-        return paddle.index_select(embeddings, paddle.to_tensor(batch.prompts), axis=0)
-
-
-def stack(rows):
+def _stack(rows: Sequence[Arrays]) -> dict[str, Array]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -3,15 +3,15 @@
 import numpy as np
 
 from benchmarks import step
-from dreambooth.data.batches import Examples
+from dreambooth.data.batches import Batches
 from dreambooth.models import loading
 
 
 def test_each_step_has_a_floor_of_its_own(twin):
-    before = loading.load_model, Examples.micro_batch
+    before = loading.load_model, Batches.micro_batch
     pairs = step.measure(twin, 32, 1, 4)
     assert len(pairs) == 4 and all(floor > 0 and whole > 0 for floor, whole in pairs)
-    assert (loading.load_model, Examples.micro_batch) == before
+    assert (loading.load_model, Batches.micro_batch) == before
 
 
 def test_the_first_steps_are_left_out_and_floors_belong_to_the_step_after():

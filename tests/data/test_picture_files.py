@@ -1,17 +1,13 @@
-"""The pictures: which files count, how they are read, what the network sees, and which go into which micro-batch."""
+"""The picture files: which ones count, and how they are read."""
 
 import hashlib
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
-from support.settings import small_config
+from PIL import Image
 
-from dreambooth.data import picture_files, transforms
-from dreambooth.data.batches import Examples
-from dreambooth.data.concepts import Concept, Picture
+from dreambooth.data import picture_files
+from dreambooth.data.concepts import Picture
 from dreambooth.system.errors import BadInput
 
 FORMAT_OF = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "webp": "WEBP"}
@@ -39,7 +35,7 @@ def colours(path):
 def test_every_format_is_read_whatever_the_case_of_its_extension(tmp_path, extension):
     path = flat(tmp_path / f"dog.{extension}", format=FORMAT_OF[extension.lower()])
     [picture], others = find(tmp_path)
-    assert picture == Picture(path, (16, 8), hashlib.sha256(path.read_bytes()).hexdigest())
+    assert picture == Picture(path, (8, 16), hashlib.sha256(path.read_bytes()).hexdigest())
     assert others == []
     assert np.abs(np.array(colours(path)) - COLOUR).max() <= 4  # jpeg and webp are lossy
 
@@ -136,6 +132,12 @@ def test_pictures_are_in_the_order_of_their_numbers_however_they_came(tmp_path):
     assert orders[0][2:] == NAMES[2:] and set(orders[0][:2]) == {"1.png", "01.png"}
 
 
+def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
+    (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
+    with pytest.raises(BadInput, match="1.png"):
+        picture_files.find_pictures(tmp_path, "--instance_data_dir")
+
+
 # how they are read
 
 # how a camera held in each way stores the upright picture
@@ -163,7 +165,7 @@ def test_a_picture_is_turned_as_its_exif_data_says(tmp_path, orientation, extens
     stored.save(path, exif=exif, **({"quality": 100, "subsampling": 0} if extension == "jpg" else {}))
     seen = np.asarray(picture_files.open_picture(path)).astype(int)
     assert seen.shape == upright.shape and np.abs(seen - upright).max() < 8
-    assert find(tmp_path)[0][0].size == (32, 16)
+    assert find(tmp_path)[0][0].size == (16, 32)
 
 
 def test_transparency_is_shown_on_white(tmp_path):
@@ -221,192 +223,3 @@ def test_a_printers_jpeg_has_its_colours_right(tmp_path, cmyk, rgb):
 def test_a_sixteen_bit_picture_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.array([[0, 257, 200 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert colours(tmp_path / "deep.png") == [[0, 0, 0], [1, 1, 1], [200, 200, 200], [255, 255, 255]]
-
-
-# what the network sees
-
-
-@pytest.mark.parametrize("center_crop", [False, True])
-def test_pixels_are_float32_from_minus_one_to_one(center_crop):
-    image = Image.new("RGB", (40, 30), (0, 255, 51))
-    pixels = transforms.to_pixels(image, 16, 24, center_crop)
-    assert pixels.shape == (3, 16, 24) and pixels.dtype == np.float32
-    for channel, value in zip(pixels, (-1.0, 1.0, -0.6)):
-        assert np.allclose(channel, value, atol=1e-6)
-
-
-def bordered(shape):
-    """Green on blue between two red borders that are cut away by a crop to a square: 80x40, or 40x80."""
-    image = Image.new("RGB", (80, 40), "red")
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((20, 0, 59, 39), fill="blue")
-    draw.rectangle((30, 10, 49, 29), fill=(0, 255, 0))
-    return image if shape == "wide" else image.transpose(Image.Transpose.ROTATE_90)
-
-
-def extent(channel):
-    """(rows, columns) in which a colour is more than half there."""
-    there = channel > 0
-    return there.any(axis=1).sum(), there.any(axis=0).sum()
-
-
-@pytest.mark.parametrize("shape", ["wide", "tall"])
-def test_center_crop_keeps_the_centre_and_its_shape(shape):
-    red, green, blue = transforms.to_pixels(bordered(shape), 40, 40, center_crop=True)
-    assert extent(red) == (0, 0)
-    assert extent(green) == (20, 20) and (green[10:30, 10:30] == 1).all()
-    assert extent(blue) == (40, 40)
-
-
-@pytest.mark.parametrize("shape, borders, inside", [("wide", (40, 20), (20, 10)), ("tall", (20, 40), (10, 20))])
-def test_without_center_crop_all_of_the_picture_is_squeezed_in(shape, borders, inside):
-    red, green, _ = transforms.to_pixels(bordered(shape), 40, 40, center_crop=False)
-    assert extent(red) == borders and extent(green) == inside
-
-
-@pytest.mark.parametrize(
-    "size, target, changed",
-    [
-        ((512, 512), (512, 512), False),
-        ((1090, 1000), (512, 512), False),
-        ((1110, 1000), (512, 512), True),
-        ((1000, 1090), (512, 512), False),
-        ((1000, 1110), (512, 512), True),
-        ((512, 768), (768, 512), False),
-        ((768, 512), (768, 512), True),
-        ((512, 512), (768, 512), True),
-    ],
-)
-def test_a_picture_is_squeezed_where_its_shape_changes_by_more_than_a_tenth(size, target, changed):
-    picture = Picture(Path("dog.png"), size, "")
-    assert transforms.squeezed([picture], *target) == ([picture] if changed else [])
-
-
-# which go into which micro-batch
-
-
-def made_up(name, count):
-    return tuple(Picture(Path(f"{name}{number}.png"), (8, 8), "") for number in range(count))
-
-
-DOG = Concept("a photo of sks dog", made_up("dog", 5), "a photo of a dog", made_up("dogs", 7))
-CAT = Concept("a photo of zwx cat", made_up("cat", 2), "a photo of a cat", made_up("cats", 3))
-
-
-def config(**changes):
-    return small_config(**{"seed": 0, **changes})
-
-
-def with_prior(**changes):
-    return config(with_prior_preservation=True, class_data_dir="classes", class_prompt="a photo of a dog", **changes)
-
-
-def examples_of(batch):
-    return list(zip(batch.places, batch.pictures, batch.flips, batch.prompts))
-
-
-def update(step, batch, accumulation, processes):
-    """All examples of an update, whichever process and micro-batch they are in."""
-    told = with_prior(train_batch_size=batch, gradient_accumulation_steps=accumulation, random_flip=True)
-    batches = [
-        Examples([DOG], told, rank, processes).micro_batch(step, micro)
-        for rank in range(processes)
-        for micro in range(accumulation)
-    ]
-    return sorted(example for batch in batches for example in examples_of(batch))
-
-
-@pytest.mark.parametrize("split", [(2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)])
-def test_an_update_has_the_same_examples_however_it_is_split(split):
-    for step in range(6):
-        whole = update(step, 4, 1, 1)
-        assert len(whole) == len(set(whole)) == 8
-        assert update(step, *split) == whole
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3, 4, 8])
-def test_every_five_examples_in_a_row_are_all_five_pictures(batch):
-    examples = Examples([DOG], config(train_batch_size=batch), 0, 1)
-    row = [index for step in range(20) for index in examples.micro_batch(step, 0).pictures]
-    turns = [row[first : first + 5] for first in range(0, len(row) - 4, 5)]
-    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns)
-    assert turns[0] != turns[1] and len({tuple(turn) for turn in turns}) >= 4
-
-
-def test_another_seed_gives_another_order():
-    orders = [
-        [Examples([DOG], config(train_batch_size=1, seed=seed), 0, 1).micro_batch(step, 0).pictures[0]
-         for step in range(20)]
-        for seed in (0, 1)
-    ]  # fmt: skip
-    assert orders[0] != orders[1]
-
-
-def test_as_many_class_pictures_come_after_the_subjects():
-    examples = Examples([DOG], with_prior(train_batch_size=3), 0, 1)
-    for step in range(10):
-        batch = examples.micro_batch(step, 0)
-        assert batch.places == [(step, slot, kind) for kind in (0, 1) for slot in range(3)]
-        names = [examples.pictures[index].path.name for index in batch.pictures]
-        assert all(name in {picture.path.name for picture in DOG.pictures} for name in names[:3])
-        assert all(name in {picture.path.name for picture in DOG.class_pictures} for name in names[3:])
-
-
-def test_class_pictures_have_turns_of_their_own():
-    examples = Examples([DOG], with_prior(train_batch_size=1), 0, 1)
-    drawn = [examples.micro_batch(step, 0).pictures[1] for step in range(14)]
-    assert sorted(drawn[:7]) == sorted(drawn[7:]) == list(range(5, 12))
-
-
-def test_without_prior_preservation_no_class_picture_is_used():
-    examples = Examples([DOG], config(train_batch_size=4), 0, 1)
-    assert examples.prompts == ["a photo of sks dog"] and len(examples.pictures) == 5
-    assert len(examples.micro_batch(0, 0).pictures) == 4
-
-
-def test_each_picture_of_several_concepts_keeps_its_own_prompt():
-    examples = Examples([DOG, CAT], with_prior(train_batch_size=2), 0, 1)
-    wanted = {picture: prompt for concept in (DOG, CAT) for pictures, prompt in
-              ((concept.pictures, concept.prompt), (concept.class_pictures, concept.class_prompt))
-              for picture in pictures}  # fmt: skip
-    seen = set()
-    for step in range(20):
-        batch = examples.micro_batch(step, 0)
-        for index, prompt in zip(batch.pictures, batch.prompts):
-            assert examples.prompts[prompt] == wanted[examples.pictures[index]]
-            seen.add(examples.pictures[index])
-    assert seen == set(wanted) and len(examples.prompts) == 4
-
-
-def test_a_prompt_that_two_concepts_share_is_kept_once():
-    other = Concept("a photo of zwx dog", made_up("other", 2), "a photo of a dog", made_up("others", 2))
-    examples = Examples([DOG, other], with_prior(), 0, 1)
-    assert examples.prompts == ["a photo of sks dog", "a photo of a dog", "a photo of zwx dog"]
-
-
-def test_pictures_are_mirrored_only_where_asked_for_and_then_about_half_of_them():
-    for random_flip in (False, True):
-        examples = Examples([DOG], with_prior(train_batch_size=4, random_flip=random_flip), 0, 1)
-        flips = np.array([examples.micro_batch(step, 0).flips for step in range(100)])
-        for half in (flips[:, :4], flips[:, 4:]):
-            assert 150 < half.sum() < 250 if random_flip else half.sum() == 0
-    assert 250 < sum(one != other for row in flips for one, other in pairwise(row)) < 450  # each by itself
-
-
-def test_a_picture_is_not_always_mirrored_alike():
-    examples = Examples([DOG], config(train_batch_size=1, random_flip=True), 0, 1)
-    seen = {(batch.pictures[0], batch.flips[0]) for batch in (examples.micro_batch(step, 0) for step in range(100))}
-    assert len(seen) == 10
-
-
-def test_the_places_follow_each_other_without_gaps_over_updates():
-    examples = Examples([DOG], config(train_batch_size=2, gradient_accumulation_steps=3), 0, 1)
-    places = [place for step in range(3) for micro in range(3) for place in examples.micro_batch(step, micro).places]
-    assert places == [(step, slot, 0) for step in range(3) for slot in range(6)]
-    assert all(one < other for one, other in pairwise(places))
-
-
-def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
-    (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
-    with pytest.raises(BadInput, match="1.png"):
-        picture_files.find_pictures(tmp_path, "--instance_data_dir")

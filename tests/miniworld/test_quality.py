@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth.data.batches import Examples
+from dreambooth.data.batches import Batches
 from dreambooth.models import loading
 from dreambooth.models.families.stable_diffusion import StableDiffusion
-from dreambooth.training import diffusion, loss
+from dreambooth.training import loss
+from dreambooth.training.diffusion import Discrete
 from miniworld import paths, study
 
 pytestmark = pytest.mark.slow
@@ -108,27 +109,27 @@ def test_the_sound_run_passes_what_the_faulty_ones_fail(sound):
 
 
 def test_a_broken_loss_is_noticed(faulty, sound, monkeypatch):
-    monkeypatch.setattr(diffusion, "target", lambda schedule, latents, noise, timesteps: latents)
+    monkeypatch.setattr(Discrete, "target", lambda self, clean, noise, t: clean)
     assert not subject_is_learned(faulty(PLAIN), sound("base"), sound("real"))
 
 
 def test_a_prior_that_is_taught_under_the_subjects_prompt_is_noticed(faulty, sound, monkeypatch):
-    add = Examples.add
-    monkeypatch.setattr(Examples, "add", lambda self, pictures, _: add(self, pictures, "a photo of sks dog"))
+    add = Batches.add
+    monkeypatch.setattr(Batches, "add", lambda self, pictures, _: add(self, pictures, "a photo of sks dog"))
     found = faulty(PRIOR)
     assert not subject_is_learned(found, sound("base"), sound("real"))
 
 
 def test_a_prior_without_weight_is_noticed(faulty, sound, monkeypatch):
     whole = loss.dreambooth_loss
-    monkeypatch.setattr(loss, "dreambooth_loss", lambda prediction, target, weight: whole(prediction, target, 0.0))
+    monkeypatch.setattr(loss, "dreambooth_loss", lambda errors, prior, weight, _: whole(errors, prior, weight, 0.0))
     assert not class_is_kept(faulty(PRIOR), sound(PLAIN), sound("base"))
 
 
 def test_swapped_prompts_are_noticed(faulty, sound, monkeypatch):
     other = {"a photo of sks dog": "a photo of a dog", "a photo of a dog": "a photo of sks dog"}
-    add = Examples.add
-    monkeypatch.setattr(Examples, "add", lambda self, pictures, prompt: add(self, pictures, other[prompt]))
+    add = Batches.add
+    monkeypatch.setattr(Batches, "add", lambda self, pictures, prompt: add(self, pictures, other[prompt]))
     found = faulty(PRIOR)
     assert not subject_is_learned(found, sound("base"), sound("real"))
     assert not class_is_kept(found, sound(PLAIN), sound("base"))

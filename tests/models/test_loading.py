@@ -28,7 +28,7 @@ def test_embeddings_are_those_of_the_librarys_own_pipeline(twin, bert_twin):
         pipeline = StableDiffusionPipeline.from_pretrained(str(model), safety_checker=None)
         pipeline.tokenizer.model_max_length = 32
         expected = pipeline.encode_prompt(prompt, 1, False)[0].numpy()
-        np.testing.assert_array_equal(family.encode_prompts([prompt]).numpy(), expected)
+        np.testing.assert_array_equal(family.encode_prompts([prompt])["hidden"].numpy(), expected)
 
 
 def test_the_padding_token_counts_here_and_in_what_is_saved(bert_twin, tmp_path):
@@ -48,14 +48,14 @@ def test_the_padding_token_counts_here_and_in_what_is_saved(bert_twin, tmp_path)
     assert np.abs(table.weight[0].numpy()).sum() > 1
     family.save(str(tmp_path / "saved"), "safetensors")
     plain = BertModel.from_pretrained(str(tmp_path / "saved/text_encoder"))
-    np.testing.assert_array_equal(plain(tokens)[0].numpy(), family.encode_prompts(["狗"]).numpy())
+    np.testing.assert_array_equal(plain(tokens)[0].numpy(), family.encode_prompts(["狗"])["hidden"].numpy())
 
 
 def test_an_attention_mask_goes_in_only_where_the_config_asks_for_one(bert_twin):
     family = loading.load_model(str(bert_twin))
-    plain = family.encode_prompts(["狗"]).numpy()
+    plain = family.encode_prompts(["狗"])["hidden"].numpy()
     family.text_encoder.config.use_attention_mask = True
-    masked = family.encode_prompts(["狗"]).numpy()
+    masked = family.encode_prompts(["狗"])["hidden"].numpy()
     assert np.abs(plain - masked).max() > 1e-3
     tokens = family.tokens(["狗"])
     expected = family.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask)[0].numpy()
@@ -89,7 +89,7 @@ def test_no_dropout_while_training(bert_twin):
     for checkpointing in (False, True):
         family = loading.load_model(str(bert_twin), train_text_encoder=True)
         family.prepare_training(gradient_checkpointing=checkpointing)
-        one, other = (family.encode_prompts(["狗"]).numpy() for _ in range(2))
+        one, other = (family.encode_prompts(["狗"])["hidden"].numpy() for _ in range(2))
         np.testing.assert_array_equal(one, other)
 
 

@@ -195,18 +195,22 @@ def fixed_loss(model, folder):
     import paddle
 
     from dreambooth.data import picture_files, transforms
+    from dreambooth.data.concepts import View
     from dreambooth.models import loading
 
     family = loading.load_model(str(model))
     [picture] = folder.iterdir()
-    pixels = paddle.to_tensor(transforms.to_pixels(picture_files.open_picture(picture), 32, 32, False)[None])
+    pixels = transforms.to_pixels(picture_files.open_picture(picture), View((40, 40), (32, 32)))
     numbers = np.random.default_rng(12345)
     with paddle.no_grad():
-        latents = family.encode_pictures(pixels)["mean"].tile([16, 1, 1, 1]) * family.latent_scale
+        latents = (
+            family.encode_pictures(paddle.to_tensor(pixels[None]))["mean"].tile([16, 1, 1, 1]) * family.latent_scale
+        )
         noise = paddle.to_tensor(numbers.standard_normal(latents.shape, dtype=np.float32))
         timesteps = paddle.arange(30, 990, 60)
-        prompts = family.encode_prompts(["a photo of sks dog"]).tile([16, 1, 1])
-        predicted = family.predict(family.schedule.add_noise(latents, noise, timesteps), timesteps, prompts)
+        hidden = family.encode_prompts(["a photo of sks dog"])["hidden"].tile([16, 1, 1])
+        noisy = family.schedule.add_noise(latents, noise, timesteps)
+        predicted = family.predict(noisy, timesteps, {"hidden": hidden})
         return float((predicted - noise).square().mean())
 
 

@@ -1,5 +1,7 @@
 """LoRA's layers beside a network: what they add, what learns, what a dropout drops, and that the network stays."""
 
+import dataclasses
+
 import numpy as np
 import paddle
 import pytest
@@ -7,6 +9,7 @@ from safetensors.numpy import load_file
 from support.commands import command_line, launch, train
 from support.weights import assert_same, largest_difference, weights
 
+from dreambooth.data.concepts import Example, MicroBatch, View
 from dreambooth.models import loading
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
@@ -115,11 +118,13 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
 
 def test_the_text_encoder_drops_by_prompt():
     unet, text = (filled(adapters_of(Network(), dropout=0.5, part=part)) for part in ("unet", "text_encoder"))
-    places = [(7, 0, 0), (7, 1, 0), (7, 0, 1), (7, 1, 1)]
-    training_adapters.drop({"unet": unet, "text_encoder": text}, 0, places, prompts=2)
+    keys = [(7, 0, 0), (7, 1, 0), (7, 0, 1), (7, 1, 1)]
+    batch = MicroBatch(tuple(Example(key, 0, key[2], View((8, 8), (8, 8))) for key in keys), prior=2)
+    training_adapters.drop({"unet": unet, "text_encoder": text}, 0, batch)
     assert unet.kept["to_q"].shape[0] == 4 and text.kept["to_q"].shape[0] == 2
     first = text.kept["to_q"].numpy()
-    training_adapters.drop({"text_encoder": text}, 0, places[1:2], prompts=2)  # another process's share
+    others = dataclasses.replace(batch, examples=batch.examples[1:3])  # another process's share
+    training_adapters.drop({"text_encoder": text}, 0, others)
     assert np.array_equal(text.kept["to_q"].numpy(), first)
 
 

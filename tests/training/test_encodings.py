@@ -1,46 +1,32 @@
-"""The cache: right encodings, a new latent in every step, shared by prompt, and read ahead in order."""
+"""The encodings: right, drawn anew for each key, shared by prompt, and read ahead in order."""
 
 import dataclasses
 
 import numpy as np
+import paddle
 import pytest
 from support.pictures import draw_pictures
-from support.settings import changed
 
-from dreambooth.config.config import Config
+from dreambooth.config.sections import MemorySettings, OptimizerSettings, PictureSettings
 from dreambooth.data import picture_files, transforms
-from dreambooth.data.batches import Examples
-from dreambooth.data.concepts import Concept
+from dreambooth.data.batches import Batches
+from dreambooth.data.concepts import Concept, Example, MicroBatch, View
 from dreambooth.models import loading
-from dreambooth.training import diffusion, encodings
+from dreambooth.system import randomness
+from dreambooth.training import encodings
+from dreambooth.training.encodings import Encodings
+
+ONCE, EACH_STEP = MemorySettings(), MemorySettings(cache_latents=False)
+SEED = 4
 
 
 @pytest.fixture
-def config(twin, pictures, class_pictures):
-    return Config.from_flat(
-        pretrained_model_name_or_path=str(twin),
-        instance_data_dir=str(pictures),
-        instance_prompt="a sks dog",
-        with_prior_preservation=True,
-        class_data_dir=str(class_pictures),
-        class_prompt="a dog",
-        num_class_images=4,
-        resolution=32,
-        train_batch_size=2,
-        random_flip=True,
-        seed=0,
-    )
-
-
-def concept_of(config):
-    subject = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")[0]
-    of_class = picture_files.find_pictures(config.concepts.class_data_dir, "--class_data_dir")[0]
-    return Concept(config.concepts.instance_prompt, tuple(subject), config.concepts.class_prompt, tuple(of_class))
-
-
-@pytest.fixture
-def examples(config):
-    return Examples([concept_of(config)], config, rank=0, processes=1)
+def batches(pictures, class_pictures):
+    subject = picture_files.find_pictures(pictures, "--instance_data_dir")[0]
+    of_class = picture_files.find_pictures(class_pictures, "--class_data_dir")[0]
+    concept = Concept("a sks dog", tuple(subject), "a dog", tuple(of_class))
+    shown = PictureSettings(resolution=32, random_flip=True)
+    return Batches([concept], OptimizerSettings(train_batch_size=2), shown, SEED, rank=0, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -48,74 +34,108 @@ def family(twin):
     return loading.load_model(str(twin))
 
 
-def test_the_cache_holds_what_the_vae_says_of_each_picture_and_its_mirror_image(family, examples):
-    import paddle
-
-    cache = encodings.EncodedOnce(family, examples)
-    assert cache.arrays["mean"].shape == (9, 2, 4, 16, 16)
-    picture = picture_files.open_picture(examples.pictures[3].path)
-    for version, image in enumerate((picture, picture.transpose(0))):
-        pixels = paddle.to_tensor(transforms.to_pixels(image, 32, 32, False)[None])
-        expected = family.vae.encode(pixels).latent_dist
-        np.testing.assert_allclose(cache.arrays["mean"][3, version], expected.mean[0].numpy(), atol=1e-6)
-        np.testing.assert_allclose(cache.arrays["std"][3, version], expected.std[0].numpy(), atol=1e-6)
+@pytest.fixture
+def encoded(monkeypatch, family):
+    """The shapes of what the VAE, and the prompts that the text encoder, encode from now on."""
+    seen = {"pictures": [], "prompts": []}
+    pictures, prompts = family.encode_pictures, family.encode_prompts
+    monkeypatch.setattr(family, "encode_pictures", lambda x: seen["pictures"].append(x.shape) or pictures(x))
+    monkeypatch.setattr(family, "encode_prompts", lambda x: seen["prompts"].append(list(x)) or prompts(x))
+    return seen
 
 
-def test_with_and_without_the_cache_a_micro_batch_has_the_same_encodings(family, examples):
-    batch = examples.micro_batch(0, 0)
-    once, each = (kind(family, examples).take(batch) for kind in (encodings.EncodedOnce, encodings.EncodedEachStep))
-    for name in ("mean", "std"):
-        np.testing.assert_allclose(once[name].numpy(), each[name].numpy(), atol=1e-6)
+def expected_latents(family, batches, batch):
+    """Each example's latents by the VAE itself."""
+    rows = []
+    for example in batch.examples:
+        image = picture_files.open_picture(batches.pictures[example.picture].path)
+        if example.view.flip:
+            image = image.transpose(0)
+        pixels = transforms.to_pixels(image, View((40, 40), (32, 32)))
+        mean, std = (getattr(family.vae.encode(paddle.to_tensor(pixels[None])).latent_dist, name)[0].numpy()
+                     for name in ("mean", "std"))  # fmt: skip
+        spread = randomness.normal(SEED, "latent", [example.key], mean.shape)[0]
+        rows.append((mean + std * spread) * family.latent_scale)
+    return np.stack(rows)
 
 
-def test_each_step_draws_a_new_latent_around_the_same_mean(family, examples):
-    cache = encodings.EncodedOnce(family, examples)
-    batch = examples.micro_batch(0, 0)
-    later = dataclasses.replace(batch, places=[(1, slot, kind) for _, slot, kind in batch.places])
-    encoding = cache.take(batch)
-    clean, noise, timesteps, noisy = diffusion.noised(family, encoding, batch, seed=0)
-    again = diffusion.noised(family, encoding, later, seed=0)
-    assert all(
-        (one.numpy() != other.numpy()).any() for one, other in zip((clean, noise, noisy), again[::1][:2] + again[3:])
-    )
-    spread = (clean.numpy() / family.latent_scale - encoding["mean"].numpy()) / encoding["std"].numpy()
-    assert abs(spread.mean()) < 0.1 and abs(spread.std() - 1) < 0.1
+@pytest.mark.parametrize("settings", [ONCE, EACH_STEP])
+def test_latents_are_the_vaes_own_of_each_picture_and_its_mirror_image(family, batches, settings):
+    made = Encodings(family, batches, settings, SEED)
+    drawn = [batches.micro_batch(update, 0) for update in range(4)]
+    assert {example.view.flip for batch in drawn for example in batch.examples} == {False, True}
+    for batch in drawn:
+        expected = expected_latents(family, batches, batch)
+        np.testing.assert_allclose(made.latents(batch).numpy(), expected, atol=1e-5)
 
 
-def test_noise_is_mixed_in_as_the_models_own_schedule_says(family, examples):
-    batch = examples.micro_batch(0, 0)
-    clean, noise, timesteps, noisy = diffusion.noised(
-        family, encodings.EncodedOnce(family, examples).take(batch), batch, 0
-    )
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # "scaled_linear", as the twin's scheduler is set
-    alpha = np.cumprod(1 - betas)[timesteps.numpy()][:, None, None, None]
-    expected = alpha**0.5 * clean.numpy() + (1 - alpha) ** 0.5 * noise.numpy()
-    np.testing.assert_allclose(noisy.numpy(), expected, atol=1e-4)
+def test_pictures_are_encoded_one_by_one_before_training_or_a_micro_batch_in_each_step(family, batches, encoded):
+    once = Encodings(family, batches, ONCE, SEED)
+    assert encoded["pictures"] == 18 * [[1, 3, 32, 32]]  # 9 pictures and their mirror images
+    each_step = Encodings(family, batches, EACH_STEP, SEED)
+    once.latents(batches.micro_batch(0, 0))
+    assert len(encoded["pictures"]) == 18
+    each_step.latents(batches.micro_batch(0, 0))
+    assert encoded["pictures"][18:] == [[4, 3, 32, 32]]
 
 
-def test_each_example_gets_the_embedding_of_its_own_prompt(family, examples):
-    batch = examples.micro_batch(0, 0)
-    embeddings = encodings.Prompts(family, examples).take(batch).numpy()
-    subject, of_class = (family.encode_prompts([prompt]).numpy()[0] for prompt in ("a sks dog", "a dog"))
-    assert np.abs(subject - of_class).max() > 1e-2
-    for row, expected in zip(embeddings, (subject, subject, of_class, of_class)):
+def test_each_key_draws_another_latent_around_the_same_mean(family, batches):
+    made, batch = Encodings(family, batches, ONCE, SEED), batches.micro_batch(0, 0)
+    first = made.latents(batch).numpy()
+    later = [example._replace(key=(1, *example.key[1:])) for example in batch.examples]
+    again = made.latents(dataclasses.replace(batch, examples=tuple(later))).numpy()
+    assert (first != again).mean() > 0.99
+    assert np.array_equal(made.latents(batch).numpy(), first)
+
+
+def test_each_example_gets_the_embedding_of_its_own_prompt(family, batches):
+    batch = batches.micro_batch(0, 0)
+    conditioning = Encodings(family, batches, ONCE, SEED).conditioning(batch)
+    subject, of_class = (family.encode_prompts([prompt])["hidden"].numpy()[0] for prompt in ("a sks dog", "a dog"))
+    assert np.abs(subject - of_class).max() > 1e-2 and set(conditioning) == {"hidden"}
+    for row, expected in zip(conditioning["hidden"].numpy(), (subject, subject, of_class, of_class)):
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_prompts_are_encoded_anew_only_where_the_text_encoder_learns(twin, examples):
+def test_prompts_are_encoded_anew_only_where_the_text_encoder_learns(twin, batches):
     for learns in (False, True):
         family = loading.load_model(str(twin), train_text_encoder=learns)
         family.prepare_training(gradient_checkpointing=False)
-        embeddings = encodings.Prompts(family, examples).take(examples.micro_batch(0, 0))
-        assert embeddings.stop_gradient != learns
+        conditioning = Encodings(family, batches, ONCE, SEED).conditioning(batches.micro_batch(0, 0))
+        assert conditioning["hidden"].stop_gradient != learns
+
+
+def test_a_text_encoder_that_learns_encodes_each_prompt_of_a_micro_batch_once(family, batches, encoded, monkeypatch):
+    monkeypatch.setattr(family, "train_text_encoder", True)
+    made = Encodings(family, batches, ONCE, SEED)
+    batches.prompts.append("a prompt of no example")
+    view = batches.views[0][0]
+    of_class = MicroBatch(tuple(Example((0, slot, 1), 5, 1, view) for slot in range(3)), prior=3)
+    for batch in (batches.micro_batch(0, 0), of_class):
+        made.conditioning(batch)
+    assert encoded["prompts"] == [["a sks dog", "a dog"], ["a dog"]]
+
+
+def test_conditioning_may_have_several_tensors(family, batches, monkeypatch):
+    """As SDXL's has: the hidden states, and one vector for all of a prompt."""
+
+    def encode(prompts):
+        lengths = paddle.to_tensor([[len(prompt)] for prompt in prompts], dtype="float32")
+        return {"hidden": lengths.unsqueeze(1).tile([1, 7, 1]), "pooled": lengths}
+
+    monkeypatch.setattr(family, "encode_prompts", encode)
+    conditioning = Encodings(family, batches, ONCE, SEED).conditioning(batches.micro_batch(0, 0))
+    assert conditioning["hidden"].shape == [4, 7, 1] and conditioning["pooled"].flatten().tolist() == [9, 9, 5, 5]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_pixels_come_in_order_whoever_reads_them(config, workers, tmp_path):
-    folder = draw_pictures(tmp_path / "many", 12)
-    config = changed(config, dataloader_num_workers=workers)
-    many = picture_files.find_pictures(folder, "--instance_data_dir")[0]
-    pixels = list(encodings.pixels_of(many, config))
+def test_pixels_come_in_order_whoever_reads_them(workers, tmp_path):
+    many = picture_files.find_pictures(draw_pictures(tmp_path / "many", 12), "--instance_data_dir")[0]
+    both = transforms.views((40, 40), PictureSettings(resolution=32, random_flip=True))
+    shown = [(picture, both[: 1 + number % 2]) for number, picture in enumerate(many)]
+    pixels = list(encodings.read_pixels(shown, workers))
     assert len(pixels) == 12
-    for picture, each in zip(many, pixels):
-        assert (each == transforms.to_pixels(picture_files.open_picture(picture.path), 32, 32, False)).all()
+    for (picture, views), each in zip(shown, pixels):
+        image = picture_files.open_picture(picture.path)
+        assert len(each) == len(views)
+        assert all(np.array_equal(one, transforms.to_pixels(image, view)) for one, view in zip(each, views))

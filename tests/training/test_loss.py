@@ -2,70 +2,82 @@
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
-from ppdiffusers import DDPMScheduler
 
-from dreambooth.training import diffusion, loss
+from dreambooth.training import loss
 
 # errors 1, 2 | 3, 4: squares average to 2.5 for the subject's half, 12.5 for the class's, 7.5 over both
 PREDICTION = paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]])
 TARGET = paddle.zeros([2, 2])
 
 
+def parts_of(prediction, target, prior, prior_weight=1.0, weight=None, mask=None):
+    return loss.dreambooth_loss(loss.example_errors(prediction, target, mask), prior, weight, prior_weight)
+
+
+def numbers_of(parts):
+    return {name: float(part) for name, part in parts.items()}
+
+
 def test_without_a_prior_it_is_the_mean_square_of_the_whole_batch():
-    parts = loss.dreambooth_loss(PREDICTION, TARGET)
-    assert {name: float(part) for name, part in parts.items()} == {"loss": 7.5, "instance_loss": 7.5}
+    assert numbers_of(parts_of(PREDICTION, TARGET, prior=0)) == {"loss": 7.5, "instance_loss": 7.5}
 
 
 @pytest.mark.parametrize("weight, total", [(0, 2.5), (0.5, 8.75), (1, 15.0), (2, 27.5)])
 def test_the_class_pictures_loss_is_added_with_its_weight(weight, total):
-    parts = loss.dreambooth_loss(PREDICTION, TARGET, weight)
-    assert {name: float(part) for name, part in parts.items()} == {
-        "loss": total,
-        "instance_loss": 2.5,
-        "prior_loss": 12.5,
-    }
+    found = numbers_of(parts_of(PREDICTION, TARGET, 1, weight))
+    assert found == {"loss": total, "instance_loss": 2.5, "prior_loss": 12.5}
 
 
-def test_each_half_is_averaged_over_all_of_its_own_numbers():
-    prediction = paddle.concat([paddle.full([2, 4, 3, 3], 2.0), paddle.full([2, 4, 3, 3], 3.0)])
-    parts = loss.dreambooth_loss(prediction, paddle.full([4, 4, 3, 3], 1.0), 1.0)
-    assert (float(parts["instance_loss"]), float(parts["prior_loss"]), float(parts["loss"])) == (1.0, 4.0, 5.0)
+def test_each_part_is_averaged_over_all_of_its_own_numbers():
+    prediction = paddle.concat([paddle.full([3, 4, 3, 3], 2.0), paddle.full([1, 4, 3, 3], 3.0)])
+    parts = numbers_of(parts_of(prediction, paddle.full([4, 4, 3, 3], 1.0), prior=1))
+    assert parts == {"instance_loss": 1.0, "prior_loss": 4.0, "loss": 5.0}
 
 
 def test_with_weight_0_the_class_pictures_give_no_gradient():
     prediction = PREDICTION.clone()
     prediction.stop_gradient = False
-    loss.dreambooth_loss(prediction, TARGET, 0)["loss"].backward()
+    parts_of(prediction, TARGET, 1, 0)["loss"].backward()
     assert prediction.grad.tolist() == [[1.0, 2.0], [0.0, 0.0]]  # 2 x error / 2 numbers
 
 
 def test_half_precision_goes_in_and_float32_comes_out():
     prediction = paddle.full([2, 1], 300.0).astype("float16")  # its square is more than float16 can hold
-    for weight in (None, 1.0):
-        for part in loss.dreambooth_loss(prediction, paddle.zeros([2, 1], dtype="float16"), weight).values():
+    for prior in (0, 1):
+        for part in parts_of(prediction, paddle.zeros([2, 1], dtype="float16"), prior).values():
             assert part.dtype == paddle.float32 and np.isfinite(float(part))
-    assert float(loss.dreambooth_loss(prediction, paddle.zeros_like(prediction))["loss"]) == 90000.0
+    assert float(parts_of(prediction, paddle.zeros_like(prediction), 0)["loss"]) == 90000.0
 
 
-def latents_and_noise():
-    numbers = np.random.default_rng(0)
-    return numbers.standard_normal((3, 4, 2, 2), np.float32), numbers.standard_normal((3, 4, 2, 2), np.float32)
+@pytest.mark.parametrize("prior", [0, 2])
+def test_loss_and_gradients_have_the_bits_of_the_librarys_means_over_the_parts(prior):
+    """A mean of the examples' means has others."""
+    numbers = np.random.default_rng(1).standard_normal((2, 4, 4, 31, 29)).astype(np.float32)
+    grads, losses = [], []
+    for mine in (True, False):
+        prediction, target = paddle.to_tensor(numbers[0], stop_gradient=False), paddle.to_tensor(numbers[1])
+        if mine:
+            total = parts_of(prediction, target, prior, 0.7)["loss"]
+        elif prior:
+            total = F.mse_loss(prediction[:2], target[:2]) + 0.7 * F.mse_loss(prediction[2:], target[2:])
+        else:
+            total = F.mse_loss(prediction, target)
+        total.backward()
+        losses.append(total.numpy())
+        grads.append(prediction.grad.numpy())
+    assert losses[0] == losses[1] and np.array_equal(*grads)
 
 
-def test_the_noise_is_the_target_of_an_epsilon_model():
-    latents, noise = map(paddle.to_tensor, latents_and_noise())
-    schedule = DDPMScheduler(prediction_type="epsilon")
-    wanted = diffusion.target(schedule, latents, noise, paddle.to_tensor([0, 500, 999]))
-    assert np.array_equal(wanted.numpy(), noise.numpy())
+def test_a_weight_counts_for_its_own_example():
+    parts = numbers_of(parts_of(PREDICTION, TARGET, 1, 10.0, weight=paddle.to_tensor([2.0, 0.5])))
+    assert parts == {"instance_loss": 5.0, "prior_loss": 6.25, "loss": 67.5}
 
 
-def test_the_velocity_is_the_target_of_a_v_prediction_model():
-    latents, noise = latents_and_noise()
-    schedule = DDPMScheduler(prediction_type="v_prediction", beta_schedule="scaled_linear")
-    timesteps = [0, 500, 999]
-    wanted = diffusion.target(schedule, paddle.to_tensor(latents), paddle.to_tensor(noise), paddle.to_tensor(timesteps))
-    for row, timestep in enumerate(timesteps):
-        kept = float(schedule.alphas_cumprod[timestep])
-        alpha, sigma = kept**0.5, (1 - kept) ** 0.5
-        assert np.allclose(wanted[row].numpy(), alpha * noise[row] - sigma * latents[row], atol=1e-6)
+def test_outside_of_its_mask_an_example_has_no_error_and_yet_counts_as_much():
+    prediction, target = paddle.to_tensor([[[[1.0, 5.0]]], [[[3.0, 7.0]]]]), paddle.zeros([2, 1, 1, 2])
+    mask = paddle.to_tensor([[[[1.0, 0.0]]], [[[1.0, 1.0]]]])
+    errors = loss.example_errors(prediction, target, mask)
+    assert errors.tolist() == [[[[2.0, 0.0]]], [[[9.0, 49.0]]]]
+    assert numbers_of(parts_of(prediction, target, 1, mask=mask))["instance_loss"] == 1.0

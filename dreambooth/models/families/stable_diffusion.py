@@ -49,10 +49,12 @@ class StableDiffusion:
         )
 
     def encode_prompts(self, prompts):
-        """[prompts, tokens, width]; an attention mask goes in only where the text encoder's config asks for one."""
+        """{"hidden": [prompts, tokens, width]}; an attention mask goes in only where the text encoder's config asks for
+        one."""
         tokens = self.tokens(prompts)
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
-        return self.text_encoder(tokens.input_ids, attention_mask=tokens.attention_mask if masked else None)[0]
+        mask = tokens.attention_mask if masked else None
+        return {"hidden": self.text_encoder(tokens.input_ids, attention_mask=mask)[0]}
 
     def lost_text(self, prompt):
         return tokenizers.lost_text(self.tokenizer, prompt)
@@ -67,8 +69,8 @@ class StableDiffusion:
     def draw_latents(self, encoding, noise):
         return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
 
-    def predict(self, noisy, timesteps, prompts):
-        return self.unet(noisy, timesteps, prompts).sample
+    def predict(self, noisy, t, conditioning):
+        return self.unet(noisy, t, conditioning["hidden"]).sample
 
     @staticmethod
     def picture_part(prediction):

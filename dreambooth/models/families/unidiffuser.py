@@ -49,8 +49,8 @@ class UniDiffuser:
     # prompts
 
     def encode_prompts(self, prompts):
-        """[prompts, tokens, width], as the pipeline encodes them to draw."""
-        return self.held.text_decoder.encode(self.held._encode_prompt(list(prompts), 1, False))
+        """{"hidden": [prompts, tokens, width]}, as the pipeline encodes them to draw."""
+        return {"hidden": self.held.text_decoder.encode(self.held._encode_prompt(list(prompts), 1, False))}
 
     @property
     def tokenizer(self):
@@ -73,11 +73,11 @@ class UniDiffuser:
         latents = (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
         return self.held._combine(latents, encoding["clip"].unsqueeze(1))
 
-    def predict(self, noisy, timesteps, prompts):
+    def predict(self, noisy, t, conditioning):
         """The noise of both parts, for pictures that a text describes: the text has none."""
         last = self.schedule.config.num_train_timesteps
         return self.held._get_noise_pred(
-            "text2img", noisy, timesteps, prompts, None, None, last, OWN_DATA, 1.0, None, self.side, self.side
+            "text2img", noisy, t, conditioning["hidden"], None, None, last, OWN_DATA, 1.0, None, self.side, self.side
         )
 
     def picture_part(self, prediction):
