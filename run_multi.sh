@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fine-tune on several cards: all that are visible, or those in GPUS. Without a card, on NPROC processes of the CPU.
-# Settings are those of run_single.sh:
+# Fine-tune on several cards: all visible ones, or those in GPUS. Without a card, use NPROC processes on the CPU.
+# The settings are those of run_single.sh:
 #
 #   bash run_multi.sh
 #   GPUS=0,1,2,3 bash run_multi.sh --gradient_checkpointing
@@ -9,10 +9,10 @@ set -euo pipefail
 visible=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)
 gpus=${GPUS:-${CUDA_VISIBLE_DEVICES:-$visible}}
 if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
-    echo "error: GPUS=$GPUS: this machine has no card; leave GPUS away to use the CPU" >&2
+    echo "error: GPUS=$GPUS: this machine has no card; omit GPUS to use the CPU" >&2
     exit 2
 fi
-# The launcher imports Paddle too, and would pass on what Paddle says at start
+# Silence the messages of Paddle's import: the launcher imports it too
 export GLOG_minloglevel=${GLOG_minloglevel:-2} PYTHONWARNINGS=${PYTHONWARNINGS:-ignore:No ccache found}
 LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "${LAUNCH_LOG:-$(mktemp -d)}")
 if [ -n "$gpus" ]; then

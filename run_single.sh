@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fine-tune on one card, or on the CPU. Settings come from the environment, further flags from the command line:
+# Fine-tune on one card, or on the CPU. Settings come from environment variables, further flags from the command line:
 #
 #   bash run_single.sh
 #   MODEL_NAME=./my_model INSTANCE_DIR=./my_dog MAX_TRAIN_STEPS=800 bash run_single.sh --train_text_encoder
 #
-# Where there is no card and no MODEL_NAME, it teaches the small model that comes with the project.
+# Without a card and without MODEL_NAME, it teaches the embedded model.
 set -euo pipefail
-here=$(dirname "${BASH_SOURCE[0]}") # the sample pictures lie here; other paths are seen from where you are
+here=$(dirname "${BASH_SOURCE[0]}") # the folder of the sample pictures; other paths are relative to the current folder
 . "$here/setup.sh"
 setup
 
@@ -17,8 +17,8 @@ embedded=
 cards=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || cards=
 if [ -z "${MODEL_NAME:-}$cards" ]; then
     embedded=$here/miniworld/model
-    echo "No card here, so this teaches the embedded model, which draws 64 x 64 pictures of a small world."
-    echo "To teach another: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
+    echo "No card found: this run teaches the embedded model, which draws 64 x 64 pictures of a small world."
+    echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
     defaults=(64 4 3e-4 250)
     class=${CLASS_PROMPT:-}
@@ -33,7 +33,7 @@ else
     count=100
 fi
 
-# An array, so that a prompt with spaces stays one argument
+# Collect the flags in an array, so that a prompt with spaces stays one argument
 flags=(
     --pretrained_model_name_or_path "$model"
     --instance_data_dir "$pictures"
@@ -46,7 +46,7 @@ flags=(
     --lr_scheduler "${LR_SCHEDULER:-constant}"
     --max_train_steps "${MAX_TRAIN_STEPS:-${defaults[3]}}"
 )
-# With CLASS_PROMPT, the class is preserved
+# Preserve the class of CLASS_PROMPT
 if [ -n "$class" ]; then
     flags+=(
         --with_prior_preservation
@@ -57,7 +57,7 @@ if [ -n "$class" ]; then
 fi
 "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "$@"
 
-# The embedded model and the sample pictures: show what was learned, beside other pictures of that dog
+# Measure the result on other pictures of the sample dog, where the embedded model trained on it
 case " $* " in *" --dry_run "* | *" --help "*) exit ;; esac
 if [ -n "$embedded" ] && [ -z "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then
     export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Find a Python that has what requirements.txt asks for, or make one in .venv.
+# Find a Python with the packages of requirements.txt, or create one in .venv.
 #
-#   bash setup.sh                   by itself; run_single.sh, run_multi.sh and tests/run.sh do it first
+#   bash setup.sh                   alone; run_single.sh, run_multi.sh and tests/run.sh also call it
 #   PADDLE=2.6.2 bash setup.sh      Paddle 2.6.2 instead of 3.3.1, in .venv-2.6.2
-#   PYTHON=/path/to/python …        use this Python, whatever it has
+#   PYTHON=/path/to/python …        use this Python without a check
 #
-# It may be run again at any time: what is there is kept, and what an interrupted run left is completed.
+# A second run keeps a complete environment, and completes an interrupted one.
 
 setup() {
-    local here venv wanted active card python
+    local here venv build active card python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
     [ -z "${PYTHON:-}" ] || return 0
 
-    # Use the Python that is active, where it has everything (a Paddle for cards counts as Paddle)
+    # Use the active Python if it has all packages (a Paddle for cards counts as Paddle)
     if [ -z "$paddle" ]; then
         for active in python python3; do
-            if PYTHON=$(command -v "$active") && has_everything "$PYTHON" "${requirements[@]}" >/dev/null 2>&1; then
+            if PYTHON=$(command -v "$active") && meets_requirements "$PYTHON" "${requirements[@]}" >/dev/null 2>&1; then
                 export PYTHON
                 return 0
             fi
@@ -24,53 +24,54 @@ setup() {
     fi
 
     # Choose the build of Paddle
-    wanted=paddlepaddle==3.3.1
+    build=paddlepaddle==3.3.1
     venv=$here/.venv
     if [ -n "$paddle" ] && [ "$paddle" != 3.3.1 ]; then
-        [ "$paddle" = 2.6.2 ] || { echo "setup: PADDLE=$paddle: only 3.3.1 and 2.6.2 are known" >&2; return 2; }
-        wanted=paddlepaddle==2.6.2
+        [ "$paddle" = 2.6.2 ] || { echo "error: PADDLE=$paddle: not a supported version; use 3.3.1 or 2.6.2" >&2; return 2; }
+        build=paddlepaddle==2.6.2
         venv=$here/.venv-2.6.2
         requirements+=("$here/requirements-2.6.2.txt")
     elif [ -z "$paddle" ] && card=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -V | tail -n 1) && [ -n "$card" ]; then
-        # 2.6.2 is the newest on PyPI; it has code for these cards alone
+        # PyPI has no paddlepaddle-gpu after 2.6.2, and 2.6.2 has code only for these cards
         case $card in
             6.1 | 7.0 | 7.5 | 8.0 | 8.6)
-                wanted=paddlepaddle-gpu==2.6.2
+                build=paddlepaddle-gpu==2.6.2
                 requirements+=("$here/requirements-2.6.2.txt")
                 ;;
             *)
-                wanted=paddlepaddle-gpu==3.3.1
+                build=paddlepaddle-gpu==3.3.1
                 index=(--extra-index-url https://www.paddlepaddle.org.cn/packages/stable/cu126/)
                 ;;
         esac
         echo "setup: found a card of compute capability $card"
     fi
 
-    # Make the environment where it is not complete: it notes which requirements were installed to the end
+    # Create or complete the environment; its file "complete" lists the installed requirements
     PYTHON=$venv/bin/python
     export PYTHON
-    if "$PYTHON" -c "" 2>/dev/null && [ -z "$(stamps | grep -vxFf "$venv/complete" 2>/dev/null)" ] && [ -s "$venv/complete" ]; then
+    if "$PYTHON" -c "" 2>/dev/null && [ -z "$(stamp_requirements | grep -vxFf "$venv/complete" 2>/dev/null)" ] && [ -s "$venv/complete" ]; then
         return 0
     fi
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
-        python=$(find_python) || { echo "setup: needs Python 3.10, 3.11 or 3.12 with venv; none was found" >&2; return 2; }
+        python=$(find_python) || { echo "error: no Python 3.10, 3.11 or 3.12 with venv found; install one, or set PYTHON" >&2; return 2; }
         echo "setup: making $venv with $python ($("$python" --version))"
-        "$python" -m venv "$venv" || return # what is there already stays
+        "$python" -m venv "$venv" || return # keeps an existing folder
     fi
-    echo "setup: installing $wanted and the libraries into $venv; some 2.4 GB, a few minutes the first time"
-    "$PYTHON" -m pip install "${index[@]}" "$wanted" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle') || return
-    stamps >>"$venv/complete"
-    echo "setup: done; to use it yourself: source ${venv#"$PWD"/}/bin/activate"
+    echo "setup: installing $build and the libraries into $venv: about 2.4 GB, a few minutes the first time"
+    "$PYTHON" -m pip install "${index[@]}" "$build" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle') || return
+    stamp_requirements >>"$venv/complete"
+    echo "setup: done; to activate it: source ${venv#"$PWD"/}/bin/activate"
 }
 
-# A line for each file of requirements that `setup` is to meet
-stamps() {
+# Print a line for each file of requirements: the build of Paddle, the file's name and its checksum
+stamp_requirements() {
     local each
     for each in "${requirements[@]}"; do
-        echo "$wanted $(basename "$each") $(cksum <"$each")"
+        echo "$build $(basename "$each") $(cksum <"$each")"
     done
 }
 
+# Print the path of a Python that can create the environment
 find_python() {
     local each
     for each in python3 python python3.12 python3.11 python3.10; do
@@ -82,8 +83,8 @@ find_python() {
     return 1
 }
 
-# Whether a Python has each requirement of some files in a version that fits. Any Paddle from 2.6.2 on will do.
-has_everything() {
+# Test whether a Python meets the requirements of some files. Any Paddle from 2.6.2 on meets that of Paddle.
+meets_requirements() {
     local python=$1
     shift
     "$python" - "$@" <<'PYTHON'
@@ -114,7 +115,7 @@ for file in sys.argv[1:]:
 PYTHON
 }
 
-# Run by itself, it does the work; sourced, it leaves that to the caller: `setup`, or `setup more-requirements.txt`
+# Set up when this script runs alone; a script that sources it calls `setup` or `setup more-requirements.txt`
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     setup "$@"
     exit

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Pass the tests: set up what they need, then ruff, mypy and pytest. Arguments go to pytest; --slow adds the slow ones.
+# Set up the environment, then run ruff, mypy and the tests. Arguments go to pytest; --slow adds the slow tests.
 #
 #   bash tests/run.sh
-#   PADDLE=2.6.2 bash tests/run.sh      the same on Paddle 2.6.2
+#   PADDLE=2.6.2 bash tests/run.sh      on Paddle 2.6.2
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ./setup.sh
@@ -10,5 +10,5 @@ setup tests/requirements.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-# two processes, each taking whole files: a test alone uses one core
+# Two processes share the files: a test uses only one core
 exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
