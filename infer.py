@@ -140,8 +140,7 @@ def save(picture, path, text):
     chunks = PngInfo()
     for name, value in text.items():
         chunks.add_itxt(name, str(value))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, pnginfo=chunks)
+    atomic.write_picture(path, picture, pnginfo=chunks)
     return path
 
 

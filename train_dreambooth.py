@@ -27,6 +27,7 @@ from dreambooth.config.parser import read_config
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
+from dreambooth.files import atomic
 from dreambooth.models import loading
 from dreambooth.run import checkpoints, model_card, output_folder, planning
 from dreambooth.system import console, libraries, processes
@@ -102,7 +103,7 @@ def train(config, todo, family, diffusion, concepts):
     tracker = tracking.open_tracker(
         output_folder.log_folder(config), config.logging.writer_type, enabled=processes.is_first()
     )
-    tracker.add_text("arguments", output_folder.as_text(record))
+    tracker.add_text("arguments", atomic.as_json(record))
     speed = tracking.Speed(
         config.optimizer.global_batch(processes.world_size()) * (1 + config.concepts.with_prior_preservation), start
     )

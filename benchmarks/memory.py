@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import subjects
+from dreambooth.files import atomic
 from dreambooth.system import console
 
 STEPS = 3
@@ -95,7 +96,7 @@ def encode_many(arguments):
         for count in (1, *arguments.counts):
             for number in range(len(os.listdir(pictures)), count):
                 pixels = randomness.stream(0, "picture", number).integers(0, 256, (8, 8, 3)).astype("uint8")
-                Image.fromarray(pixels).resize((size, size)).save(f"{pictures}/{number}.png")
+                atomic.write_picture(Path(pictures) / f"{number}.png", Image.fromarray(pixels).resize((size, size)))
             prior = ["--with_prior_preservation", "--class_prompt", "a photo of a dog", "--class_data_dir", pictures]
             with tempfile.TemporaryDirectory() as output:
                 line = subjects.run_flags(folder, output, size, 1, 1, *prior, "--num_class_images", str(count))

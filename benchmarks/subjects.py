@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from dreambooth.config.parser import Parser
+from dreambooth.files import atomic
 from dreambooth.models import pipeline_folder
 from dreambooth.system import libraries
 from dreambooth.system.errors import BadInput
@@ -69,8 +69,6 @@ def build_full_size(folder):
     from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     tokenizer = CLIPTokenizer.from_pretrained(str(MINI), subfolder="tokenizer", model_max_length=77)
     text = CLIPTextConfig(
         vocab_size=49408,
@@ -82,7 +80,7 @@ def build_full_size(folder):
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -106,8 +104,9 @@ def build_full_size(folder):
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(str(unfinished))
-    unfinished.rename(folder)
+    )
+    with atomic.whole_folder(folder) as temporary:
+        pipeline.save_pretrained(str(temporary))
 
 
 def run_flags(folder, output, size, batch, steps, *more):

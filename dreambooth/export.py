@@ -67,8 +67,8 @@ def main(argv):
     if arguments.format == saving.SINGLE_FILE:
         saving.write_single_file(pipeline, place)
     else:
-        with atomic.written_whole(place) as unfinished:
-            saving.save(pipeline, unfinished, arguments.format)
+        with atomic.whole_folder(place) as temporary:
+            saving.save(pipeline, temporary, arguments.format)
     print(place)
 
 
@@ -83,8 +83,8 @@ def write_lora(arguments):
             f"--model_path {arguments.model_path}: its layers' names have no dots, as web UIs like it; only"
             " with its model they could be told apart"
         )
-    with atomic.file_written_whole(place) as unfinished:
-        lora.write(unfinished, parts, LORA[arguments.format])
+    with atomic.whole_file(place) as temporary:
+        lora.write(temporary, parts, LORA[arguments.format])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic
 from dreambooth.models import loading, pipeline_folder, schedulers
-from dreambooth.run import output_folder
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
 
@@ -148,15 +147,15 @@ def main(argv):
         "settings": {name: value for name, value in vars(arguments).items() if name not in UNMEASURED},
     }
     if arguments.json == "-":
-        print(output_folder.as_text(report), end="")
+        print(atomic.as_json(report), end="")
     else:
         print(table(report))
     if arguments.json and arguments.json != "-":
-        atomic.write_text(arguments.json, output_folder.as_text(report))
+        atomic.write_json(Path(arguments.json), report)
     if arguments.sheet:
-        Path(arguments.sheet).parent.mkdir(parents=True, exist_ok=True)
         columns = {"subject": [[own[index] for index in each.references] for each in wanted], **drawn}
-        sheets.make_contact_sheet([each.prompt for each in wanted], columns, arguments.num_images).save(arguments.sheet)
+        sheet = sheets.make_contact_sheet([each.prompt for each in wanted], columns, arguments.num_images)
+        atomic.write_picture(Path(arguments.sheet), sheet)
     if arguments.pictures_dir:
         save_pictures(drawn["fine-tuned"], arguments.pictures_dir)
     for place in (arguments.json, arguments.pictures_dir, arguments.sheet):
@@ -194,10 +193,9 @@ def draw(pipeline, wanted, arguments, name):
 
 def save_pictures(groups, folder):
     """Write the pictures of each prompt as PROMPT-K.png, both counted from 0."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
     for prompt, group in enumerate(groups):
         for number, picture in enumerate(group):
-            picture.save(Path(folder) / f"{prompt}-{number}.png")
+            atomic.write_picture(Path(folder) / f"{prompt}-{number}.png", picture)
 
 
 def table(report):

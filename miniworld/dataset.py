@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ImageFilter
 
+from dreambooth.files import atomic
 from dreambooth.system import console, randomness
 from miniworld import networks, world
 
@@ -28,13 +30,12 @@ CAPTIONS = 20_000  # for the tokenizer
 
 def draw_pictures(work: Path) -> None:
     """Draw the world's pictures into one file: uint8 [count, 64, 64, 3]."""
-    unfinished = work / "pictures.unfinished.npy"
     shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
-    drawn = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-    for number in console.progress_bar(range(PICTURES), desc="pictures"):
-        drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number))
-    drawn.flush()
-    unfinished.rename(work / "pictures.npy")
+    with atomic.whole_file(work / "pictures.npy", size=math.prod(shape)) as temporary:
+        drawn = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        for number in console.progress_bar(range(PICTURES), desc="pictures"):
+            drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number))
+        drawn.flush()
 
 
 def read_pictures(work: Path) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import sheets
 from dreambooth.drawing.clip import Clip
+from dreambooth.files import atomic
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 from miniworld import judge, paths, world
@@ -157,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
     for name, value in figures.items():
         print(f"{name:<45}{value:8.3f}")
     if arguments.sheet:
-        sheets.make_grid(pictures, columns=len(world.SCENES)).save(arguments.sheet)
+        atomic.write_picture(Path(arguments.sheet), sheets.make_grid(pictures, columns=len(world.SCENES)))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from dreambooth.files import atomic
 from dreambooth.models import saving
 from dreambooth.system.errors import BadInput
-from miniworld import dataset, networks
+from miniworld import dataset, networks, stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +29,10 @@ def unpack(folder: Path, work: Path) -> None:
     for name, load in parts.items():
         network = load()
         network.to(dtype="float32")
-        network.save_pretrained(str(work / name), safe_serialization=True)
-    shutil.copytree(folder / "model" / "tokenizer", work / "tokenizer")
-    shutil.copy(folder / "detector.safetensors", work / "detector.safetensors")
+        stages.save_network(network, work / name)
+    _copy(folder / "detector.safetensors", work / "detector.safetensors")
+    with atomic.whole_folder(work / "tokenizer") as temporary:  # the last: its folder says that all is there
+        shutil.copytree(folder / "model/tokenizer", temporary, dirs_exist_ok=True)
 
 
 def pack(work: Path, folder: Path) -> None:
@@ -54,13 +56,18 @@ def pack(work: Path, folder: Path) -> None:
     towers = CLIPModel.from_pretrained(str(clip))
     for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, towers):
         saving.halve(network)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    pipeline.save_pretrained(str(folder / "model"), safe_serialization=True)
-    shutil.rmtree(folder / "clip", ignore_errors=True)
-    towers.save_pretrained(str(folder / "clip"), safe_serialization=True)
-    tokenizer.save_pretrained(str(folder / "clip"))
-    networks.image_processor().save_pretrained(str(folder / "clip"))
-    shutil.copy(work / "detector.safetensors", folder / "detector.safetensors")
+    with atomic.whole_folder(folder / "model") as temporary:
+        pipeline.save_pretrained(str(temporary), safe_serialization=True)
+    with atomic.whole_folder(folder / "clip") as temporary:
+        towers.save_pretrained(str(temporary), safe_serialization=True)
+        tokenizer.save_pretrained(str(temporary))
+        networks.image_processor().save_pretrained(str(temporary))
+    _copy(work / "detector.safetensors", folder / "detector.safetensors")
+
+
+def _copy(path: Path, to: Path) -> None:
+    with atomic.whole_file(to, size=path.stat().st_size) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 def _trained_unet(work: Path) -> Network:

@@ -26,9 +26,9 @@ FIRST_MEASURED = 100  # training uses only pictures of lower numbers
 
 def write_training_pictures(subject: str, folder: Path, seed: int = 0, size: int = 64) -> None:
     """Write one picture of a subject in each of the training scenes."""
-    folder.mkdir(parents=True, exist_ok=True)
     for scene in world.SEEN:
-        world.photograph(subject, scene, seed, 0, size).save(folder / f"{_slug(scene)}.png", optimize=True)
+        picture = world.photograph(subject, scene, seed, 0, size)
+        atomic.write_picture(folder / f"{_slug(scene)}.png", picture, optimize=True)
 
 
 def write_measuring_pictures(
@@ -41,16 +41,15 @@ def write_measuring_pictures(
     size: int = 64,
 ) -> None:
     """Write pictures of a subject in other scenes, and a file of prompts that match them."""
-    folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for scene in scenes:
         for earlier in folder.glob(f"{_slug(scene)}-*.png"):
             earlier.unlink()  # an earlier call may have written more pictures
         for number in range(count):
             picture = world.photograph(subject, scene, seed, FIRST_MEASURED + number, size)
-            picture.save(folder / f"{_slug(scene)}-{number}.png", optimize=True)
+            atomic.write_picture(folder / f"{_slug(scene)}-{number}.png", picture, optimize=True)
         lines.append(f"a photo of {identifier} {subject} {scene}\t{_slug(scene)}-*.png\n")
-    (folder / PROMPTS).write_text("".join(lines), encoding="utf-8")
+    atomic.write_text(folder / PROMPTS, "".join(lines))
 
 
 def _slug(scene: str) -> str:

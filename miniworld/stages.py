@@ -31,8 +31,8 @@ def make_tokenizer(work: Path) -> None:
 
 def save_network(network: Network, folder: Path) -> None:
     """Write a network's folder whole; a stage is complete when its folder exists."""
-    with atomic.written_whole(folder) as unfinished:
-        network.save_pretrained(str(unfinished), safe_serialization=True)
+    with atomic.whole_folder(folder) as temporary:
+        network.save_pretrained(str(temporary), safe_serialization=True)
 
 
 def train_vae(work: Path) -> None:
@@ -184,7 +184,8 @@ def train_detector(work: Path) -> None:
 
     training.Training("detector", network, recipe, work).run(loss_of)
     if processes.is_first():
-        network.save(work / "detector.safetensors")
+        with atomic.whole_file(work / "detector.safetensors") as temporary:
+            network.save(temporary)
 
 
 def encode_latents(work: Path) -> None:
@@ -205,14 +206,18 @@ def encode_latents(work: Path) -> None:
     with paddle.no_grad():
         for first in console.progress_bar(range(0, len(mine), 32), desc="latents"):
             rows.append(vae.encode(training.scale_pixels(drawn[mine[first : first + 32]])).latent_dist.mean.numpy())
-    np.save(work / f"latents-{processes.rank()}.npy", np.concatenate(rows).astype(np.float16))
+    _save_array(work / f"latents-{processes.rank()}.npy", np.concatenate(rows).astype(np.float16))
     processes.wait()
     if processes.is_first():
         parts = [work / f"latents-{rank}.npy" for rank in range(processes.world_size())]
-        np.save(work / "latents.unfinished.npy", np.concatenate([np.load(part) for part in parts]))
-        (work / "latents.unfinished.npy").rename(work / "latents.npy")
+        _save_array(work / "latents.npy", np.concatenate([np.load(part) for part in parts]))
         for part in parts:
             part.unlink()
+
+
+def _save_array(path: Path, array: Array) -> None:
+    with atomic.whole_file(path, size=array.nbytes) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
 
 
 def train_unet(work: Path, updates: int) -> None:

@@ -11,7 +11,6 @@ hat.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,8 @@ from dreambooth.config.parser import Parser
 from dreambooth.drawing import measures
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
+from dreambooth.files import atomic
 from dreambooth.models import loading
-from dreambooth.run import output_folder
 from dreambooth.system import console, libraries
 from miniworld import judge, paths, photograph, world
 
@@ -160,9 +159,8 @@ def _flat(groups: Sequence[Pictures]) -> Pictures:
 def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path) -> Figures:
     """Measure a model, unless a file has its figures."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(output_folder.as_text(evaluator.measure(model, subject)), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+        atomic.write_json(path, evaluator.measure(model, subject))
+    return atomic.read_json(path)
 
 
 def mean_figures(rows: Sequence[Figures]) -> Figures:

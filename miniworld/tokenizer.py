@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from dreambooth.files import atomic
 from miniworld import networks, things, world
 
 if TYPE_CHECKING:
@@ -81,16 +82,16 @@ def make(folder: Path, seed: int, captions: int) -> Tokenizer:
     """
     from ppdiffusers.transformers import CLIPTokenizer
 
-    folder.mkdir(parents=True, exist_ok=True)
     merges = learn_merges(count_words(seed, captions))
     letters = byte_alphabet()
     words = [*letters, *(letter + "</w>" for letter in letters)]
     words += ["".join(pair) for pair in merges] + ["<|startoftext|>", "<|endoftext|>"]
-    files = folder / "vocab.json", folder / "merges.txt"
     numbers = {word: number for number, word in enumerate(words)}
-    files[0].write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    files[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
-    tokenizer = CLIPTokenizer(*map(str, files), max_len=networks.TOKENS, model_max_length=networks.TOKENS)
-    tokenizer.save_pretrained(str(folder))
-    return tokenizer
+    with atomic.whole_folder(folder) as temporary:
+        files = temporary / "vocab.json", temporary / "merges.txt"
+        files[0].write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
+        files[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tokenizer = CLIPTokenizer(*map(str, files), max_len=networks.TOKENS, model_max_length=networks.TOKENS)
+        tokenizer.save_pretrained(str(temporary))
+    return CLIPTokenizer.from_pretrained(str(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ class Training:
                 if f"{key}:{moment}" in tensors:
                     moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
         self.adamw.set_state_dict(moments)
-        self.update = json.loads((self.folder / "state.json").read_text())["update"]
+        self.update = atomic.read_json(self.folder / "state.json")["update"]
 
     @paddle.no_grad()
     def use_average(self) -> None:
@@ -136,9 +135,9 @@ class Training:
             for moment in training_updates.MOMENTS:
                 if f"{each.name}_{moment}_0" in state:
                     tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"].numpy()
-        with atomic.written_whole(self.folder) as unfinished:
-            save_file(tensors, unfinished / "state.safetensors")
-            (unfinished / "state.json").write_text(json.dumps({"update": self.update}))
+        with atomic.whole_folder(self.folder) as temporary:
+            save_file(tensors, temporary / "state.safetensors")
+            atomic.write_json(temporary / "state.json", {"update": self.update})
 
     @paddle.no_grad()
     def _follow(self, update: int) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from support.commands import command_line
+from support.disks import mounted
 from support.pictures import draw_pictures
 from support.twins import build_twin, build_unidiffuser
 
@@ -64,3 +65,9 @@ def flags(twin, pictures, tmp_path):
 @pytest.fixture(scope="session")
 def unidiffuser_twin(tmp_path_factory):
     return build_unidiffuser(tmp_path_factory.mktemp("unidiffuser") / "twin")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """An empty disk of 8 MB."""
+    yield from mounted(tmp_path / "disk", megabytes=8)

@@ -9,6 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from dreambooth.data import picture_files
 from dreambooth.drawing import sampling
+from dreambooth.files import atomic
 from dreambooth.system import console, processes
 from dreambooth.system.errors import BadInput
 
@@ -72,11 +73,10 @@ def draw_missing(family, config, numbers):
 
 
 def save(picture, folder, number, config):
-    """Write INDEX-SHA1.png, whole or not at all; the SHA1 is that of the pixels."""
+    """Write INDEX-SHA1.png; the SHA1 is that of the pixels."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt("prompt", config.concepts.class_prompt)
     info.add_itxt("model", config.model.pretrained_model_name_or_path)
     digest = hashlib.sha1(picture.tobytes()).hexdigest()
-    unfinished = folder / f".{number}.unfinished"
-    picture.save(unfinished, format="PNG", pnginfo=info)
-    unfinished.rename(folder / f"{number}-{digest}.png")
+    # another run may draw into the same folder; once a picture is there its bytes stay, since a run records their hash
+    atomic.write_picture(folder / f"{number}-{digest}.png", picture, replace=False, pnginfo=info)

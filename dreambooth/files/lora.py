@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreambooth.files import safetensors
+from dreambooth.files import atomic, moves, safetensors
 from dreambooth.files.safetensors import Reader
 from dreambooth.system.errors import BadInput
 
@@ -42,14 +42,15 @@ def write(path, parts, form):
     safetensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
 
-def find_base(name):
+def find_base(name, flag="--model_path"):
     """{"model", "revision", "tokenizer"} of the base of a LoRA that train_dreambooth.py left in this folder; None for
     all else, and where the whole pipeline is there too."""
     folder = Path(name)
+    moves.finish_move(folder, flag)
     if (folder / "model_index.json").exists() or not any((folder / file).is_file() for file in NAMES.values()):
         return None
     try:
-        record = json.loads((folder / "training_args.json").read_text(encoding="utf-8"))
+        record = atomic.read_json(folder / "training_args.json")
         flags = record["flags"]
         return {
             "model": record["base_model"],
@@ -68,6 +69,7 @@ def find_file(place, flag):
     place = Path(place)
     if place.is_file():
         return place
+    moves.finish_move(place, flag)
     for name in NAMES.values():
         if (place / name).is_file():
             return place / name

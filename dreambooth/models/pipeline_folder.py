@@ -1,10 +1,9 @@
 """What a pipeline's folder must hold, checked before anything heavy is loaded."""
 
 import hashlib
-import json
 from pathlib import Path
 
-from dreambooth.files import lora
+from dreambooth.files import atomic, lora, moves
 from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
 
@@ -23,6 +22,7 @@ def check(name, flag=FLAG):
         if folder.exists() or looks_like_a_path(name):
             raise BadInput(f"{flag} {name}: there is no such folder")
         return
+    moves.finish_move(folder, flag)
     index = folder / "model_index.json"
     if not index.is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
@@ -54,7 +54,7 @@ def check_part(name, pipeline, part, facts, flag):
 
 
 def read_index(folder):
-    return json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    return atomic.read_json(Path(folder) / "model_index.json")
 
 
 def check_index(name, index, flag=FLAG):
@@ -88,7 +88,7 @@ def fingerprint(name):
 
 def check_model(name, flag):
     """Refuse, before the libraries are loaded, what is no pipeline and no LoRA whose base is here."""
-    base = lora.find_base(name)
+    base = lora.find_base(name, flag)
     if base is None:
         return check(name, flag)
     try:

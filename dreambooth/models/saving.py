@@ -142,8 +142,8 @@ def write_single_file(pipeline, place):
         layers_per_block=pipeline.unet.config.layers_per_block,
         open_clip=pipeline.text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
     )
-    with atomic.file_written_whole(place) as unfinished:
-        save_file(weights, unfinished, metadata={"format": "pt"})
+    with atomic.whole_file(place) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def in_torch_layout(network):

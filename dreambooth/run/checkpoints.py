@@ -1,8 +1,6 @@
 """Checkpoints: save, find, load and prune; each is whole or absent, and nothing that is read back is a pickle."""
 
-import json
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -26,21 +24,19 @@ def save(config, step, networks, updates, course, record):
     folder = Path(config.saving.output_dir) / f"checkpoint-{step}"
     if processes.is_first():
         moments, optimizer = updates.state()
-        with atomic.written_whole(folder) as unfinished:
+        with atomic.whole_folder(folder) as temporary:
             for name, network in networks.items():
-                save_network(network, unfinished / name)
-            safetensors.write(unfinished / OPTIMIZER, moments)
+                save_network(network, temporary / name)
+            safetensors.write(temporary / OPTIMIZER, moments)
             state = {
                 "step": step,
                 "written_ns": time.time_ns(),
                 "course": course,
                 "optimizer": optimizer,
                 "arguments": record,
-                "files": {
-                    str(path.relative_to(unfinished)): path.stat().st_size for path in atomic.files_in(unfinished)
-                },
+                "files": {str(path.relative_to(temporary)): path.stat().st_size for path in atomic.files_in(temporary)},
             }
-            (unfinished / STATE).write_text(json.dumps(state, indent=2, ensure_ascii=False), encoding="utf-8")
+            atomic.write_json(temporary / STATE, state)
         prune(config.saving.output_dir, config.saving.checkpoints_total_limit)
     processes.wait()
     return folder
@@ -61,7 +57,7 @@ def read_state(folder):
     """state.json of a whole checkpoint; ValueError says what is wrong with one that is not."""
     folder = Path(folder)
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = atomic.read_json(folder / STATE)
         files = state["files"]
         for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
             if not isinstance(state[key], kind):
@@ -152,4 +148,4 @@ def prune(output_dir, limit):
     """Delete the oldest checkpoints above the limit; called when the new one is complete."""
     if limit is not None:
         for folder, _ in survey(output_dir)[0][:-limit]:
-            shutil.rmtree(folder)
+            atomic.remove_folder(folder)

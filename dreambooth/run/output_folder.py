@@ -1,11 +1,9 @@
 """The output folder: whose it is, the pipeline in it, and what tells later how it was made."""
 
-import json
-import shutil
 import sys
 from pathlib import Path
 
-from dreambooth.files import atomic, lora
+from dreambooth.files import atomic, lora, moves
 from dreambooth.models import loading
 from dreambooth.run import checkpoints
 from dreambooth.system import libraries
@@ -14,6 +12,8 @@ from dreambooth.system.errors import BadInput
 ARGUMENTS = "training_args.json"
 CARD = "README.md"
 SAMPLES = "samples"
+INDEX = "model_index.json"
+LAST = (*lora.NAMES.values(), INDEX)  # the files by which a folder loads, in the order in which they arrive
 
 
 def check(config):
@@ -26,13 +26,14 @@ def check(config):
             raise BadInput(f"{flag} {place}: it is no folder that can be written")
     if not folder.is_dir():
         return
-    if not config.lora.saves_pipeline and (folder / "model_index.json").exists():
+    moves.finish_move(folder)
+    if not config.lora.saves_pipeline and (folder / INDEX).exists():
         raise BadInput(
             f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
             " folder, or --lora_merge"
         )
     if is_ours(folder):
-        return
+        return atomic.clean(folder)
     begun = [SAMPLES]
     for place in filter(
         None, (log_folder(config), config.concepts.class_data_dir)
@@ -45,12 +46,13 @@ def check(config):
             f"--output_dir {folder}: it holds something else than an earlier run ({', '.join(foreign[:3])});"
             " give a new or empty folder"
         )
+    atomic.clean(folder)
 
 
 def is_ours(folder):
     """Whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
     try:
-        record = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+        record = atomic.read_json(folder / ARGUMENTS)
         return {"flags", "base_model", "concepts", "versions"} <= record.keys()
     except (OSError, ValueError, AttributeError):
         return bool(checkpoints.survey(folder)[0])
@@ -84,46 +86,37 @@ def arguments(config, steps, processes, concepts):
     }
 
 
-def as_text(record):
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-
-
 def save_result(family, config, record, card):
-    """Write the pipeline, or the LoRA, with its card and arguments beside its place, then move each part in;
-    model_index.json, by which a folder is a pipeline, comes last."""
+    """Write the pipeline, or the LoRA, with its card and arguments, in place of an earlier result."""
     folder = Path(config.saving.output_dir)
-    unfinished = folder / ".pipeline.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
     form = "diffusers" if config.saving.save_format == "diffusers" else "paddle"
-    if config.lora.lora_rank:
-        matrices = {part: adapters.matrices() for part, adapters in family.adapters.items()}
-        lora.write(unfinished / lora.NAMES[form], matrices, form)
-        if config.lora.lora_merge:
-            for adapters in family.adapters.values():
-                adapters.take_off()
-            loading.merge(family.learners(), matrices)
-    if config.lora.saves_pipeline:
-        family.save(str(unfinished), config.saving.save_format)
-    (unfinished / ARGUMENTS).write_text(as_text(record), encoding="utf-8")
-    (unfinished / CARD).write_text(card, encoding="utf-8")
-    for path in atomic.files_in(unfinished):
-        atomic.flush(path)
-    for part in sorted(unfinished.iterdir(), key=lambda each: (each.name == "model_index.json", each.name)):
-        place = folder / part.name
-        if place.is_dir():
-            shutil.rmtree(place)
-        part.replace(place)
-    for name in lora.NAMES.values():  # an earlier run's, in another format
-        if not (config.lora.lora_rank and name == lora.NAMES[form]):
-            (folder / name).unlink(missing_ok=True)
-    unfinished.rmdir()
-    atomic.flush(folder)
+    what = f"the {'pipeline' if config.lora.saves_pipeline else 'LoRA'} in {folder}"
+    with moves.whole_parts(folder, LAST, parts_of(folder), what) as temporary:
+        if config.lora.lora_rank:
+            matrices = {part: adapters.matrices() for part, adapters in family.adapters.items()}
+            lora.write(temporary / lora.NAMES[form], matrices, form)
+            if config.lora.lora_merge:
+                for adapters in family.adapters.values():
+                    adapters.take_off()
+                loading.merge(family.learners(), matrices)
+        if config.lora.saves_pipeline:
+            family.save(str(temporary), config.saving.save_format)
+        atomic.write_json(temporary / ARGUMENTS, record)
+        atomic.write_text(temporary / CARD, card)
+
+
+def parts_of(folder):
+    """The names of what belongs to the pipeline in a folder."""
+    try:
+        index = atomic.read_json(folder / INDEX)
+        return [name for name in index if isinstance(index[name], list) and name == Path(name).name]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def save_samples(config, step, pictures):
     """Write validation pictures as samples/step-N-PROMPT-K.png."""
     folder = Path(config.saving.output_dir) / SAMPLES
-    folder.mkdir(parents=True, exist_ok=True)
     for index, picture in enumerate(pictures):
         prompt, number = divmod(index, config.logging.validation_count)
-        picture.save(folder / f"step-{step}-{prompt}-{number}.png")
+        atomic.write_picture(folder / f"step-{step}-{prompt}-{number}.png", picture)

@@ -17,6 +17,7 @@ Tensors: TypeAlias = "Mapping[str, Tensor]"  # all with the same number of rows
 Size: TypeAlias = tuple[int, int]  # (height, width) in pixels, as tensors and the settings have it
 Box: TypeAlias = tuple[float, float, float, float]  # (left, top, right, bottom) in pixels, as Pillow has it
 Key: TypeAlias = tuple[int, ...]  # names the random numbers of one example: (update, slot, kind)
+JSON: TypeAlias = "Any"  # whatever a JSON file holds
 # the libraries' objects: Paddle has types since 3.x only, the others none
 Pipeline: TypeAlias = "Any"
 Network: TypeAlias = "Any"

@@ -88,11 +88,11 @@ def test_somebodys_own_copies_and_notes_are_left_alone(flags, tmp_path):
 
 
 def test_what_an_interrupted_write_left_is_no_checkpoint_and_does_not_disturb_the_next(run, tmp_path):
-    with pytest.raises(RuntimeError), atomic.written_whole(run / "checkpoint-9") as folder:
+    with pytest.raises(RuntimeError), atomic.whole_folder(run / "checkpoint-9") as folder:
         (folder / "state.json").write_text("{}")
         raise RuntimeError("the power went")
     assert "checkpoint-9" not in names(run) and checkpoints.find("latest", run)[1]["step"] == 3
-    with atomic.written_whole(run / "checkpoint-9") as folder:
+    with atomic.whole_folder(run / "checkpoint-9") as folder:
         (folder / "a").write_text("a")
     assert [path.name for path in (run / "checkpoint-9").iterdir()] == ["a"]
     assert not [path for path in run.iterdir() if path.name.startswith(".")]

@@ -1,0 +1,80 @@
+"""A full disk: how to recognize one, and the one line that it ends in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import TYPE_CHECKING
+
+from dreambooth.system.errors import BadInput, Stopped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full (its quota is used up)",
+    errno.EFBIG: "the disk is full (it allows no file of that size)",
+}
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's tofile, which loses the number of the error
+_ALMOST_NONE = 2**20  # free bytes; with fewer, whatever stopped a writer was the full disk
+
+
+class DiskFull(Stopped):
+    """A result without room: `what` was being written, how many bytes are `missing` (0: unknown), what is `whole`."""
+
+    def __init__(self, what: object, missing: int = 0, whole: str = "", reason: str = _REASONS[errno.ENOSPC]) -> None:
+        super().__init__(reason, code=1)
+        self.what, self.missing, self.whole, self.reason = what, missing, whole, reason
+
+    def __str__(self) -> str:
+        missing = f", {-(-self.missing // 10**6)} MB are missing" if self.missing > 0 else ""
+        return f"{self.what}: {self.reason}{missing}" + (f"; {self.whole}" if self.whole else "")
+
+
+def reason(error: BaseException | None) -> str:
+    """Return how an exception, or one behind it, describes a full disk; an empty string where none does."""
+    while error is not None:
+        if isinstance(error, DiskFull):
+            return error.reason
+        text = str(error)
+        for number, found in _REASONS.items():
+            # libraries, those in Rust and C++ among them, wrap the system's error in their own
+            if getattr(error, "errno", None) == number or os.strerror(number) in text or f"(os error {number})" in text:
+                return found
+        if isinstance(error, OSError) and error.errno is None and _SHORT_WRITE.search(text):
+            return _REASONS[errno.ENOSPC]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return ""
+
+
+def reason_in(folder: Path, error: BaseException) -> str:
+    """Return the same for an exception of a writer: in a folder without space, any failure is the full disk's."""
+    explained = isinstance(error, (BadInput, Stopped, MemoryError)) or not isinstance(error, Exception)
+    if (found := reason(error)) or explained:
+        return found
+    free = free_space(folder)
+    return _REASONS[errno.ENOSPC] if free is not None and free < _ALMOST_NONE else ""
+
+
+def free_space(folder: Path) -> int | None:
+    """Return the bytes free to this user where `folder` is; None where that is unknown."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    return blocks * found.f_frsize if found.f_blocks else None
+
+
+def require(folder: Path, size: int) -> None:
+    """Raise DiskFull where `size` bytes have no room in `folder`."""
+    if missing := missing_space(folder, size):
+        raise DiskFull(folder, missing)
+
+
+def missing_space(folder: Path, size: int) -> int:
+    """Return how many of `size` bytes have no room where `folder` is, as far as that is known."""
+    free = free_space(folder)
+    return 0 if free is None else max(0, size - free)
