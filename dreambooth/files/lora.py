@@ -1,50 +1,73 @@
-"""LoRA's files: those of PPDiffusers, of Hugging Face's diffusers and of web UIs, and how they get into a model.
+"""LoRA files of PPDiffusers, of Hugging Face's diffusers and of web UIs, to and from one form.
 
-In between, a layer's two matrices are as torch has them: down [rank, features], up [features, rank]. The scale, alpha
-over rank, is part of the second, since two of the formats have no place for alpha: whoever reads them gets it right
-without knowing of it.
+That form is torch's layout of a layer's two matrices: down [rank, features], up [features, rank]. The second matrix
+contains the scale, alpha over rank, since two of the file formats have no place for alpha.
 """
+
+from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
 from dreambooth.files import atomic, moves, safetensors
-from dreambooth.files.safetensors import Reader
 from dreambooth.system.errors import BadInput
 
-NAMES = {"paddle": "paddle_lora_weights.safetensors", "diffusers": "pytorch_lora_weights.safetensors"}
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from dreambooth.system.types import Array, Arrays
+
+Form: TypeAlias = Literal["paddle", "diffusers", "web_ui"]
+Layers: TypeAlias = "dict[str, tuple[Array, Array]]"  # {layer: (down, up)}
+
+NAMES: dict[Literal["paddle", "diffusers"], str] = {
+    "paddle": "paddle_lora_weights.safetensors",
+    "diffusers": "pytorch_lora_weights.safetensors",
+}
 # between a layer's name and "down.weight"
-INFIX = {"unet": "lora", "text_encoder": "lora_linear_layer"}
-WEB_UI = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
-SIDES = {"lora_down": 0, "lora_A": 0, "down": 0, "lora_up": 1, "lora_B": 1, "up": 1}
-KEY = re.compile(rf"(?P<layer>.+?)(\.lora|\.lora_linear_layer)?\.(?P<side>{'|'.join(SIDES)})\.weight")
-OLD_KEY = re.compile(r"\.processor\.(to_\w+?)_lora\.")  # of diffusers' first format
+_INFIX = {"unet": "lora", "text_encoder": "lora_linear_layer"}
+_WEB_UI = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+_SIDES = {"lora_down": 0, "lora_A": 0, "down": 0, "lora_up": 1, "lora_B": 1, "up": 1}
+_KEY = re.compile(rf"(?P<layer>.+?)(\.lora|\.lora_linear_layer)?\.(?P<side>{'|'.join(_SIDES)})\.weight")
+_OLD_KEY = re.compile(r"\.processor\.(to_\w+?)_lora\.")  # of diffusers' first format
 
 
-def write(path, parts, form):
-    """Write {part: {layer: (down, up)}} as "paddle", "diffusers" or "web_ui"."""
-    weights = {}
+class Base(TypedDict):
+    """The base model of a LoRA: arguments for loading it."""
+
+    model: str
+    revision: str | None
+    tokenizer: str | None
+
+
+def write(path: str | Path, parts: Mapping[str, Layers], form: Form) -> None:
+    """Write {part: {layer: (down, up)}} in the format of one tool."""
+    weights: dict[str, Array] = {}
     for part, layers in parts.items():
         for layer, (down, up) in layers.items():
             if form == "web_ui":
-                name = WEB_UI[part] + layer.replace(".", "_")
+                name = _WEB_UI[part] + layer.replace(".", "_")
                 alpha = np.array(len(down), np.float32)  # the scale is in the matrix
                 weights |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
             else:
                 for side, matrix in (("down", down), ("up", up)):
-                    weights[f"{part}.{layer}.{INFIX[part]}.{side}.weight"] = (
+                    weights[f"{part}.{layer}.{_INFIX[part]}.{side}.weight"] = (
                         matrix.T if form == "paddle" and matrix.ndim == 2 else matrix
                     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
 
-def find_base(name, flag="--model_path"):
-    """{"model", "revision", "tokenizer"} of the base of a LoRA that train_dreambooth.py left in this folder; None for
-    all else, and where the whole pipeline is there too."""
+def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
+    """Return the base of the LoRA that train_dreambooth.py wrote into this folder.
+
+    None if there is no LoRA, or the whole pipeline lies beside it. An interrupted move of the result is completed.
+    """
     folder = Path(name)
     moves.finish_move(folder, flag)
     if (folder / "model_index.json").exists() or not any((folder / file).is_file() for file in NAMES.values()):
@@ -59,89 +82,118 @@ def find_base(name, flag="--model_path"):
         }
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(
-            f"{name}: it holds a LoRA, but no training_args.json that tells of what model; give that model, and this"
-            " folder as infer.py's --lora"
+            f"{flag} {name}: it holds a LoRA, but no training_args.json that names the base model; give that model,"
+            " and this folder as --lora of infer.py"
         ) from None
 
 
-def find_file(place, flag):
-    """The LoRA's file: the one that is named, or the one in a folder."""
-    place = Path(place)
-    if place.is_file():
-        return place
-    moves.finish_move(place, flag)
+def find_file(path: str | Path, flag: str) -> Path:
+    """Return the LoRA file that `path` names, or the one in that folder, whose interrupted move is completed."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    moves.finish_move(path, flag)
     for name in NAMES.values():
-        if (place / name).is_file():
-            return place / name
-    raise BadInput(f"{flag} {place}: no LoRA, there is no {' or '.join(NAMES.values())}")
+        if (path / name).is_file():
+            return path / name
+    raise BadInput(f"{flag} {path}: no LoRA, there is no {' or '.join(NAMES.values())}")
 
 
-def read(path, flag):
-    """{part: {layer: (down, up)}} of a file in any of the formats. In one for web UIs the layers' names have _ for
-    each dot."""
+def read(path: str | Path, flag: str) -> dict[str, Layers]:
+    """Read {part: {layer: (down, up)}} from a file in any of the formats.
+
+    A file for web UIs has _ in place of each dot of a layer's name.
+    """
     try:
-        reader = Reader(path)
-        weights, metadata = dict(reader), reader.metadata() or {}
+        return _parse(*_read_weights(path))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{flag} {path}: it can't be read ({error})") from None
-    paddles = metadata.get("format") in ("pd", "np")
-    alphas = {name.removesuffix(".alpha"): weights.pop(name) for name in list(weights) if name.endswith(".alpha")}
-    parts = {}
-    for name, matrix in weights.items():
-        match = KEY.fullmatch(OLD_KEY.sub(lambda old: f".{old[1].replace('to_out', 'to_out.0')}.", name))
+        raise BadInput(f"{flag} {path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _read_weights(path: str | Path) -> tuple[Arrays, Mapping[str, str]]:
+    """Read all tensors and the metadata of a file."""
+    try:
+        reader = safetensors.Reader(path)
+        return dict(reader), reader.metadata() or {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"it can't be read ({str(error).removeprefix(f'{path}: ')})") from None
+
+
+def _parse(weights: Arrays, metadata: Mapping[str, str]) -> dict[str, Layers]:
+    """Sort a file's tensors by part, layer and side. Raises ValueError if they are no LoRA."""
+    matrices, alphas = dict(weights), {}
+    for name in weights:
+        if name.endswith(".alpha"):
+            alphas[name.removesuffix(".alpha")] = matrices.pop(name)
+    sides: dict[tuple[str, str], dict[int, Array]] = {}
+    for name, matrix in matrices.items():
+        match = _KEY.fullmatch(_OLD_KEY.sub(lambda old: f".{old[1].replace('to_out', 'to_out.0')}.", name))
         if match is None:
-            raise BadInput(f"{flag} {path}: no LoRA that this tool knows; it holds {name}")
+            raise ValueError(f"no LoRA of a known format; it holds {name}")
+        if matrix.ndim not in (2, 4):
+            raise ValueError(f"{name} is neither a matrix nor a convolution")
         part, layer = _split_part(match["layer"])
-        side = SIDES[match["side"]]
+        side = _SIDES[match["side"]]
         matrix = matrix.astype(np.float32)
-        if paddles and matrix.ndim == 2:
+        if metadata.get("format") in ("pd", "np") and matrix.ndim == 2:  # written by Paddle's libraries
             matrix = matrix.T
         if side == 1:
-            alpha = alphas.get(match["layer"])
-            matrix = matrix * (
-                _scale_from_metadata(metadata, part, layer) if alpha is None else float(alpha) / matrix.shape[1]
-            )
-        parts.setdefault(part, {}).setdefault(layer, [None, None])[side] = matrix
-    for part, layers in parts.items():
-        for layer, pair in layers.items():
-            if any(each is None for each in pair):
-                raise BadInput(f"{flag} {path}: {part}.{layer} has only one of its two matrices")
-            if pair[0].shape[0] != pair[1].shape[1]:
-                raise BadInput(f"{flag} {path}: the two matrices of {part}.{layer} do not fit each other")
+            matrix = matrix * _scale(alphas.get(match["layer"]), matrix.shape[1], metadata, part, layer)
+        sides.setdefault((part, layer), {})[side] = matrix
+    parts: dict[str, Layers] = {}
+    for (part, layer), pair in sides.items():
+        if len(pair) < 2:
+            raise ValueError(f"{part}.{layer} has only one of its two matrices")
+        if pair[0].shape[0] != pair[1].shape[1]:
+            raise ValueError(f"the two matrices of {part}.{layer} do not fit each other")
+        parts.setdefault(part, {})[layer] = (pair[0], pair[1])
     if not parts:
-        raise BadInput(f"{flag} {path}: it holds no LoRA")
+        raise ValueError("it holds no LoRA")
     return parts
 
 
-def _scale_from_metadata(metadata, part, layer):
-    """The scale that newer diffusers write beside the tensors: peft's settings, whose patterns name single layers."""
-    settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+def _scale(alpha: Array | None, rank: int, metadata: Mapping[str, str], part: str, layer: str) -> float:
+    """Return the scale of one layer, from its alpha or else from the metadata."""
+    if alpha is None:
+        return _scale_from_metadata(metadata, part, layer)
+    if alpha.size != 1 or not rank:
+        raise ValueError(f"the alpha or the rank of {part}.{layer} is no number above 0")
+    return float(alpha.item()) / rank
 
-    def told(name, pattern):
+
+def _scale_from_metadata(metadata: Mapping[str, str], part: str, layer: str) -> float:
+    """Return the scale of one layer from peft's settings, which newer diffusers write beside the tensors."""
+
+    def setting(settings: Mapping[str, Any], name: str, pattern: str) -> float | None:
         for ending, value in settings.get(f"{part}.{pattern}", {}).items():
             if re.search(rf"(^|\.){ending}$", layer):
-                return value
-        return settings.get(f"{part}.{name}")
+                return None if value is None else float(value)
+        value = settings.get(f"{part}.{name}")
+        return None if value is None else float(value)
 
-    rank, alpha = told("r", "rank_pattern"), told("lora_alpha", "alpha_pattern")
-    if rank is None or alpha is None:
-        return 1.0
-    return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)
-
-
-def _split_part(layer):
-    """(part, layer) of a layer's name in a file; diffusers' first format knew the UNet alone."""
-    for part, prefix in WEB_UI.items():
-        if layer.startswith(prefix):
-            return part, layer.removeprefix(prefix)
-    for part in WEB_UI:
-        if layer.startswith(f"{part}."):
-            return part, layer.removeprefix(f"{part}.")
-    return "unet", layer
+    try:
+        settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        rank, alpha = setting(settings, "r", "rank_pattern"), setting(settings, "lora_alpha", "alpha_pattern")
+        if rank is None or alpha is None:
+            return 1.0
+        return alpha / (rank**0.5 if settings.get(f"{part}.use_rslora") else rank)
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, re.error) as error:
+        raise ValueError(f"its lora_adapter_metadata can't be read ({error})") from None
 
 
-def fits_web_ui(parts):
-    """Whether a LoRA lies beside a UNet and, perhaps, a CLIP."""
-    unet, text = (parts.get(part, {}) for part in WEB_UI)
+def _split_part(name: str) -> tuple[str, str]:
+    """Return (part, layer) of a layer's name in a file; in diffusers' first format all belong to the UNet."""
+    for part, prefix in _WEB_UI.items():
+        if name.startswith(prefix):
+            return part, name.removeprefix(prefix)
+    for part in _WEB_UI:
+        if name.startswith(f"{part}."):
+            return part, name.removeprefix(f"{part}.")
+    return "unet", name
+
+
+def fits_web_ui(parts: Mapping[str, Layers]) -> bool:
+    """Test whether a LoRA has layers of a UNet and a CLIP only, the two networks that web UIs load."""
+    unet, text = (parts.get(part, {}) for part in _WEB_UI)
     blocks = all(re.match(r"(down_blocks|mid_block|up_blocks)[._]", layer) for layer in unet)
     return blocks and all(layer.startswith(("text_model.", "text_model_")) for layer in text)

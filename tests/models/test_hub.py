@@ -110,7 +110,7 @@ def look(environment, **more):
 
 
 def found(done):
-    return done.returncode == 0 and '"sk" is no word' in done.stdout
+    return done.returncode == 0 and '"sk" is not one token' in done.stdout
 
 
 def test_paddles_store_is_asked_first_and_its_copy_kept(twin, torch_twin, serve):
