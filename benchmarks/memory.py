@@ -1,12 +1,15 @@
-"""The most memory that a run takes, over that of its floor: the bare loop on the trained network alone.
+"""Measure the peak memory of a run, over that of its floor: a bare loop on the trained network alone.
 
     python -m benchmarks.memory                 # the embedded model
-    python -m benchmarks.memory --model full    # Stable Diffusion 1's shape, 256 x 256, batch 1: 24 GB
-    python -m benchmarks.memory --cache         # what encoded class pictures take, and how long it takes to encode them
+    python -m benchmarks.memory --model full    # Stable Diffusion 1's shape, 256 x 256, batch 1: needs 24 GB
+    python -m benchmarks.memory --cache         # memory and time of encoded class pictures
 
-Each row is a process of its own, whose peak the system tells; a run goes from its start to the saved pipeline.
+Each row is a process with its peak as Linux reports it. A run includes the start and the saved pipeline.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import os
 import re
 import subprocess
@@ -14,10 +17,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import subjects
 from dreambooth.files import atomic
-from dreambooth.system import console
+from dreambooth.system import console, randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.subjects import Subject
 
 STEPS = 3
 FLOOR = """
@@ -45,81 +54,99 @@ RUNS = {
 }
 
 
-def peak_of(*arguments):
-    """(GB, seconds) of a process, which has to succeed. The system's own account of a finished process would count its
-    parent's memory too, so its peak is read while it runs."""
-    begun, peak = time.perf_counter(), 0
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=said, stderr=said, cwd=subjects.ROOT)
+def measure_process(*arguments: object) -> tuple[float, float]:
+    """Run a Python process; return its peak memory in GB and its time in seconds.
+
+    Raises RuntimeError with the process's output where it fails.
+    """
+    start, peak = time.perf_counter(), 0
+    with tempfile.TemporaryFile() as output:
+        line = [sys.executable, *map(str, arguments)]
+        process = subprocess.Popen(line, stdout=output, stderr=output, cwd=subjects.ROOT)
+        # Read the peak while the process runs: the account of a finished process includes its parent's memory
         while process.poll() is None:
-            peak = max(peak, high_water(process.pid))
+            peak = max(peak, _peak_bytes(process.pid))
             time.sleep(0.05)
         if process.returncode:
-            said.seek(0)
-            raise RuntimeError(said.read().decode(errors="replace"))
-    return peak / 1e9, time.perf_counter() - begun
+            output.seek(0)
+            raise RuntimeError(output.read().decode(errors="replace"))
+    return peak / 1e9, time.perf_counter() - start
 
 
-def high_water(number):
-    """The most memory that a process has had, in bytes; 0 when it has just ended."""
+def _peak_bytes(process: int) -> int:
+    """Return the peak memory of a running process, or 0 where it has just ended."""
     try:
-        status = Path(f"/proc/{number}/status").read_text(encoding="ascii")
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-    except (OSError, TypeError):
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:
         return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
 
 
-def compare(arguments):
-    folder, size, batch = subjects.run_of(arguments)
-    factor = 4 if arguments.model == "mini" else 8
-    floor, _ = peak_of("-c", FLOOR, folder, size // factor, batch, STEPS)
+def compare_runs(subject: Subject, names: Sequence[str]) -> None:
+    """Print the peak of each run, over that of the bare loop."""
+    floor, _ = measure_process("-c", FLOOR, subject.folder, subject.size // subject.factor, subject.batch, STEPS)
     rows = [["the bare loop", f"{floor:.2f}", "1.00"]]
-    for name in arguments.runs or RUNS:
+    for name in names:
         with tempfile.TemporaryDirectory() as output:
-            peak, _ = peak_of(
-                "train_dreambooth.py", *subjects.run_flags(folder, output, size, batch, STEPS, *RUNS[name])
-            )
+            line = subjects.command_line(subject, output, STEPS, *RUNS[name])
+            peak, _ = measure_process("train_dreambooth.py", *line)
         rows.append([name, f"{peak:.2f}", f"{peak / floor:.2f}"])
-    print(f"{arguments.model}, {size} x {size}, batch {batch}, {STEPS} steps and the pipeline saved\n")
+    size, batch = subject.size, subject.batch
+    print(f"{subject.name}, {size} x {size}, batch {batch}, {STEPS} steps and the pipeline saved\n")
     print(subjects.table(["", "peak, GB", "over the bare loop"], rows))
 
 
-def encode_many(arguments):
-    """A run with one class picture, and with more and more: what they take, and how long."""
+def measure_cache(subject: Subject, counts: Sequence[int]) -> None:
+    """Print memory and time of runs with one class picture, and with more of them."""
+    subject = dataclasses.replace(subject, batch=1)
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (1, *counts):
+            _write_noise(Path(folder), count, subject.size)
+            prior = ["--with_prior_preservation", "--class_prompt", "a photo of a dog", "--class_data_dir", folder]
+            with tempfile.TemporaryDirectory() as output:
+                line = subjects.command_line(subject, output, 1, *prior, "--num_class_images", str(count))
+                found.append((count, *measure_process("train_dreambooth.py", *line)))
+    (_, first_peak, first_time), *_ = found
+    rows = []
+    for count, peak, seconds in found:
+        more = ["–", "–"]
+        if count > 1:
+            more = [f"{(peak - first_peak) / (count - 1) * 1e3:.3f}", f"{(seconds - first_time) / (count - 1):.3f}"]
+        rows.append([count, f"{peak:.2f}", *more])
+    print(subjects.table(["class pictures", "peak, GB", "more than with one, MB a picture", "seconds a picture"], rows))
+
+
+def _write_noise(folder: Path, count: int, size: int) -> None:
+    """Write the missing ones of `count` pictures."""
     from PIL import Image
 
-    from dreambooth.system import randomness
-
-    folder, size, _ = subjects.run_of(arguments)
-    rows = []
-    with tempfile.TemporaryDirectory() as pictures:
-        for count in (1, *arguments.counts):
-            for number in range(len(os.listdir(pictures)), count):
-                pixels = randomness.stream(0, "picture", number).integers(0, 256, (8, 8, 3)).astype("uint8")
-                atomic.write_picture(Path(pictures) / f"{number}.png", Image.fromarray(pixels).resize((size, size)))
-            prior = ["--with_prior_preservation", "--class_prompt", "a photo of a dog", "--class_data_dir", pictures]
-            with tempfile.TemporaryDirectory() as output:
-                line = subjects.run_flags(folder, output, size, 1, 1, *prior, "--num_class_images", str(count))
-                rows.append([count, *peak_of("train_dreambooth.py", *line)])
-    _, least, soonest = rows[0]
-    print(subjects.table(
-        ["class pictures", "peak, GB", "more than with one, MB a picture", "seconds a picture"],
-        [
-            [count, f"{peak:.2f}", *(["–"] * 2 if count == 1 else
-             [f"{(peak - least) / (count - 1) * 1e3:.3f}", f"{(seconds - soonest) / (count - 1):.3f}"])]
-            for count, peak, seconds in rows
-        ],
-    ))  # fmt: skip
+    for number in range(len(os.listdir(folder)), count):
+        pixels = randomness.stream(0, "picture", number).integers(0, 256, (8, 8, 3)).astype("uint8")
+        atomic.write_picture(folder / f"{number}.png", Image.fromarray(pixels).resize((size, size)))
 
 
-def main(argv):
-    parser = subjects.parser("memory", __doc__)
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = subjects.make_parser("memory", __doc__)
     subjects.add_run_flags(parser)
     parser.add_argument("--runs", nargs="+", choices=RUNS, metavar="TEXT", help=f"some of: {', '.join(RUNS)}")
     parser.add_argument("--cache", action="store_true", help="measure the cache of encoded pictures instead")
-    parser.add_argument("--counts", nargs="+", type=int, default=[250, 500, 1000], metavar="N", help="of how many")
+    parser.add_argument(
+        "--counts",
+        nargs="+",
+        type=int,
+        default=[250, 500, 1000],
+        metavar="N",
+        help="with --cache: numbers of class pictures (default: 250 500 1000)",
+    )
     arguments = parser.parse_args(argv)
-    encode_many(arguments) if arguments.cache else compare(arguments)
+    subject = subjects.subject_of(arguments)
+    if arguments.cache:
+        measure_cache(subject, arguments.counts)
+    else:
+        compare_runs(subject, arguments.runs or tuple(RUNS))
 
 
 if __name__ == "__main__":

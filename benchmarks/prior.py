@@ -1,79 +1,95 @@
-"""The time of a class picture over the plain pipeline's, which draws with its own scheduler in 50 steps; and, for the
-embedded model, whether the pictures are as good: CLIP-T and DIV by its own CLIP.
+"""Measure the time of a class picture, over that of the plain pipeline with its own scheduler and 50 steps.
+
+For the embedded model, it also measures the pictures by the embedded CLIP: CLIP-T and DIV.
 
     python -m benchmarks.prior
 """
 
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING
 
 from benchmarks import subjects
-from dreambooth.config.parser import read_config
+from dreambooth.config import parser as config_parser
 from dreambooth.drawing import measures, sampling
+from dreambooth.drawing.clip import Clip
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
+from miniworld import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from PIL import Image
+
+    Groups = dict[str, list[Image.Image]]  # by class
+    Timed = list[tuple[Image.Image, float]]  # pictures with their seconds
 
 PROMPT = "a photo of a {}"
 CLASSES = ("dog", "cat", "car", "house")
 PLAIN_STEPS = 50
 
 
-def main(argv):
-    parser = subjects.parser("prior", __doc__)
-    parser.add_argument("--pictures", type=int, metavar="N", help="for each of four classes (default: 24; full 1)")
-    parser.add_argument("--prior_scheduler", metavar="TEXT", help="as for train_dreambooth.py (default: its default)")
-    parser.add_argument(
-        "--prior_inference_steps", metavar="N", help="as for train_dreambooth.py (default: its default)"
-    )
-    arguments = parser.parse_args(argv)
-    folder, size = subjects.folder_of(arguments.model), subjects.size_of(arguments.model)
-    count = arguments.pictures or (1 if arguments.model == "full" else 24)
-    solver = [f"--{name}={value}" for name, value in vars(arguments).items() if name.startswith("prior_") and value]
-    config = read_config(subjects.run_flags(folder, "unused", size, 1, 1, *solver), "")
-    libraries.load()
-    plain, fast = loading.load_pipeline(str(folder)), loading.load_pipeline(str(folder))
-    times, pictures = {"plain": [], "fast": []}, {"plain": {}, "fast": {}}
-    for name in CLASSES:
-        wanted = [(PROMPT.format(name), number) for number in range(count)]
-        ways = {
-            "plain": sampling.draw(
-                plain, wanted, seed=0, purpose="class picture", height=size, width=size, steps=PLAIN_STEPS,
-                guidance=sampling.GUIDANCE, batch_size=1,
-            ),
-            "fast": sampling.draw_for_run(fast, wanted, config, "class picture"),
-        }  # fmt: skip
-        for _ in wanted:
-            for way, drawing in ways.items():
-                begun = time.perf_counter()
-                pictures[way].setdefault(name, []).append(next(drawing))
-                times[way].append(time.perf_counter() - begun)
-    ratio = subjects.median([fast / plain for fast, plain in zip(times["fast"], times["plain"])])
-    rows = [
-        [label, f"{subjects.median(times[way]):.3f}", number, *quality(pictures[way], arguments.model)]
-        for way, label, number in (
-            ("plain", f"{type(plain.scheduler).__name__}, {PLAIN_STEPS} steps", "1.00"),
-            (
-                "fast",
-                f"--prior_scheduler {config.drawing.prior_scheduler}, {config.drawing.prior_inference_steps} steps",
-                f"{ratio:.2f}",
-            ),
-        )
-    ]
-    print(subjects.table(["", "seconds a picture", "ratio", "CLIP-T", "DIV"], rows))
-
-
-def quality(groups, model):
-    """(CLIP-T, DIV) by the embedded CLIP, which knows the embedded model's world alone."""
-    if model != "mini":
-        return "", ""
-    from dreambooth.drawing.clip import Clip
-    from miniworld import paths
-
+def measure_quality(groups: Groups) -> tuple[float | None, float | None]:
+    """Return CLIP-T and DIV of the classes' pictures by the embedded CLIP, which fits only the embedded model."""
     clip = Clip(str(paths.CLIP), flag="CLIP")
-    groups = {name: clip.encode_pictures(pictures) for name, pictures in groups.items()}
-    fits = [
-        measures.mean_cosine(vectors, clip.encode_prompts([PROMPT.format(name)])) for name, vectors in groups.items()
-    ]
-    return f"{measures.mean_of_known(fits):.3f}", f"{measures.diversity(groups.values()):.3f}"
+    vectors = {name: clip.encode_pictures(pictures) for name, pictures in groups.items()}
+    fits = [measures.mean_cosine(rows, clip.encode_prompts([PROMPT.format(name)])) for name, rows in vectors.items()]
+    return measures.mean_of_known(fits), measures.diversity(vectors.values())
+
+
+def draw_in_turn(drawings: Mapping[str, Iterator[Image.Image]], count: int) -> dict[str, Timed]:
+    """Draw `count` pictures of each kind, in turn, and time each."""
+    drawn: dict[str, Timed] = {name: [] for name in drawings}
+    for _ in range(count):
+        for name, drawing in drawings.items():
+            start = time.perf_counter()
+            picture = next(drawing)
+            drawn[name].append((picture, time.perf_counter() - start))
+    return drawn
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = subjects.make_parser("prior", __doc__)
+    add = parser.add_argument
+    add("--pictures", type=int, metavar="N", help="pictures of each of four classes (default: 24; full 1)")
+    add("--prior_scheduler", metavar="TEXT", help="as for train_dreambooth.py (default: its default)")
+    add("--prior_inference_steps", metavar="N", help="as for train_dreambooth.py (default: its default)")
+    arguments = parser.parse_args(argv)
+    subject = subjects.subject_of(arguments)
+    count = arguments.pictures or (1 if subject.is_full else 24)
+    solver = [f"--{name}={value}" for name, value in vars(arguments).items() if name.startswith("prior_") and value]
+    config = config_parser.read_config(subjects.command_line(subject, "unused", 1, *solver), "")
+    libraries.load()
+    plain, fast = (loading.load_pipeline(str(subject.folder)) for _ in range(2))
+    times: dict[str, list[float]] = {"plain": [], "fast": []}
+    pictures: dict[str, Groups] = {"plain": {}, "fast": {}}
+    for name in CLASSES:
+        requests = [(PROMPT.format(name), number) for number in range(count)]
+        drawings = {
+            "plain": sampling.draw(
+                plain, requests, seed=0, purpose="class picture", height=subject.size, width=subject.size,
+                steps=PLAIN_STEPS, guidance=sampling.GUIDANCE, batch_size=1,
+            ),
+            "fast": sampling.draw_for_run(fast, requests, config, "class picture"),
+        }  # fmt: skip
+        for way, drawn in draw_in_turn(drawings, count).items():
+            pictures[way][name] = [picture for picture, _ in drawn]
+            times[way] += [seconds for _, seconds in drawn]
+    ratio = subjects.median([fast / plain for fast, plain in zip(times["fast"], times["plain"])])
+    scheduler, steps = config.drawing.prior_scheduler, config.drawing.prior_inference_steps
+    labels = {
+        "plain": (f"{type(plain.scheduler).__name__}, {PLAIN_STEPS} steps", "1.00"),
+        "fast": (f"--prior_scheduler {scheduler}, {steps} steps", f"{ratio:.2f}"),
+    }
+    rows = []
+    for way, (label, over_plain) in labels.items():
+        quality = measure_quality(pictures[way]) if subject.name == "mini" else ()
+        rows.append([label, f"{subjects.median(times[way]):.3f}", over_plain])
+        rows[-1] += [f"{figure:.3f}" for figure in quality] or ["", ""]
+    print(subjects.table(["", "seconds a picture", "ratio", "CLIP-T", "DIV"], rows))
 
 
 if __name__ == "__main__":

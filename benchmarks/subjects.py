@@ -1,4 +1,6 @@
-"""What is measured: a model's folder, a short run on it, the machine, and the table that is printed."""
+"""The benchmarks' subjects: a model by its name, a short run on it, and the table with its figures."""
+
+from __future__ import annotations
 
 import os
 import platform
@@ -6,7 +8,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic
@@ -15,58 +19,79 @@ from dreambooth.system import libraries
 from dreambooth.system.errors import BadInput
 from miniworld import networks, paths
 
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
 ROOT = Path(__file__).parent.parent
 MINI = paths.MODEL
-median = statistics.median
 FULL = Path(tempfile.gettempdir()) / "dreambooth-full-size"
+median = statistics.median
+# --model -> pixels a side, batch, and the VAE's factor
+_DEFAULTS = {"mini": (64, 4, 4), "full": (256, 1, 8)}
+_FOLDER_DEFAULTS = (512, 4, 8)
 
 
-def parser(name, description):
-    made = Parser(prog=f"python -m benchmarks.{name}", description=description)
-    made.add_argument(
+@dataclass(frozen=True)
+class Subject:
+    """A model, and the settings of its runs."""
+
+    name: str  # that of --model
+    folder: Path
+    size: int  # pixels a side
+    batch: int
+    factor: int  # of the VAE: pixels for each latent along a side
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this is the full-size model, which takes fewer repetitions."""
+        return self.name == "full"
+
+
+def make_parser(name: str, description: str | None) -> Parser:
+    """Make the parser of a benchmark, with the flag for its model."""
+    parser = Parser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument(
         "--model",
         default="mini",
         metavar="TEXT",
-        help=f"a pipeline's folder; 'mini', the embedded model; or 'full', Stable Diffusion 1's shape with random"
-        f" weights, which is made in {FULL} (4.3 GB, kept for the next time) (default: mini)",
+        help="the folder of a pipeline; 'mini', the embedded model; or 'full', a model of Stable Diffusion 1's shape"
+        f" with random weights, which the first use writes into {FULL} (4.3 GB) (default: mini)",
     )
-    return made
+    return parser
 
 
-def folder_of(model):
-    """The folder of what --model names."""
+def add_run_flags(parser: Parser) -> None:
+    """Add the flags for the size of a run."""
+    parser.add_argument("--batch", type=int, metavar="N", help="training batch (default: 4; full 1)")
+    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
+
+
+def subject_of(arguments: argparse.Namespace) -> Subject:
+    """Return the subject of a command line; the first use of the full-size model builds it."""
+    name, given = arguments.model, vars(arguments)
+    size, batch, factor = _DEFAULTS.get(name, _FOLDER_DEFAULTS)
+    return Subject(name, find_folder(name), given.get("resolution") or size, given.get("batch") or batch, factor)
+
+
+def find_folder(model: str) -> Path:
+    """Return the folder of a model; build it if it is the full-size model and does not exist."""
     if model == "full" and not (FULL / "model_index.json").is_file():
         print(f"making {FULL}", flush=True)
-        # in a process of its own, which gives its memory back
+        # a process for the build alone gives its memory back
         build = "from benchmarks import subjects; subjects.build_full_size(subjects.FULL)"
         subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
     folder = {"mini": MINI, "full": FULL}.get(model, Path(model))
     if not folder.is_dir():
-        raise BadInput(f"--model {model}: there is no such folder")
+        raise BadInput(f"--model {model}: not a folder; give a pipeline's folder, mini or full")
     pipeline_folder.check(str(folder), "--model")
     return folder
 
 
-def add_run_flags(parser):
-    parser.add_argument("--batch", type=int, metavar="N", help="the batch (default: 4; full 1)")
-    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
-
-
-def run_of(arguments):
-    """(folder, pixels a side, batch) of a benchmark's run."""
-    batch = arguments.batch or (1 if arguments.model == "full" else 4)
-    return folder_of(arguments.model), arguments.resolution or size_of(arguments.model), batch
-
-
-def size_of(model):
-    """Pixels a side."""
-    return {"mini": 64, "full": 256}.get(model, 512)
-
-
-def build_full_size(folder):
-    """A Stable Diffusion 1 with random weights. What it draws is noise, but it costs what the real one does."""
+def build_full_size(folder: Path) -> None:
+    """Write a Stable Diffusion 1 with random weights: it draws noise, but costs as much as the real model."""
     libraries.load()
-    from ppdiffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from ppdiffusers import AutoencoderKL, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(str(MINI), subfolder="tokenizer", model_max_length=77)
@@ -80,7 +105,7 @@ def build_full_size(folder):
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    pipeline = StableDiffusionPipeline(
+    pipeline = networks.pipeline(
         vae=AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=("DownEncoderBlock2D",) * 4,
@@ -100,32 +125,34 @@ def build_full_size(folder):
             attention_head_dim=8,
             cross_attention_dim=768,
         ),
-        scheduler=networks.scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
     with atomic.whole_folder(folder) as temporary:
         pipeline.save_pretrained(str(temporary))
 
 
-def run_flags(folder, output, size, batch, steps, *more):
-    """The command line of a short run on the five sample pictures."""
+def command_line(subject: Subject, output: Path | str, steps: int, *more: str) -> list[str]:
+    """Return the command line of a short run on the five sample pictures."""
     return [
-        *("--pretrained_model_name_or_path", str(folder)),
+        *("--pretrained_model_name_or_path", str(subject.folder)),
         *("--instance_data_dir", str(ROOT / "dream_image")),
         *("--instance_prompt", "a photo of sks dog"),
         *("--output_dir", str(output)),
-        *("--resolution", str(size)),
-        *("--train_batch_size", str(batch)),
+        *("--resolution", str(subject.size)),
+        *("--train_batch_size", str(subject.batch)),
         *("--max_train_steps", str(steps)),
         *("--seed", "0"),
         *more,
     ]
 
 
-def machine():
-    """One line: processor, memory, versions."""
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in Markdown, with a line about the machine below."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(["| " + " | ".join(map(str, line)) + " |" for line in lines] + ["", _machine()])
+
+
+def _machine() -> str:
+    """Return one line with processor, memory and versions."""
     processor = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -139,9 +166,3 @@ def machine():
     return (
         f"{processor}, {len(os.sched_getaffinity(0))} cores, {memory}; Python {platform.python_version()}, {versions}"
     )
-
-
-def table(head, rows):
-    """Lines of Markdown, with the machine below."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(["| " + " | ".join(map(str, line)) + " |" for line in lines] + ["", machine()])

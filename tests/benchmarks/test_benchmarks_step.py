@@ -1,17 +1,27 @@
-"""benchmarks.step: a whole run with a bare loop between its steps, both timed, and everything put back."""
+"""benchmarks.step: a whole run with a bare loop between its steps, both timed, and every hook removed."""
 
 import numpy as np
+import pytest
 
-from benchmarks import step
+from benchmarks import step, subjects
 from dreambooth.data.batches import Batches
 from dreambooth.models import loading
+from dreambooth.training.updates import Updates
 
 
-def test_each_step_has_a_floor_of_its_own(twin):
-    before = loading.load_model, Batches.micro_batch
-    pairs = step.measure(twin, 32, 1, 4)
+@pytest.fixture
+def subject(twin):
+    return subjects.Subject("twin", twin, 32, 1, 2)
+
+
+def test_each_step_has_a_floor(subject):
+    def hooks():
+        return loading.load_model, Batches.micro_batch, Updates.__init__
+
+    before = hooks()
+    pairs = step.measure(subject, 4)
     assert len(pairs) == 4 and all(floor > 0 and whole > 0 for floor, whole in pairs)
-    assert (loading.load_model, Batches.micro_batch) == before
+    assert hooks() == before
 
 
 def test_the_first_steps_are_left_out_and_floors_belong_to_the_step_after():
@@ -20,9 +30,9 @@ def test_the_first_steps_are_left_out_and_floors_belong_to_the_step_after():
     assert watch.pairs() == [(2, 30), (3, 40)]
 
 
-def test_the_bare_loop_moves_the_same_weights(twin, monkeypatch):
+def test_the_bare_loop_moves_the_same_weights(subject, monkeypatch):
     moved = []
-    bare = step.Stopwatch.bare_step
+    bare = step.Stopwatch.make_bare_step
 
     def watched(self, adamw):
         before = self.family.unet.conv_in.weight.numpy().copy()
@@ -30,14 +40,14 @@ def test_the_bare_loop_moves_the_same_weights(twin, monkeypatch):
         moved.append(float(np.abs(self.family.unet.conv_in.weight.numpy() - before).max()))
         assert all(each.grad is None for each in self.family.unet.parameters())
 
-    monkeypatch.setattr(step.Stopwatch, "bare_step", watched)
-    step.measure(twin, 32, 1, 2)
+    monkeypatch.setattr(step.Stopwatch, "make_bare_step", watched)
+    step.measure(subject, 2)
     assert moved and all(each > 0 for each in moved)
 
 
-def test_beside_a_lora_the_bare_loop_is_that_of_the_whole_network(twin, monkeypatch):
+def test_beside_a_lora_the_bare_loop_is_that_of_the_whole_network(subject, monkeypatch):
     seen = []
-    bare = step.Stopwatch.bare_step
+    bare = step.Stopwatch.make_bare_step
 
     def watched(self, adamw):
         before = [each.numpy().copy() for each in self.updates.parameters]
@@ -45,12 +55,14 @@ def test_beside_a_lora_the_bare_loop_is_that_of_the_whole_network(twin, monkeypa
         bare(self, adamw)
         assert all((each.numpy() == old).all() for each, old in zip(self.updates.parameters, before))
 
-    monkeypatch.setattr(step.Stopwatch, "bare_step", watched)
-    pairs = step.measure(twin, 32, 1, 2, "--lora_rank", "2")
+    monkeypatch.setattr(step.Stopwatch, "make_bare_step", watched)
+    pairs = step.measure(subject, 2, "--lora_rank", "2")
     assert len(pairs) == 2 and set(seen) == {0}
 
 
 def test_the_command_prints_the_ratio(twin, capsys):
     step.main(["--model", str(twin), "--resolution", "32", "--batch", "1", "--steps", "3"])
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("| model | size | batch | floor, s |") and "32 x 32" in said[2] and len(said) == 5
+    printed = capsys.readouterr().out.splitlines()
+    assert (
+        printed[0].startswith("| model | size | batch | floor, s |") and "32 x 32" in printed[2] and len(printed) == 5
+    )

@@ -3,15 +3,15 @@
 import pytest
 
 from benchmarks import subjects
-from dreambooth.config.parser import read_config
+from dreambooth.config import parser as config_parser
 from dreambooth.system.errors import BadInput
 
 
 def test_mini_is_the_embedded_model_and_a_folder_itself(twin):
-    assert subjects.folder_of("mini") == subjects.MINI and (subjects.MINI / "model_index.json").is_file()
-    assert subjects.folder_of(str(twin)) == twin
+    assert subjects.find_folder("mini") == subjects.MINI and (subjects.MINI / "model_index.json").is_file()
+    assert subjects.find_folder(str(twin)) == twin
     with pytest.raises(BadInput, match="--model"):
-        subjects.folder_of("./nowhere")
+        subjects.find_folder("./nowhere")
 
 
 def test_full_is_made_once(tmp_path, monkeypatch):
@@ -23,11 +23,30 @@ def test_full_is_made_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subjects, "FULL", tmp_path / "full")
     monkeypatch.setattr(subjects.subprocess, "run", build)
-    assert subjects.folder_of("full") == subjects.folder_of("full") == tmp_path / "full" and len(made) == 1
+    assert subjects.find_folder("full") == subjects.find_folder("full") == tmp_path / "full" and len(made) == 1
+
+
+@pytest.mark.parametrize("model, size, batch, factor", [("mini", 64, 4, 4), ("full", 256, 1, 8), ("FOLDER", 512, 4, 8)])
+def test_a_subject_has_the_defaults_of_its_model(twin, monkeypatch, model, size, batch, factor):
+    monkeypatch.setattr(subjects, "FULL", subjects.MINI)
+    parser = subjects.make_parser("test", None)
+    subjects.add_run_flags(parser)
+    name = model.replace("FOLDER", str(twin))
+    subject = subjects.subject_of(parser.parse_args(["--model", name]))
+    assert (subject.name, subject.size, subject.batch, subject.factor) == (name, size, batch, factor)
+    assert subject.is_full == (model == "full")
+    subject = subjects.subject_of(parser.parse_args(["--model", name, "--batch", "2", "--resolution", "128"]))
+    assert (subject.size, subject.batch, subject.factor) == (128, 2, factor)
+
+
+def test_without_flags_of_a_run_the_defaults_stand():
+    subject = subjects.subject_of(subjects.make_parser("test", None).parse_args([]))
+    assert subject == subjects.Subject("mini", subjects.MINI, 64, 4, 4)
 
 
 def test_the_command_line_is_one_that_the_tool_takes(twin, tmp_path):
-    config = read_config(subjects.run_flags(twin, tmp_path, 64, 3, 5, "--lora_rank", "2"), "")
+    subject = subjects.Subject("twin", twin, 64, 3, 8)
+    config = config_parser.read_config(subjects.command_line(subject, tmp_path, 5, "--lora_rank", "2"), "")
     assert (
         config.pictures.size,
         config.optimizer.train_batch_size,
