@@ -1,18 +1,27 @@
-"""A CLIP model as a measuring instrument: it turns pictures and prompts into unit vectors, whose products tell how
-alike they are."""
+"""A CLIP model as a measuring instrument: it encodes pictures and prompts as unit vectors to compare by cosine."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dreambooth.system import patches
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from dreambooth.system.types import Array
+
 
 class Clip:
-    """Both towers of a CLIP, from a folder or a name on the hub."""
+    """Both towers of a CLIP, loaded from a folder or a name on the hub."""
 
-    def __init__(self, name, flag="--clip_model_path"):
+    def __init__(self, name: str, flag: str = "--clip_model_path") -> None:
         from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
@@ -28,8 +37,8 @@ class Clip:
         self.model.eval()
         self.length = self.model.config.text_config.max_position_embeddings
 
-    def encode_pictures(self, pictures, batch_size=32):
-        """[pictures, width], each of length 1."""
+    def encode_pictures(self, pictures: Sequence[Image.Image], batch_size: int = 32) -> Array:
+        """Return one unit vector for each picture: float32 [pictures, width]."""
         import paddle
 
         rows = []
@@ -39,8 +48,8 @@ class Clip:
                 rows.append(self.model.get_image_features(batch).numpy())
         return _normalize(np.concatenate(rows))
 
-    def encode_prompts(self, prompts):
-        """[prompts, width], each of length 1."""
+    def encode_prompts(self, prompts: Sequence[str]) -> Array:
+        """Return one unit vector for each prompt: float32 [prompts, width]."""
         import paddle
 
         with paddle.no_grad():
@@ -50,5 +59,5 @@ class Clip:
             return _normalize(self.model.get_text_features(tokens.input_ids).numpy())
 
 
-def _normalize(rows):
+def _normalize(rows: Array) -> Array:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,65 +1,82 @@
-"""The measures of the DreamBooth paper (Ruiz et al., 2023), from unit vectors of CLIP."""
+"""The measures of the DreamBooth paper (Ruiz et al. 2023), computed from unit vectors of CLIP."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dreambooth.system.types import Array
 
 MEASURES = ("CLIP-I", "CLIP-T", "PRES", "DIV")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, and the subject's own pictures to compare with: of the same scene, where they are known."""
+    """A prompt to draw, and the subject's pictures to compare with: of the same scene, where the scenes are known."""
 
     prompt: str
-    references: list  # indices among the subject's pictures
+    references: list[int]  # indices among the subject's pictures
 
 
-def mean_cosine(some, others):
-    """Mean cosine over all pairs of two sets of unit vectors."""
+def mean_cosine(some: Array, others: Array) -> float:
+    """Return the mean cosine over all pairs of two sets of unit vectors [n, width]."""
     return float((some @ others.T).mean())
 
 
-def mean_cosine_within(rows):
-    """Mean cosine over all pairs of different members of one set; None where there is no pair."""
+def mean_cosine_within(rows: Array) -> float | None:
+    """Return the mean cosine over all pairs of different members of one set; None if there is no pair."""
     count = len(rows)
     if count < 2:
         return None
     return float(((rows @ rows.T).sum() - count) / (count * (count - 1)))
 
 
-def mean_of_known(values):
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def diversity(groups):
-    """Mean distance of two pictures of the same prompt."""
+def diversity(groups: Iterable[Array]) -> float | None:
+    """Return the mean distance, 1 - cosine, of two pictures of the same prompt."""
     alike = mean_of_known(mean_cosine_within(group) for group in groups)
     return None if alike is None else 1 - alike
 
 
-def measure_model(drawn, of_class, subject, wanted, texts):
-    """{measure: value} of one model. `drawn` holds for each prompt the unit vectors of its pictures."""
+def measure_model(
+    drawn: Sequence[Array], class_pictures: Array, subject: Array, requests: Sequence[Request], prompts: Array
+) -> dict[str, float | None]:
+    """Return {measure: value} of one model.
+
+    All arrays hold unit vectors in rows: `drawn` the pictures of each request, `class_pictures` those of the class
+    prompt, perhaps none, `subject` the subject's own, `prompts` the text of each request.
+    """
     return {
-        "CLIP-I": mean_of_known(mean_cosine(rows, subject[each.references]) for rows, each in zip(drawn, wanted)),
-        "CLIP-T": mean_of_known(mean_cosine(rows, text[None]) for rows, text in zip(drawn, texts)),
-        "PRES": mean_cosine(of_class, subject) if len(of_class) else None,
+        "CLIP-I": mean_of_known(
+            mean_cosine(rows, subject[request.references]) for rows, request in zip(drawn, requests)
+        ),
+        "CLIP-T": mean_of_known(mean_cosine(rows, prompt[None]) for rows, prompt in zip(drawn, prompts)),
+        "PRES": mean_cosine(class_pictures, subject) if len(class_pictures) else None,
         "DIV": diversity(drawn),
     }
 
 
-def measure_subject(subject, wanted, texts):
-    """What the subject's own pictures reach: where a perfect model would end."""
-    own = [subject[each.references] for each in wanted]
+def measure_subject(subject: Array, requests: Sequence[Request], prompts: Array) -> dict[str, float | None]:
+    """Return {measure: value} of the subject's own pictures, the values of a perfect model."""
+    references = [subject[request.references] for request in requests]
     return {
-        "CLIP-I": mean_of_known(mean_cosine_within(rows) for rows in own),
-        "CLIP-T": mean_of_known(mean_cosine(rows, text[None]) for rows, text in zip(own, texts)),
+        "CLIP-I": mean_of_known(mean_cosine_within(rows) for rows in references),
+        "CLIP-T": mean_of_known(mean_cosine(rows, prompt[None]) for rows, prompt in zip(references, prompts)),
         "PRES": mean_cosine_within(subject),
-        "DIV": diversity(own),
+        "DIV": diversity(references),
     }
 
 
-def share_gained(before, after, real):
-    """The share of the way from the base to the subject's own pictures that was made."""
-    if None in (before, after, real) or real == before:
+def share_gained(base: float | None, tuned: float | None, subject: float | None) -> float | None:
+    """Return how far the fine-tuned model comes from the base's value to the subject's own: 0 at the base, 1 there."""
+    if base is None or tuned is None or subject is None or subject == base:
         return None
-    return (after - before) / (real - before)
+    return (tuned - base) / (subject - base)

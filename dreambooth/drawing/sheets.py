@@ -1,13 +1,21 @@
-"""Many pictures on one sheet."""
+"""Contact sheets: many pictures in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-TEXT_HEIGHT = 16
-SMALLEST = 96  # side of a picture on the sheet
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+TEXT_HEIGHT = 16  # pixels
+SMALLEST = 96  # pixels of a picture's side on the sheet
+_LARGEST = 256
 
 
-def make_grid(pictures, columns):
-    """All pictures on one sheet, `columns` in a row."""
+def make_grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Put all pictures, which have one size, on one sheet, `columns` in a row."""
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
@@ -16,22 +24,28 @@ def make_grid(pictures, columns):
     return sheet
 
 
-def make_contact_sheet(prompts, columns, count):
-    """A row for each prompt, under its text: up to `count` pictures of the subject, the base, the fine-tuned model."""
+def make_contact_sheet(
+    prompts: Sequence[str], columns: Mapping[str, Sequence[Sequence[Image.Image]]], count: int
+) -> Image.Image:
+    """Draw a row for each prompt, under its text, with up to `count` pictures of each column.
+
+    `columns` maps a heading, such as the base or the fine-tuned model, to its pictures for each prompt.
+    """
     first = next(iter(columns.values()))[0][0]
-    side = max(SMALLEST, min(first.width, 256))
+    side = max(SMALLEST, min(first.width, _LARGEST))
     gap = TEXT_HEIGHT // 2
     width = len(columns) * (count * side + 2 * gap)
     sheet = Image.new("RGB", (width, TEXT_HEIGHT + len(prompts) * (TEXT_HEIGHT + side + gap)), "white")
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(TEXT_HEIGHT * 3 // 4)
-    for column, (name, rows) in enumerate(columns.items()):
+    for column, (heading, rows) in enumerate(columns.items()):
         left = column * (count * side + 2 * gap) + gap
-        pen.text((left, 0), name, "black", font)
+        pen.text((left, 0), heading, "black", font)
         for row, (prompt, pictures) in enumerate(zip(prompts, rows)):
             top = TEXT_HEIGHT + row * (TEXT_HEIGHT + side + gap)
             if not column:
                 pen.text((left, top), prompt, "dimgrey", font)
             for number, picture in enumerate(pictures[:count]):
-                sheet.paste(picture.resize((side, side), Image.LANCZOS), (left + number * side, top + TEXT_HEIGHT))
+                small = picture.resize((side, side), Image.Resampling.LANCZOS)
+                sheet.paste(small, (left + number * side, top + TEXT_HEIGHT))
     return sheet

@@ -1,83 +1,107 @@
-"""The log: numbers, pictures and text, for VisualDL or TensorBoard."""
+"""The log of a run: numbers, pictures and text, for VisualDL or TensorBoard."""
+
+from __future__ import annotations
 
 import re
 import resource
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dreambooth.system import processes
 
-SECONDS_BETWEEN_FLUSHES = 10
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from typing import SupportsFloat
+
+    from PIL import Image
+
+    from dreambooth.config.sections import WriterType
+
+_SECONDS_BETWEEN_FLUSHES = 10
 
 
 class Tracker:
-    """One log folder under one of the two writers, which differ by a few names."""
+    """One log folder under one of the two writers, which differ in a few names."""
 
-    def __init__(self, folder, writer_type):
-        self.visualdl = writer_type == "visualdl"
-        if self.visualdl:
+    def __init__(self, folder: str | Path, writer_type: WriterType) -> None:
+        if writer_type == "visualdl":
             from visualdl import LogWriter
 
-            self.writer = LogWriter(logdir=str(folder), flush_secs=SECONDS_BETWEEN_FLUSHES)
+            self._writer = LogWriter(logdir=str(folder), flush_secs=_SECONDS_BETWEEN_FLUSHES)
         else:
             from tensorboardX import SummaryWriter
 
-            self.writer = SummaryWriter(logdir=str(folder), flush_secs=SECONDS_BETWEEN_FLUSHES)
+            self._writer = SummaryWriter(logdir=str(folder), flush_secs=_SECONDS_BETWEEN_FLUSHES)
 
-    def add_scalars(self, values, step):
+    def add_scalars(self, values: Mapping[str, SupportsFloat], step: int) -> None:
+        """Log numbers by name."""
         for name, value in values.items():
-            self.writer.add_scalar(name, float(value), step)
+            self._writer.add_scalar(name, float(value), step)
 
-    def add_pictures(self, name, pictures, step):
-        name = re.sub(r"[^-/\w.]+", "_", name)  # what both writers take in a name
+    def add_pictures(self, name: str, pictures: Iterable[Image.Image], step: int) -> None:
+        """Log pictures as NAME/0, NAME/1, …; characters that a writer refuses in a name become _."""
+        name = re.sub(r"[^-/\w.]+", "_", name)
         for number, picture in enumerate(pictures):
             pixels = np.asarray(picture.convert("RGB"))
-            self.writer.add_image(f"{name}/{number}", pixels, step, dataformats="HWC")
+            self._writer.add_image(f"{name}/{number}", pixels, step, dataformats="HWC")
 
-    def add_text(self, name, text, step=0):
-        self.writer.add_text(name, text, step)
+    def add_text(self, name: str, text: str, step: int = 0) -> None:
+        """Log a text."""
+        self._writer.add_text(name, text, step)
 
-    def close(self):
-        self.writer.close()
+    def close(self) -> None:
+        """Write what is left, and close the files."""
+        self._writer.close()
 
 
 class NullTracker:
-    """The tracker of every process but the first."""
+    """The tracker of every process but the first: it logs nothing."""
 
-    def ignore(self, *record, **more):
-        pass
+    def add_scalars(self, values: Mapping[str, SupportsFloat], step: int) -> None:
+        """Log nothing."""
 
-    add_scalars = add_pictures = add_text = close = ignore
+    def add_pictures(self, name: str, pictures: Iterable[Image.Image], step: int) -> None:
+        """Log nothing."""
+
+    def add_text(self, name: str, text: str, step: int = 0) -> None:
+        """Log nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
-def open_tracker(folder, writer_type, enabled):
+def open_tracker(folder: str | Path, writer_type: WriterType, enabled: bool) -> Tracker | NullTracker:
+    """Open a log folder, or a tracker without effect unless `enabled`."""
     return Tracker(folder, writer_type) if enabled else NullTracker()
 
 
 class Speed:
-    """Pictures per second since the last look, those of the class among them, and the most memory in use."""
+    """Speed since the last measurement, and memory use."""
 
-    def __init__(self, pictures_per_step, step=0):
-        self.pictures = pictures_per_step
-        self.step, self.time = step, time.perf_counter()
+    def __init__(self, pictures_per_step: int, step: int = 0) -> None:
+        self._pictures = pictures_per_step  # class pictures included
+        self._step, self._time = step, time.perf_counter()
 
-    def measure(self, step):
+    def measure(self, step: int) -> dict[str, float]:
+        """Return pictures per second since the last call, and the peak memory of the process in GB."""
         now = time.perf_counter()
-        rate = (step - self.step) * self.pictures / (now - self.time)
-        self.step, self.time = step, now
-        return {"pictures_per_second": rate, "memory_gb": peak_memory() / 1e9}
+        rate = (step - self._step) * self._pictures / (now - self._time)
+        self._step, self._time = step, now
+        return {"pictures_per_second": rate, "memory_gb": _peak_memory() / 1e9}
 
 
-def peak_memory():
-    """Bytes at most in use: on the card where there is one, else in this process."""
+def _peak_memory() -> int:
+    """Return the peak memory in bytes: of the card if there is one, else of this process."""
     if processes.is_on_gpu():
         import paddle
 
-        return paddle.device.cuda.max_memory_allocated()
+        return int(paddle.device.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def watch_command(folder, writer_type):
-    """The command that shows a log."""
+def watch_command(folder: str | Path, writer_type: WriterType) -> str:
+    """Return the command that shows a log."""
     return f"visualdl --logdir {folder}" if writer_type == "visualdl" else f"tensorboard --logdir {folder}"

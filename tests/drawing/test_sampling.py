@@ -7,10 +7,9 @@ from typing import get_args
 import numpy as np
 import paddle
 import pytest
-from PIL import Image
 
 from dreambooth.config.sections import Solver
-from dreambooth.drawing import sampling, sheets
+from dreambooth.drawing import sampling
 from dreambooth.models import schedulers
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
@@ -178,19 +177,6 @@ def test_a_size_that_does_not_fit_is_refused(factor, height, width, named):
 @pytest.mark.parametrize("factor, size", [(2, 8), (8, 40), (16, 48)])
 def test_a_size_that_fits_is_taken(factor, size):
     sampling.check_size(SimpleNamespace(vae_scale_factor=factor), size, 2 * size)
-
-
-def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
-    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
-    sheet = sheets.make_grid([Image.new("RGB", (6, 4), colour) for colour in colours], columns=2)
-    assert sheet.size == (12, 8)
-    pixels = np.asarray(sheet)
-    for (row, column), colour in zip([(0, 0), (0, 6), (4, 0), (4, 6)], [*colours, (255, 255, 255)]):
-        assert (pixels[row : row + 4, column : column + 6] == colour).all()
-
-
-def test_a_grid_of_one_column_is_a_strip():
-    assert sheets.make_grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
 
 
 def test_the_names_of_the_flag_are_the_schedulers_there_are():

@@ -127,7 +127,7 @@ def test_the_first_look_counts_all_steps_until_then(monkeypatch):
 def test_the_memory_is_that_of_a_process_with_paddle_in_it():
     assert 0.1 < tracking.Speed(8).measure(1)["memory_gb"] < 64
     held = np.ones(2**28, dtype=np.uint8)  # 0.27 GB, touched
-    assert tracking.peak_memory() >= held.nbytes
+    assert tracking._peak_memory() >= held.nbytes
 
 
 @both_writers
