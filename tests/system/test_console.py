@@ -1,245 +1,125 @@
-"""Bad input of every kind: one line on standard error that names the flag, exit code 2, nothing written."""
+"""A command in the terminal: exit codes, one-line errors, one voice of many processes, signals."""
 
-import json
+import errno
 import os
-import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from PIL import Image
-from support.commands import command_line, python
-from support.pictures import draw_pictures
+from support.commands import ROOT, python
 
 from dreambooth.system import console
+from dreambooth.system.console import StopRequest
+from dreambooth.system.errors import BadInput, Stopped
 
 
-def files_under(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+def fail(error):
+    def main(argv):
+        raise error
 
-
-def refused(tmp_path, line, *named, script="train_dreambooth.py", **environment):
-    before = files_under(tmp_path)
-    done = python(script, *line, **environment)
-    assert done.returncode == 2, done.stdout + done.stderr
-    [message] = done.stderr.splitlines()
-    assert message.startswith("error: ") and done.stdout == ""
-    for word in named:
-        assert word in message
-    assert files_under(tmp_path) == before
-    return message
-
-
-@pytest.fixture
-def bad(flags, tmp_path):
-    return lambda *named, **changes: refused(tmp_path, flags(**changes), *named)
-
-
-def test_missing_and_empty_folders_and_folders_without_pictures(bad, tmp_path):
-    bad("--instance_data_dir", "no such folder", instance_data_dir=tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    bad("--instance_data_dir", "empty", instance_data_dir=tmp_path / "empty")
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes/notes.txt").write_text("no picture")
-    bad("--instance_data_dir", "none of its 1 files is a picture", instance_data_dir=tmp_path / "notes")
-
-
-def test_a_broken_picture_is_named(bad, tmp_path):
-    folder = draw_pictures(tmp_path / "pictures", 3)
-    whole = (folder / "1.png").read_bytes()
-    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
-    bad("--instance_data_dir", "1.png", "can't be read", instance_data_dir=folder)
+    return main
 
 
 @pytest.mark.parametrize(
-    "changes, named",
+    "error, code, line",
     [
-        (dict(resolution=None, height=100), "--height 100"),
-        (dict(resolution=100), "--resolution 100"),
-        (dict(train_batch_size=0), "--train_batch_size 0"),
-        (dict(max_train_steps=-1), "--max_train_steps -1"),
-        (dict(learning_rate="nan"), "--learning_rate nan"),
-        (dict(learning_rate=0), "--learning_rate 0"),
-        (dict(learning_rate="fast"), "--learning_rate"),
-        (dict(prior_loss_weight="inf"), "--prior_loss_weight inf"),
-        (dict(save_steps=0), "--save_steps 0"),
-        (dict(seed=-1), "--seed -1"),
-        (dict(mixed_precision="fp8"), "--mixed_precision"),
-        (dict(with_prior_preservation=True, class_prompt="a dog"), "--class_data_dir"),
-        (dict(with_prior_preservation=True, class_data_dir="dogs"), "--class_prompt"),
-        (dict(instance_prompt=" "), "--instance_prompt"),
-        (dict(validation_steps=5), "--validation_prompt"),
-        (dict(no_such_flag=1), "--no_such_flag"),
+        (BadInput("--seed -1: must be at least 0"), 2, "error: --seed -1: must be at least 0\n"),
+        (Stopped("stopped after step 3", code=143), 143, "error: stopped after step 3\n"),
+        (OSError(errno.EACCES, "Permission denied", "/there"), 2, "error: /there: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left", "/there"), 1, "error: /there: No space left\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_a_flag_out_of_bounds_is_named(bad, changes, named):
-    bad(named, **changes)
+def test_an_expected_error_is_one_line_and_an_exit_code(error, code, line, capsys):
+    with pytest.raises(SystemExit) as end:
+        console.run_command(fail(error), [])
+    assert end.value.code == code and capsys.readouterr() == ("", line)
 
 
-def test_a_class_prompt_equal_to_the_instance_prompt_is_only_a_warning(flags, tmp_path, class_pictures):
-    same = "a photo of sks dog"
-    line = flags(with_prior_preservation=True, class_prompt=same, class_data_dir=class_pictures, num_class_images=4)
-    done = python("train_dreambooth.py", *line, "--dry_run")
-    assert done.returncode == 0
-    [warning] = [each for each in done.stderr.splitlines() if each.startswith("warning:")]
-    assert "--class_prompt is the same as --instance_prompt" in warning
+def test_an_unexpected_error_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        console.run_command(fail(ZeroDivisionError()), [])
+    with pytest.raises(OSError, match="no file"):
+        console.run_command(fail(OSError("no file of a name")), [])
 
 
-def test_a_model_that_is_not_there(bad, tmp_path):
-    bad("--pretrained_model_name_or_path", "no such folder", pretrained_model_name_or_path=tmp_path / "nowhere")
-    bad(
-        "--pretrained_model_name_or_path",
-        "nobody/no-such-model",
-        "could not be fetched",
-        pretrained_model_name_or_path="nobody/no-such-model",
+def test_verbose_shows_the_cause_of_bad_input():
+    def main(argv):
+        raise BadInput("--model x: it can't be loaded") from ValueError("the cause")
+
+    with pytest.raises(BadInput) as error:
+        console.run_command(main, ["--verbose"])
+    assert str(error.value.__cause__) == "the cause"
+    with pytest.raises(SystemExit):
+        console.run_command(main, [])
+
+
+def test_a_command_that_succeeds_gets_its_arguments_and_returns():
+    seen = []
+    console.run_command(seen.append, ["--flag"])
+    assert seen == [["--flag"]]
+
+
+def test_messages_warnings_and_bars_come_from_the_first_process_only(capsys, monkeypatch):
+    for rank, said in (("0", ("hello\n", "warning: careful\n")), ("1", ("", ""))):
+        monkeypatch.setenv("PADDLE_TRAINER_ID", rank)
+        console.print_message("hello")
+        console.warn("careful")
+        assert capsys.readouterr() == said
+        assert list(console.progress_bar(range(3), desc="Drawing")) == [0, 1, 2]
+        assert ("Drawing" in capsys.readouterr().err) is (rank == "0")
+
+
+def test_an_error_comes_from_every_process_and_names_it(capsys, monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    console.print_error("--seed -1: must be at least 0")
+    assert capsys.readouterr().err == "error in process 1: --seed -1: must be at least 0\n"
+
+
+def test_a_character_that_the_terminal_lacks_is_printed_as_its_code():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dreambooth.system import console\n"
+        "console.run_command(lambda argv: print('狗'))\n"
     )
+    done = python("-c", code, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stdout == "\\u72d7\n"
 
 
-def test_a_folder_that_is_no_pipeline_says_what_is_missing(bad, twin, tmp_path):
-    def broken(name, change):
-        folder = tmp_path / name
-        shutil.copytree(twin, folder)
-        change(folder)
-        return folder
-
-    def edit(folder, part, value):
-        index = json.loads((folder / "model_index.json").read_text())
-        index[part] = value
-        (folder / "model_index.json").write_text(json.dumps(index))
-
-    cases = [
-        ("no index", lambda folder: (folder / "model_index.json").unlink(), "it has no model_index.json"),
-        ("bad index", lambda folder: (folder / "model_index.json").write_text("{"), "can't be read"),
-        ("no vae", lambda folder: shutil.rmtree(folder / "vae"), "it has no folder vae/"),
-        ("no config", lambda folder: (folder / "unet/config.json").unlink(), "unet/config.json is missing"),
-        (
-            "no weights",
-            lambda folder: [each.unlink() for each in (folder / "unet").glob("*.safetensors")],
-            "no weights",
-        ),
-        ("xl", lambda folder: edit(folder, "_class_name", "StableDiffusionXLPipeline"), "StableDiffusionXLPipeline"),
-        ("t5", lambda folder: edit(folder, "text_encoder", ["transformers", "T5EncoderModel"]), "T5EncoderModel"),
-        ("flow", lambda folder: edit(folder, "scheduler", ["ppdiffusers", "FlowMatchScheduler"]), "FlowMatchScheduler"),
-    ]
-    for name, change, named in cases:
-        bad("--pretrained_model_name_or_path", named, pretrained_model_name_or_path=broken(name, change))
+def test_the_python_command_starts_this_python():
+    line = [console.python_command(), "-c", "import sys; print(sys.prefix)"]
+    assert subprocess.run(line, capture_output=True, text=True).stdout.strip() == sys.prefix
 
 
-def test_weights_that_are_no_weights_are_an_error_of_the_model(bad, twin, tmp_path):
-    shutil.copytree(twin, tmp_path / "broken")
-    [path] = (tmp_path / "broken/unet").glob("*.safetensors")
-    path.write_bytes(b"no weights")
-    bad("--pretrained_model_name_or_path", "can't be loaded", pretrained_model_name_or_path=tmp_path / "broken")
+def test_a_script_command_starts_a_script_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(console.script_command("infer.py")[1]) == ROOT / "infer.py"
+    monkeypatch.chdir(ROOT)
+    assert console.script_command("infer.py")[1] == "infer.py"
 
 
-def test_an_output_folder_of_somebody_else_is_left_alone(bad, twin, pictures, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/thesis.tex").write_text("years of work")
-    bad("--output_dir", "thesis.tex")
-    (tmp_path / "file").write_text("a file")
-    bad("--output_dir", "no folder that can be written", output_dir=tmp_path / "file")
-    bad("--output_dir", "no folder that can be written", output_dir=tmp_path / "file/below")
-    refused(tmp_path, command_line(twin, pictures, twin), "--output_dir", "base model's own folder")
+def test_a_path_is_relative_below_the_current_folder_and_else_absolute(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert console.relative_path(tmp_path / "here/a/b.png") == "a/b.png"
+    assert console.relative_path(tmp_path / "there") == str(tmp_path / "there")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_that_can_not_be_written(bad, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    bad("--output_dir", "no folder that can be written", output_dir=tmp_path / "locked/out")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_request_notes_a_signal_and_restores_the_handlers(number):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with StopRequest() as stop:
+        assert stop.signal is None
+        os.kill(os.getpid(), number)
+        assert stop.signal == number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_missing_checkpoint(bad):
-    bad("--resume_from_checkpoint", "latest", resume_from_checkpoint="latest")
-    bad("--resume_from_checkpoint", "checkpoint-400", resume_from_checkpoint="checkpoint-400")
-
-
-def test_the_class_folder_must_be_another_one(bad, pictures):
-    prior = dict(with_prior_preservation=True, class_prompt="a dog")
-    bad("--class_data_dir", "same folder", class_data_dir=pictures, **prior)
-    bad("--class_data_dir", "no folder that can be written", class_data_dir=pictures / "0.png", **prior)
-    bad("--class_data_dir", "no folder that can be written", class_data_dir=pictures / "0.png/below", **prior)
-
-
-def test_a_log_folder_that_can_not_be_made(bad, pictures):
-    bad("--logging_dir", "no folder that can be written", logging_dir=pictures / "0.png/logs")
-
-
-def test_a_name_that_no_system_takes_is_one_line_too(bad):
-    bad("x" * 300, output_dir="x" * 300)
-
-
-def test_a_record_that_another_program_wrote_makes_no_folder_ours(bad, tmp_path):
-    (tmp_path / "out/unet").mkdir(parents=True)
-    (tmp_path / "out/training_args.json").write_text('{"lr": 1}')
-    (tmp_path / "out/unet/thesis.tex").write_text("years of work")
-    bad("--output_dir", "training_args.json")
-
-
-def test_files_that_lack_weights_are_told_and_not_made_up(bad, twin, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
-    for part, lost in (
-        ("unet", "up_blocks.0."),
-        ("text_encoder", "text_model.encoder.layers.1."),
-        ("vae", "decoder.mid"),
-    ):
-        shutil.copytree(twin, tmp_path / part)
-        [path] = (tmp_path / part / part).glob("*.safetensors")
-        kept = {name: value for name, value in load_file(path).items() if not name.startswith(lost)}
-        save_file(kept, path, metadata={"format": "np" if part == "text_encoder" else "pd"})
-        bad("lack", lost, pretrained_model_name_or_path=tmp_path / part)
-
-
-@pytest.mark.parametrize(
-    "flags, named",
-    [
-        ([], "--model_path"),
-        (["--model_path", "{twin}"], "--prompt"),
-        (["--model_path", "/nowhere", "--prompt", "a"], "--model_path /nowhere"),
-        (["--model_path", "{twin}", "--prompt", " "], "--prompt"),
-        (["--model_path", "{twin}", "--prompt", "a", "--height", "30"], "--height 30"),
-        (["--model_path", "{twin}", "--prompt", "a", "--num_images", "0"], "--num_images 0"),
-        (["--model_path", "{twin}", "--prompt", "a", "--seed", "-1"], "--seed -1"),
-        (["--model_path", "{twin}", "--prompt", "a", "--guidance_scale", "nan"], "--guidance_scale nan"),
-        (["--model_path", "{twin}", "--prompt", "a", "--scheduler", "unipc"], "--scheduler"),
-        (["--model_path", "{twin}", "--prompt", "a", "b", "--output", "x.png"], "--output x.png"),
-        (["--model_path", "{twin}", "--prompt", "a", "--output", "x.jpg"], "--output x.jpg"),
-        (["--model_path", "{twin}", "--prompt", "a", "--output_dir", "{twin}/model_index.json"], "--output_dir"),
-        (["--model_path", "{twin}", "--prompt", "a", "--output", "{twin}/model_index.json/x.png"], "--output"),
-        (["--model_path", "{twin}", "--prompt", "a", "--num_inference_steps", "1001"], "--num_inference_steps 1001"),
-    ],
-)
-def test_bad_input_to_infer_is_named(tmp_path, twin, flags, named):
-    refused(tmp_path, [each.format(twin=twin) for each in flags], named, script="infer.py")
-
-
-def test_another_process_says_which_one_it_is(flags):
-    line = flags(train_batch_size=0)
-    done = python("train_dreambooth.py", *line, PADDLE_TRAINER_ID="1", PADDLE_TRAINERS_NUM="2")
-    assert done.returncode == 2 and done.stderr.startswith("error in process 1: --train_batch_size 0")
-
-
-def test_verbose_shows_where_a_loading_error_came_from(flags, twin, tmp_path):
-    shutil.copytree(twin, tmp_path / "broken")
-    (tmp_path / "broken/unet/config.json").write_text("{}")
-    done = python("train_dreambooth.py", *flags(pretrained_model_name_or_path=tmp_path / "broken"), "--verbose")
-    assert done.returncode != 0 and "Traceback" in done.stderr
-
-
-def test_the_python_that_is_printed_is_this_one():
-    import subprocess
-
-    told = subprocess.run(
-        [console.python_command(), "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True
-    )
-    import sys
-
-    assert told.stdout.strip() == sys.prefix
-
-
-def test_broken_class_pictures_do_not_count(flags, tmp_path):
-    folder = draw_pictures(tmp_path / "class", 3)
-    (folder / "2.png").write_bytes(b"no picture")
-    Image.new("RGB", (8, 8)).save(folder / "fine.jpg")
-    line = flags(with_prior_preservation=True, class_prompt="a dog", class_data_dir=folder, num_class_images=5)
-    done = python("train_dreambooth.py", *line, "--dry_run")
-    assert "5 pictures" in done.stdout and "2 of them still to be drawn" in done.stdout
-    assert "2.png" in done.stderr and "not counted" in done.stderr
+def test_a_second_interrupt_ends_the_process_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before

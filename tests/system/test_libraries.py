@@ -26,9 +26,9 @@ def test_versions_name_what_a_result_depends_on():
     assert found["numpy"] == sys.modules["numpy"].__version__
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is told")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is set up")
 @pytest.mark.parametrize(
-    "processor, own, told",
+    "processor, own, expected",
     [
         ("vendor_id: AuthenticAMD flags: avx avx2 fma", None, "5"),
         ("vendor_id: AuthenticAMD flags: avx avx2 fma", "4", "4"),
@@ -36,7 +36,7 @@ def test_versions_name_what_a_result_depends_on():
         ("vendor_id: GenuineIntel flags: avx avx2 fma", None, "None"),
     ],
 )
-def test_an_amd_processor_is_told_to_use_avx2_unless_the_user_says_otherwise(processor, own, told):
+def test_an_amd_processor_uses_avx2_unless_the_user_chooses(processor, own, expected):
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path; from dreambooth.system import libraries\n"
@@ -45,4 +45,4 @@ def test_an_amd_processor_is_told_to_use_avx2_unless_the_user_says_otherwise(pro
         f"Path.read_text = lambda *_, **__: {processor!r}\n"
         "libraries._use_fast_mathematics(); print(os.environ.get('MKL_DEBUG_CPU_TYPE'))\n"
     )
-    assert python("-c", code).stdout.strip() == told
+    assert python("-c", code).stdout.strip() == expected

@@ -1,29 +1,13 @@
-"""Several processes: one result, one voice, and an end for all when one ends."""
+"""Several processes as one: shares of the work, means, gradients, and meetings that none leaves too early."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-
+import numpy as np
 import pytest
-from support.commands import ROOT, launch, python, train
-from support.weights import assert_same
+from support.commands import ROOT, launch
 
-from dreambooth.run import checkpoints
 from dreambooth.system import processes as system_processes
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_alone_everything_is_ones_own():
-    import numpy as np
-
+def test_a_process_alone_has_all_the_work_and_its_own_values():
     assert (
         system_processes.is_first()
         and system_processes.world_size() == 1
@@ -31,6 +15,7 @@ def test_alone_everything_is_ones_own():
     )
     assert system_processes.mean({"a": 2.5}) == {"a": 2.5} and system_processes.broadcast({"x": 1}) == {"x": 1}
     assert system_processes.gather_rows({"a": np.ones(3)}, 3)["a"].tolist() == [1, 1, 1]
+    assert not system_processes.is_different_anywhere(1) and system_processes.is_true_anywhere(True)
     system_processes.wait()
 
 
@@ -57,6 +42,8 @@ processes.average_gradients(layer.parameters())
 assert np.allclose(layer.weight.grad.numpy(), 1.5) and np.allclose(layer.bias.grad.numpy(), 1.5)
 assert processes.mean({{"a": rank, "b": 4}}) == {{"a": 0.5, "b": 4.0}}
 assert processes.broadcast({{"seed": 7 + rank}}) == {{"seed": 7}}
+assert processes.is_true_anywhere(rank == 1) and not processes.is_true_anywhere(rank == 2)
+assert processes.is_different_anywhere(rank) and not processes.is_different_anywhere("same")
 for count in (1, 2, 5):
     mine = np.array([[index * 10] for index in (list(processes.share(count)) or [0])])
     assert processes.gather_rows({{"x": mine}}, count)["x"].tolist() == [[index * 10] for index in range(count)], count
@@ -65,7 +52,7 @@ console.print_message("only once")
 """
 
 
-def test_two_processes_agree(tmp_path):
+def test_two_processes_agree_on_means_values_gradients_and_rows(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO.format(root=str(ROOT)))
     done = launch(tmp_path, script)
@@ -76,135 +63,92 @@ def test_two_processes_agree(tmp_path):
     ]
 
 
-def test_two_processes_checkpoint_and_only_the_first_speaks_and_writes(flags, tmp_path):
-    line = flags(max_train_steps=2, save_steps=1, gradient_accumulation_steps=2, gradient_checkpointing=True)
-    done = launch(tmp_path, "train_dreambooth.py", *line)
-    assert done.returncode == 0, done.stdout + done.stderr
-    first, second = sorted((tmp_path / "launcher").glob("workerlog.*"))
-    assert "learning  unet" in first.read_text() and "learning" not in second.read_text()
-    assert len(list((tmp_path / "out/logs").glob("vdlrecords*"))) == 1
-    assert checkpoints.read_state(tmp_path / "out/checkpoint-1")["course"]
-
-
-def test_two_processes_resume_bit_for_bit(flags, tmp_path):
-    common = dict(max_train_steps=3, gradient_accumulation_steps=2, save_steps=1, random_flip=True)
-    again = dict(common, output_dir=tmp_path / "again", resume_from_checkpoint=tmp_path / "out/checkpoint-1")
-    for line in (flags(**common), flags(**again)):
-        done = launch(tmp_path, "train_dreambooth.py", *line)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert_same(tmp_path / "out/unet", tmp_path / "again/unet")
-
-
-def test_two_launchers_on_the_loopback_address_make_one_run(flags, tmp_path):
-    port = free_port()
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "paddle.distributed.launch", "--master", f"127.0.0.1:{port}"),
-                *("--nnodes", "2", "--rank", str(node), "--nproc_per_node", "1"),
-                *("--log_dir", str(tmp_path / f"launcher-{node}"), "train_dreambooth.py", *flags()),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for node in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "x 2 processes" in outputs[0] + outputs[1]
-    assert (tmp_path / "out/model_index.json").exists()
-
-
-def workers_of(launcher):
-    """The ids of the processes that a launcher started."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launcher)], capture_output=True, text=True).stdout
-    return sorted(int(each) for each in found.split())
-
-
-def start_long_run(flags, tmp_path):
-    launcher = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"),
-            *("--log_dir", str(tmp_path / "launcher"), "train_dreambooth.py"),
-            *flags(max_train_steps=100000, save_steps=5, checkpoints_total_limit=2, logging_steps=1000),
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    deadline = time.time() + 120
-    while not list((tmp_path / "out").glob("checkpoint-*")) and time.time() < deadline:
-        time.sleep(0.2)
-    assert launcher.poll() is None
-    return launcher
-
-
-def test_when_one_process_dies_all_end_and_the_run_can_be_resumed(flags, tmp_path):
-    launcher = start_long_run(flags, tmp_path)
-    workers = workers_of(launcher.pid)
-    assert len(workers) == 2
-    os.kill(workers[1], signal.SIGKILL)
-    launcher.communicate(timeout=60)
-    assert launcher.returncode != 0
-    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
-    step = max(checkpoints.read_state(folder)["step"] for folder in (tmp_path / "out").glob("checkpoint-*"))
-    done = launch(tmp_path, "train_dreambooth.py", *flags(max_train_steps=step + 1, resume_from_checkpoint="latest"))
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_signal_to_one_process_stops_all_at_the_same_step(flags, tmp_path):
-    launcher = start_long_run(flags, tmp_path)
-    os.kill(workers_of(launcher.pid)[1], signal.SIGTERM)
-    out = launcher.communicate(timeout=60)[0]
-    assert launcher.returncode != 0
-    assert "stopped as asked after step" in out and "Traceback" not in out
-
-
-DIFFERENT = """
-import os, sys; sys.path.insert(0, {root!r}); os.chdir({root!r})
-import train_dreambooth
-from dreambooth.system import console
-console.run_command(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAINER_ID"])])
+# each process writes down when it comes to a meeting, and when it goes on
+MEETINGS = """
+import sys, time; sys.path.insert(0, {root!r})
+from pathlib import Path
+from dreambooth.system import libraries, processes
+libraries.load()
+processes.start()
+rank = processes.rank()
+for meeting, late in enumerate({late!r}):
+    if rank == meeting % 2:
+        time.sleep(late)
+    with Path({notes!r}).open("a") as notes:  # a short line is appended whole
+        notes.write(f"{{meeting}} comes {{rank}} {{time.time()}}\\n")
+    processes.wait()
+    with Path({notes!r}).open("a") as notes:
+        notes.write(f"{{meeting}} goes {{rank}} {{time.time()}}\\n")
+processes.finish()
 """
 
 
-@pytest.mark.parametrize("flag", ["instance_data_dir", "class_data_dir"])
-def test_machines_that_do_not_see_the_same_pictures_are_told(flags, class_pictures, tmp_path, flag):
-    """The second process has another folder than the first, as on machines that share no disk."""
-    prior = dict(with_prior_preservation=True, class_prompt="a dog", num_class_images=2)
-    lines = [
-        flags(**dict(prior, class_data_dir=tmp_path / "class")),
-        flags(**dict(prior, class_data_dir=tmp_path / "b")),
-    ]
-    if flag == "instance_data_dir":
-        lines[1] = flags(**dict(prior, class_data_dir=tmp_path / "class", instance_data_dir=class_pictures))
-    (tmp_path / "different.py").write_text(DIFFERENT.format(root=str(ROOT), lines=lines))
-    done = launch(tmp_path, tmp_path / "different.py")
-    assert done.returncode != 0
-    told = (tmp_path / "launcher/workerlog.0").read_text()
-    assert f"error: --{flag}" in told and "same" in told and "Traceback" not in told
-    assert not (tmp_path / "out/model_index.json").exists()
+def meet(folder, late):
+    """Two processes at some meetings, to which the one and the other come late in turn; [(meeting, what, rank, when)]
+    in the order in which it happened."""
+    script, notes = folder / "meetings.py", folder / "notes"
+    script.write_text(MEETINGS.format(root=str(ROOT), notes=str(notes), late=late))
+    done = launch(folder, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in notes.read_text().splitlines()]
+    return [(int(meeting), what, int(rank), float(when)) for meeting, what, rank, when in lines]
 
 
-def test_machines_that_do_not_see_the_same_checkpoint_are_told(flags, tmp_path):
-    train(flags(save_steps=1))
-    common = dict(max_train_steps=3, allow_changes=True)  # one process wrote them
-    lines = [flags(resume_from_checkpoint=tmp_path / f"out/checkpoint-{step}", **common) for step in (1, 2)]
-    (tmp_path / "different.py").write_text(DIFFERENT.format(root=str(ROOT), lines=lines))
-    launch(tmp_path, tmp_path / "different.py")
-    told = (tmp_path / "launcher/workerlog.0").read_text()
-    assert "error: --resume_from_checkpoint: not all processes see the same checkpoint" in told
+def all_met(noted, late):
+    assert sorted(each[:3] for each in noted) == sorted(
+        (meeting, what, rank) for meeting in range(len(late)) for what in ("comes", "goes") for rank in range(2)
+    )
+    for meeting, seconds in enumerate(late):
+        comes = [when for number, what, _, when in noted if (number, what) == (meeting, "comes")]
+        goes = [when for number, what, _, when in noted if (number, what) == (meeting, "goes")]
+        assert max(comes) <= min(goes), meeting
+        assert max(comes) - min(comes) >= 0.8 * seconds, meeting  # one did wait
 
 
-@pytest.mark.parametrize("cards", ["0", "0,1"])
-def test_cards_that_are_not_there_are_named(flags, tmp_path, cards):
-    import paddle
+@pytest.fixture(scope="module")
+def noted(tmp_path_factory):
+    return meet(tmp_path_factory.mktemp("meetings"), late=[2, 0, 0.5])
 
-    if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
-        pytest.skip("this machine has cards")
-    done = python("train_dreambooth.py", *flags(), FLAGS_selected_gpus=cards)
-    assert done.returncode == 2 and f"--gpus {cards}" in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+
+def test_who_comes_early_waits_for_who_comes_two_seconds_later(noted):
+    comes = {rank: when for meeting, what, rank, when in noted if (meeting, what) == (0, "comes")}
+    goes = {rank: when for meeting, what, rank, when in noted if (meeting, what) == (0, "goes")}
+    assert comes[0] - comes[1] > 1.5
+    assert goes[1] >= comes[0] and goes[0] >= comes[0]
+    assert abs(goes[0] - goes[1]) < 1.5  # and does not wait longer than that
+
+
+def test_three_meetings_in_a_row_keep_their_order(noted):
+    all_met(noted, [2, 0, 0.5])
+    for rank in range(2):
+        mine = [(meeting, what) for meeting, what, who, _ in noted if who == rank]
+        assert mine == [(meeting, what) for meeting in range(3) for what in ("comes", "goes")]
+
+
+@pytest.mark.slow
+def test_a_process_may_come_later_than_the_thirty_seconds_after_which_gloo_gives_up(tmp_path):
+    all_met(meet(tmp_path, late=[35]), [35])
+
+
+# the second process looks only every three seconds whether all are there, as one does that gets no processor
+LAST = """
+import sys, time; sys.path.insert(0, {root!r})
+from types import SimpleNamespace
+from dreambooth.system import libraries, processes
+libraries.load()
+processes.start()
+if processes.rank() == 1:
+    processes.time = SimpleNamespace(sleep=lambda seconds, sleep=time.sleep: sleep(3))
+else:
+    time.sleep(1)
+processes.finish()
+print("well ended")
+"""
+
+
+def test_the_first_process_does_not_end_before_the_others_have_read_the_count(tmp_path):
+    """It keeps the count, and takes it along."""
+    (tmp_path / "last.py").write_text(LAST.format(root=str(ROOT)))
+    done = launch(tmp_path, tmp_path / "last.py")
+    logs = [path.read_text() for path in sorted((tmp_path / "launcher").glob("workerlog.*"))]
+    assert done.returncode == 0 and [log.count("well ended") for log in logs] == [1, 1], logs[1][-600:]

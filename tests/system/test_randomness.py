@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, purpose, place)."""
+"""Randomness as a function of (seed, purpose, key)."""
 
 import numpy as np
 import paddle
@@ -14,27 +14,27 @@ def test_the_same_key_gives_the_same_numbers():
 
 
 @pytest.mark.parametrize(
-    "seed, purpose, place",
+    "seed, purpose, key",
     [(1, "noise", (3, 1)), (2**32, "noise", (3, 1)), (0, "latent", (3, 1)), (0, "noise", (1, 3)), (0, "noise", (3, 2))],
 )
-def test_another_seed_purpose_or_place_gives_other_numbers(seed, purpose, place):
-    mine, other = randomness.normal(0, "noise", [(3, 1)], (1000,)), randomness.normal(seed, purpose, [place], (1000,))
+def test_another_seed_purpose_or_key_gives_other_numbers(seed, purpose, key):
+    mine, other = randomness.normal(0, "noise", [(3, 1)], (1000,)), randomness.normal(seed, purpose, [key], (1000,))
     assert abs(np.corrcoef(mine[0], other[0])[0, 1]) < 0.15
 
 
 def test_a_row_does_not_depend_on_what_is_drawn_beside_it():
-    places = [(0, slot, kind) for slot in range(3) for kind in (0, 1)]
-    together = randomness.normal(5, "noise", places, (2, 3))
+    keys = [(0, slot, kind) for slot in range(3) for kind in (0, 1)]
+    together = randomness.normal(5, "noise", keys, (2, 3))
     assert together.shape == (6, 2, 3)
-    for place, row in zip(places, together):
-        assert np.array_equal(randomness.normal(5, "noise", [place], (2, 3))[0], row)
-    assert np.array_equal(randomness.normal(5, "noise", places[::-1], (2, 3)), together[::-1])
+    for key, row in zip(keys, together):
+        assert np.array_equal(randomness.normal(5, "noise", [key], (2, 3))[0], row)
+    assert np.array_equal(randomness.normal(5, "noise", keys[::-1], (2, 3)), together[::-1])
 
 
 def test_a_whole_number_does_not_depend_on_what_is_drawn_beside_it():
-    places = [(0, slot) for slot in range(20)]
-    alone = [randomness.integers(5, "timestep", [place], 1000)[0] for place in places]
-    assert randomness.integers(5, "timestep", places, 1000).tolist() == alone
+    keys = [(0, slot) for slot in range(20)]
+    alone = [randomness.integers(5, "timestep", [key], 1000)[0] for key in keys]
+    assert randomness.integers(5, "timestep", keys, 1000).tolist() == alone
 
 
 def test_normal_numbers_are_float32_with_mean_0_and_deviation_1():
@@ -50,12 +50,12 @@ def test_whole_numbers_are_spread_evenly_below_their_bound():
 
 
 def test_pick_goes_through_all_before_it_repeats_one():
-    turns = [[randomness.pick(0, "order", 7, 7 * turn + place) for place in range(7)] for turn in range(20)]
+    turns = [[randomness.pick(0, "order", 7, 7 * turn + position) for position in range(7)] for turn in range(20)]
     assert all(sorted(turn) == list(range(7)) for turn in turns)
     assert turns[0] != turns[1] and len({tuple(turn) for turn in turns}) > 15
 
 
-def test_pick_does_not_depend_on_the_order_of_the_questions():
+def test_pick_does_not_depend_on_the_order_of_the_calls():
     forward = [randomness.pick(0, "order", 5, index) for index in range(500)]
     randomness._permutation.cache_clear()
     assert [randomness.pick(0, "order", 5, index) for index in reversed(range(500))] == forward[::-1]
