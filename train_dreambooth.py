@@ -58,12 +58,10 @@ def main(argv):
     )
     family.check(config)
     from dreambooth.training import diffusion as diffusions
+    from dreambooth.training.adapters import Adapters
 
     diffusion = diffusions.diffusion_for(family.schedule)
-    if config.lora.lora_rank:
-        from dreambooth.training import adapters
-
-        family.adapters = adapters.put_on(family.learners(), config)
+    family.adapters = Adapters(family.learners(), "unet", config.lora, config.run.seed)
     class_pictures, missing = prior_pictures.look(config)
     planning.describe(config, todo, family, missing)
     if config.run.dry_run:
@@ -79,7 +77,7 @@ def main(argv):
 
 def train(config, todo, family, diffusion, concepts):
     from dreambooth.run import tracking, validation
-    from dreambooth.training import adapters, loss
+    from dreambooth.training import loss
     from dreambooth.training.encodings import Encodings
     from dreambooth.training.updates import Updates
 
@@ -91,12 +89,17 @@ def train(config, todo, family, diffusion, concepts):
 
     # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
     family.prepare_training(config.memory.gradient_checkpointing)
-    updates = Updates(config, family.trained(), todo.steps, processes.world_size())
+    updates = Updates(
+        config.optimizer,
+        family.trained(),
+        config.rates(processes.world_size()),
+        todo.steps,
+        config.memory.mixed_precision,
+    )
     start, last = 0, None
     if todo.resumed:
-        last, state = todo.resumed
-        updates.restore(checkpoints.load(last, family.trained()), state["optimizer"])
-        start = state["step"]
+        checkpoints.load(todo.resumed, family.trained(), {"optimizer": updates})
+        start, last = todo.resumed.state["step"], todo.resumed.folder
 
     # Open the log
     record = output_folder.arguments(config, todo.steps, processes.world_size(), concepts)
@@ -109,6 +112,17 @@ def train(config, todo, family, diffusion, concepts):
     )
     bar = console.progress_bar(total=todo.steps, initial=start, desc="Training")
 
+    def save_checkpoint(step):
+        return checkpoints.save(
+            config.saving.output_dir,
+            step,
+            family.trained(),
+            {"optimizer": updates},
+            todo.course,
+            record,
+            config.saving.checkpoints_total_limit,
+        )
+
     with StopRequest() as stop, closing(tracker), bar:
         done, overflows = start, 0
         while done < todo.steps:
@@ -116,8 +130,7 @@ def train(config, todo, family, diffusion, concepts):
             losses = {}
             for micro in range(config.optimizer.gradient_accumulation_steps):
                 batch = batches.micro_batch(done, micro)
-                if config.lora.lora_dropout:
-                    adapters.drop(family.adapters, seed, batch)
+                family.adapters.choose_dropout(batch)  # nothing without a LoRA
                 clean = encodings.latents(batch)
                 noise = diffusion.noise(seed, batch.keys, clean.shape[1:])
                 t = diffusion.sample_t(seed, batch.keys)
@@ -143,8 +156,8 @@ def train(config, todo, family, diffusion, concepts):
             ending = done + 1 == todo.steps
             stopping = asked_to_stop and not ending
             logging = ending or (done + 1) % config.logging.logging_steps == 0
-            rate, norm = updates.rate, updates.gather()
-            if updates.apply(norm):
+            rate, norm = updates.rate, updates.gather_gradients()
+            if updates.step(norm):
                 done, overflows = done + 1, 0
             elif (overflows := overflows + 1) == MOST_OVERFLOWS:
                 raise Stopped(planning.not_finite("gradient", done + 1, rate, last), code=1)
@@ -158,10 +171,10 @@ def train(config, todo, family, diffusion, concepts):
                 found = {} if norm is None else {"gradient_norm": norm}
                 tracker.add_scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
             saving = stopping or done % config.saving.save_steps == 0
-            if (saving or ending) and not updates.finite():
+            if (saving or ending) and not updates.has_finite_weights():
                 raise Stopped(planning.not_finite("weights", done, rate, last), code=1)
             if saving:
-                last = checkpoints.save(config, done, family.trained(), updates, todo.course, record)
+                last = save_checkpoint(done)
             if stopping:
                 raise Stopped(planning.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
             if validation.due(config, done) and not ending:
@@ -178,7 +191,7 @@ def train(config, todo, family, diffusion, concepts):
                 )
                 output_folder.save_result(family, config, record, card)
         except Exception:
-            last = checkpoints.save(config, done, family.trained(), updates, todo.course, record)
+            last = save_checkpoint(done)
             console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
             raise
     what = "pipeline " if config.lora.saves_pipeline else "LoRA     "

@@ -65,7 +65,7 @@ class Stopwatch:
             if self.family.adapters:
                 self.make_whole_step()
             else:
-                self.make_bare_step(self.updates.adamw)
+                self.make_bare_step(self.updates.optimizer)
             self.floors.append(time.perf_counter() - start)
         self._start = time.perf_counter()
 
@@ -84,16 +84,13 @@ class Stopwatch:
         import paddle
 
         weights = self.family.unet.parameters()
-        for adapters in self.family.adapters.values():
-            adapters.take_off()
-        for weight in weights:
-            weight.stop_gradient = False
-        self._adamw = self._adamw or paddle.optimizer.AdamW(1e-9, parameters=weights)
-        self.make_bare_step(self._adamw)
-        for weight in weights:
-            weight.stop_gradient = True
-        for adapters in self.family.adapters.values():
-            adapters.put_on()
+        with self.family.adapters.off():
+            for weight in weights:
+                weight.stop_gradient = False
+            self._adamw = self._adamw or paddle.optimizer.AdamW(1e-9, parameters=weights)
+            self.make_bare_step(self._adamw)
+            for weight in weights:
+                weight.stop_gradient = True
 
     def pairs(self) -> list[tuple[float, float]]:
         """Return (floor, step) of each step that has a floor, without the first steps."""

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from dreambooth.files import atomic
 from dreambooth.system import console, processes
+from dreambooth.training import optimizers
 from dreambooth.training import updates as training_updates
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     # the loss of some slots of an update's global batch, and numbers to show
     LossFunction = Callable[[int, Sequence[int]], tuple[Tensor, Mapping[str, Tensor | float]]]
 
+MOMENTS = optimizers.OPTIMIZERS["adamw"].accumulators
 SAVE_EVERY = 300  # seconds
 
 
@@ -113,7 +115,7 @@ class Training:
         for key, each in self.parameters.items():
             each.set_value(tensors[f"{key}:weight"])
             self.average[key] = paddle.to_tensor(tensors[f"{key}:average"])
-            for moment in training_updates.MOMENTS:
+            for moment in MOMENTS:
                 if f"{key}:{moment}" in tensors:
                     moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
         self.adamw.set_state_dict(moments)
@@ -132,7 +134,7 @@ class Training:
         tensors = {}
         for key, each in self.parameters.items():
             tensors[f"{key}:weight"], tensors[f"{key}:average"] = each.numpy(), self.average[key].numpy()
-            for moment in training_updates.MOMENTS:
+            for moment in MOMENTS:
                 if f"{each.name}_{moment}_0" in state:
                     tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"].numpy()
         with atomic.whole_folder(self.folder) as temporary:

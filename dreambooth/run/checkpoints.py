@@ -1,8 +1,11 @@
 """Checkpoints: save, find, load and prune; each is whole or absent, and nothing that is read back is a pickle."""
 
+from __future__ import annotations
+
 import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 from dreambooth.files import atomic, safetensors
 from dreambooth.files.safetensors import Reader
@@ -10,40 +13,82 @@ from dreambooth.models import saving
 from dreambooth.system import processes
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dreambooth.system.types import JSON, Arrays, Network, Tensors
+
 STATE = "state.json"
-OPTIMIZER = "optimizer.safetensors"
-NAME = re.compile(r"^checkpoint-\d+$")
+_NAME = re.compile(r"^checkpoint-\d+$")
 
 
-def save(config, step, networks, updates, course, record):
+class Stateful(Protocol):
+    """An object whose state a checkpoint keeps: its tensors in a file, the rest in state.json."""
+
+    def state(self) -> tuple[Tensors, JSON]:
+        """Return (tensors by name, JSON)."""
+
+    def restore(self, tensors: Arrays, state: JSON) -> None:
+        """Put back what state() returned."""
+
+
+class State(TypedDict):
+    """What state.json holds; beside it stands the JSON of each Stateful under its name."""
+
+    step: int
+    written_ns: int
+    course: dict[str, Any]
+    optimizer: dict[str, Any]
+    arguments: dict[str, Any]
+    files: dict[str, int]  # the size of every other file
+
+
+class Checkpoint(NamedTuple):
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    state: State
+
+
+def save(
+    output_dir: str | Path,
+    step: int,
+    networks: Mapping[str, Network],
+    stateful: Mapping[str, Stateful],
+    fingerprint: JSON,
+    record: JSON,
+    limit: int | None = None,
+) -> Path:
     """Write checkpoint-`step` from the first process, prune the old ones, and return its folder.
 
-    It holds a folder for each network that learns, loadable by its from_pretrained, or for its LoRA; the optimizer; and
-    state.json with the size of every file, by which a copy that was cut short is known.
+    It holds a folder for each network that trains, loadable by its from_pretrained, or for its LoRA; a file for each
+    Stateful; and state.json with the size of every file, which shows whether a copy was cut short.
     """
-    folder = Path(config.saving.output_dir) / f"checkpoint-{step}"
+    folder = Path(output_dir) / f"checkpoint-{step}"
     if processes.is_first():
-        moments, optimizer = updates.state()
+        states: dict[str, JSON] = {}
         with atomic.whole_folder(folder) as temporary:
-            for name, network in networks.items():
-                save_network(network, temporary / name)
-            safetensors.write(temporary / OPTIMIZER, moments)
+            for part, network in networks.items():
+                _save_network(network, temporary / part)
+            for name, each in stateful.items():
+                tensors, states[name] = each.state()
+                safetensors.write(temporary / f"{name}.safetensors", tensors)
             state = {
                 "step": step,
                 "written_ns": time.time_ns(),
-                "course": course,
-                "optimizer": optimizer,
+                "course": fingerprint,
+                **states,
                 "arguments": record,
                 "files": {str(path.relative_to(temporary)): path.stat().st_size for path in atomic.files_in(temporary)},
             }
             atomic.write_json(temporary / STATE, state)
-        prune(config.saving.output_dir, config.saving.checkpoints_total_limit)
+        _prune(output_dir, limit)
     processes.wait()
     return folder
 
 
-def save_network(network, folder):
-    """As the network's own save_pretrained, but without a second and a third copy of it in memory."""
+def _save_network(network: Network, folder: Path) -> None:
+    """Write what the network's save_pretrained writes, without its second and third copy in memory."""
     folder.mkdir()
     if hasattr(network, "save_config"):
         saving.save_network(network, "safetensors", folder)
@@ -53,15 +98,14 @@ def save_network(network, folder):
     safetensors.write(folder / "model.safetensors", network.state_dict(), {"format": "np"})  # as PaddleNLP does
 
 
-def read_state(folder):
-    """state.json of a whole checkpoint; ValueError says what is wrong with one that is not."""
-    folder = Path(folder)
+def read_state(folder: Path) -> State:
+    """Read state.json of a whole checkpoint; ValueError names the fault of one that is not whole."""
     try:
-        state = atomic.read_json(folder / STATE)
+        state: State = atomic.read_json(folder / STATE)
         files = state["files"]
         for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
-            if not isinstance(state[key], kind):
-                raise ValueError(f"{key} is {state[key]!r}")
+            if not isinstance(state[key], kind):  # type: ignore[literal-required]
+                raise ValueError(f"{key} is {state[key]!r}")  # type: ignore[literal-required]
         state["course"]["seed"]
     except FileNotFoundError:
         raise ValueError(f"it has no {STATE}") from None
@@ -75,66 +119,74 @@ def read_state(folder):
     return state
 
 
-def survey(output_dir):
-    """(whole checkpoints from the oldest to the newest as (folder, state), complaints about the others). The newest is
-    the one written last: a fresh run may have started over in the folder of a longer one."""
-    whole, complaints = [], []
+def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
+    """Return (whole checkpoints from the oldest to the newest, problems of the others).
+
+    The newest is the one written last: a fresh run may have started over in the folder of a longer one.
+    """
+    whole, problems = [], []
     for folder in Path(output_dir).glob("checkpoint-*"):
-        if not NAME.match(folder.name) or not folder.is_dir():
+        if not _NAME.match(folder.name) or not folder.is_dir():
             continue  # somebody's own copy or note
         try:
-            whole.append((folder, read_state(folder)))
+            whole.append(Checkpoint(folder, read_state(folder)))
         except ValueError as error:
-            complaints.append(f"{folder} is not whole: {error}")
-    return sorted(whole, key=lambda each: each[1]["written_ns"]), complaints
+            problems.append(f"{folder} is not whole: {error}")
+    return sorted(whole, key=lambda each: each.state["written_ns"]), problems
 
 
-def find(wanted, output_dir):
-    """(folder, state, complaints) for the value of --resume_from_checkpoint."""
-    if wanted == "latest":
-        whole, complaints = survey(output_dir)
-        if not whole:
-            because = f" ({'; '.join(complaints)})" if complaints else ""
-            raise BadInput(
-                f"--resume_from_checkpoint latest: {output_dir} holds no whole checkpoint{because};"
-                " leave the flag away to start from the beginning"
-            )
-        return *whole[-1], complaints
-    for folder in (Path(output_dir) / wanted, Path(wanted)):
+def find(name: str, output_dir: str | Path) -> tuple[Checkpoint, list[str]]:
+    """Return (checkpoint, problems of others) for a value of --resume_from_checkpoint."""
+    whole, problems = scan(output_dir)
+    if name == "latest":
+        if whole:
+            return whole[-1], problems
+        because = f" ({'; '.join(problems)})" if problems else ""
+        raise BadInput(
+            f"--resume_from_checkpoint latest: {output_dir} holds no whole checkpoint{because};"
+            " leave out the flag to start from the beginning"
+        )
+    for folder in (Path(output_dir) / name, Path(name)):
         if folder.is_dir():
             try:
-                return folder, read_state(folder), []
+                return Checkpoint(folder, read_state(folder)), []
             except ValueError as error:
-                raise BadInput(f"--resume_from_checkpoint {wanted}: {folder} is not whole: {error}") from None
-    held = ", ".join(folder.name for folder, _ in survey(output_dir)[0]) or "none"
-    raise BadInput(f"--resume_from_checkpoint {wanted}: there is no such checkpoint (in {output_dir}: {held})")
+                raise BadInput(f"--resume_from_checkpoint {name}: {folder} is not whole: {error}") from None
+    there = ", ".join(checkpoint.folder.name for checkpoint in whole) or "none"
+    raise BadInput(f"--resume_from_checkpoint {name}: there is no such checkpoint (in {output_dir}: {there})")
 
 
-def load(folder, networks):
-    """Put a checkpoint's weights into the networks; returns the optimizer's tensors."""
-    folder = Path(folder)
+def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapping[str, Stateful]) -> None:
+    """Put a checkpoint's weights and states back."""
+    folder = checkpoint.folder
+    states: Mapping[str, JSON] = checkpoint.state
     try:
-        for name, network in networks.items():
-            [path] = (folder / name).glob("*.safetensors")
-            weights, own = Reader(path), network.state_dict()
-            mine, theirs = {key: list(value.shape) for key, value in own.items()}, weights.shapes()
-            if mine != theirs:
-                odd = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
-                raise BadInput(
-                    f"--resume_from_checkpoint {folder}: it is of another model; {len(odd)} of the {name}'s weights"
-                    f" differ in name or shape, {odd[0]} among them"
-                )
-            for key, value in own.items():
-                value.set_value(weights[key])
-        return Reader(folder / OPTIMIZER)
+        for part, network in networks.items():
+            [path] = (folder / part).glob("*.safetensors")
+            _load_network(network, part, Reader(path), folder)
+        for name, each in stateful.items():
+            each.restore(Reader(folder / f"{name}.safetensors"), states[name])
     except (OSError, KeyError, ValueError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
 
 
-def differences(recorded, current):
-    """What of the run's course differs from the checkpoint's, as lines."""
+def _load_network(network: Network, part: str, weights: Reader, folder: Path) -> None:
+    own = network.state_dict()
+    ours, theirs = {name: list(value.shape) for name, value in own.items()}, weights.shapes()
+    if ours != theirs:
+        odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        raise BadInput(
+            f"--resume_from_checkpoint {folder}: it is of another model; {len(odd)} of the {part}'s weights"
+            f" differ in name or shape, {odd[0]} among them"
+        )
+    for name, value in own.items():
+        value.set_value(weights[name])
 
-    def shown(value):
+
+def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """List what differs between a checkpoint's fingerprint and the run's, as text."""
+
+    def shown(value: object) -> str:
         return f"{len(value)} files" if isinstance(value, list) else repr(value)
 
     return [
@@ -144,8 +196,8 @@ def differences(recorded, current):
     ]
 
 
-def prune(output_dir, limit):
-    """Delete the oldest checkpoints above the limit; called when the new one is complete."""
+def _prune(output_dir: str | Path, limit: int | None) -> None:
+    """Remove the oldest checkpoints above the limit; the new one must be complete."""
     if limit is not None:
-        for folder, _ in survey(output_dir)[0][:-limit]:
-            atomic.remove_folder(folder)
+        for checkpoint in scan(output_dir)[0][:-limit]:
+            atomic.remove_folder(checkpoint.folder)

@@ -55,7 +55,7 @@ def is_ours(folder):
         record = atomic.read_json(folder / ARGUMENTS)
         return {"flags", "base_model", "concepts", "versions"} <= record.keys()
     except (OSError, ValueError, AttributeError):
-        return bool(checkpoints.survey(folder)[0])
+        return bool(checkpoints.scan(folder)[0])
 
 
 def log_folder(config):
@@ -97,7 +97,7 @@ def save_result(family, config, record, card):
             lora.write(temporary / lora.NAMES[form], matrices, form)
             if config.lora.lora_merge:
                 for adapters in family.adapters.values():
-                    adapters.take_off()
+                    adapters.detach()
                 loading.merge(family.learners(), matrices)
         if config.lora.saves_pipeline:
             family.save(str(temporary), config.saving.save_format)

@@ -13,8 +13,7 @@ from dreambooth.system import console
 from dreambooth.system import processes as system_processes
 from dreambooth.system.errors import BadInput
 
-BYTES_LEARNED = 16  # weight, gradient and AdamW's two moments, in float32
-BYTES_FROZEN = 4
+BYTES = 4  # of a number in float32
 CLASS_HASHES = "the class pictures' hashes"
 
 
@@ -26,7 +25,7 @@ class Plan:
     others: tuple  # files in the pictures' folder that are none
     steps: int
     course: dict  # what decides how the run goes
-    resumed: tuple = None  # (checkpoint's folder, its state)
+    resumed: checkpoints.Checkpoint | None = None
 
 
 def make(config):
@@ -38,12 +37,11 @@ def make(config):
     steps = config.optimizer.total_steps(config.concepts.epoch(len(pictures)), processes)
     resumed = None
     if config.saving.resume_from_checkpoint:
-        folder, state, complaints = checkpoints.find(config.saving.resume_from_checkpoint, config.saving.output_dir)
-        for complaint in complaints:
-            console.warn(complaint)
-        resumed = folder, state
+        resumed, problems = checkpoints.find(config.saving.resume_from_checkpoint, config.saving.output_dir)
+        for problem in problems:
+            console.warn(problem)
         if config.run.seed is None:
-            config = config.with_seed(state["course"]["seed"])
+            config = config.with_seed(resumed.state["course"]["seed"])
     course = config.course(steps, processes)
     course["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(config.model.pretrained_model_name_or_path)
     course["the pictures' hashes"] = [picture.sha256 for picture in pictures]
@@ -62,7 +60,7 @@ def check_same(plan):
             " give the machines the same command and the same folders"
         )
     if system_processes.is_different_anywhere(
-        plan.resumed and (plan.resumed[1]["step"], plan.resumed[1]["written_ns"])
+        plan.resumed and (plan.resumed.state["step"], plan.resumed.state["written_ns"])
     ):
         raise BadInput("--resume_from_checkpoint: not all processes see the same checkpoint; share or copy the folder")
 
@@ -122,6 +120,8 @@ def parameters(network):
 
 def describe(config, plan, family, missing):
     """Say in one line each what will be done."""
+    from dreambooth.training import optimizers
+
     name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
     console.print_message(f"model     {name} ({source}, {type(family).__name__})")
@@ -140,7 +140,7 @@ def describe(config, plan, family, missing):
     )
     processes = system_processes.world_size()
     epochs = plan.steps * config.optimizer.global_batch(processes) / config.concepts.epoch(len(plan.pictures))
-    start = f", from step {plan.resumed[1]['step']} ({plan.resumed[0]})" if plan.resumed else ""
+    start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
     split = f"batch {config.optimizer.train_batch_size} x accumulation {config.optimizer.gradient_accumulation_steps}"
     split += f" x {processes} processes" if processes > 1 else ""
     console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
@@ -148,7 +148,9 @@ def describe(config, plan, family, missing):
     if config.run.dry_run:
         everything = sum(parameters(network) for network in family.networks().values())
         beneath = sum(parameters(family.networks()[part]) for part in family.adapters)  # what a LoRA lies beside
-        gigabytes = max(BYTES_LEARNED * learned + BYTES_FROZEN * beneath, BYTES_FROZEN * everything) / 1e9
+        kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
+        # a weight that learns has a gradient and the optimizer's accumulators
+        gigabytes = max((2 * BYTES + kept) * learned + BYTES * beneath, BYTES * everything) / 1e9
         console.print_message(
             f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top"
         )

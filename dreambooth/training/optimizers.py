@@ -1,17 +1,58 @@
-"""The learning-rate schedule."""
+"""The optimizers that a run can use, and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import paddle
+from ppdiffusers.optimization import get_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from paddle.optimizer import Optimizer
+    from paddle.optimizer.lr import LRScheduler
+
+    from dreambooth.config.sections import OptimizerSettings
+
+    # groups of parameters, each with a factor on the learning rate
+    Groups = Sequence[Mapping[str, Any]]
 
 
-def learning_rate_schedule(config, rate, steps):
-    """The library's schedule, counted in optimizer updates."""
-    from ppdiffusers.optimization import get_scheduler
+class OptimizerSpec(NamedTuple):
+    """An optimizer: how it is made, and what it keeps for each parameter."""
 
+    make: Callable[[OptimizerSettings, LRScheduler, Groups], Optimizer]
+    accumulators: tuple[str, ...]  # Paddle's names of what it keeps
+    bytes_per_weight: int  # of its accumulators
+
+
+def _adamw(settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -> Optimizer:
+    return paddle.optimizer.AdamW(
+        learning_rate=schedule,
+        parameters=list(groups),
+        beta1=settings.adam_beta1,
+        beta2=settings.adam_beta2,
+        epsilon=settings.adam_epsilon,
+        weight_decay=settings.adam_weight_decay,
+    )
+
+
+OPTIMIZERS = {
+    # its two moments are float32
+    "adamw": OptimizerSpec(_adamw, ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc"), bytes_per_weight=8),
+}
+DEFAULT = "adamw"
+
+
+def learning_rate_schedule(settings: OptimizerSettings, rate: float, steps: int) -> LRScheduler:
+    """Make the library's schedule, counted in updates."""
     return get_scheduler(
-        config.optimizer.lr_scheduler,
+        settings.lr_scheduler,
         learning_rate=rate,
-        num_warmup_steps=config.optimizer.lr_warmup_steps,
-        num_training_steps=max(
-            steps, config.optimizer.lr_warmup_steps + 1
-        ),  # polynomial divides by what is left after it
-        num_cycles=config.optimizer.lr_num_cycles,
-        power=config.optimizer.lr_power,
+        num_warmup_steps=settings.lr_warmup_steps,
+        # polynomial divides by what is left after the warm-up
+        num_training_steps=max(steps, settings.lr_warmup_steps + 1),
+        num_cycles=settings.lr_num_cycles,
+        power=settings.lr_power,
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from support.commands import ROOT, train
 from support.pictures import draw_pictures
@@ -59,22 +60,22 @@ def test_the_weights_of_a_checkpoint_load_with_from_pretrained(flags, tmp_path):
 
 
 def test_latest_is_the_newest_whole_one(run):
-    folder, state, complaints = checkpoints.find("latest", run)
-    assert folder.name == "checkpoint-3" and state["step"] == 3 and not complaints
+    (folder, state), problems = checkpoints.find("latest", run)
+    assert folder.name == "checkpoint-3" and state["step"] == 3 and not problems
     (run / "checkpoint-3/optimizer.safetensors").write_bytes(b"cut short")
-    folder, state, [complaint] = checkpoints.find("latest", run)
-    assert folder.name == "checkpoint-2" and "checkpoint-3" in complaint and "9 bytes" in complaint
+    (folder, state), [problem] = checkpoints.find("latest", run)
+    assert folder.name == "checkpoint-2" and "checkpoint-3" in problem and "9 bytes" in problem
 
 
 def test_latest_belongs_to_the_run_that_wrote_last_even_if_an_older_one_was_longer(run, flags):
     train(flags(max_train_steps=1, save_steps=1, seed=5))
-    folder, state, _ = checkpoints.find("latest", run)
+    (folder, state), _ = checkpoints.find("latest", run)
     assert folder.name == "checkpoint-1" and state["course"]["seed"] == 5
 
 
 def test_a_checkpoint_is_found_by_name_and_by_path(run):
     for wanted in ("checkpoint-2", str(run / "checkpoint-2"), str(run / "checkpoint-2") + "/"):
-        assert checkpoints.find(wanted, run)[1]["step"] == 2
+        assert checkpoints.find(wanted, run)[0].state["step"] == 2
 
 
 def test_somebodys_own_copies_and_notes_are_left_alone(flags, tmp_path):
@@ -82,7 +83,7 @@ def test_somebodys_own_copies_and_notes_are_left_alone(flags, tmp_path):
     train(flags(save_steps=1))
     shutil.copytree(out / "checkpoint-1", out / "checkpoint-best")
     (out / "checkpoint-notes.txt").write_text("mine")
-    assert checkpoints.find("latest", out)[0].name == "checkpoint-2"
+    assert checkpoints.find("latest", out)[0].folder.name == "checkpoint-2"
     train(flags(save_steps=1, checkpoints_total_limit=1))
     assert names(out) == {"checkpoint-2", "checkpoint-best", "checkpoint-notes.txt"}
 
@@ -91,7 +92,7 @@ def test_what_an_interrupted_write_left_is_no_checkpoint_and_does_not_disturb_th
     with pytest.raises(RuntimeError), atomic.whole_folder(run / "checkpoint-9") as folder:
         (folder / "state.json").write_text("{}")
         raise RuntimeError("the power went")
-    assert "checkpoint-9" not in names(run) and checkpoints.find("latest", run)[1]["step"] == 3
+    assert "checkpoint-9" not in names(run) and checkpoints.find("latest", run)[0].state["step"] == 3
     with atomic.whole_folder(run / "checkpoint-9") as folder:
         (folder / "a").write_text("a")
     assert [path.name for path in (run / "checkpoint-9").iterdir()] == ["a"]
@@ -198,7 +199,7 @@ def test_a_checkpoint_of_another_model_is_refused(run, flags, tmp_path):
     unet.conv_out = paddle.nn.Conv2D(16, 8, 3, padding=1)
     wrong = {"unet": unet}
     with pytest.raises(BadInput, match="of another model; 2 of the unet's weights differ .* conv_out"):
-        checkpoints.load(run / "checkpoint-1", wrong)
+        checkpoints.load(checkpoints.find("checkpoint-1", run)[0], wrong, {})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -225,3 +226,42 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_can_go_on(flags,
     assert f"after step {step}" in line and "--resume_from_checkpoint latest" in line and "Traceback" not in err
     train(flags(max_train_steps=step + 1, resume_from_checkpoint="latest"))
     assert (tmp_path / "out/model_index.json").exists()
+
+
+class Counter:
+    """Something with state that joins a checkpoint."""
+
+    def __init__(self):
+        self.values = np.zeros(3, np.float32)
+
+    def state(self):
+        return {"a.values": self.values}, {"sum": float(self.values.sum())}
+
+    def restore(self, tensors, state):
+        self.values = tensors["a.values"]
+        assert state == {"sum": float(self.values.sum())}
+
+
+def test_whatever_has_state_joins_a_checkpoint_under_its_name(tmp_path):
+    import paddle
+
+    networks = {"unet": paddle.nn.Linear(2, 2)}
+    counters = {"optimizer": Counter(), "average": Counter()}
+    counters["average"].values += 2
+    weight = networks["unet"].weight.numpy().copy()
+    folder = checkpoints.save(tmp_path, 7, networks, counters, {"seed": 1}, {"flags": {}})
+    names = {str(path.relative_to(folder)) for path in atomic.files_in(folder)}
+    assert names == {"state.json", "optimizer.safetensors", "average.safetensors", "unet/model.safetensors"}
+    checkpoint = checkpoints.find("latest", tmp_path)[0]
+    assert list(checkpoint.state) == ["step", "written_ns", "course", "optimizer", "average", "arguments", "files"]
+    networks["unet"].weight.set_value(weight + 1)
+    again = {"optimizer": Counter(), "average": Counter()}
+    checkpoints.load(checkpoint, networks, again)
+    assert (again["average"].values == 2).all() and (again["optimizer"].values == 0).all()
+    assert (networks["unet"].weight.numpy() == weight).all()
+
+
+def test_a_state_that_lacks_something_is_refused_in_one_line(run):
+    checkpoint = checkpoints.find("latest", run)[0]
+    with pytest.raises(BadInput, match="checkpoint-3: it can't be read"):
+        checkpoints.load(checkpoint, {}, {"average": Counter()})

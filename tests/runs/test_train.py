@@ -271,7 +271,7 @@ def test_weights_that_are_no_numbers_are_never_saved(flags, tmp_path, monkeypatc
     from dreambooth.system.errors import Stopped
     from dreambooth.training.updates import Updates
 
-    monkeypatch.setattr(Updates, "finite", lambda updates: False)
+    monkeypatch.setattr(Updates, "has_finite_weights", lambda updates: False)
     with pytest.raises(Stopped, match="the weights are not finite at step 2"):
         train(flags())
     assert not (tmp_path / "out/model_index.json").exists() and not list((tmp_path / "out").glob("checkpoint-*"))
@@ -302,19 +302,19 @@ def test_an_update_that_overflows_is_done_again_and_the_steps_stay_those_asked_f
     """As GradScaler does it with fp16 on a card: the first updates make none."""
     from dreambooth.training.updates import Updates
 
-    applied = []
+    made = []
 
-    def apply(updates, norm, real=Updates.apply):
-        applied.append(len(applied) >= 2)
-        if not applied[-1]:
-            updates.adamw.clear_grad(set_to_zero=False)
+    def step(updates, norm, real=Updates.step):
+        made.append(len(made) >= 2)
+        if not made[-1]:
+            updates.optimizer.clear_grad(set_to_zero=False)
             return False
         return real(updates, norm)
 
     train(flags(output_dir=tmp_path / "smooth"))
-    monkeypatch.setattr(Updates, "apply", apply)
+    monkeypatch.setattr(Updates, "step", step)
     train(flags())
-    assert applied == [False, False, True, True]
+    assert made == [False, False, True, True]
     assert_same(tmp_path / "smooth/unet", tmp_path / "out/unet")
 
 

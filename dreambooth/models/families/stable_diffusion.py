@@ -129,7 +129,7 @@ class StableDiffusion:
     def pipeline(self):
         """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
         for adapters in self.adapters.values():
-            adapters.drop_nothing()
+            adapters.clear_dropout()
         parts = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
         held = {name: getattr(self, name) for name in parts if getattr(self, name) is not None}
         modes = [(network, network.training) for network in self.learners().values()]

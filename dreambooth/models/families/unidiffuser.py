@@ -126,6 +126,6 @@ class UniDiffuser:
     def pipeline(self):
         """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
         for adapters in self.adapters.values():
-            adapters.drop_nothing()
+            adapters.clear_dropout()
         held = {name: part for name, part in self.held.components.items() if part is not None}
         return loading.load_pipeline(self.name, revision=self.revision, **held)
