@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
 
 
 def flag(
@@ -37,6 +38,7 @@ class Section:
 
     title: ClassVar[str]
 
+    @override
     def __init_subclass__(cls, title: str) -> None:
         cls.title = title
 

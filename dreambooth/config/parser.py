@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
+    @override
     def error(self, message: str) -> NoReturn:
         """Raise the message instead of printing the usage."""
         raise BadInput(message)

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from dreambooth.config.fields import Section, flag
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
 
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 Solver = Literal["own", "ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm"]
@@ -91,6 +92,7 @@ class PictureSettings(Section, title="pictures"):
     random_flip: bool = flag(
         "mirror half of the pictures, at random", False, course=True)
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, size in (("height", self.size[0]), ("width", self.size[1])):
@@ -120,6 +122,7 @@ class LoraSettings(Section, title="LoRA"):
     lora_merge: bool = flag(
         "also write the whole pipeline with the LoRA merged into it", False)
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lora_rank is None:
@@ -249,6 +252,7 @@ class SavingSettings(Section, title="saving"):
     allow_changes: bool = flag(
         "resume although flags that alter the run's updates differ", False)
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.allow_changes and not self.resume_from_checkpoint:
@@ -273,6 +277,7 @@ class LoggingSettings(Section, title="logging"):
     num_validation_images: int | None = flag(
         "pictures for each validation prompt (default: 4)", type=int, least=1)
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.validation_prompt:

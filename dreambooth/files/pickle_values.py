@@ -18,6 +18,7 @@ import numpy as np
 
 from dreambooth.files.pickle_machine import Buildable, Malformed, Name, Span
 from dreambooth.files.safetensors import shown
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from dreambooth.files.pickle_machine import Functions
@@ -52,6 +53,7 @@ class Type(Buildable):
             raise Malformed(f"it has numbers of kind {shown(str(kind))}")
         self.dtype = np.dtype(kind)
 
+    @override
     def build(self, state: object) -> None:
         """Take the byte order, and check that there is nothing else."""
         if not isinstance(state, tuple) or len(state) != 8 or state[1] not in ("<", ">", "|", "="):
@@ -71,6 +73,7 @@ class StoredArray(Buildable):
     is_fortran: object = False
     is_scalar = False
 
+    @override
     def build(self, state: object) -> None:
         """Take shape, kind, order and numbers, which have to agree."""
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Type):

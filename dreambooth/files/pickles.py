@@ -14,6 +14,7 @@ import numpy as np
 
 from dreambooth.files.pickle_machine import Asks, Machine, Malformed, Span
 from dreambooth.files.pickle_values import PADDLE, TORCH, Archive, StoredArray, View, size_of
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,7 @@ def write_pickled(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> N
 class _Pickler(pickle.Pickler):
     """Turns each tensor of Paddle into an array when its turn comes."""
 
+    @override
     def reducer_override(self, tensor: object) -> Any:  # noqa: ANN401  as the base class has it
         return tensor.numpy().__reduce_ex__(4) if hasattr(tensor, "numpy") else NotImplemented
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dreambooth.system.types import override
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -110,6 +112,7 @@ class Reader(Mapping[str, "Array"]):
         self.path = str(path)
         self._header = header(path)
 
+    @override
     def __getitem__(self, name: str) -> Array:
         kind, shape, begin, end = self._header.entries[name]
         # a byte of a file may be no proper bool, and NumPy counts on 0 and 1
@@ -124,12 +127,15 @@ class Reader(Mapping[str, "Array"]):
             numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
         return numbers.reshape(shape)
 
+    @override
     def __contains__(self, name: object) -> bool:
         return name in self._header.entries
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._header.entries)
 
+    @override
     def __len__(self) -> int:
         return len(self._header.entries)
 

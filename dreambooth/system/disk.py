@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dreambooth.system.errors import BadInput, Stopped
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ class DiskFull(Stopped):
         super().__init__(reason, code=1)
         self.what, self.missing, self.whole, self.reason = what, missing, whole, reason
 
+    @override
     def __str__(self) -> str:
         missing = f", {-(-self.missing // 10**6)} MB are missing" if self.missing > 0 else ""
         return f"{self.what}: {self.reason}{missing}" + (f"; {self.whole}" if self.whole else "")

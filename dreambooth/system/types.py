@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -10,6 +10,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from paddle import Tensor
+    from typing_extensions import override as override
+else:
+    _Method = TypeVar("_Method")
+
+    def override(method: _Method) -> _Method:
+        """Mark a method that replaces one of a base class; typing has it from Python 3.12 on."""
+        return method
+
 
 Array: TypeAlias = "NDArray[Any]"
 Arrays: TypeAlias = "Mapping[str, Array]"

@@ -10,6 +10,7 @@ from ppdiffusers import DDPMScheduler
 
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,15 +51,18 @@ class Discrete(Diffusion):
     def __init__(self, scheduler: DDPMScheduler) -> None:
         self._scheduler = scheduler
 
+    @override
     def sample_t(self, seed: int, keys: Sequence[Key]) -> Tensor:
         """Draw the timesteps [n] as int64 steps of the chain."""
         steps = self._scheduler.config.num_train_timesteps
         return paddle.to_tensor(randomness.integers(seed, "timestep", keys, steps))
 
+    @override
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Mix noise into clean latents (Ho et al. 2020, equation 4)."""
         return self._scheduler.add_noise(clean, noise, t)
 
+    @override
     def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return the noise, or the velocity (Salimans & Ho 2022) where the scheduler's settings ask for it."""
         if self._scheduler.config.prediction_type == "v_prediction":
