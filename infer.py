@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import sampling, sheets
-from dreambooth.files import atomic, lora
+from dreambooth.files import atomic, lora, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
@@ -73,7 +73,7 @@ def check(arguments):
 
 def main(argv):
     arguments = read_arguments(argv)
-    libraries.load(arguments.verbose)
+    libraries.load(weight_files.READERS, arguments.verbose)
 
     # Load the pipeline, and settle what was left to it
     scale = 1.0 if arguments.lora_scale is None else arguments.lora_scale

@@ -27,7 +27,7 @@ from dreambooth.config.parser import read_config
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
-from dreambooth.files import atomic
+from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.run import checkpoints, model_card, output_folder, planning
 from dreambooth.system import console, libraries, processes
@@ -42,7 +42,7 @@ def main(argv):
     config, todo = planning.make(read_config(argv, __doc__))
 
     # Load the libraries, meet the other processes, agree on a seed
-    libraries.load(config.run.verbose)
+    libraries.load(weight_files.READERS, config.run.verbose)
     processes.start()
     planning.check_same(todo)
     if config.run.seed is None:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 STEPS = 3
 FLOOR = """
 import sys
+from dreambooth.files import weight_files
 from dreambooth.system import libraries
-libraries.load()
+libraries.load(weight_files.READERS)
 import paddle
 from ppdiffusers import UNet2DConditionModel
 folder, size, batch, steps = sys.argv[1], *map(int, sys.argv[2:])

@@ -14,6 +14,7 @@ from benchmarks import subjects
 from dreambooth.config import parser as config_parser
 from dreambooth.drawing import measures, sampling
 from dreambooth.drawing.clip import Clip
+from dreambooth.files import weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 from miniworld import paths
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     count = arguments.pictures or (1 if subject.is_full else 24)
     solver = [f"--{name}={value}" for name, value in vars(arguments).items() if name.startswith("prior_") and value]
     config = config_parser.read_config(subjects.command_line(subject, "unused", 1, *solver), "")
-    libraries.load()
+    libraries.load(weight_files.READERS)
     plain, fast = (loading.load_pipeline(str(subject.folder)) for _ in range(2))
     times: dict[str, list[float]] = {"plain": [], "fast": []}
     pictures: dict[str, Groups] = {"plain": {}, "fast": {}}

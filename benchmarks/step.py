@@ -19,6 +19,7 @@ from unittest import mock
 
 from benchmarks import subjects
 from dreambooth.data.batches import Batches
+from dreambooth.files import weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 
@@ -136,7 +137,7 @@ def measure(subject: Subject, steps: int, *more: str) -> list[tuple[float, float
     """Make a run; return (floor, step) of its steps, in seconds."""
     import train_dreambooth
 
-    libraries.load()
+    libraries.load(weight_files.READERS)
     stopwatch = Stopwatch(steps)
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()), _attached(stopwatch):
         line = subjects.command_line(subject, output, steps + WARM_UP + 1, *more)

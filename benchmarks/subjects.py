@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
-from dreambooth.files import atomic
+from dreambooth.files import atomic, weight_files
 from dreambooth.models import pipeline_folder
 from dreambooth.system import libraries
 from dreambooth.system.errors import BadInput
@@ -90,7 +90,7 @@ def find_folder(model: str) -> Path:
 
 def build_full_size(folder: Path) -> None:
     """Write a Stable Diffusion 1 with random weights: it draws noise, but costs as much as the real model."""
-    libraries.load()
+    libraries.load(weight_files.READERS)
     from ppdiffusers import AutoencoderKL, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 

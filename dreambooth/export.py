@@ -13,7 +13,7 @@ LoRA stands for its base model with the LoRA in it.
 from pathlib import Path
 
 from dreambooth.config.parser import Parser
-from dreambooth.files import atomic, lora
+from dreambooth.files import atomic, lora, weight_files
 from dreambooth.models import loading, pipeline_folder, saving
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
@@ -57,7 +57,7 @@ def main(argv):
     if arguments.format in LORA:
         write_lora(arguments)
         return print(arguments.output)
-    libraries.load(arguments.verbose)
+    libraries.load(weight_files.READERS, arguments.verbose)
     pipeline = loading.load_pipeline(arguments.model_path, flag="--model_path")
     networks = {name: part for name, part in pipeline.components.items() if hasattr(part, "state_dict")}
     if arguments.half:

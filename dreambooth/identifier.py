@@ -9,6 +9,7 @@ drawn at random from all such tokens; another --seed draws others.
 
 from dreambooth.config.parser import Parser
 from dreambooth.data.rare_words import RareWords
+from dreambooth.files import weight_files
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, libraries, randomness
 from dreambooth.system.errors import BadInput
@@ -33,7 +34,7 @@ def read_arguments(argv):
 
 def main(argv):
     arguments = read_arguments(argv)
-    libraries.load(arguments.verbose)
+    libraries.load(weight_files.READERS, arguments.verbose)
     known = RareWords(loading.load_tokenizer(arguments.model, flag="--model"))
     if arguments.check is not None:
         print("\n".join(known.problems(arguments.check)) or "nothing is wrong with it")

@@ -23,7 +23,7 @@ from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
-from dreambooth.files import atomic
+from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
@@ -116,7 +116,7 @@ def main(argv):
     arguments = read_arguments(argv)
     pictures, _ = picture_files.find_pictures(arguments.subject_data_dir, "--subject_data_dir")
     wanted = read_prompts(arguments, pictures)
-    libraries.load(arguments.verbose)
+    libraries.load(weight_files.READERS, arguments.verbose)
 
     # Look at the subject, and at what CLIP reads
     clip = Clip(arguments.clip_model_path)

@@ -14,7 +14,7 @@ import numpy as np
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import sheets
 from dreambooth.drawing.clip import Clip
-from dreambooth.files import atomic
+from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 from miniworld import judge, paths, world
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--sheet", metavar="FILE.png", help="file for the drawings")
     arguments = parser.parse_args(argv)
-    libraries.load()
+    libraries.load(weight_files.READERS)
     from miniworld.detector import Detector
 
     pipeline = loading.load_pipeline(str(arguments.folder / "model"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
+from dreambooth.files import weight_files
 from dreambooth.system import console, libraries
 from dreambooth.system import processes as system_processes
 from miniworld import dataset, packing, paths, stages
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(_launch(arguments.processes, argv))
 
     # Join the other processes
-    libraries.load()
+    libraries.load(weight_files.READERS)
     system_processes.start()
     import paddle
 

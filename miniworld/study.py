@@ -19,7 +19,7 @@ from dreambooth.config.parser import Parser
 from dreambooth.drawing import measures
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
-from dreambooth.files import atomic
+from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 from miniworld import judge, paths, photograph, world
@@ -187,7 +187,7 @@ def main(argv: Sequence[str]) -> None:
     add("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
     add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
     arguments = parser.parse_args(argv)
-    libraries.load()
+    libraries.load(weight_files.READERS)
     evaluator = Evaluator()
     found: dict[str, list[Figures]] = {"base": [], **{name: [] for name in arguments.settings}, "real pictures": []}
     for subject in arguments.subjects:

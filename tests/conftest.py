@@ -6,9 +6,10 @@ from support.disks import mounted
 from support.pictures import draw_pictures
 from support.twins import build_twin, build_unidiffuser
 
+from dreambooth.files import weight_files
 from dreambooth.system import libraries
 
-libraries.load()
+libraries.load(weight_files.READERS)
 
 
 def pytest_addoption(parser):

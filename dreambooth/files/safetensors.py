@@ -101,6 +101,16 @@ def header(path: str | os.PathLike[str]) -> Header:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
+class Slice:
+    """A tensor, whole under [:] even where it is a single number."""
+
+    def __init__(self, tensor: Array) -> None:
+        self.tensor = tensor
+
+    def __getitem__(self, index: Any) -> Array:  # noqa: ANN401  as NumPy has it
+        return self.tensor if index == slice(None) else self.tensor[index]
+
+
 class Reader(Mapping[str, "Array"]):
     """The tensors of a file, each read on access. Every fault of a file is a ValueError with its name.
 
@@ -147,7 +157,11 @@ class Reader(Mapping[str, "Array"]):
         """Return the text beside the tensors."""
         return self._header.metadata
 
-    get_tensor = get_slice = __getitem__
+    get_tensor = __getitem__
+
+    def get_slice(self, name: str) -> Slice:
+        """Return a tensor of which an index picks a part, as PaddleNLP reads it."""
+        return Slice(self[name])
 
     def __enter__(self) -> Reader:
         return self

@@ -5,7 +5,6 @@ import importlib
 import numpy as np
 
 from dreambooth.files import lora
-from dreambooth.files.safetensors import Reader
 from dreambooth.models import hub, layouts, pipeline_folder, registry
 from dreambooth.system import patches
 from dreambooth.system.errors import BadInput
@@ -51,7 +50,6 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
     try:
         with (
             patches.all_weights_found(),
-            patches.read_lean(Reader),
             layouts.readable(place, flag) as (readable, from_torch),
         ):
             # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer

@@ -4,7 +4,7 @@ import functools
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreambooth.files import atomic, pickles, safetensors, single_file
+from dreambooth.files import atomic, safetensors, single_file, weight_files
 from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
 
@@ -54,7 +54,7 @@ def save_network(network, save_format, folder, safe_serialization=True, to_diffu
     network.save_config(str(folder), to_diffusers=to_diffusers)
     path, weights = Path(folder) / WEIGHTS[save_format], network.state_dict()
     if save_format == "pdparams":
-        pickles.write_pickled(path, weights)
+        weight_files.write_pickled(path, weights)
     elif save_format == "safetensors":
         safetensors.write(path, weights, {"format": "pd"})
     else:

@@ -24,8 +24,8 @@ _HARMLESS = (
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def load(verbose: bool = False) -> None:
-    """Import the libraries, quietly unless `verbose`.
+def load(readers: patches.Readers, verbose: bool = False) -> None:
+    """Import the libraries, quietly unless `verbose`, and replace their readers of weights.
 
     It takes several seconds, so check all arguments before. Afterwards SIGTERM has its default handler.
     """
@@ -39,7 +39,7 @@ def load(verbose: bool = False) -> None:
     import paddle  # noqa: F401
 
     patches.recompute_without_random_state()
-    patches.read_single_numbers()
+    patches.read_weights_only(readers)
     from paddlenlp.utils.log import logger
     from ppdiffusers.utils import logging
 

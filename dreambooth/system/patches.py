@@ -1,8 +1,16 @@
 """Every change to a library, a function each."""
 
+from __future__ import annotations
+
 import functools
+import io
+import pickle
 import re
+import types
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 
 def recompute_without_random_state():
@@ -15,12 +23,51 @@ def recompute_without_random_state():
         utils.recompute = functools.partial(utils.recompute, preserve_rng_state=False)
 
 
-def read_single_numbers():
-    """PaddleNLP's reader of safetensors takes the size of a number that is no list, such as the logarithm of CLIP's
-    scale, for a fraction, and fails at it."""
-    from paddlenlp.utils.safetensors import PySafeSlice, dtype_size
+@dataclass(frozen=True)
+class Readers:
+    """The readers of weights that the libraries get in place of their own."""
 
-    PySafeSlice.nbytes = property(lambda self: int(self.nelements) * dtype_size[self.info["dtype"]])
+    safetensors: Callable[..., Any]  # (path, framework=…, device=…), with the methods of safetensors.safe_open
+    pickle: Callable[[Any], Any]  # (a path, or an open file) -> the content of a .pdparams, a .bin or a .pt
+
+
+def read_weights_only(readers: Readers) -> None:
+    """Give the libraries readers that can return nothing but weights."""
+    # Paddle 2.6.2 and 3.3.1, PPDiffusers 0.29.0, PaddleNLP 2.8.1.
+    # Symptom: a .pdparams, .bin or .pt that calls os.system runs it, with torch.load where torch is installed.
+    # PPDiffusers ignores strides, so a tensor in channels_last is permuted. PaddleNLP fails at a safetensors file with
+    # a single number, such as the logarithm of CLIP's scale. PPDiffusers keeps a safetensors file in memory.
+    # Remedy: replace the readers in all modules that have a name for them.
+    # Test: tests/system/test_patches.py.
+    from paddle.framework import io as paddle_io
+    from paddle.framework import io_utils
+    from paddlenlp import utils as paddlenlp_utils
+    from paddlenlp.transformers import conversion_utils, model_utils
+    from paddlenlp.utils import serialization
+    from ppdiffusers import utils as ppdiffusers_utils
+    from ppdiffusers.models import modeling_utils
+    from ppdiffusers.utils import load_utils
+
+    restricted = types.ModuleType("pickle")
+    vars(restricted).update(vars(pickle))
+    vars(restricted).update(
+        load=lambda file, **options: readers.pickle(file),
+        loads=lambda data, **options: readers.pickle(io.BytesIO(data)),
+        Unpickler=None,
+    )
+    for module in (paddle_io, io_utils):
+        module.pickle = restricted
+
+    def load_torch(path: str, **options: Any) -> Any:
+        return dict(readers.safetensors(path)) if str(path).endswith(".safetensors") else readers.pickle(path)
+
+    for module in (load_utils, ppdiffusers_utils):
+        module.torch_load = load_torch
+    for module in (serialization, paddlenlp_utils, conversion_utils):
+        module.load_torch = load_torch
+    load_utils.safetensors_load = ppdiffusers_utils.safetensors_load = load_torch
+    for module in (modeling_utils, model_utils, load_utils):
+        module.safe_open = readers.safetensors
 
 
 UNUSED_WEIGHTS = (
@@ -30,26 +77,6 @@ UNUSED_WEIGHTS = (
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 )
-
-
-@contextmanager
-def read_lean(reader):
-    """Within it, PPDiffusers reads safetensors by a reader whose arrays leave memory when they have been used."""
-    from ppdiffusers.models import modeling_utils
-
-    whole = modeling_utils.safe_open
-
-    def lean(path, framework):
-        try:
-            return reader(path)
-        except ValueError:  # a kind of numbers that NumPy does not know, or no such file: the library says it better
-            return whole(path, framework=framework)
-
-    modeling_utils.safe_open = lean
-    try:
-        yield
-    finally:
-        modeling_utils.safe_open = whole
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import struct
 import pytest
 from support.crafted_pickles import ARRAY, ATTACKS, GENUINE, refused, text, torch_file
 
-from dreambooth.files import pickles
+from dreambooth.files import weight_files
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -21,8 +21,8 @@ def test_an_attack_runs_nothing_and_its_error_says_what_it_asked_for(attack, tmp
     assert named in refused(path)
     torch_file(path, craft(marker))  # the same inside an archive of torch, whose list of names is another one
     refused(path)
-    with pytest.raises(pickles.RefusedPickle):
-        pickles.load(io.BytesIO(craft(marker)))
+    with pytest.raises(weight_files.RefusedPickle):
+        weight_files.load_pickle(io.BytesIO(craft(marker)))
     assert not marker.exists()
 
 
@@ -66,7 +66,7 @@ def test_a_memo_index_takes_no_memory(tmp_path):
     """Python's own unpickler would set up a table of that length: 64 gigabytes."""
     (tmp_path / "a").write_bytes(b"\x80\x04}r\xff\xff\xff\xff.")
     before = memory()
-    assert pickles.load(tmp_path / "a") == {}
+    assert weight_files.load_pickle(tmp_path / "a") == {}
     assert memory() - before < 100 << 20
 
 
@@ -83,10 +83,10 @@ def shared(copies):
 def test_many_arrays_of_the_same_numbers_are_refused(tmp_path):
     path = tmp_path / "a.pdparams"
     path.write_bytes(shared(2))
-    assert len(pickles.load(path)) == 2
+    assert len(weight_files.load_pickle(path)) == 2
     path.write_bytes(shared(40))
-    with pytest.raises(pickles.RefusedPickle, match="far more memory than the file has bytes"):
-        pickles.load(path)
+    with pytest.raises(weight_files.RefusedPickle, match="far more memory than the file has bytes"):
+        weight_files.load_pickle(path)
 
 
 def test_random_damage_is_refused_or_read(tmp_path):
@@ -97,10 +97,10 @@ def test_random_damage_is_refused_or_read(tmp_path):
         for _ in range(chance.randint(1, 3)):
             damaged[chance.randrange(len(damaged))] = chance.choice([*b"]}()(RbsuQcq\x93\x94", chance.randrange(256)])
         path.write_bytes(damaged)
-        for read in (pickles.check, pickles.read_weights):
+        for read in (weight_files.check, weight_files.read):
             try:
                 read(path)
-            except pickles.RefusedPickle as error:
+            except weight_files.RefusedPickle as error:
                 assert str(error).startswith(f"{path} ") and "\n" not in str(error)
                 refusals += 1
     assert 1000 < refusals < 3000

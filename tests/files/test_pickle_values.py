@@ -17,14 +17,14 @@ from support.crafted_pickles import (
     torch_tensor,
 )
 
-from dreambooth.files import pickles
+from dreambooth.files import weight_files
 
 # NumPy's arrays
 
 
 def test_an_array_by_hand_is_read(tmp_path):
     (tmp_path / "a").write_bytes(array())
-    assert_equal(pickles.read_weights(tmp_path / "a"), plain(tmp_path / "a"))
+    assert_equal(weight_files.read(tmp_path / "a")[0], plain(tmp_path / "a"))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_array_that_is_no_numbers_is_refused(crafted, tmp_path):
 
 def test_a_byte_that_is_no_bool_becomes_one(tmp_path):
     (tmp_path / "a").write_bytes(array(kind=b"b1", order=b"|", data=b"C\x02\x00\xff"))
-    read = pickles.read_weights(tmp_path / "a")["w"]
+    read = weight_files.read(tmp_path / "a")[0]["w"]
     assert read.dtype == bool and read.view(np.uint8).tolist() == [0, 1]
 
 
@@ -80,7 +80,7 @@ def test_a_byte_that_is_no_bool_becomes_one(tmp_path):
 
 def test_a_tensor_by_hand_is_read(tmp_path):
     path = torch_file(tmp_path / "a", torch_tensor(), [MATRIX.tobytes()], byteorder="little")
-    assert_equal(pickles.read_weights(path), {"w": MATRIX})
+    assert_equal(weight_files.read(path)[0], {"w": MATRIX})
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreambooth.files import pickles
+from dreambooth.files import weight_files
 
 GENUINE = Path(__file__).parents[1] / "files/genuine"  # made by make.py there
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4) / 4
+PICTURES = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4)
 
 
 def plain(path):
@@ -45,8 +46,8 @@ def assert_equal(one, other, place=""):
 def refused(path):
     """A file is refused in one line that begins with its name, by each of the readers; returns the line."""
     lines = set()
-    for read in (pickles.check, pickles.load, pickles.read_weights):
-        with pytest.raises(pickles.RefusedPickle) as caught:
+    for read in (weight_files.check, weight_files.load_pickle, weight_files.read):
+        with pytest.raises(weight_files.RefusedPickle) as caught:
             read(path)
         lines.add(str(caught.value))
     [line] = lines

@@ -11,13 +11,14 @@ from dreambooth.system import libraries
 def test_loading_prints_nothing_and_leaves_warnings_on():
     code = (
         f"import sys, warnings; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from dreambooth.system import libraries; libraries.load()\n"
+        "from dreambooth.files import weight_files; from dreambooth.system import libraries\n"
+        "libraries.load(weight_files.READERS)\n"
         "import ppdiffusers, signal; warnings.warn('a real one')\n"
         "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL\n"
     )
     done = python("-c", code)
     assert done.returncode == 0 and done.stdout == ""
-    assert [line for line in done.stderr.splitlines() if "Warning" in line] == ["<string>:3: UserWarning: a real one"]
+    assert [line for line in done.stderr.splitlines() if "Warning" in line] == ["<string>:4: UserWarning: a real one"]
 
 
 def test_versions_name_what_a_result_depends_on():

@@ -31,8 +31,9 @@ def test_shares_cover_the_work_once(monkeypatch):
 TWO = """
 import sys; sys.path.insert(0, {root!r})
 import numpy as np
+from dreambooth.files import weight_files
 from dreambooth.system import console, libraries, processes
-libraries.load()
+libraries.load(weight_files.READERS)
 import paddle
 processes.start()
 rank = processes.rank()
@@ -67,8 +68,9 @@ def test_two_processes_agree_on_means_values_gradients_and_rows(tmp_path):
 MEETINGS = """
 import sys, time; sys.path.insert(0, {root!r})
 from pathlib import Path
+from dreambooth.files import weight_files
 from dreambooth.system import libraries, processes
-libraries.load()
+libraries.load(weight_files.READERS)
 processes.start()
 rank = processes.rank()
 for meeting, late in enumerate({late!r}):
@@ -134,8 +136,9 @@ def test_a_process_may_come_later_than_the_thirty_seconds_after_which_gloo_gives
 LAST = """
 import sys, time; sys.path.insert(0, {root!r})
 from types import SimpleNamespace
+from dreambooth.files import weight_files
 from dreambooth.system import libraries, processes
-libraries.load()
+libraries.load(weight_files.READERS)
 processes.start()
 if processes.rank() == 1:
     processes.time = SimpleNamespace(sleep=lambda seconds, sleep=time.sleep: sleep(3))

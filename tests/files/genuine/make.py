@@ -1,5 +1,5 @@
 """Write the genuine files beside this script: `python make.py torch` or `python make.py paddle` in an environment with
-that library. The numbers are those that test_pickles.py expects."""
+that library. The numbers are those that test_weight_files.py expects."""
 
 import sys
 from collections import OrderedDict

@@ -6,11 +6,10 @@ import pickle
 import numpy as np
 import paddle
 import pytest
-from support.crafted_pickles import GENUINE, MATRIX, assert_equal, plain, refused
+from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, plain, refused
 
-from dreambooth.files import pickles
+from dreambooth.files import weight_files
 
-PICTURES = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4)
 BASE = np.arange(24, dtype=np.float32)
 
 
@@ -20,10 +19,10 @@ BASE = np.arange(24, dtype=np.float32)
 @pytest.mark.parametrize("name", sorted(path.name for path in GENUINE.glob("paddle*")))
 def test_files_of_both_paddles_are_read_as_the_plain_unpickler_reads_them(name):
     expected = plain(GENUINE / name)
-    assert_equal(pickles.load(GENUINE / name), expected)
+    assert_equal(weight_files.load_pickle(GENUINE / name), expected)
     if isinstance(expected, dict):
-        pickles.check(GENUINE / name)
-        weights = pickles.read_weights(GENUINE / name)
+        weight_files.check(GENUINE / name)
+        weights = weight_files.read(GENUINE / name)[0]
         assert weights or "values" in name
         for array in weights.values():
             array[...] = 0  # the caller's own
@@ -40,14 +39,14 @@ def test_what_this_paddle_saves_is_read_as_the_plain_unpickler_reads_it(protocol
     for number, saved in enumerate((layer.state_dict(), optimizer.state_dict(), rate.state_dict(), half)):
         path = tmp_path / str(number)
         paddle.save(saved, str(path), protocol=protocol)
-        assert_equal(pickles.load(path), plain(path))
-        assert_equal(pickles.load(io.BytesIO(path.read_bytes())), plain(path))
+        assert_equal(weight_files.load_pickle(path), plain(path))
+        assert_equal(weight_files.load_pickle(io.BytesIO(path.read_bytes())), plain(path))
 
 
 def test_bfloat16_is_widened(tmp_path):
     paddle.save({"w": paddle.to_tensor(MATRIX).astype("bfloat16")}, str(tmp_path / "a"))
-    assert pickles.load(tmp_path / "a")["w"].dtype == np.uint16
-    assert_equal(pickles.read_weights(tmp_path / "a")["w"], MATRIX)
+    assert weight_files.load_pickle(tmp_path / "a")["w"].dtype == np.uint16
+    assert_equal(weight_files.read(tmp_path / "a")[0]["w"], MATRIX)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -55,7 +54,7 @@ def test_long_strings_of_protocol_2_are_data(protocol, tmp_path):
     """From a length on, they are read when their array is."""
     large = np.random.default_rng(0).integers(0, 256, (1 << 20) + 1, np.uint8)
     (tmp_path / "a").write_bytes(pickle.dumps({"large": large, "small": MATRIX}, protocol))
-    assert_equal(pickles.load(tmp_path / "a"), {"large": large, "small": MATRIX})
+    assert_equal(weight_files.load_pickle(tmp_path / "a"), {"large": large, "small": MATRIX})
 
 
 def split():
@@ -76,8 +75,8 @@ def test_what_paddle_splits_is_joined(tmp_path):
     (tmp_path / "a").write_bytes(pickle.dumps(split(), 2))
     expected = {"other": PICTURES, "one": MATRIX, "two": BASE}
     assert_equal(paddle.load(str(tmp_path / "a"), return_numpy=True), expected)  # Paddle itself agrees
-    assert_equal(pickles.load(tmp_path / "a"), expected)
-    pickles.check(tmp_path / "a")
+    assert_equal(weight_files.load_pickle(tmp_path / "a"), expected)
+    weight_files.check(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -107,12 +106,12 @@ def test_a_table_of_names_that_does_not_fit_is_refused(tmp_path):
 
 def test_what_is_written_is_what_paddle_loads(tmp_path):
     layer = paddle.nn.Linear(3, 2)
-    pickles.write_pickled(tmp_path / "mine", layer.state_dict())
+    weight_files.write_pickled(tmp_path / "mine", layer.state_dict())
     paddle.save({name: value.numpy() for name, value in layer.state_dict().items()}, str(tmp_path / "theirs"))
     mine, theirs = (paddle.load(str(tmp_path / name), return_numpy=True) for name in ("mine", "theirs"))
     assert_equal(mine, theirs)
     assert {type(value) for value in plain(tmp_path / "mine").values()} == {np.ndarray}
-    assert_equal(pickles.read_weights(tmp_path / "mine"), theirs)
+    assert_equal(weight_files.read(tmp_path / "mine")[0], theirs)
 
 
 # torch's files
@@ -141,15 +140,15 @@ def test_a_file_of_torch_is_read_with_its_strides(tmp_path):
         "parameter": MATRIX,
     }
     path = GENUINE / "torch-2.13.0.bin"
-    pickles.check(path)
-    weights = pickles.read_weights(path)
+    weight_files.check(path)
+    weights = weight_files.read(path)[0]
     assert_equal(weights, expected)
     assert all(array.flags.c_contiguous and array.flags.writeable for array in weights.values())
     assert np.shares_memory(weights["tied"], weights["tied_too"])
 
 
 def test_a_state_dict_of_torch_in_a_training_scripts_file():
-    weights = pickles.read_weights(GENUINE / "torch-2.13.0-layer.pt")
+    weights = weight_files.read(GENUINE / "torch-2.13.0-layer.pt")[0]
     assert_equal(weights, {"weight": MATRIX, "bias": np.arange(3, dtype=np.float32)})
 
 
@@ -159,4 +158,4 @@ def test_torchs_old_format_is_refused():
 
 def test_a_file_that_is_not_there_is_not_refused_but_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        pickles.read_weights(tmp_path / "nowhere")
+        weight_files.read(tmp_path / "nowhere")[0]

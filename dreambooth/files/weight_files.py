@@ -1,19 +1,22 @@
-"""Pickled weights: Paddle's .pdparams, written and read, and torch's .bin and .pt, read without torch.
+"""Weights in files of any kind: safetensors, Paddle's .pdparams, and torch's .bin and .pt, read without torch.
 
-Nothing in a file is called or imported; `pickle_machine` tells how. A file may hold arrays, numbers, texts, lists,
-tuples and dictionaries. All else is refused, and the error names the file and what it asks for.
+The last three are pickles. Nothing in them is called or imported; `pickle_machine` says how. They may hold arrays,
+numbers, texts, lists, tuples and dictionaries. All else is refused, and the error names the file and what it asks for.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from dreambooth.files import safetensors
 from dreambooth.files.pickle_machine import Asks, Machine, Malformed, Span
 from dreambooth.files.pickle_values import PADDLE, TORCH, Archive, StoredArray, View, size_of
+from dreambooth.system import patches
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -50,25 +53,42 @@ class _Pickler(pickle.Pickler):
         return tensor.numpy().__reduce_ex__(4) if hasattr(tensor, "numpy") else NotImplemented
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read {name: array} from a file of either kind, with bfloat16 widened to float32."""
-    found = _weights(load(path), path)
-    return {name: _widened(value) if value.dtype == np.uint16 else value for name, value in found.items()}
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the weights in a file, with bfloat16 widened to float32, and the text beside them.
+
+    A ValueError names the file and its fault.
+    """
+    if _is_safetensors(path):
+        reader = safetensors.Reader(path)
+        return dict(reader), reader.metadata() or {}
+    found = _weights(load_pickle(path), path)
+    return {name: _widened(value) if value.dtype == np.uint16 else value for name, value in found.items()}, {}
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Raise what `read_weights` would raise, but read no numbers."""
+    """Raise what `read` would raise, but read no numbers."""
+    if _is_safetensors(path):
+        safetensors.header(path)
+        return
     with open(path, "rb") as file:
-        _weights(_read(file, str(path), with_numbers=False), path)
+        _weights(_read_pickle(file, str(path), with_numbers=False), path)
 
 
-def load(source: str | os.PathLike[str] | BinaryIO) -> object:
+def load_pickle(source: str | os.PathLike[str] | BinaryIO) -> object:
     """Return the content of a file as a plain unpickler would. Paddle's bfloat16 stays uint16, as Paddle has it; that
     of torch is widened to float32."""
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            return _read(file, str(source))
-    return _read(source, str(getattr(source, "name", "a pickle in memory")))
+            return _read_pickle(file, str(source))
+    return _read_pickle(source, str(getattr(source, "name", "a pickle in memory")))
+
+
+# what libraries.load gives to the libraries
+READERS = patches.Readers(safetensors.Reader, load_pickle)
+
+
+def _is_safetensors(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix == ".safetensors"
 
 
 def _weights(found: object, path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -91,7 +111,7 @@ def _widened(upper: Array) -> Array:
     return (upper.astype(np.uint32) << 16).view(np.float32)
 
 
-def _read(file: BinaryIO, name: str, with_numbers: bool = True) -> object:
+def _read_pickle(file: BinaryIO, name: str, with_numbers: bool = True) -> object:
     """Run the pickle of a file, and turn its result into plain values. Leave the file where the pickle ends."""
     begin, size = file.tell(), file.seek(0, os.SEEK_END)
     file.seek(begin)

@@ -1,0 +1,222 @@
+"""The changes to the libraries: each does what it is for, and the library alone still needs it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import save_file
+from support.commands import ROOT
+from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, system, torch_file
+
+from dreambooth.files import weight_files
+
+# one process for all that the libraries do without us; it prints {what: whether it happened}
+ALONE = """
+import io, json, sys, zlib
+from pathlib import Path
+import numpy as np
+import paddle
+from paddle.distributed.fleet import utils
+from paddlenlp.transformers.model_utils import safe_open
+from paddlenlp.utils.serialization import load_torch
+from ppdiffusers.utils.load_utils import smart_load, torch_load
+
+folder, genuine, marker = map(Path, sys.argv[1:])
+did = {}
+
+def runs(what, read):
+    try:
+        read()
+    except Exception:
+        pass
+    did[what] = marker.exists()
+    marker.unlink(missing_ok=True)
+
+runs("paddle.load", lambda: paddle.load(str(folder / "model_state.pdparams")))
+memory = io.BytesIO((folder / "model_state.pdparams").read_bytes())
+runs("paddle.load from memory", lambda: paddle.load(memory))
+runs("PPDiffusers, .pdparams", lambda: smart_load(str(folder / "model_state.pdparams")))
+runs("PPDiffusers, .bin", lambda: smart_load(str(folder / "pytorch_model.bin")))
+runs("PPDiffusers, torch_load", lambda: torch_load(str(folder / "pytorch_model.bin")))
+runs("PaddleNLP, .bin", lambda: load_torch(str(folder / "pytorch_model.bin")))
+
+tensors = torch_load(str(genuine))
+did["channels_last is permuted"] = not np.array_equal(
+    tensors["channels_last"], np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4)
+)
+try:
+    with safe_open(str(folder / "number.safetensors"), framework="np") as file:
+        file.get_slice("scale")[:]
+    did["a single number fails"] = False
+except TypeError:
+    did["a single number fails"] = True
+
+layer = paddle.nn.Linear(2, 2)
+try:
+    utils.recompute(layer, paddle.ones([1, 2]), use_reentrant=False).sum().backward()
+    did["recompute fails"] = False
+except Exception:
+    did["recompute fails"] = True
+print(json.dumps(did))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two attacks, and a safetensors file with a single number."""
+    folder = tmp_path_factory.mktemp("patches")
+    marker = folder / "marker"
+    (folder / "model_state.pdparams").write_bytes(system(marker, beside={"w": MATRIX}))
+    torch_file(folder / "pytorch_model.bin", system(marker, 2))
+    save_file({"scale": np.array(2.5, np.float32)}, folder / "number.safetensors", {"format": "np"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """What the libraries do without the patches."""
+    arguments = [folder, GENUINE / "torch-2.13.0.bin", folder / "marker"]
+    done = subprocess.run([sys.executable, "-c", ALONE, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "paddle.load",
+        "paddle.load from memory",
+        "PPDiffusers, .pdparams",
+        "PPDiffusers, .bin",
+        "PPDiffusers, torch_load",
+        "PaddleNLP, .bin",
+    ],
+)
+def test_the_libraries_alone_run_what_they_read(reader, alone):
+    assert alone[reader]
+
+
+def test_the_libraries_alone_misread_strides_and_single_numbers(alone):
+    assert alone["channels_last is permuted"] and alone["a single number fails"]
+
+
+def test_recompute_alone_fails_on_paddle_2(alone):
+    assert alone["recompute fails"] == paddle.__version__.startswith("2.")
+
+
+def readers():
+    """Every way to a pickle in the libraries."""
+    import io
+
+    import paddlenlp.utils
+    import ppdiffusers.utils
+    from paddlenlp.transformers import conversion_utils
+    from paddlenlp.transformers import model_utils as paddlenlp_models
+    from paddlenlp.utils import serialization
+    from ppdiffusers.models import modeling_utils as ppdiffusers_models
+    from ppdiffusers.utils import load_utils
+
+    return (
+        lambda path: paddle.load(str(path)),
+        lambda path: paddle.load(str(path), return_numpy=True),
+        lambda path: paddle.load(io.BytesIO(path.read_bytes())),
+        lambda path: paddle.framework.load(str(path)),
+        lambda path: paddle.framework.io_utils._pickle_loads_mac(str(path), path.open("rb")),
+        lambda path: load_utils.smart_load(str(path)),
+        lambda path: ppdiffusers_models.load_state_dict(str(path), {}),
+        lambda path: paddlenlp_models.load_state_dict(str(path)),
+        lambda path: paddlenlp_models.paddlenlp_load(str(path)),
+        lambda path: load_utils.torch_load(str(path)),
+        lambda path: ppdiffusers.utils.torch_load(str(path)),
+        lambda path: ppdiffusers.utils.smart_load(str(path)),
+        lambda path: serialization.load_torch(str(path)),
+        lambda path: paddlenlp.utils.load_torch(str(path)),
+        lambda path: conversion_utils.load_torch(str(path)),
+    )
+
+
+@pytest.mark.parametrize("name", ["model_state.pdparams", "pytorch_model.bin"])
+def test_no_reader_of_the_libraries_runs_a_file(name, folder):
+    for read in readers():
+        with pytest.raises(weight_files.RefusedPickle, match=r"asks for posix.system"):
+            read(folder / name)
+    assert not (folder / "marker").exists()
+
+
+def as_arrays(value):
+    """Tensors as arrays."""
+    if isinstance(value, dict):
+        return {name: as_arrays(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_arrays(each) for each in value)
+    return value.numpy() if isinstance(value, paddle.Tensor) else value
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GENUINE.glob("paddle*")))
+def test_paddle_loads_genuine_files_as_before(name, monkeypatch):
+    import pickle
+
+    mine = paddle.load(str(GENUINE / name)), paddle.load(str(GENUINE / name), return_numpy=True)
+    monkeypatch.setattr("paddle.framework.io.pickle", pickle)
+    theirs = paddle.load(str(GENUINE / name)), paddle.load(str(GENUINE / name), return_numpy=True)
+    assert_equal(as_arrays(mine), as_arrays(theirs))
+
+
+def test_torchs_tensors_come_with_their_strides():
+    from ppdiffusers.utils import load_utils
+
+    for tensors in (
+        load_utils.torch_load(str(GENUINE / "torch-2.13.0.bin")),
+        load_utils.smart_load(str(GENUINE / "torch-2.13.0.bin"), return_numpy=True),
+    ):
+        assert_equal(tensors["channels_last"], PICTURES)
+        assert_equal(tensors["transposed"], MATRIX.T)
+
+
+def test_a_single_number_is_read(folder):
+    from paddlenlp.transformers.model_utils import load_state_dict
+
+    assert load_state_dict(str(folder / "number.safetensors"))["scale"].numpy() == 2.5
+
+
+# a stand-in for torch, whose load would run the file
+TORCH = """
+import pathlib
+from unittest import mock
+class Tensor: pass
+def load(*arguments, **options): pathlib.Path({marker!r}).touch()
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return mock.MagicMock()
+"""
+BESIDE = """
+import sys
+from dreambooth.files import weight_files
+from dreambooth.system import libraries
+libraries.load(weight_files.READERS)
+from ppdiffusers.utils import is_torch_available, load_utils
+assert is_torch_available() and load_utils.torch.__file__.startswith({folder!r})
+try:
+    load_utils.smart_load({file!r})
+except weight_files.RefusedPickle as error:
+    print(error)
+"""
+
+
+def test_torch_beside_is_not_used(folder, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(TORCH.format(marker=str(folder / "marker")))
+    (tmp_path / "torch-2.13.0.dist-info").mkdir()
+    (tmp_path / "torch-2.13.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+    code = BESIDE.format(folder=str(tmp_path), file=str(folder / "pytorch_model.bin"))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n{code}"],
+        capture_output=True,
+        text=True,
+    )
+    assert "asks for posix.system" in done.stdout, done.stderr
+    assert not (folder / "marker").exists()
