@@ -28,7 +28,7 @@ from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
-from dreambooth.models import loading
+from dreambooth.models import loading, registry
 from dreambooth.run import checkpoints, model_card, output_folder, planning
 from dreambooth.system import console, libraries, processes
 from dreambooth.system.console import StopRequest
@@ -186,9 +186,8 @@ def train(config, todo, family, diffusion, concepts):
                 validation.draw(config, family, tracker, done)
             if processes.is_first():
                 command_line = planning.draw_command(config)
-                card = model_card.make_card(
-                    config, todo.steps, processes.world_size(), command_line, family.pipeline_class
-                )
+                facts = registry.FAMILIES[family.pipeline_class]
+                card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, facts)
                 output_folder.save_result(family, config, record, card)
         except Exception:
             last = save_checkpoint(done)
