@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors.numpy import load_file, save_file
 
+from dreambooth.files import safetensors
 from miniworld import paths, things, world
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class Detector(nn.Layer):
 
     def save(self, path: Path = paths.DETECTOR) -> None:
         """Write the weights in half precision."""
-        save_file({name: each.numpy().astype(np.float16) for name, each in self.state_dict().items()}, path)
+        safetensors.write(path, {name: each.numpy().astype(np.float16) for name, each in self.state_dict().items()})
 
     @classmethod
     def load(cls, path: Path = paths.DETECTOR) -> Detector:
         """Read a detector, in float32 and ready to detect."""
         detector = cls()
-        detector.set_state_dict({name: each.astype(np.float32) for name, each in load_file(path).items()})
+        detector.set_state_dict({name: each.astype(np.float32) for name, each in safetensors.Reader(path).items()})
         detector.eval()
         return detector
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
-from safetensors.numpy import load_file, save_file
 
-from dreambooth.files import atomic
+from dreambooth.files import atomic, safetensors
 from dreambooth.system import console, processes
 from dreambooth.training import optimizers
 from dreambooth.training import updates as training_updates
@@ -110,7 +109,7 @@ class Training:
         """Read the checkpoint, if there is one."""
         if not self.folder.is_dir():
             return
-        tensors = load_file(self.folder / "state.safetensors")
+        tensors = safetensors.Reader(self.folder / "state.safetensors")
         moments = {}
         for key, each in self.parameters.items():
             each.set_value(tensors[f"{key}:weight"])
@@ -133,12 +132,12 @@ class Training:
         state = self.adamw.state_dict()
         tensors = {}
         for key, each in self.parameters.items():
-            tensors[f"{key}:weight"], tensors[f"{key}:average"] = each.numpy(), self.average[key].numpy()
+            tensors[f"{key}:weight"], tensors[f"{key}:average"] = each, self.average[key]
             for moment in MOMENTS:
                 if f"{each.name}_{moment}_0" in state:
-                    tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"].numpy()
+                    tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"]
         with atomic.whole_folder(self.folder) as temporary:
-            save_file(tensors, temporary / "state.safetensors")
+            safetensors.write(temporary / "state.safetensors", tensors)
             atomic.write_json(temporary / "state.json", {"update": self.update})
 
     @paddle.no_grad()
