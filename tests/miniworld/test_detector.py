@@ -1,4 +1,4 @@
-"""The detector: what it is asked of a look, what it is taught, and when it says that a look is shown."""
+"""The detector: its answers, its loss, its file, and the pictures in which it finds a subject."""
 
 import numpy as np
 import paddle
@@ -36,24 +36,24 @@ def pixels(count):
 
 
 def logits(rows):
-    """{head: logits} as forward() gives them, from a row of numbers for each picture."""
+    """Split a row of numbers for each picture into {head: logits}, as forward() returns them."""
     split = np.cumsum([len(each) for each in HEADS.values()])[:-1]
     return dict(zip(HEADS, np.split(np.asarray(rows, np.float32), split, axis=1)))
 
 
-def telling(looks, sure=20.0):
-    """Logits that name the look of each picture, and are sure of something even where nothing is asked."""
+def certain(looks, sure=20.0):
+    """Return logits that name the look of each picture; heads without a right answer are as certain as the others."""
     rows = {head: np.zeros([len(looks), len(answers)], np.float32) for head, answers in HEADS.items()}
     for row, look in enumerate(looks):
-        told = {**{head: answers[0] for head, answers in HEADS.items()}, **answers_of(look)}
-        for head, answer in told.items():
+        answers = {**{head: answers[0] for head, answers in HEADS.items()}, **answers_of(look)}
+        for head, answer in answers.items():
             rows[head][row, HEADS[head].index(answer)] = sure
     return rows
 
 
 @pytest.fixture
-def saying(detector, monkeypatch):
-    """Let the detector answer with given logits, whatever it sees."""
+def answering(detector, monkeypatch):
+    """Let the detector return given logits for every picture."""
 
     def run(given):
         given = {head: paddle.to_tensor(rows, stop_gradient=False) for head, rows in given.items()}
@@ -63,7 +63,7 @@ def saying(detector, monkeypatch):
     return run
 
 
-def test_all_parts_of_a_look_are_told():
+def test_each_part_of_a_look_has_an_answer():
     assert answers_of(DRESSED) == {
         "kind": "dog",
         "colour": "purple",
@@ -76,48 +76,48 @@ def test_all_parts_of_a_look_are_told():
     }
 
 
-def test_the_colours_of_what_is_not_there_are_not_told():
+def test_absent_parts_have_no_colours():
     assert answers_of(BARE) == {"kind": "house", "colour": "grey", "pattern": None, "mark": None, "hat": None}
     assert answers_of(MARKED).keys() == {*answers_of(BARE), "mark colour"}
     assert answers_of(HATTED).keys() == {*answers_of(BARE), "hat colour", "second hat colour"}
 
 
-def test_there_is_an_answer_for_everything_that_can_be_seen():
+def test_the_heads_have_an_answer_for_every_look_and_no_other():
     looks = [world.stranger(0, number)[0] for number in range(3000)] + [*world.SUBJECTS.values()]
-    told = [answers_of(look) for look in looks]
+    right = [answers_of(look) for look in looks]
     for head, answers in HEADS.items():
-        assert {each[head] for each in told if head in each} == {*answers} and len({*answers}) == len(answers)
+        assert {each[head] for each in right if head in each} == {*answers} and len({*answers}) == len(answers)
 
 
-def test_each_head_answers_for_each_picture(detector):
+def test_each_head_has_logits_for_each_picture(detector):
     answers = detector(pixels(5))
     assert {head: each.shape for head, each in answers.items()} == {head: [5, len(HEADS[head])] for head in HEADS}
     assert not np.allclose(answers["kind"][0].numpy(), answers["kind"][1].numpy())
 
 
 def by_hand(given, looks):
-    """Sum of the cross entropies of the heads, each over the pictures that it is asked of; and the share right."""
+    """Return the sum of the heads' cross entropies over their pictures with an answer, and the mean accuracy."""
     total, right = 0, []
     for head, rows in given.items():
-        asked = [(row, answers_of(look)[head]) for row, look in zip(rows, looks) if head in answers_of(look)]
-        if asked:
-            places = [HEADS[head].index(answer) for _, answer in asked]
-            total += np.mean([np.log(np.exp(row).sum()) - row[place] for (row, _), place in zip(asked, places)])
-            right.append(np.mean([row.argmax() == place for (row, _), place in zip(asked, places)]))
+        pairs = [(row, answers_of(look)[head]) for row, look in zip(rows, looks) if head in answers_of(look)]
+        if pairs:
+            labels = [HEADS[head].index(answer) for _, answer in pairs]
+            total += np.mean([np.log(np.exp(row).sum()) - row[label] for (row, _), label in zip(pairs, labels)])
+            right.append(np.mean([row.argmax() == label for (row, _), label in zip(pairs, labels)]))
     return total, np.mean(right)
 
 
 @pytest.mark.parametrize("looks", [LOOKS, [BARE, BARE], [DRESSED], [MARKED, HATTED]])
-def test_the_loss_is_the_sum_over_the_heads_that_are_asked(detector, saying, looks):
+def test_the_loss_is_the_sum_over_the_heads_with_an_answer(detector, answering, looks):
     given = logits(np.random.default_rng(0).standard_normal([len(looks), ANSWERS]))
-    saying(given)
+    answering(given)
     loss, right = detector.loss(paddle.zeros([len(looks), 3, 64, 64]), looks)
     expected = by_hand(given, looks)
     assert (float(loss), float(right)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_loss_says_nothing_of_the_colours_of_absent_parts(detector, saying):
-    given = saying(logits(np.random.default_rng(0).standard_normal([4, ANSWERS])))
+def test_the_colours_of_absent_parts_have_no_gradient(detector, answering):
+    given = answering(logits(np.random.default_rng(0).standard_normal([4, ANSWERS])))
     loss, _ = detector.loss(paddle.zeros([4, 3, 64, 64]), LOOKS)
     loss.backward()
     for head, rows in given.items():
@@ -125,15 +125,15 @@ def test_the_loss_says_nothing_of_the_colours_of_absent_parts(detector, saying):
         assert learned == [head in answers_of(look) for look in LOOKS], head
 
 
-def test_right_answers_have_a_small_loss_and_are_counted(detector, saying):
-    saying(telling(LOOKS))
+def test_right_answers_have_a_small_loss_and_full_accuracy(detector, answering):
+    answering(certain(LOOKS))
     loss, right = detector.loss(paddle.zeros([4, 3, 64, 64]), LOOKS)
     assert float(loss) < 1e-4 and float(right) == 1
     loss, right = detector.loss(paddle.zeros([4, 3, 64, 64]), LOOKS[::-1])
     assert float(loss) > 10 and float(right) < 0.5
 
 
-def test_it_learns_a_handful_of_pictures_by_heart(detector):
+def test_it_learns_four_pictures_by_heart(detector):
     looks = [world.stranger(0, number)[0] for number in range(4)]
     adamw = paddle.optimizer.AdamW(2e-3, parameters=detector.parameters())
     for _ in range(60):
@@ -146,7 +146,7 @@ def test_it_learns_a_handful_of_pictures_by_heart(detector):
     assert detector.has_all_parts_right(pictures(4), looks) == [True] * 4
 
 
-def test_saved_and_loaded_it_answers_the_same_within_half_precision(detector, tmp_path):
+def test_a_saved_detector_answers_the_same_within_half_precision(detector, tmp_path):
     detector.save(tmp_path / "detector.safetensors")
     tensors = load_file(tmp_path / "detector.safetensors")
     assert {each.dtype for each in tensors.values()} == {np.dtype(np.float16)}
@@ -169,7 +169,7 @@ def shown(detector, count, look):
     "seen, expected",
     [
         (DRESSED, True),
-        # another pattern, mark or hat: in the world nothing else has a mark or a hat
+        # another pattern, mark or hat: no other thing in the world has a mark or a hat
         (Look("dog", "purple", "striped", ("yellow", "star"), ("red", "white")), True),
         (Look("dog", "purple", None, ("red", "heart"), ("red", "white")), True),
         (Look("dog", "purple", None, ("yellow", "star"), ("white", "red")), True),
@@ -180,29 +180,29 @@ def shown(detector, count, look):
         (BARE, False),
     ],
 )
-def test_a_subject_is_shown_where_its_class_its_colour_a_mark_and_a_hat_are_seen(detector, saying, seen, expected):
-    saying(telling([seen]))
+def test_a_picture_with_class_colour_mark_and_hat_shows_the_subject(detector, answering, seen, expected):
+    answering(certain([seen]))
     assert shown(detector, 1, DRESSED) == pytest.approx([float(expected)], abs=1e-3)
 
 
-def test_how_surely_is_the_product_of_the_four(detector, saying):
-    """All heads are asked alike here, so that each answer of a head of n has the probability 1 / n."""
-    saying({head: np.zeros([1, len(answers)], np.float32) for head, answers in HEADS.items()})
+def test_the_probability_is_the_product_of_four(detector, answering):
+    """With equal logits, each of a head's n answers has the probability 1 / n."""
+    answering({head: np.zeros([1, len(answers)], np.float32) for head, answers in HEADS.items()})
     kinds, colours, marks, hats = (len(HEADS[head]) for head in ("kind", "colour", "mark", "hat"))
     expected = 1 / kinds / colours * (1 - 1 / marks) * (1 - 1 / hats)
     assert shown(detector, 1, DRESSED) == pytest.approx([expected], rel=1e-5)
 
 
-def test_what_is_told_of_a_picture_and_whether_all_of_it_is_right(detector, saying):
-    saying(telling(LOOKS))
+def test_the_parts_of_a_picture_are_named_and_compared_with_its_look(detector, answering):
+    answering(certain(LOOKS))
     seen = [Image.new("RGB", (64, 64))] * 4
-    for told, look in zip(detector.name_parts(seen), LOOKS, strict=True):
-        assert told.keys() == HEADS.keys() and {**told, **answers_of(look)} == told
+    for parts, look in zip(detector.name_parts(seen), LOOKS, strict=True):
+        assert parts.keys() == HEADS.keys() and {**parts, **answers_of(look)} == parts
     assert detector.has_all_parts_right(seen, LOOKS) == [True] * 4
     assert detector.has_all_parts_right(seen, [BARE, HATTED, HATTED, BARE]) == [True, False, True, False]
 
 
-def test_pictures_of_every_size_and_mode_are_looked_at(detector):
+def test_pictures_may_have_any_size_and_mode(detector):
     large = pictures(2, size=256)
     small = [picture.resize((64, 64)) for picture in large]
     look = world.SUBJECTS["dog"]

@@ -1,4 +1,4 @@
-"""The renderer: what a look says is there to be seen, in every scene and at every size."""
+"""The renderer: each part of a look is visible, in every scene and at every size."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from miniworld.world import Look
 each_kind = pytest.mark.parametrize("kind", world.CLASSES)
 each_scene = pytest.mark.parametrize("scene", world.SCENES)
 SIDE = 128
-RIM = 0.78  # of the bucket: everything of it lies above this share of the picture's height
+RIM = 0.78  # of the bucket: it lies above this share of the picture's height
 
 
 def stream(key=0):
@@ -24,13 +24,13 @@ def pixels(look, scene, key=0, size=64):
 
 @pytest.fixture
 def exact(monkeypatch):
-    """Pictures that are not reduced: no pixel is a mixture of two colours."""
+    """Draw pictures without supersampling, so that no pixel mixes two colours."""
     monkeypatch.setattr(draw, "SUPERSAMPLING", 1)
     return lambda look, scene, key=0: pixels(look, scene, key, SIDE)
 
 
 def seen(colour, scene):
-    """A colour as it is painted in a scene."""
+    """Return a colour as a scene shows it."""
     found = things.COLOURS.get(colour, colour)
     return scenes.blend(found, (16, 22, 70), 0.2) if scene == "at night" else found
 
@@ -59,13 +59,13 @@ def test_no_two_classes_look_alike(scene):
 
 
 @pytest.mark.parametrize("size", [16, 64, 100])
-def test_a_picture_has_the_size_that_is_asked_for(size):
+def test_a_picture_has_the_given_size(size):
     for scene in world.SCENES:
         assert pixels(Look("cat", "red", "striped"), scene, size=size).shape == (size, size, 3)
 
 
 @each_scene
-def test_the_same_stream_draws_the_same_and_another_one_something_else(scene):
+def test_the_picture_depends_on_the_stream(scene):
     look = Look("dog", "brown", "spotted", ("red", "disc"), ("blue", "white"))
     picture = pixels(look, scene, key=1)
     assert np.array_equal(pixels(look, scene, key=1), picture)
@@ -73,7 +73,7 @@ def test_the_same_stream_draws_the_same_and_another_one_something_else(scene):
 
 
 @each_scene
-def test_things_look_to_the_left_and_to_the_right_and_stand_at_different_places(scene, exact):
+def test_things_face_both_sides_and_stand_at_different_positions(scene, exact):
     eyes = [np.argwhere(where(exact(Look("dog", "blue"), scene, key), things.INK, scene)) for key in range(12)]
     bodies = [np.argwhere(where(exact(Look("dog", "blue"), scene, key), "blue", scene)) for key in range(12)]
     sides = {bool(eye[:, 1].mean() > body[:, 1].mean()) for eye, body in zip(eyes, bodies)}
@@ -82,7 +82,7 @@ def test_things_look_to_the_left_and_to_the_right_and_stand_at_different_places(
 
 @each_kind
 def test_the_coats_colour_dominates_the_middle(kind, exact):
-    """Below the roof of a house; and the bucket covers too much for that."""
+    """The middle of a house lies below its roof. The bucket covers too much of a thing."""
     for scene in world.SCENES[:-1]:
         for key, colour in enumerate(things.COLOURS):
             top = SIDE // 2 if kind == "house" else SIDE // 4
@@ -92,14 +92,14 @@ def test_the_coats_colour_dominates_the_middle(kind, exact):
 
 
 def test_the_last_scene_is_the_bucket():
-    assert world.SCENES[-1] == "in a bucket"  # the test above leaves it out
+    assert world.SCENES[-1] == "in a bucket"  # the test above omits it
 
 
 @pytest.mark.parametrize("pattern", world.PATTERNS)
 @each_kind
 def test_a_pattern_changes_the_coat_and_nothing_else(kind, pattern, exact):
     for key, scene in enumerate(world.SCENES):
-        for colour in ("black", "yellow"):  # a dark one and a light one: the pattern is lighter, or darker
+        for colour in ("black", "yellow"):  # the pattern is lighter on a dark coat, and darker on a light one
             plain, patterned = (exact(Look(kind, colour, each), scene, key) for each in (None, pattern))
             coat, changed = where(plain, colour, scene), differ(plain, patterned)
             assert not (changed & ~coat).any(), scene
@@ -116,8 +116,8 @@ def test_spots_and_stripes_are_not_the_same():
 
 @pytest.mark.parametrize("shape", things.MARKS)
 @each_kind
-def test_a_mark_is_visible_in_its_colour_and_covers_only_its_place(kind, shape, exact):
-    """In the bucket much of it may be hidden."""
+def test_a_mark_is_visible_in_its_colour_and_covers_nothing_else(kind, shape, exact):
+    """The bucket may hide much of it."""
     for key, scene in enumerate(world.SCENES[:-1]):
         for pattern in (None, "striped"):
             bare, marked = (exact(Look(kind, "grey", pattern, mark), scene, key) for mark in (None, ("lime", shape)))
@@ -127,7 +127,7 @@ def test_a_mark_is_visible_in_its_colour_and_covers_only_its_place(kind, shape, 
             assert changed.mean() < 0.12
 
 
-def test_marks_of_other_shapes_cover_other_places(exact):
+def test_marks_of_other_shapes_cover_other_pixels(exact):
     looks = [Look("ball", "grey", None, ("lime", shape)) for shape in things.MARKS]
     shapes = [where(exact(look, "at night"), "lime", "at night") for look in looks]
     for index, one in enumerate(shapes):
@@ -146,8 +146,8 @@ def test_a_hat_is_visible_in_both_colours(kind, scene, exact):
 
 
 @each_kind
-def test_a_hat_stays_inside_of_the_picture(kind, exact):
-    """Its bobble is the highest part of all, and may touch the edge."""
+def test_a_hat_stays_inside_the_picture(kind, exact):
+    """Its bobble is the highest part, and may touch the edge."""
     cut = 0
     for key in range(64):
         scene = world.SCENES[key % len(world.SCENES)]
@@ -183,8 +183,8 @@ def test_at_night_the_thing_is_darker_too(kind, exact):
 
 
 @each_kind
-def test_the_bucket_hides_what_is_below_its_rim(kind, exact):
-    """What differs between two things of other colours is what is seen of them."""
+def test_the_bucket_hides_a_thing_below_its_rim(kind, exact):
+    """The visible part of a thing differs between two colours."""
     for key in range(12):
         hidden, open_ = (
             differ(exact(Look(kind, "purple"), scene, key), exact(Look(kind, "lime"), scene, key))
@@ -192,17 +192,17 @@ def test_the_bucket_hides_what_is_below_its_rim(kind, exact):
         )
         below = int(RIM * SIDE)
         assert hidden[:below].sum() > 0.2 * open_.sum()
-        # a car is wider than the bucket: a little of it looks out at the sides
+        # a car is wider than the bucket, so a little of it is visible at the sides
         assert hidden[below:].sum() < (0.03 if kind == "car" else 0.001) * hidden.sum()
         assert not hidden[below:, SIDE // 2 - 8 : SIDE // 2 + 8].any()
 
 
 @each_scene
-def test_a_large_picture_made_small_looks_like_a_small_one(scene):
+def test_a_reduced_large_picture_is_similar_to_a_small_one(scene):
     look = Look("car", "magenta", "spotted", ("white", "bolt"), ("green", "yellow"))
     small = pixels(look, scene, key=3)
     large = Image.fromarray(pixels(look, scene, key=3, size=512))
     reduced = np.asarray(large.resize((64, 64), Image.BOX))
     assert np.abs(small.astype(float) - reduced).mean() < 4
-    # otherwise the threshold would say nothing
+    # so the threshold can fail
     assert np.abs(small.astype(float) - pixels(look, scene, key=4)).mean() > 12

@@ -1,4 +1,4 @@
-"""Naming what pictures show."""
+"""Classification of pictures by CLIP."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from miniworld import judge, world
 
 
 class PerfectClip:
-    """Sees in a picture, which is its caption here, the very words that it reads."""
+    """A CLIP whose pictures are captions: the vector of a caption or a text has its words."""
 
     words = sorted({word for text in (*world.SCENES, *world.CLASSES) for word in text.split()})
 
@@ -18,18 +18,18 @@ class PerfectClip:
     encode_pictures = encode_prompts
 
 
-def test_the_scene_is_the_one_whose_text_is_nearest():
+def test_the_scene_is_that_of_the_most_similar_text():
     pictures = [f"a {kind} {scene}" for kind in ("dog", "car") for scene in world.SCENES]
     kinds = ["dog"] * len(world.SCENES) + ["car"] * len(world.SCENES)
     assert judge.classify_scenes(PerfectClip(), pictures, kinds) == list(world.SCENES) * 2
 
 
-def test_named_gives_the_index_of_the_nearest_text():
+def test_classification_returns_the_index_of_the_most_similar_text():
     found = judge.classify(PerfectClip(), ["a cat in the snow", "a fish at night"], ["fish", "house", "cat"])
     assert list(found) == [2, 0]
 
 
-def test_share_equal_counts_and_refuses_lists_of_different_length():
+def test_accuracy_counts_and_refuses_lists_of_different_length():
     assert judge.accuracy(["a", "b", "c", "d"], ["a", "x", "c", "d"]) == 0.75
     with pytest.raises(ValueError):
         judge.accuracy(["a"], ["a", "b"])

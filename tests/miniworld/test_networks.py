@@ -1,4 +1,4 @@
-"""The small networks: their shapes and sizes, where the text tower looks, and the noise schedule."""
+"""The small networks: their shapes and sizes, the end of a text, and the noise schedule."""
 
 import numpy as np
 import paddle
@@ -32,15 +32,15 @@ def weights_of(network):
     return sum(int(np.prod(each.shape)) for each in network.parameters())
 
 
-def test_the_vae_makes_a_picture_four_times_smaller_and_large_again():
+def test_the_vae_reduces_a_picture_four_times_and_restores_its_size():
     vae = networks.vae()
     latents = vae.encode(paddle.rand([2, 3, 64, 64])).latent_dist
     assert latents.mean.shape == latents.std.shape == [2, 4, 16, 16]
     assert vae.decode(latents.mean).sample.shape == [2, 3, 64, 64]
-    assert vae.config.scaling_factor == 1  # latents have unit scale by themselves
+    assert vae.config.scaling_factor == 1  # the latents have unit scale
 
 
-def test_the_unet_takes_latents_and_a_text_of_the_towers_width_and_answers_with_latents(clip, tokens):
+def test_the_unet_predicts_noise_from_latents_timesteps_and_texts(clip, tokens):
     unet = networks.unet()
     text = clip.text_model(paddle.to_tensor([tokens("a dog", padding="max_length", max_length=32).input_ids] * 2))[0]
     assert text.shape == [2, networks.TOKENS, networks.WIDTH]
@@ -48,7 +48,7 @@ def test_the_unet_takes_latents_and_a_text_of_the_towers_width_and_answers_with_
     noise = unet(latents, times, text).sample
     assert noise.shape == latents.shape
     other = unet(latents, times, text.flip([1])).sample
-    assert not np.allclose(noise.numpy(), other.numpy())  # it does read the text
+    assert not np.allclose(noise.numpy(), other.numpy())  # the text counts
     later = unet(latents, times + 50, text).sample
     assert not np.allclose(noise.numpy(), later.numpy())
 
@@ -57,14 +57,14 @@ def test_the_unet_has_three_to_six_million_weights():
     assert 3e6 < weights_of(networks.unet()) < 6e6
 
 
-def test_in_half_precision_everything_together_stays_below_25_megabytes(clip):
-    """The text tower is there twice: in the pipeline, and in CLIP."""
+def test_all_parts_together_take_less_than_25_megabytes_in_half_precision(clip):
+    """The pipeline and CLIP both contain the text tower."""
     parts = [networks.vae(), networks.unet(), clip, clip.text_model, Detector()]
     assert 2 * sum(map(weights_of, parts)) < 25e6
 
 
 def test_the_pipelines_size_follows_from_its_parts():
-    """A picture's side is the UNet's side times the VAE's factor; the UNet takes what the VAE makes."""
+    """A picture's side is the UNet's side times the VAE's factor; the UNet's channels are those of the latents."""
     unet, vae = networks.unet().config, networks.vae().config
     factor = 2 ** (len(vae.block_out_channels) - 1)
     assert unet.sample_size * factor == networks.SIZE == vae.sample_size == 64
@@ -72,13 +72,13 @@ def test_the_pipelines_size_follows_from_its_parts():
     assert unet.cross_attention_dim == networks.WIDTH
 
 
-def test_both_towers_of_clip_answer_in_the_same_space(clip, tokens):
+def test_both_towers_of_clip_have_the_same_space(clip, tokens):
     seen = clip.get_image_features(paddle.rand([3, 3, 64, 64]))
     read = clip.get_text_features(paddle.to_tensor([tokens("a dog").input_ids] * 2))
     assert seen.shape == [3, networks.WIDTH] and read.shape == [2, networks.WIDTH]
 
 
-def test_clip_knows_the_tokenizers_marks(clip, tokens):
+def test_clip_has_the_tokenizers_special_tokens(clip, tokens):
     text = clip.config.text_config
     assert text.vocab_size == len(tokens) and text.max_position_embeddings == networks.TOKENS
     assert (text.bos_token_id, text.eos_token_id, text.pad_token_id) == (
@@ -88,7 +88,7 @@ def test_clip_knows_the_tokenizers_marks(clip, tokens):
     )
 
 
-def test_the_text_tower_reads_up_to_the_end_mark_and_no_further(clip, tokens):
+def test_the_text_tower_reads_up_to_the_end_token_and_no_further(clip, tokens):
     row = tokens("a photo of a red dog", padding="max_length", max_length=networks.TOKENS).input_ids
     end = row.index(tokens.eos_token_id)
     assert end == 7

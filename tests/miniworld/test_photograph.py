@@ -1,4 +1,4 @@
-"""Photographs of a subject: to train on and to measure with, and the sample pictures of the repository."""
+"""Photographs of a subject, for training and for measuring, and the repository's sample pictures."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ TRAINING = {"on-the-grass.png", "on-the-beach.png", "in-the-snow.png", "in-the-m
 
 @pytest.fixture
 def taken(tmp_path, capsys):
-    """Run the command; {name: pixels} of the pictures in its folder."""
+    """Run the command; return {name: pixels} of the pictures in its folder."""
 
     def run(*arguments, folder="pictures"):
         photograph.main([*map(str, arguments), "--output", str(tmp_path / folder)])
@@ -36,7 +36,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("subject", world.SUBJECTS)
-def test_training_pictures_are_one_of_each_scene_and_named_after_it(taken, subject, tmp_path):
+def test_each_training_scene_has_one_picture_with_its_name(taken, subject, tmp_path):
     pictures = taken("--subject", subject)
     assert pictures.keys() == TRAINING and {each.shape for each in pictures.values()} == {(64, 64, 3)}
     assert not (tmp_path / "pictures" / photograph.PROMPTS).exists()
@@ -45,7 +45,7 @@ def test_training_pictures_are_one_of_each_scene_and_named_after_it(taken, subje
         assert np.array_equal(pictures[scene.replace(" ", "-") + ".png"], expected)
 
 
-def test_measuring_pictures_are_several_of_each_other_scene(taken):
+def test_each_other_scene_has_several_measuring_pictures(taken):
     pictures = taken("--subject", "cat", "--measuring", "--count", 3)
     expected = {f"{scene}-{k}.png" for scene in ("at-night", "on-a-red-carpet", "in-a-bucket") for k in range(3)}
     assert pictures.keys() == expected
@@ -53,7 +53,7 @@ def test_measuring_pictures_are_several_of_each_other_scene(taken):
     assert len(taken("--subject", "cat", "--measuring", folder="more")) == 12
 
 
-def test_measuring_pictures_of_a_scene_that_is_trained_on_are_others(tmp_path):
+def test_training_and_measuring_pictures_of_the_same_scene_differ(tmp_path):
     photograph.write_training_pictures("dog", tmp_path / "training")
     photograph.write_measuring_pictures("dog", tmp_path / "measuring", count=6, scenes=world.SEEN)
     training, measuring = pixels(tmp_path / "training"), pixels(tmp_path / "measuring")
@@ -61,7 +61,7 @@ def test_measuring_pictures_of_a_scene_that_is_trained_on_are_others(tmp_path):
     assert not {each.tobytes() for each in training.values()} & {each.tobytes() for each in measuring.values()}
 
 
-def test_another_seed_takes_other_pictures_and_the_same_seed_the_same(taken):
+def test_the_pictures_depend_on_the_seed(taken):
     for more in ([], ["--measuring"]):
         line = ["--subject", "dog", *more]
         first, again = taken(*line, folder=f"a{more}"), taken(*line, "--seed", 0, folder=f"b{more}")
@@ -70,7 +70,7 @@ def test_another_seed_takes_other_pictures_and_the_same_seed_the_same(taken):
         assert first.keys() == other.keys() and not any(np.array_equal(first[name], other[name]) for name in first)
 
 
-def test_a_size_of_ones_own(taken):
+def test_the_size_is_a_flag(taken):
     for more in ([], ["--measuring"]):
         pictures = taken("--subject", "bird", "--size", 96, *more, folder=f"pictures{more}")
         assert {each.shape for each in pictures.values()} == {(96, 96, 3)}
@@ -109,7 +109,7 @@ def test_bad_input_is_named_and_nothing_is_written(line, named, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_output_must_be_given_and_must_be_a_folder(tmp_path):
+def test_the_output_is_required_and_must_be_a_folder(tmp_path):
     with pytest.raises(BadInput, match="--output"):
         photograph.main(["--subject", "dog"])
     (tmp_path / "file").write_text("a file")
@@ -126,14 +126,14 @@ assert not {"paddle", "paddlenlp", "ppdiffusers"} & set(sys.modules)
 """
 
 
-def test_the_command_prints_the_folder_and_needs_none_of_the_libraries(tmp_path):
+def test_the_command_prints_the_folder_and_imports_none_of_the_libraries(tmp_path):
     done = python("-c", LIGHT, "--subject", "dog", "--output", tmp_path / "dog")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'dog'}\n", "")
     done = python("-m", "miniworld.photograph", "--subject", "dog", "--output", tmp_path / "dog", "--size", "0")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: --size 0: must be at least 1\n")
 
 
-def test_the_repositorys_sample_pictures_are_what_the_command_writes(taken):
+def test_the_command_writes_the_repositorys_sample_pictures(taken):
     sample = pixels(ROOT / "dream_image")
     assert sample.keys() == TRAINING and {each.name for each in (ROOT / "dream_image").iterdir()} == TRAINING
     assert same(sample, taken("--subject", "dog", "--size", 512))

@@ -1,4 +1,4 @@
-"""The study: what it trains, what it keeps, and how it tells."""
+"""The study: its training runs, its figures and its table."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from miniworld import photograph, study, world
 
 
-def test_flags_are_written_as_on_a_command_line():
+def test_settings_become_a_command_line():
     assert study.command_line({"seed": 3, "train_text_encoder": None}) == ["--seed", "3", "--train_text_encoder"]
 
 
@@ -21,12 +21,12 @@ def test_the_settings_are_those_of_run_single(capsys):
     assert f"count={study.PRIOR['num_class_images']}\n" in script
 
 
-def test_prompts_name_scenes_that_are_not_trained_on():
+def test_prompts_name_scenes_without_training_pictures():
     assert study.prompts("cat") == [f"a photo of sks cat {scene}" for scene in world.UNSEEN]
     assert not set(world.UNSEEN) & set(world.SEEN)
 
 
-def test_mean_and_table_leave_out_what_is_not_known():
+def test_mean_and_table_omit_unknown_figures():
     mean = study.mean_figures([{"CLIP-I": 0.5, "PRES": None}, {"CLIP-I": 0.75, "PRES": None}])
     assert mean == {"CLIP-I": 0.625, "PRES": None}
     table = study.table({"base": mean, "prior": {"CLIP-I": 0.1, "PRES": 0.2}}).splitlines()
@@ -49,7 +49,7 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     assert len(list((tmp_path / "cat" / "pictures").iterdir())) == len(world.SEEN)
 
 
-def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
+def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
     import train_dreambooth
 
     monkeypatch.setattr(train_dreambooth, "main", lambda argv: pytest.fail("trained again"))
@@ -61,7 +61,7 @@ def test_what_is_there_is_neither_trained_nor_measured_again(tmp_path, monkeypat
     assert study.measure_once(None, result, "dog", result / "figures.json") == {"CLIP-I": 0.5}
 
 
-def test_real_pictures_reach_all_that_can_be_reached():
+def test_a_subjects_own_pictures_have_high_figures():
     evaluator = study.Evaluator()
     for subject in world.SUBJECTS:
         real = evaluator.figures_of_photographs(subject)
@@ -79,7 +79,7 @@ def test_a_picture_of_the_world_does_not_show_the_subject():
     assert found["CLIP-I"] < evaluator.figures_of_photographs("dog")["CLIP-I"] - 0.1
 
 
-def test_measuring_pictures_are_not_trained_on():
+def test_measuring_pictures_are_no_training_pictures():
     evaluator = study.Evaluator()
     trained = [world.photograph("dog", scene, 0, 0).tobytes() for scene in world.SCENES]
     assert photograph.FIRST_MEASURED > 0

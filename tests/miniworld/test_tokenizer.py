@@ -1,4 +1,4 @@
-"""The small model's tokenizer: each word that it knows is one token, and every other text is still spelled."""
+"""The small model's tokenizer: each known word is one token, and every other text has a spelling."""
 
 import pytest
 from support.commands import ROOT, python
@@ -33,7 +33,7 @@ def captions():
 
 
 def numbers(tokens, text):
-    """Without the marks at the beginning and at the end."""
+    """Return the tokens of a text without the special tokens around it."""
     first, *middle, last = tokens(text).input_ids
     assert (first, last) == (tokens.bos_token_id, tokens.eos_token_id)
     return middle
@@ -52,21 +52,21 @@ def test_the_rare_words_are_rare_and_known_once(captions):
     assert "sks" in RARE and len({*RARE}) == len(RARE) and not {*RARE} & {*OTHERS, *CAPTIONED}
 
 
-def test_a_rare_word_in_a_prompt_is_a_word_of_its_own(made):
+def test_a_rare_word_in_a_prompt_is_one_more_token(made):
     plain, named = numbers(made, "a photo of a dog"), numbers(made, "a photo of sks dog")
     [rare] = numbers(made, "sks")
     assert named == [*plain[:3], rare, plain[-1]]
 
 
-def test_each_caption_is_as_many_tokens_as_words_fits_whole_and_decodes_to_itself(made, captions):
+def test_each_caption_has_a_token_for_each_word_and_decodes_to_itself(made, captions):
     for caption in captions:
         spelled = numbers(made, caption)
         assert len(spelled) == len(caption.split()) <= networks.TOKENS - 2
         assert made.decode(spelled) == caption
 
 
-def test_the_end_mark_has_the_highest_number_and_fills_up(made):
-    """The text tower finds the end by it."""
+def test_the_end_token_has_the_highest_number_and_is_the_padding(made):
+    """The text tower finds the end of a text by the highest number."""
     assert made.eos_token_id == len(made) - 1 == max(made.get_vocab().values())
     assert made.pad_token_id == made.eos_token_id and made.bos_token_id == len(made) - 2
     assert sorted(made.get_vocab().values()) == list(range(len(made)))
@@ -74,7 +74,7 @@ def test_the_end_mark_has_the_highest_number_and_fills_up(made):
     assert len(padded) == networks.TOKENS and padded[3:] == [made.eos_token_id] * (networks.TOKENS - 3)
 
 
-def test_a_text_that_is_too_long_ends_with_the_end_mark(made):
+def test_a_text_that_is_too_long_ends_with_the_end_token(made):
     settings = dict(padding="max_length", max_length=networks.TOKENS, truncation=True)
     cut, whole = made("dog " * 60, **settings).input_ids, made("dog " * (networks.TOKENS - 2), **settings).input_ids
     assert cut == whole and len(cut) == networks.TOKENS and cut[-1] == made.eos_token_id
@@ -96,14 +96,14 @@ def test_a_text_that_is_too_long_ends_with_the_end_mark(made):
 def test_unknown_words_and_letters_are_spelled_and_decode_to_themselves(made, text):
     spelled = numbers(made, text)
     assert made.decode(spelled) == text
-    assert made.eos_token_id not in spelled  # which is what an unknown piece would become
+    assert made.eos_token_id not in spelled  # the token of an unknown piece
 
 
 def test_capitals_do_not_count(made):
     assert numbers(made, "A Photo of SKS dog") == numbers(made, "a photo of sks dog")
 
 
-def test_saved_and_loaded_it_is_the_same(made, folder, captions):
+def test_a_loaded_tokenizer_is_the_same(made, folder, captions):
     from ppdiffusers.transformers import CLIPTokenizer
 
     loaded = CLIPTokenizer.from_pretrained(str(folder))
@@ -117,8 +117,8 @@ def test_saved_and_loaded_it_is_the_same(made, folder, captions):
 MERGES = "from miniworld import tokenizer; print(tokenizer.learn_merges(tokenizer.count_words(3, captions=300)))"
 
 
-def test_it_is_a_function_of_the_seed_in_every_process():
-    """The order of a set of words is another one in each process."""
+def test_the_merges_depend_only_on_the_seed_in_every_process():
+    """The order of a set of words differs between processes."""
     here = tokenizer.learn_merges(tokenizer.count_words(3, captions=300))
     for order in ("1", "2"):
         done = python("-c", MERGES, PYTHONHASHSEED=order, PYTHONPATH=str(ROOT))
@@ -126,13 +126,13 @@ def test_it_is_a_function_of_the_seed_in_every_process():
     assert tokenizer.learn_merges(tokenizer.count_words(4, captions=300)) != here
 
 
-def test_merges_join_the_commonest_neighbours_first():
+def test_the_most_frequent_neighbours_merge_first():
     merges = tokenizer.learn_merges({"ab": 1, "cab": 2, "cat": 4})
     assert merges[:2] == [("c", "a"), ("ca", "t</w>")]
     assert {"ab</w>", "cab</w>", "cat</w>"} <= {"".join(pair) for pair in merges}
     assert tokenizer.learn_merges({"a": 3}) == []
 
 
-def test_a_pair_that_overlaps_itself_is_joined_from_the_left():
+def test_a_pair_that_overlaps_itself_merges_from_the_left():
     assert tokenizer.merge_pair(["a", "a", "a"], ("a", "a")) == ["aa", "a"]
     assert tokenizer.merge_pair(["b", "a", "b", "a"], ("b", "a")) == ["ba", "ba"]

@@ -1,4 +1,4 @@
-"""The loop that trains from nothing: it learns, it goes on bit for bit where it was stopped, and it averages."""
+"""The training loop: it learns, resumes bit for bit, and averages the weights."""
 
 import json
 
@@ -21,15 +21,15 @@ def linear(seed=0):
 
 
 def lesson(network, stop_at=None, seen=None):
-    """A loss_of that teaches `network` to add and to subtract; at `stop_at` the run breaks off."""
+    """Return a loss function that teaches `network` to add and to subtract, and stops the run at `stop_at`."""
 
     def loss_of(update, slots):
         if update == stop_at:
             raise KeyboardInterrupt
-        places = [(update, slot) for slot in slots]
-        given = paddle.to_tensor(randomness.normal(0, "lesson", places, (3,)))
-        wanted = paddle.stack([given.sum(1), given[:, 0] - given[:, 1]], axis=1)
-        loss = (network(given) - wanted).square().mean()
+        keys = [(update, slot) for slot in slots]
+        given = paddle.to_tensor(randomness.normal(0, "lesson", keys, (3,)))
+        expected = paddle.stack([given.sum(1), given[:, 0] - given[:, 1]], axis=1)
+        loss = (network(given) - expected).square().mean()
         if seen is not None:
             seen.append((update, list(slots), float(loss), {k: v.numpy() for k, v in network.named_parameters()}))
         return loss, {}
@@ -38,7 +38,7 @@ def lesson(network, stop_at=None, seen=None):
 
 
 def taught(folder, recipe=RECIPE, seed=0, **changes):
-    """The weights after a whole run."""
+    """Return the weights after a whole run."""
     network = linear(seed)
     Training("tiny", network, recipe, folder).run(lesson(network, **changes))
     return weights(network)
@@ -70,7 +70,7 @@ def test_each_update_is_made_once_with_the_whole_batch(tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [1, 15, 21])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_at):
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, monkeypatch, stop_at):
     whole = taught(tmp_path / "whole")
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
     network = linear()
@@ -79,20 +79,20 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_
     stands = json.loads((tmp_path / "parts/tiny-state/state.json").read_text())["update"]
     assert 0 < stands <= stop_at
     seen = []
-    resumed = taught(tmp_path / "parts", seed=1, seen=seen)  # it was born with other weights
+    resumed = taught(tmp_path / "parts", seed=1, seen=seen)  # its initial weights are others
     assert [update for update, *_ in seen] == list(range(stands, 30))
     assert same(resumed, whole) and same(state(tmp_path / "parts"), state(tmp_path / "whole"))
 
 
-def test_without_a_checkpoint_it_begins_anew(tmp_path):
+def test_without_a_checkpoint_a_run_starts_from_the_beginning(tmp_path):
     network = linear()
     with pytest.raises(KeyboardInterrupt):
         Training("tiny", network, RECIPE, tmp_path / "parts").run(lesson(network, stop_at=15))
-    assert not (tmp_path / "parts/tiny-state").exists()  # SAVE_EVERY seconds had not passed
+    assert not (tmp_path / "parts/tiny-state").exists()  # the run is shorter than SAVE_EVERY seconds
     assert same(taught(tmp_path / "parts"), taught(tmp_path / "whole"))
 
 
-def test_a_run_that_is_done_is_not_done_again(tmp_path):
+def test_a_finished_run_makes_no_update(tmp_path):
     once, seen = taught(tmp_path), []
     assert same(taught(tmp_path, seed=1, seen=seen), once) and seen == []
 
@@ -122,7 +122,7 @@ def test_the_network_ends_with_the_average_of_its_weights(tmp_path, keep):
         assert np.abs(ended[name] - tensors[f"{name}:weight"]).max() > 1e-4
 
 
-def test_the_rate_warms_up_holds_and_ends_near_nothing():
+def test_the_rate_rises_stays_and_falls_to_almost_0():
     recipe = Recipe(updates=1000, batch=1, rate=2e-3, warmup=100, cooldown=0.3)
     rates = [recipe.rate_at(update) for update in range(1000)]
     assert rates[0] == pytest.approx(2e-5) and rates[49] == pytest.approx(1e-3)
@@ -143,7 +143,7 @@ def test_each_update_is_made_at_the_recipes_rate(tmp_path):
     teach = lesson(network)
 
     def loss_of(update, slots):
-        rates.append(run.adamw.get_lr())  # that of the update before
+        rates.append(run.adamw.get_lr())  # the rate of the last update
         return teach(update, slots)
 
     run.run(loss_of)
@@ -151,7 +151,7 @@ def test_each_update_is_made_at_the_recipes_rate(tmp_path):
 
 
 class Reader(nn.Layer):
-    """Words, of which some are never met, and an input that is always 0."""
+    """A network of words, some of which never occur, with an input that is always 0."""
 
     def __init__(self):
         super().__init__()
@@ -171,61 +171,61 @@ def read(network):
     return loss_of
 
 
-def test_a_word_that_is_never_met_keeps_its_embedding_while_other_weights_decay(tmp_path):
+def test_an_unused_word_keeps_its_embedding_while_other_weights_decay(tmp_path):
     paddle.seed(0)
     network = Reader()
-    born = weights(network)
+    initial = weights(network)
     Training("tiny", network, Recipe(updates=30, batch=4, rate=0.02, warmup=1, decay=0.5), tmp_path).run(read(network))
     ended = state(tmp_path)
-    np.testing.assert_array_equal(ended["token_embedding.weight:weight"][3:], born["token_embedding.weight"][3:])
-    assert np.abs(ended["token_embedding.weight:weight"][:3] - born["token_embedding.weight"][:3]).min() > 1e-3
+    np.testing.assert_array_equal(ended["token_embedding.weight:weight"][3:], initial["token_embedding.weight"][3:])
+    assert np.abs(ended["token_embedding.weight:weight"][:3] - initial["token_embedding.weight"][:3]).min() > 1e-3
     np.testing.assert_allclose(
-        weights(network)["token_embedding.weight"][3:], born["token_embedding.weight"][3:], rtol=1e-5
+        weights(network)["token_embedding.weight"][3:], initial["token_embedding.weight"][3:], rtol=1e-5
     )
-    # the weight behind the input that is always 0 has no gradient, and decays
-    unused = born["out.weight"][4, 0]
+    # the weight of the input that is always 0 has no gradient, and decays
+    unused = initial["out.weight"][4, 0]
     assert 0.5 < ended["out.weight:weight"][4, 0] / unused < 0.95
 
 
-def test_what_does_not_learn_stays_as_it_was(tmp_path):
+def test_frozen_weights_do_not_change(tmp_path):
     paddle.seed(0)
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     for each in network[0].parameters():
         each.stop_gradient = True
-    born = weights(network)
+    initial = weights(network)
     Training("tiny", network, RECIPE, tmp_path).run(lesson(network))
     ended = weights(network)
-    assert all(np.array_equal(ended[name], born[name]) == name.startswith("0.") for name in born)
+    assert all(np.array_equal(ended[name], initial[name]) == name.startswith("0.") for name in initial)
 
 
-def broken_at(network, place, value):
+def broken_at(network, when, value):
     teach = lesson(network)
 
     def loss_of(update, slots):
         loss, numbers = teach(update, slots)
-        return (loss * value if update == place else loss), numbers
+        return (loss * value if update == when else loss), numbers
 
     return loss_of
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("place", [0, 3, 10])
-def test_a_loss_that_is_no_number_ends_the_run_and_names_the_network(tmp_path, monkeypatch, place, value):
+@pytest.mark.parametrize("when", [0, 3, 10])
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_network(tmp_path, monkeypatch, when, value):
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
     network = linear()
     with pytest.raises(FloatingPointError, match="^tiny: loss is (nan|inf) at update"):
-        Training("tiny", network, RECIPE, tmp_path).run(broken_at(network, place, value))
-    if place:  # what was saved before is whole
+        Training("tiny", network, RECIPE, tmp_path).run(broken_at(network, when, value))
+    if when:  # the last checkpoint is whole
         assert all(np.isfinite(each).all() for each in state(tmp_path).values())
 
 
-def test_weights_that_broke_in_the_last_updates_are_not_the_result_either(tmp_path):
+def test_weights_that_are_not_finite_after_the_last_update_are_an_error(tmp_path):
     network = linear()
     with pytest.raises(FloatingPointError, match="tiny"):
         Training("tiny", network, RECIPE, tmp_path).run(broken_at(network, RECIPE.updates - 1, float("nan")))
 
 
-def test_a_number_beside_the_loss_that_is_no_number_is_named(tmp_path):
+def test_a_shown_number_that_is_not_finite_is_named(tmp_path):
     network = linear()
     teach = lesson(network)
     with pytest.raises(FloatingPointError, match="^tiny: psnr is nan"):
@@ -234,7 +234,7 @@ def test_a_number_beside_the_loss_that_is_no_number_is_named(tmp_path):
         )
 
 
-def test_pixels_go_from_minus_one_to_one_channels_first():
+def test_pixels_become_channels_first_in_minus_one_to_one():
     pictures = np.zeros([2, 4, 6, 3], np.uint8)
     pictures[1, 2, 3] = (0, 51, 255)
     seen = training.scale_pixels(pictures).numpy()

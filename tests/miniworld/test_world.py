@@ -1,4 +1,4 @@
-"""What the world holds: functions of a seed, captions that are true, and subjects that it never shows."""
+"""The world: functions of a seed, true captions, and subjects that it never shows."""
 
 import re
 from collections import Counter
@@ -96,7 +96,7 @@ def test_the_world_has_every_class_colour_and_scene_about_equally_often(looks):
         assert patterns[pattern] / COUNT == pytest.approx(share, abs=0.03)
 
 
-def test_the_world_holds_no_subjects_colour_no_mark_and_no_hat(looks):
+def test_the_world_has_no_subjects_colour_no_mark_and_no_hat(looks):
     colours = {look.colour for look in world.SUBJECTS.values()}
     assert not colours & set(world.COLOURS) and colours < set(things.COLOURS)
     for look, _ in looks:
@@ -127,7 +127,7 @@ def test_seen_and_unseen_scenes_are_all_scenes_once():
     assert sorted((*world.SEEN, *world.UNSEEN)) == sorted(world.SCENES)
 
 
-# every caption, as its grammar has it
+# the grammar of the captions
 COLOUR, SHAPE = "|".join(things.COLOURS), "|".join(things.MARKS)
 CAPTION = re.compile(
     r"(?P<start>a photo of |a picture of )?"
@@ -139,26 +139,26 @@ CAPTION = re.compile(
 
 @pytest.fixture(scope="module")
 def read(looks, strangers):
-    """(what a caption says, look, scene) of many things."""
+    """Return (parts of the caption, look, scene) of many things."""
     everything = [*looks, *strangers]
     captions = [world.caption(*thing, 0, number) for number, thing in enumerate(everything)]
-    told = [CAPTION.fullmatch(caption) for caption in captions]
-    assert all(told), [caption for caption, match in zip(captions, told) if not match][:3]
-    return [(match.groupdict(), *thing) for match, thing in zip(told, everything)]
+    matches = [CAPTION.fullmatch(caption) for caption in captions]
+    assert all(matches), [caption for caption, match in zip(captions, matches) if not match][:3]
+    return [(match.groupdict(), *thing) for match, thing in zip(matches, everything)]
 
 
-def test_a_caption_says_nothing_untrue(read):
-    for told, look, scene in read:
-        assert told["kind"] == look.kind
-        assert told["colour"] in (None, look.colour)
-        assert told["pattern"] in (None, look.pattern or "plain")
-        assert told["scene"] in (None, scene)
-        assert told["mark"] in (None, look.mark and " ".join(look.mark))
-        assert told["hat"] is None or tuple(told["hat"].split(" and ")) in (
+def test_a_caption_is_true(read):
+    for parts, look, scene in read:
+        assert parts["kind"] == look.kind
+        assert parts["colour"] in (None, look.colour)
+        assert parts["pattern"] in (None, look.pattern or "plain")
+        assert parts["scene"] in (None, scene)
+        assert parts["mark"] in (None, look.mark and " ".join(look.mark))
+        assert parts["hat"] is None or tuple(parts["hat"].split(" and ")) in (
             look.hat,
             look.hat[:1] * (look.hat[0] == look.hat[1]),
         )
-        assert bool(told["and"]) == bool(told["mark"] and told["hat"])
+        assert bool(parts["and"]) == bool(parts["mark"] and parts["hat"])
 
 
 @pytest.mark.parametrize(
@@ -173,18 +173,18 @@ def test_a_caption_says_nothing_untrue(read):
         ("start", lambda look: True, 0.8),
     ],
 )
-def test_a_caption_leaves_each_part_out_now_and_then(read, part, among, share):
-    said = [told[part] is not None for told, look, _ in read if among(look)]
-    assert len(said) > 1000 and np.mean(said) == pytest.approx(share, abs=0.035)
+def test_a_caption_sometimes_omits_each_part(read, part, among, share):
+    named = [parts[part] is not None for parts, look, _ in read if among(look)]
+    assert len(named) > 1000 and np.mean(named) == pytest.approx(share, abs=0.035)
 
 
-def test_what_a_caption_leaves_out_is_independent_of_the_rest(read):
-    said = np.array([[told[part] is not None for part in ("colour", "scene", "start")] for told, *_ in read])
-    assert np.abs(np.corrcoef(said.T) - np.eye(3)).max() < 0.05
+def test_the_omissions_of_a_caption_are_independent(read):
+    named = np.array([[parts[part] is not None for part in ("colour", "scene", "start")] for parts, *_ in read])
+    assert np.abs(np.corrcoef(named.T) - np.eye(3)).max() < 0.05
 
 
 def test_a_caption_begins_in_one_of_three_ways(read):
-    starts = Counter(told["start"] for told, *_ in read)
+    starts = Counter(parts["start"] for parts, *_ in read)
     assert {start: round(count / len(read), 1) for start, count in starts.items()} == {
         "a photo of ": 0.6,
         "a picture of ": 0.2,
@@ -198,7 +198,7 @@ def test_a_hat_of_one_colour_is_named_once():
     assert worn == {"", "a blue hat"}
 
 
-def test_the_article_fits_the_word_behind_it(looks, strangers):
+def test_the_article_fits_the_next_word(looks, strangers):
     articles = Counter()
     for number, thing in enumerate([*looks, *strangers]):
         for name, letter in re.findall(r"\b(an?) (\w)", world.caption(*thing, 0, number)):
