@@ -1,9 +1,10 @@
 """Who may import whom, what may import Paddle when it loads, and how large rooms and modules may grow."""
 
 import ast
+import resource
 
 import pytest
-from support.commands import ROOT
+from support.commands import ROOT, python
 
 # the rooms of dreambooth/ from the ground up; a module may import lower floors and its own room
 FLOORS = (
@@ -136,3 +137,14 @@ def test_only_commands_stand_at_the_top_of_the_package():
 def test_a_module_opens_with_a_sentence_on_what_it_is_for(file):
     sentence = (ast.get_docstring(tree_of(file)) or "").split("\n\n")[0]
     assert len(sentence) > 20 and sentence.endswith((".", ":"))
+
+
+def test_the_help_takes_less_than_half_a_second():
+    """The processor's time, which other processes hardly change; the best of three runs, as the first compiles."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("train_dreambooth.py", "--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.5
