@@ -16,7 +16,7 @@ from dreambooth.config.parser import Parser
 from dreambooth.drawing import sampling, sheets
 from dreambooth.files import atomic, lora, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers
-from dreambooth.system import console, libraries
+from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
 
 
@@ -118,20 +118,19 @@ def main(argv):
     if arguments.lora or arguments.lora_scale is not None:
         settings |= {"lora": arguments.lora or arguments.model_path, "lora_scale": scale}
     drawn, written = [], []
-    for (prompt, number), picture in zip(wanted, console.progress_bar(pictures, total=len(wanted), desc="Drawing")):
-        path = (
-            Path(arguments.output_dir)
-            / f"{slug(prompt)}-{len(drawn) // arguments.num_images}-seed{arguments.seed}-{number}.png"
-        )
-        if arguments.output and not arguments.grid:
-            path = Path(arguments.output)
-        if not (arguments.output and arguments.grid):
-            written.append(save(picture, path, {"prompt": prompt, "picture": number, **settings}))
-        drawn.append(picture)
-    if arguments.grid:
-        sheet = sheets.make_grid(drawn, columns=arguments.num_images)
-        path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
-        written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings}))
+    with disk.explained(lambda: f"{len(written)} pictures before it are whole"):
+        for (prompt, number), picture in zip(wanted, console.progress_bar(pictures, total=len(wanted), desc="Drawing")):
+            index = len(drawn) // arguments.num_images
+            path = Path(arguments.output_dir) / f"{slug(prompt)}-{index}-seed{arguments.seed}-{number}.png"
+            if arguments.output and not arguments.grid:
+                path = Path(arguments.output)
+            if not (arguments.output and arguments.grid):
+                written.append(save(picture, path, {"prompt": prompt, "picture": number, **settings}))
+            drawn.append(picture)
+        if arguments.grid:
+            sheet = sheets.make_grid(drawn, columns=arguments.num_images)
+            path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
+            written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings}))
     print(*written, sep="\n")
 
 

@@ -30,7 +30,7 @@ from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading, registry
 from dreambooth.run import checkpoints, model_card, output_folder, planning
-from dreambooth.system import console, libraries, processes
+from dreambooth.system import console, disk, libraries, processes
 from dreambooth.system.console import StopRequest
 from dreambooth.system.errors import Stopped
 
@@ -72,7 +72,8 @@ def main(argv):
         class_pictures = prior_pictures.draw_missing(family, config, missing)
     todo = planning.check_class_pictures(config, todo, class_pictures)
     subject = Concept(config.concepts.instance_prompt, todo.pictures, config.concepts.class_prompt, class_pictures)
-    train(config, todo, family, diffusion, [subject])
+    with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
+        train(config, todo, family, diffusion, [subject])
 
 
 def train(config, todo, family, diffusion, concepts):
@@ -189,9 +190,8 @@ def train(config, todo, family, diffusion, concepts):
                 facts = registry.FAMILIES[family.pipeline_class]
                 card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, facts)
                 output_folder.save_result(family, config, record, card)
-        except Exception:
-            last = save_checkpoint(done)
-            console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
+        except Exception as error:
+            checkpoints.rescue(error, last, done, save_checkpoint)
             raise
     what = "pipeline " if config.lora.saves_pipeline else "LoRA     "
     command_line = planning.draw_command(config, *console.script_command("infer.py"))

@@ -70,5 +70,5 @@ def unidiffuser_twin(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """An empty disk of 8 MB."""
-    yield from mounted(tmp_path / "disk", megabytes=8)
+    """An empty disk of 16 MB."""
+    yield from mounted(tmp_path / "disk", megabytes=16)

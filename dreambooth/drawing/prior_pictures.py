@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from dreambooth.data import picture_files
 from dreambooth.drawing import sampling
 from dreambooth.files import atomic
-from dreambooth.system import console, processes
+from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput
 
 DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
@@ -66,8 +66,9 @@ def draw_missing(family, config, numbers):
     mine = [numbers[index] for index in processes.share(len(numbers))]
     wanted = [(config.concepts.class_prompt, number) for number in mine]
     pictures = sampling.draw_for_run(family.pipeline(), wanted, config, "class picture")
-    for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
-        save(picture, folder, number, config)
+    with disk.explained(lambda: "those before it are whole: make room, and the same command draws the others"):
+        for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
+            save(picture, folder, number, config)
     processes.wait()
     return tuple(picture_files.scan_folder(folder)[0][: config.concepts.num_class_images])
 

@@ -4,8 +4,11 @@ import functools
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from dreambooth.files import atomic, safetensors, single_file, weight_files
 from dreambooth.models import registry
+from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 
 FORMATS = ("pdparams", "safetensors", "diffusers")
@@ -22,7 +25,9 @@ WEIGHTS = {
 
 
 def save(pipeline, folder, save_format):
-    """Write a pipeline into a folder."""
+    """Write a pipeline into a folder; a full disk is noticed before anything is written."""
+    networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
+    disk.require(Path(folder), sum(bytes_of(network.state_dict()) for network in networks))
     with written_lean(pipeline, save_format):
         pipeline.save_pretrained(
             str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
@@ -59,6 +64,14 @@ def save_network(network, save_format, folder, safe_serialization=True, to_diffu
         safetensors.write(path, weights, {"format": "pd"})
     else:
         safetensors.write(path, turned(network, weights), {"format": "pt"})
+
+
+def bytes_of(weights):
+    """Return the size of {name: tensor of Paddle or NumPy} in a file."""
+    return sum(
+        int(np.prod(each.shape)) * (each.element_size() if hasattr(each, "element_size") else each.dtype.itemsize)
+        for each in weights.values()
+    )
 
 
 def halve(network):
@@ -142,7 +155,7 @@ def write_single_file(pipeline, place):
         layers_per_block=pipeline.unet.config.layers_per_block,
         open_clip=pipeline.text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
     )
-    with atomic.whole_file(place) as temporary:
+    with atomic.whole_file(place, size=bytes_of(weights)) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
 
 

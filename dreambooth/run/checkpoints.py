@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 from dreambooth.files import atomic, safetensors
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import saving
-from dreambooth.system import processes
+from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dreambooth.system.types import JSON, Arrays, Network, Tensors
 
@@ -66,18 +66,19 @@ def save(
     """
     folder = Path(output_dir) / f"checkpoint-{step}"
     if processes.is_first():
-        states: dict[str, JSON] = {}
-        with atomic.whole_folder(folder) as temporary:
+        found = {name: each.state() for name, each in stateful.items()}
+        weights = [network.state_dict() for network in networks.values()]
+        size = sum(saving.bytes_of(tensors) for tensors in (*weights, *(tensors for tensors, _ in found.values())))
+        with atomic.whole_folder(folder, size) as temporary:
             for part, network in networks.items():
                 _save_network(network, temporary / part)
-            for name, each in stateful.items():
-                tensors, states[name] = each.state()
+            for name, (tensors, _) in found.items():
                 safetensors.write(temporary / f"{name}.safetensors", tensors)
             state = {
                 "step": step,
                 "written_ns": time.time_ns(),
                 "course": fingerprint,
-                **states,
+                **{name: state for name, (_, state) in found.items()},
                 "arguments": record,
                 "files": {str(path.relative_to(temporary)): path.stat().st_size for path in atomic.files_in(temporary)},
             }
@@ -85,6 +86,28 @@ def save(
         _prune(output_dir, limit)
     processes.wait()
     return folder
+
+
+def rescue(error: Exception, last: Path | None, step: int, save_checkpoint: Callable[[int], Path]) -> None:
+    """Save a checkpoint where the end of a run fails with `error`, unless `last` is the checkpoint of that step.
+
+    Where the disk is full, that is not possible, and `error` is what the user reads.
+    """
+    if last is None or last.name != f"checkpoint-{step}":
+        try:
+            last = save_checkpoint(step)
+        except disk.DiskFull:
+            return
+    if not disk.reason(error):  # that error names the checkpoint itself
+        console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
+
+
+def what_is_whole(output_dir: str | Path) -> str:
+    """Return, as a clause, which checkpoint a full disk has left, and how to go on."""
+    whole, _ = scan(output_dir)
+    if not whole:
+        return "there is no checkpoint: make room, and start again"
+    return f"{whole[-1].folder} is whole: make room, and go on with --resume_from_checkpoint latest"
 
 
 def _save_network(network: Network, folder: Path) -> None:

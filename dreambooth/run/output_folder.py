@@ -105,6 +105,12 @@ def save_result(family, config, record, card):
         atomic.write_text(temporary / CARD, card)
 
 
+def lacks_result(folder, state):
+    """Return whether a checkpoint is newer than the result in the folder, as after a full disk at the end of a run."""
+    record = Path(folder) / ARGUMENTS
+    return not record.exists() or record.stat().st_mtime_ns < state["written_ns"]
+
+
 def parts_of(folder):
     """The names of what belongs to the pipeline in a folder."""
     try:

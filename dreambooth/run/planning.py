@@ -90,7 +90,8 @@ def check_changes(config, folder, recorded, current):
 def check_resumed(config, folder, state, course, steps):
     # the class pictures are compared when they have been drawn
     check_changes(config, folder, {**state["course"], CLASS_HASHES: None}, {**course, CLASS_HASHES: None})
-    if state["step"] >= steps:
+    complete = state["step"] == steps and not output_folder.lacks_result(config.saving.output_dir, state)
+    if complete or state["step"] > steps:
         raise BadInput(
             f"--resume_from_checkpoint {folder}: it has {state['step']} steps already and the run is to have {steps};"
             " raise --max_train_steps to train on"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import resource
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreambooth.system import processes
+from dreambooth.system import console, disk, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Mapping
     from typing import SupportsFloat
 
     from PIL import Image
@@ -21,25 +21,28 @@ if TYPE_CHECKING:
     from dreambooth.config.sections import WriterType
 
 _SECONDS_BETWEEN_FLUSHES = 10
+_PREFIX = "dreambooth-log"  # of the paths that TensorBoard's writer opens with our files
 
 
 class Tracker:
-    """One log folder under one of the two writers, which differ in a few names."""
+    """One log folder under one of the two writers, which differ in a few names.
+
+    A writer's thread dies of a full disk, and its next caller waits for that thread forever. So the thread writes to
+    files that never fail: the first error ends the log with a warning, and the run goes on.
+    """
 
     def __init__(self, folder: str | Path, writer_type: WriterType) -> None:
-        if writer_type == "visualdl":
-            from visualdl import LogWriter
-
-            self._writer = LogWriter(logdir=str(folder), flush_secs=_SECONDS_BETWEEN_FLUSHES)
-        else:
-            from tensorboardX import SummaryWriter
-
-            self._writer = SummaryWriter(logdir=str(folder), flush_secs=_SECONDS_BETWEEN_FLUSHES)
+        self._folder = Path(folder)
+        self._error: OSError | None = None
+        self._has_warned = False
+        opened = _open_visualdl if writer_type == "visualdl" else _open_tensorboard
+        self._writer = opened(self._folder, self._attempt)
 
     def add_scalars(self, values: Mapping[str, SupportsFloat], step: int) -> None:
         """Log numbers by name."""
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), step)
+        self._warn_once()
 
     def add_pictures(self, name: str, pictures: Iterable[Image.Image], step: int) -> None:
         """Log pictures as NAME/0, NAME/1, …; characters that a writer refuses in a name become _."""
@@ -47,14 +50,30 @@ class Tracker:
         for number, picture in enumerate(pictures):
             pixels = np.asarray(picture.convert("RGB"))
             self._writer.add_image(f"{name}/{number}", pixels, step, dataformats="HWC")
+        self._warn_once()
 
     def add_text(self, name: str, text: str, step: int = 0) -> None:
         """Log a text."""
         self._writer.add_text(name, text, step)
+        self._warn_once()
 
     def close(self) -> None:
         """Write what is left, and close the files."""
         self._writer.close()
+        self._warn_once()
+
+    def _attempt(self, write: Callable[..., object], *arguments: object) -> None:
+        """Call a function that writes, from the writer's thread, until one of the calls fails."""
+        if self._error is None:
+            try:
+                write(*arguments)
+            except OSError as error:
+                self._error = error
+
+    def _warn_once(self) -> None:
+        if self._error is not None and not self._has_warned:
+            self._has_warned = True
+            _warn(self._folder, self._error)
 
 
 class NullTracker:
@@ -75,7 +94,67 @@ class NullTracker:
 
 def open_tracker(folder: str | Path, writer_type: WriterType, enabled: bool) -> Tracker | NullTracker:
     """Open a log folder, or a tracker without effect unless `enabled`."""
-    return Tracker(folder, writer_type) if enabled else NullTracker()
+    if enabled:
+        try:
+            return Tracker(folder, writer_type)
+        except OSError as error:
+            _warn(Path(folder), error)
+    return NullTracker()
+
+
+def _warn(folder: Path, error: OSError) -> None:
+    console.warn(f"{folder}: {disk.reason(error) or error.strerror}; the log ends here, and the run goes on")
+
+
+def _open_visualdl(folder: Path, attempt: Callable[..., None]) -> Any:  # noqa: ANN401  the library's writer
+    from visualdl import LogWriter
+    from visualdl.io import bfile
+
+    class Files(bfile.LocalFileSystem):  # type: ignore[misc]
+        def write(self, *arguments: object) -> None:
+            attempt(super().write, *arguments)
+
+        def append(self, *arguments: object) -> None:
+            attempt(super().append, *arguments)
+
+    bfile.default_file_factory.register_filesystem("", Files())  # "": a path without a scheme such as hdfs://
+    try:
+        return LogWriter(logdir=str(folder), flush_secs=_SECONDS_BETWEEN_FLUSHES)
+    finally:
+        bfile.default_file_factory.register_filesystem("", bfile.LocalFileSystem())
+
+
+def _open_tensorboard(folder: Path, attempt: Callable[..., None]) -> Any:  # noqa: ANN401  the library's writer
+    from tensorboardX import SummaryWriter, record_writer
+
+    class Files:
+        """A kind of file system, as the library has them for stores in the cloud."""
+
+        def directory_check(self, path: str) -> None:
+            _without_prefix(path).mkdir(parents=True, exist_ok=True)
+
+        def open(self, path: str) -> File:
+            return File(_without_prefix(path))
+
+    class File:
+        def __init__(self, path: Path) -> None:
+            self.file = open(path, "wb")  # noqa: SIM115  closed below
+
+        def write(self, data: bytes) -> None:
+            attempt(self.file.write, data)
+
+        def flush(self) -> None:
+            attempt(self.file.flush)
+
+        def close(self) -> None:
+            attempt(self.file.close)
+
+    record_writer.register_writer_factory(_PREFIX, Files())
+    return SummaryWriter(logdir=f"{_PREFIX}:{folder}", flush_secs=_SECONDS_BETWEEN_FLUSHES)
+
+
+def _without_prefix(path: str) -> Path:
+    return Path(path.removeprefix(f"{_PREFIX}:"))
 
 
 class Speed:

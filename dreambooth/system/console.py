@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.system import processes
+from dreambooth.system import disk, processes
 from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
@@ -60,14 +59,15 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
             raise
         print_error(error)
         sys.exit(getattr(error, "code", 2))
-    except OSError as error:
-        if "--verbose" in argv or not error.filename:
-            raise
-        print_error(f"{error.filename}: {error.strerror}")
-        sys.exit(1 if error.errno == errno.ENOSPC else 2)
     except KeyboardInterrupt:
         print_message("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        full = disk.as_full(error)
+        if "--verbose" in argv or not (full or (isinstance(error, OSError) and error.filename)):
+            raise
+        print_error(full or f"{getattr(error, 'filename', '')}: {getattr(error, 'strerror', '')}")
+        sys.exit(1 if full else 2)
 
 
 def use_utf8() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -11,6 +12,7 @@ from dreambooth.system.errors import BadInput, Stopped
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _REASONS = {
@@ -49,6 +51,29 @@ def reason(error: BaseException | None) -> str:
             return _REASONS[errno.ENOSPC]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return ""
+
+
+def as_full(error: BaseException) -> DiskFull | None:
+    """Return the error of a full disk that an exception, or one behind it, describes; None where none does."""
+    found = reason(error)
+    if not found or isinstance(error, DiskFull):
+        return error if isinstance(error, DiskFull) else None
+    return DiskFull(getattr(error, "filename", None) or "a temporary file", reason=found)
+
+
+@contextlib.contextmanager
+def explained(sentence: Callable[[], str]) -> Iterator[None]:
+    """Add a sentence to the error of a full disk: what else is whole, or how to go on."""
+    try:
+        yield
+    except Exception as error:
+        full = as_full(error)
+        if full is None:
+            raise
+        full.whole = f"{full.whole}; {sentence()}" if full.whole else sentence()
+        if full is not error:
+            raise full from error
+        raise
 
 
 def reason_in(folder: Path, error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,6 +100,42 @@ def test_text_is_read_back(tmp_path, writer_type):
     assert ("arguments", "learning_rate 5e-6\nprompt 一只狗") in [
         (name, value) for kind, name, _, value in read(tmp_path, writer_type) if kind == "text"
     ]
+
+
+@both_writers
+@pytest.mark.parametrize("left", [0, 4, 8, 16, 64])
+def test_a_full_disk_ends_the_log_with_one_warning_and_the_run_goes_on(small_disk, writer_type, left, capfd):
+    """The queue of a writer holds ten records: a dead thread behind it would stop the run at the eleventh."""
+    small_disk.fill(left * 1024)
+
+    def log():
+        tracker = tracking.open_tracker(small_disk / "logs", writer_type, enabled=True)
+        for step in range(30):
+            tracker.add_scalars({"loss": 0.25, "learning_rate": 5e-6}, step)
+            tracker.add_text("arguments", "x" * 10_000)
+            tracker.add_pictures("prompt", [Image.effect_noise((64, 64), 100)] * 4, step)
+        tracker.close()
+
+    thread = threading.Thread(target=log, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    said = capfd.readouterr()
+    assert said.err == f"warning: {small_disk}/logs: the disk is full; the log ends here, and the run goes on\n"
+    assert "Warning" not in said.out
+    small_disk.fill(2**20)
+    tracker = tracking.open_tracker(small_disk / "another", writer_type, enabled=True)
+    tracker.add_scalars({"loss": 0.5}, 3)
+    tracker.close()
+    assert ("scalar", "loss", 3, 0.5) in read(small_disk / "another", writer_type)
+
+
+@both_writers
+def test_a_log_folder_that_cannot_be_made_is_a_warning(tmp_path, writer_type, capfd):
+    (tmp_path / "logs").write_text("")
+    tracker = tracking.open_tracker(tmp_path / "logs/inside", writer_type, enabled=True)
+    tracker.add_scalars({"loss": 0.25}, 1)
+    assert capfd.readouterr().err.count("the log ends here") == 1
 
 
 def test_who_is_not_to_log_writes_nothing(tmp_path):
