@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     # the loss of some slots of an update's global batch, and numbers to show
     LossFunction = Callable[[int, Sequence[int]], tuple[Tensor, Mapping[str, Tensor | float]]]
 
-MOMENTS = optimizers.OPTIMIZERS["adamw"].accumulators
 SAVE_EVERY = 300  # seconds
 
 
@@ -110,14 +109,11 @@ class Training:
         if not self.folder.is_dir():
             return
         tensors = safetensors.Reader(self.folder / "state.safetensors")
-        moments = {}
         for key, each in self.parameters.items():
             each.set_value(tensors[f"{key}:weight"])
             self.average[key] = paddle.to_tensor(tensors[f"{key}:average"])
-            for moment in MOMENTS:
-                if f"{key}:{moment}" in tensors:
-                    moments[f"{each.name}_{moment}_0"] = paddle.to_tensor(tensors[f"{key}:{moment}"])
-        self.adamw.set_state_dict(moments)
+        names = self._accumulator_names().items()
+        self.adamw.set_state_dict({own: paddle.to_tensor(tensors[name]) for name, own in names if name in tensors})
         self.update = atomic.read_json(self.folder / "state.json")["update"]
 
     @paddle.no_grad()
@@ -126,16 +122,17 @@ class Training:
         for key, each in self.parameters.items():
             each.set_value(self.average[key])
 
+    def _accumulator_names(self) -> dict[str, str]:
+        """Map the name of each accumulator in the checkpoint to the optimizer's own."""
+        return optimizers.OPTIMIZERS["adamw"].accumulator_names(self.parameters, separator=":")
+
     def _save(self) -> None:
         if not processes.is_first():
             return
         state = self.adamw.state_dict()
-        tensors = {}
+        tensors = {name: state[own] for name, own in self._accumulator_names().items() if own in state}
         for key, each in self.parameters.items():
             tensors[f"{key}:weight"], tensors[f"{key}:average"] = each, self.average[key]
-            for moment in MOMENTS:
-                if f"{each.name}_{moment}_0" in state:
-                    tensors[f"{key}:{moment}"] = state[f"{each.name}_{moment}_0"]
         with atomic.whole_folder(self.folder) as temporary:
             safetensors.write(temporary / "state.safetensors", tensors)
             atomic.write_json(temporary / "state.json", {"update": self.update})

@@ -148,3 +148,28 @@ def test_the_help_takes_less_than_half_a_second():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 0.5
+
+
+def path_of_tests(file):
+    """The test file of a module."""
+    room = {"dreambooth": "commands", "families": "models"}.get(file.parent.name, file.parent.name) or "commands"
+    return ROOT / "tests" / room / f"test_{'benchmarks_' if room == 'benchmarks' else ''}{file.name}"
+
+
+# definitions alone, the story that tests/runs/ tells, and modules whose tests stand with others' still
+WITHOUT_TESTS = {"dreambooth/system/errors.py", "dreambooth/system/types.py", "train_dreambooth.py"} | {
+    f"dreambooth/models/{name}.py"
+    for name in (
+        "pipeline_folder",
+        "registry",
+        "schedulers",
+        "tokenizers",
+        "families/base",
+        "families/stable_diffusion",
+    )
+}
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file.as_posix() not in WITHOUT_TESTS], ids=str)
+def test_a_module_has_a_test_file(file):
+    assert path_of_tests(file).is_file(), f"{path_of_tests(file)} is missing"

@@ -10,6 +10,7 @@ from ppdiffusers.optimization import get_scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from paddle import Tensor
     from paddle.optimizer import Optimizer
     from paddle.optimizer.lr import LRScheduler
 
@@ -25,6 +26,14 @@ class OptimizerSpec(NamedTuple):
     make: Callable[[OptimizerSettings, LRScheduler, Groups], Optimizer]
     accumulators: tuple[str, ...]  # Paddle's names of what it keeps
     bytes_per_weight: int  # of its accumulators
+
+    def accumulator_names(self, named: Mapping[str, Tensor], separator: str = ".") -> dict[str, str]:
+        """Map a name for each accumulator of each parameter to the optimizer's own, which is automatic."""
+        return {
+            f"{name}{separator}{accumulator}": f"{parameter.name}_{accumulator}_0"
+            for name, parameter in named.items()
+            for accumulator in self.accumulators
+        }
 
 
 def _adamw(settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -> Optimizer:

@@ -126,7 +126,7 @@ class Updates:
         The tensors are the optimizer's own and no copies, named as unet.conv_in.weight.moment1. Paddle's names are
         automatic (conv2d_0.w_0), and shift when another model is built first.
         """
-        state, ours = self.optimizer.state_dict(), self._accumulator_names()
+        state, ours = self.optimizer.state_dict(), self._spec.accumulator_names(self.named)
         tensors = {name: state[automatic] for name, automatic in ours.items() if automatic in state}
         scaler = {name: np.asarray(value).tolist() for name, value in self.scaler.state_dict().items()}
         return tensors, {"scaler": scaler, "schedule": {"last_epoch": self.schedule.last_epoch, "last_lr": self.rate}}
@@ -135,18 +135,10 @@ class Updates:
         """Put back what state() returned."""
         restored = {
             automatic: paddle.to_tensor(tensors[name])
-            for name, automatic in self._accumulator_names().items()
+            for name, automatic in self._spec.accumulator_names(self.named).items()
             if name in tensors  # a weight that saw no gradient has no state
         }
         self.schedule.step(state["schedule"]["last_epoch"])
         self.optimizer.set_state_dict({**restored, "LR_Scheduler": self.schedule.state_dict()})
         if state["scaler"] and self.half == "float16":
             self.scaler.load_state_dict(state["scaler"])
-
-    def _accumulator_names(self) -> dict[str, str]:
-        """Map the name of each accumulator in a checkpoint to the optimizer's own."""
-        return {
-            f"{name}.{accumulator}": f"{parameter.name}_{accumulator}_0"
-            for name, parameter in self.named.items()
-            for accumulator in self._spec.accumulators
-        }
