@@ -62,7 +62,7 @@ def main(argv):
 
     diffusion = diffusions.diffusion_for(family.schedule)
     family.adapters = Adapters(family.learners(), "unet", config.lora, config.run.seed)
-    class_pictures, missing = prior_pictures.look(config)
+    class_pictures, missing = prior_pictures.look(config, todo.class_hashes)
     planning.describe(config, todo, family, missing)
     if config.run.dry_run:
         return console.print_message("dry run   all is in order, and nothing was written")

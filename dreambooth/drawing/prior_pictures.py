@@ -1,9 +1,12 @@
 """Class pictures: what the base model drew of the class before it learned anything, drawn once and kept as files."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, PngImagePlugin
 
@@ -13,16 +16,23 @@ from dreambooth.files import atomic
 from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dreambooth.data.concepts import Picture
+
 DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
 
 
-def look(config):
+def look(config, recorded=()):
     """(the class pictures there are, the numbers of those to draw); nothing where they are not asked for. Only what
-    can be read counts, and what another prompt or model drew is pointed out."""
+    can be read counts, and what another prompt or model drew is pointed out. `recorded` are the hashes of those that a
+    resumed run used, which it uses again whatever other runs have added."""
     if not config.concepts.with_prior_preservation:
         return (), []
     folder = Path(config.concepts.class_data_dir)
-    pictures, broken, _ = picture_files.scan_folder(folder) if folder.is_dir() else ([], [], [])
+    first = processes.is_first() and folder.is_dir()
+    pictures, broken, _ = picture_files.scan_folder(folder) if first else ([], [], [])
     for complaint in broken:
         console.warn(f"--class_data_dir: {complaint}; it is not counted")
     odd = drawn_otherwise(pictures, config)
@@ -32,8 +42,24 @@ def look(config):
             f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
         )
     numbers = processes.broadcast(missing(pictures, config.concepts.num_class_images))
-    processes.wait()  # until all have looked, so that nobody counts what another has drawn since
-    return tuple(pictures[: config.concepts.num_class_images]), numbers
+    return choose(pictures, folder, config.concepts.num_class_images, recorded), numbers
+
+
+def choose(pictures: list[Picture], folder: Path, count: int, recorded: Sequence[str] = ()) -> tuple[Picture, ...]:
+    """Return `count` of the pictures that the first process found, the same ones in every process.
+
+    Another run may add pictures to the folder while the processes of this one read it.
+    """
+    by_hash = {picture.sha256: picture for picture in pictures}
+    if len(recorded) == count and by_hash.keys() >= set(recorded):
+        pictures = [by_hash[each] for each in recorded]
+    names = processes.broadcast([picture.path.name for picture in pictures[:count]])
+    if not processes.is_first():
+        found = picture_files.scan_folder(folder)[0] if folder.is_dir() else []
+        by_name = {picture.path.name: picture for picture in found}
+        pictures = [by_name[name] for name in names if name in by_name]  # fewer, where the folder is not the first's
+    processes.wait()  # until all have read them, before one draws more
+    return tuple(pictures[:count])
 
 
 def missing(pictures, wanted):
@@ -70,7 +96,8 @@ def draw_missing(family, config, numbers):
         for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
             save(picture, folder, number, config)
     processes.wait()
-    return tuple(picture_files.scan_folder(folder)[0][: config.concepts.num_class_images])
+    pictures = picture_files.scan_folder(folder)[0] if processes.is_first() else []
+    return choose(pictures, folder, config.concepts.num_class_images)
 
 
 def save(picture, folder, number, config):

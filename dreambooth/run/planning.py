@@ -27,6 +27,11 @@ class Plan:
     course: dict  # what decides how the run goes
     resumed: checkpoints.Checkpoint | None = None
 
+    @property
+    def class_hashes(self) -> list[str]:
+        """The hashes of the class pictures with which a resumed run began."""
+        return self.resumed.state["course"].get(CLASS_HASHES, []) if self.resumed else []
+
 
 def make(config):
     """Check all input; (config, plan), where a resumed run takes its seed from the checkpoint unless one is given."""

@@ -1,12 +1,16 @@
 """Class pictures: the same files however they are drawn, kept where they are, drawn where they are missing."""
 
+import hashlib
 import re
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
-from support.commands import launch, train
+from support.commands import ROOT, launch, train
 from support.pictures import draw_pictures
 
+from dreambooth.data import picture_files
 from dreambooth.drawing import prior_pictures, sampling
 from dreambooth.system.errors import BadInput
 
@@ -114,3 +118,82 @@ def test_the_solver_is_chosen_and_the_models_own_is_saved(prior_flags, tmp_path,
 def test_more_steps_than_the_model_has_are_refused(prior_flags, tmp_path):
     with pytest.raises(BadInput, match="--prior_inference_steps 1001: the model has 1000"):
         train(prior_flags(tmp_path / "many", prior_inference_steps=1001))
+
+
+MEET = """
+import pathlib, sys, time
+import train_dreambooth
+from dreambooth.drawing import prior_pictures
+from dreambooth.system import console
+
+draw_missing = prior_pictures.draw_missing
+
+def meet_and_draw(*arguments):
+    folder = pathlib.Path(sys.argv[1])
+    (folder / sys.argv[2]).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    return draw_missing(*arguments)
+
+prior_pictures.draw_missing = meet_and_draw
+console.run_command(train_dreambooth.main, sys.argv[3:])
+"""
+
+
+def start(meeting, number, line):
+    """Begin a run that draws its class pictures when another one is there to draw its own."""
+    command = [sys.executable, "-c", MEET, str(meeting), str(number), *line]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_two_runs_that_draw_into_one_folder_at_the_same_time_do_not_damage_each_others_pictures(
+    prior_flags, tmp_path, seeds
+):
+    folder = tmp_path / "class"
+    settings = dict(num_class_images=12, prior_inference_steps=2, save_steps=1)
+    lines = [prior_flags(folder, seed=seed, output_dir=tmp_path / str(n), **settings) for n, seed in enumerate(seeds)]
+    (tmp_path / "meeting").mkdir()
+    runs = [start(tmp_path / "meeting", number, line) for number, line in enumerate(lines)]
+    said = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == (12 if seeds == (0, 0) else 24) and all(re.match(r"^\d+-[0-9a-f]{40}\.png$", x) for x in names)
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            assert hashlib.sha1(image.convert("RGB").tobytes()).hexdigest() == path.stem.split("-")[1]
+    # what each run recorded is there, so that it can be resumed
+    for line in lines:
+        train([*line, "--resume_from_checkpoint", "latest", "--max_train_steps", "2"])
+
+
+def test_a_resumed_run_uses_its_own_pictures_whatever_others_have_added(prior_flags, tmp_path):
+    folder = tmp_path / "class"
+    settings = dict(max_train_steps=2, save_steps=1)
+    train(prior_flags(folder, **settings))
+    straight = contents(tmp_path / "out of class/unet")
+    for number in range(3):  # they stand before the others in the order of names
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"0-{number}.png")
+    train(prior_flags(folder, **settings, resume_from_checkpoint="checkpoint-1"))
+    assert contents(tmp_path / "out of class/unet") == straight
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_all_processes_use_the_pictures_that_the_first_one_found(tmp_path, monkeypatch, first):
+    folder = draw_pictures(tmp_path / "class", 4)
+    pictures, _, _ = picture_files.scan_folder(folder)
+    Image.new("RGB", (8, 8)).save(folder / "00.png")  # another run's, which came later
+    said = [picture.path.name for picture in pictures[:3]]
+    monkeypatch.setattr(prior_pictures.processes, "is_first", lambda: first)
+    monkeypatch.setattr(prior_pictures.processes, "broadcast", lambda value: said)
+    found = prior_pictures.choose(pictures if first else [], folder, 3)
+    assert found == tuple(pictures[:3])
+    assert prior_pictures.choose([], tmp_path / "another machine", 3) == ()
+
+
+def test_what_a_killed_run_left_is_no_picture_and_is_cleaned_away(prior_flags, tmp_path):
+    folder = draw_pictures(tmp_path / "class", 1)
+    (folder / ".0-abc.png.0123abcd.unfinished").write_bytes(b"\x89PNG half")
+    (folder / ".3.unfinished").write_bytes(b"\x89PNG half")
+    train(prior_flags(folder))
+    assert len(contents(folder)) == COUNT and not [name for name in contents(folder) if name.startswith(".")]
