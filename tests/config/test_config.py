@@ -1,4 +1,4 @@
-"""What a run is told: defaults, aliases, sizes, refusals, and the numbers that are derived."""
+"""The training settings: defaults, aliases, sizes, refusals, and the numbers that are derived."""
 
 import dataclasses
 import math

@@ -32,7 +32,7 @@ def colours(path):
 
 
 @pytest.mark.parametrize("extension", [*FORMAT_OF, "PNG", "JPG", "Jpeg", "BMP", "WEBP"])
-def test_every_format_is_read_whatever_the_case_of_its_extension(tmp_path, extension):
+def test_every_format_is_read_in_any_case_of_its_extension(tmp_path, extension):
     path = flat(tmp_path / f"dog.{extension}", format=FORMAT_OF[extension.lower()])
     [picture], others = find(tmp_path)
     assert picture == Picture(path, (8, 16), hashlib.sha256(path.read_bytes()).hexdigest())
@@ -43,12 +43,12 @@ def test_every_format_is_read_whatever_the_case_of_its_extension(tmp_path, exten
 @pytest.mark.parametrize(
     "name, kind", [("jpeg.png", "JPEG"), ("png", "PNG"), ("webp.jpg", "WEBP"), ("jpeg.txt", "JPEG")]
 )
-def test_a_picture_is_known_by_its_content_not_by_its_name(tmp_path, name, kind):
+def test_a_picture_is_found_by_its_content(tmp_path, name, kind):
     flat(tmp_path / name, format=kind)
     assert [picture.path.name for picture in find(tmp_path)[0]] == [name]
 
 
-def test_everything_else_is_passed_over(tmp_path):
+def test_other_files_are_left_out(tmp_path):
     flat(tmp_path / "dog.png")
     flat(tmp_path / ".hidden.png")
     for name in (".DS_Store", "Thumbs.db", "notes.txt", "empty"):
@@ -61,7 +61,7 @@ def test_everything_else_is_passed_over(tmp_path):
     assert [path.name for path in others] == ["Thumbs.db", "empty", "notes.txt"]
 
 
-def test_a_gif_is_not_one_of_the_formats(tmp_path):
+def test_a_gif_is_refused(tmp_path):
     flat(tmp_path / "dog.png")
     flat(tmp_path / "cat.gif")
     assert [path.name for path in find(tmp_path)[1]] == ["cat.gif"]
@@ -82,7 +82,7 @@ def test_a_truncated_picture_is_refused_by_name(tmp_path, name, kind):
 
 @pytest.mark.parametrize("content", [b"", b"a letter, not a picture", b"\x89PNG\r\n\x1a\n"])
 @pytest.mark.parametrize("name", ["dog.jpg", "dog.PNG"])
-def test_what_only_has_a_pictures_name_is_refused(tmp_path, name, content):
+def test_a_file_with_only_the_name_of_a_picture_is_refused(tmp_path, name, content):
     flat(tmp_path / "good.png")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match=rf"{name}.*replace or remove it"):
@@ -97,7 +97,7 @@ def test_of_several_broken_pictures_the_first_is_named(tmp_path):
         find(tmp_path)
 
 
-def test_a_survey_goes_on_after_a_broken_picture(tmp_path):
+def test_a_scan_continues_after_a_broken_picture(tmp_path):
     (tmp_path / "1.png").write_bytes(b"broken")
     flat(tmp_path / "2.png")
     (tmp_path / "notes.txt").write_text("notes")
@@ -120,7 +120,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
 NAMES = ["1.png", "01.png", "2.png", "10.png", "a9.png", "a10.png", "a10b2.png", "a10b10.png", "b.png", "狗1.png"]
 
 
-def test_pictures_are_in_the_order_of_their_numbers_however_they_came(tmp_path):
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
     orders = []
     for turn, names in enumerate((NAMES, NAMES[::-1], NAMES[3:] + NAMES[:3])):
         folder = tmp_path / str(turn)
@@ -132,7 +132,7 @@ def test_pictures_are_in_the_order_of_their_numbers_however_they_came(tmp_path):
     assert orders[0][2:] == NAMES[2:] and set(orders[0][:2]) == {"1.png", "01.png"}
 
 
-def test_a_link_that_leads_nowhere_is_a_picture_that_can_not_be_read(tmp_path):
+def test_a_broken_link_is_a_picture_that_cannot_be_read(tmp_path):
     (tmp_path / "1.png").symlink_to(tmp_path / "moved away.png")
     with pytest.raises(BadInput, match="1.png"):
         picture_files.find_pictures(tmp_path, "--instance_data_dir")
@@ -155,7 +155,7 @@ STORED = {
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("extension", ["png", "jpg"])
-def test_a_picture_is_turned_as_its_exif_data_says(tmp_path, orientation, extension):
+def test_exif_orientation_is_applied(tmp_path, orientation, extension):
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
     exif = Image.Exif()
@@ -198,7 +198,7 @@ def test_a_palettes_transparent_colour_is_white(tmp_path):
     assert colours(tmp_path / "transparent.png") == [[255, 255, 255], [40, 50, 60]]
 
 
-def test_a_colour_that_is_named_transparent_is_white(tmp_path):
+def test_a_transparent_colour_is_white(tmp_path):
     two_pixels("RGB", (1, 2, 3), (4, 5, 6)).save(tmp_path / "rgb.png", transparency=(1, 2, 3))
     two_pixels("L", 7, 8).save(tmp_path / "grey.png", transparency=7)
     assert colours(tmp_path / "rgb.png") == [[255, 255, 255], [4, 5, 6]]
@@ -215,11 +215,11 @@ def test_grey_and_black_and_white_become_rgb(tmp_path):
 @pytest.mark.parametrize(
     "cmyk, rgb", [((0, 0, 0, 0), (255, 255, 255)), ((255, 0, 0, 0), (0, 255, 255)), ((0, 0, 0, 255), (0, 0, 0))]
 )
-def test_a_printers_jpeg_has_its_colours_right(tmp_path, cmyk, rgb):
+def test_a_cmyk_jpeg_has_the_right_colours(tmp_path, cmyk, rgb):
     Image.new("CMYK", (8, 8), cmyk).save(tmp_path / "print.jpg", quality=100)
     assert np.abs(np.array(colours(tmp_path / "print.jpg")[0]) - rgb).max() <= 3
 
 
-def test_a_sixteen_bit_picture_is_scaled_not_clipped(tmp_path):
+def test_a_16_bit_picture_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.array([[0, 257, 200 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert colours(tmp_path / "deep.png") == [[0, 0, 0], [1, 1, 1], [200, 200, 200], [255, 255, 255]]

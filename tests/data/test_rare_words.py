@@ -1,4 +1,4 @@
-"""What is rare to a tokenizer, and what is wrong with an identifier."""
+"""Rare words of a tokenizer, and problems with an identifier."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_candidates_are_single_rare_tokens_of_up_to_three_letters(clip):
     assert numbers == sorted(numbers, reverse=True)
 
 
-def test_rare_words_of_a_chinese_vocabulary(bert):
+def test_rare_words_of_a_chinese_vocabulary_are_late_latin_words_and_uncommon_characters(bert):
     assert bert.is_rare("魍") and not bert.is_rare("狗") and not bert.is_rare("龘")  # the last is no token
     assert bert.is_rare("zqz") and not bert.is_rare("the") and not bert.is_rare("dog")
     assert words(bert.candidates())[:1] == ["s"] and {"魍", "齉", "zqz"} <= set(words(bert.candidates()))
@@ -83,7 +83,7 @@ def test_common_characters_are_those_of_the_standard(character, uncommon):
     assert rare_words._is_uncommon_character(character) is uncommon
 
 
-def assert_complains(rarity, prompt, of_class, complaint):
+def assert_problem(rarity, prompt, of_class, complaint):
     found = list(rarity.problems(prompt, of_class))
     if complaint is None:
         assert not found
@@ -106,8 +106,8 @@ def assert_complains(rarity, prompt, of_class, complaint):
         ("sks", None, "does not name the class"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
-    assert_complains(clip, prompt, of_class, complaint)
+def test_the_problems_of_a_prompt_are_named(clip, prompt, of_class, complaint):
+    assert_problem(clip, prompt, of_class, complaint)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_what_is_wrong_with_a_prompt(clip, prompt, of_class, complaint):
         ("一张魍的照片", "一张狗的照片", 'lacks "狗"'),
     ],
 )
-def test_what_is_wrong_with_a_chinese_prompt(bert, prompt, of_class, complaint):
-    assert_complains(bert, prompt, of_class, complaint)
+def test_the_problems_of_a_chinese_prompt_are_named(bert, prompt, of_class, complaint):
+    assert_problem(bert, prompt, of_class, complaint)
 
 
-def test_the_embedded_models_own_word_is_rare():
+def test_sks_is_rare_in_the_embedded_model():
     from ppdiffusers.transformers import CLIPTokenizer
 
     own = RareWords(CLIPTokenizer.from_pretrained(str(ROOT / "miniworld/model/tokenizer")))

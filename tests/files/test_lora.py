@@ -35,7 +35,7 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("form", ["paddle", "diffusers"])
-def test_what_is_written_is_read(parts, form, tmp_path):
+def test_a_written_file_reads_back_the_same(parts, form, tmp_path):
     random = np.random.default_rng(5)  # a convolution, as other tools have them
     shapes = (2, 6, 3, 3), (8, 2, 1, 1)
     parts["unet"]["mid_block.resnets.0.conv1"] = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
@@ -43,7 +43,7 @@ def test_what_is_written_is_read(parts, form, tmp_path):
     assert_equal(lora.read(tmp_path / "new/a", "--lora"), parts)
 
 
-def test_the_names_are_those_of_the_libraries(parts, tmp_path):
+def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
     for form in ("paddle", "diffusers", "web_ui"):
         lora.write(tmp_path / form, parts, form)
     paddles, torchs, web = (load_file(tmp_path / form) for form in ("paddle", "diffusers", "web_ui"))
@@ -55,7 +55,7 @@ def test_the_names_are_those_of_the_libraries(parts, tmp_path):
     assert "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight" in web
 
 
-def test_alpha_scales_what_other_tools_wrote(parts, tmp_path):
+def test_alpha_in_a_file_scales_the_second_matrix(parts, tmp_path):
     down, up = parts["unet"][UNET]
     name = "lora_unet_" + UNET.replace(".", "_")
     save_file(
@@ -66,7 +66,7 @@ def test_alpha_scales_what_other_tools_wrote(parts, tmp_path):
     assert np.allclose(read[1], up / 2)
 
 
-def test_the_scale_that_newer_diffusers_write_beside_the_tensors(parts, tmp_path):
+def test_the_metadata_of_newer_diffusers_scale_the_second_matrix(parts, tmp_path):
     names = f"unet.{UNET}.lora_A.weight", f"unet.{UNET}.lora_B.weight"
     known = {"unet.r": 2, "unet.lora_alpha": 6}
     for more, scale in (
@@ -95,12 +95,12 @@ def test_the_scale_that_newer_diffusers_write_beside_the_tensors(parts, tmp_path
         ),
     ],
 )
-def test_other_names_of_diffusers_are_known(parts, down, up, tmp_path):
+def test_other_names_of_diffusers_are_read(parts, down, up, tmp_path):
     save_file(dict(zip((down, up), parts["unet"][UNET])), tmp_path / "a", {"format": "pt"})
     assert_equal(lora.read(tmp_path / "a", "--lora"), {"unet": parts["unet"]})
 
 
-def test_the_old_name_of_the_last_layer(parts, tmp_path):
+def test_the_old_name_of_the_output_layer_is_read(parts, tmp_path):
     names = [
         f"mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_out_lora.{side}.weight"
         for side in ("down", "up")
@@ -111,7 +111,7 @@ def test_the_old_name_of_the_last_layer(parts, tmp_path):
     ]
 
 
-def test_what_is_no_lora_is_refused(tmp_path, parts):
+def test_a_file_that_is_no_lora_is_refused(tmp_path, parts):
     (tmp_path / "text").write_text("no tensors")
     with pytest.raises(BadInput, match="--lora .*text: it can't be read"):
         lora.read(tmp_path / "text", "--lora")

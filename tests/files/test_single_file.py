@@ -51,7 +51,7 @@ def test_the_library_reads_unet_and_vae_back(deep_twin):
     assert_same(read, parts["vae"])
 
 
-def test_names_that_are_known_from_the_real_files(deep_twin):
+def test_the_names_of_the_real_files_are_there(deep_twin):
     pipeline, parts = parts_of(deep_twin)
     weights = joined(pipeline, parts)
     for name in (

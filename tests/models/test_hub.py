@@ -1,4 +1,4 @@
-"""Where a name is looked for: a store and a hub that stand in for Paddle's and Hugging Face's on this machine."""
+"""Models by name: a store and a hub on this machine stand in for Paddle's and Hugging Face's."""
 
 import json
 import threading
@@ -113,7 +113,7 @@ def found(done):
     return done.returncode == 0 and '"sk" is not one token' in done.stdout
 
 
-def test_paddles_store_is_asked_first_and_its_copy_kept(twin, torch_twin, serve):
+def test_paddles_store_is_the_first_source_and_its_copy_stays(twin, torch_twin, serve):
     server, environment = serve(store=twin, hub=torch_twin)
     done = look(environment)
     assert found(done), done.stderr
@@ -122,7 +122,7 @@ def test_paddles_store_is_asked_first_and_its_copy_kept(twin, torch_twin, serve)
     assert found(look(environment))  # nobody answers any more
 
 
-def test_what_the_store_does_not_have_comes_from_hugging_face(torch_twin, serve):
+def test_a_model_that_the_store_lacks_comes_from_hugging_face(torch_twin, serve):
     server, environment = serve(hub=torch_twin)
     done = look(environment)
     assert found(done), done.stderr
@@ -132,20 +132,20 @@ def test_what_the_store_does_not_have_comes_from_hugging_face(torch_twin, serve)
     assert found(look(environment))
 
 
-def test_hugging_face_alone_may_be_asked_for(twin, torch_twin, serve):
+def test_hugging_face_can_be_the_only_source(twin, torch_twin, serve):
     server, environment = serve(store=twin, hub=torch_twin)
     assert found(look(environment, FROM_HF_HUB="1"))
     assert not [path for path in server.asked if path.startswith("/paddlenlp")]
 
 
-def test_a_token_opens_what_is_gated(torch_twin, serve):
+def test_a_token_opens_a_gated_repository(torch_twin, serve):
     _, environment = serve(hub=torch_twin, token="hf_secret")
     closed = look(environment)
     assert closed.returncode == 2 and "accepted its licence: set HF_TOKEN" in closed.stderr
     assert found(look(environment, HF_TOKEN="hf_secret"))
 
 
-def test_what_is_nowhere_is_told_in_one_line(serve):
+def test_a_model_without_a_source_ends_in_one_line(serve):
     server, environment = serve()
     done = look(environment)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
@@ -157,10 +157,10 @@ def test_what_is_nowhere_is_told_in_one_line(serve):
     assert "HF_HUB_OFFLINE is set, so nothing was fetched" in done.stderr
 
 
-def test_a_folder_is_itself(twin):
+def test_a_folder_is_found_as_itself(twin):
     assert models_hub.find_model(str(twin)) == str(twin)
 
 
-def test_what_is_not_whole_in_the_cache_is_not_taken(twin, tmp_path):
+def test_an_incomplete_model_in_the_cache_is_not_whole(twin, tmp_path):
     assert models_hub._is_whole(twin)
     assert not models_hub._is_whole(tmp_path) and not models_hub._is_whole(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""What is logged can be read back, under both writers."""
+"""The log of both writers, read back."""
 
 import io
 import struct
@@ -84,7 +84,7 @@ def test_pictures_of_any_prompt_are_read_back(tmp_path, writer_type, prompt):
 
 
 @both_writers
-def test_a_grey_picture_is_logged_as_it_looks(tmp_path, writer_type):
+def test_a_grey_picture_is_logged_in_grey(tmp_path, writer_type):
     tracker = tracking.open_tracker(tmp_path, writer_type, enabled=True)
     tracker.add_pictures("grey", [Image.new("L", (4, 6), 77)], 0)
     tracker.close()
@@ -138,7 +138,7 @@ def test_a_log_folder_that_cannot_be_made_is_a_warning(tmp_path, writer_type, ca
     assert capfd.readouterr().err.count("the log ends here") == 1
 
 
-def test_who_is_not_to_log_writes_nothing(tmp_path):
+def test_a_disabled_tracker_writes_nothing(tmp_path):
     tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", enabled=False)
     tracker.add_scalars({"loss": 0.25}, 1)
     tracker.add_pictures("prompt", [Image.new("RGB", (4, 4))], 1)
@@ -147,7 +147,7 @@ def test_who_is_not_to_log_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_speed_is_pictures_by_seconds_since_the_last_look(monkeypatch):
+def test_the_speed_is_pictures_by_seconds_since_the_last_call(monkeypatch):
     clock = iter([100.0, 102.0, 103.0, 107.0])
     monkeypatch.setattr(tracking, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     speed = tracking.Speed(8)
@@ -155,13 +155,13 @@ def test_the_speed_is_pictures_by_seconds_since_the_last_look(monkeypatch):
     assert rates == [4.0, 8.0, 20.0]  # 1 x 8 / 2, 1 x 8 / 1, 10 x 8 / 4
 
 
-def test_the_first_look_counts_all_steps_until_then(monkeypatch):
+def test_the_first_call_counts_all_steps_so_far(monkeypatch):
     clock = iter([100.0, 102.0])
     monkeypatch.setattr(tracking, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert tracking.Speed(8).measure(10)["pictures_per_second"] == 40.0
 
 
-def test_the_memory_is_that_of_a_process_with_paddle_in_it():
+def test_the_memory_includes_paddle_and_large_arrays():
     assert 0.1 < tracking.Speed(8).measure(1)["memory_gb"] < 64
     held = np.ones(2**28, dtype=np.uint8)  # 0.27 GB, touched
     assert tracking._peak_memory() >= held.nbytes

@@ -31,7 +31,7 @@ def bad(flags, tmp_path):
     return lambda *named, **changes: refused(tmp_path, flags(**changes), *named)
 
 
-def test_missing_and_empty_folders_and_folders_without_pictures(bad, tmp_path):
+def test_a_folder_without_pictures_is_named(bad, tmp_path):
     bad("--instance_data_dir", "no such folder", instance_data_dir=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     bad("--instance_data_dir", "empty", instance_data_dir=tmp_path / "empty")
@@ -81,7 +81,7 @@ def test_a_class_prompt_equal_to_the_instance_prompt_is_only_a_warning(flags, tm
     assert "--class_prompt is the same as --instance_prompt" in warning
 
 
-def test_a_model_that_is_not_there(bad, tmp_path):
+def test_a_missing_model_is_named(bad, tmp_path):
     bad("--pretrained_model_name_or_path", "no such folder", pretrained_model_name_or_path=tmp_path / "nowhere")
     bad(
         "--pretrained_model_name_or_path",
@@ -91,7 +91,7 @@ def test_a_model_that_is_not_there(bad, tmp_path):
     )
 
 
-def test_a_folder_that_is_no_pipeline_says_what_is_missing(bad, twin, tmp_path):
+def test_a_folder_that_is_no_pipeline_is_refused_with_the_missing_part(bad, twin, tmp_path):
     def broken(name, change):
         folder = tmp_path / name
         shutil.copytree(twin, folder)
@@ -121,14 +121,14 @@ def test_a_folder_that_is_no_pipeline_says_what_is_missing(bad, twin, tmp_path):
         bad("--pretrained_model_name_or_path", named, pretrained_model_name_or_path=broken(name, change))
 
 
-def test_weights_that_are_no_weights_are_an_error_of_the_model(bad, twin, tmp_path):
+def test_a_broken_weight_file_is_an_error_of_the_model(bad, twin, tmp_path):
     shutil.copytree(twin, tmp_path / "broken")
     [path] = (tmp_path / "broken/unet").glob("*.safetensors")
     path.write_bytes(b"no weights")
     bad("--pretrained_model_name_or_path", "can't be loaded", pretrained_model_name_or_path=tmp_path / "broken")
 
 
-def test_an_output_folder_of_somebody_else_is_left_alone(bad, twin, pictures, tmp_path):
+def test_an_output_folder_with_foreign_files_is_refused(bad, twin, pictures, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years of work")
     bad("--output_dir", "thesis.tex")
@@ -139,39 +139,39 @@ def test_an_output_folder_of_somebody_else_is_left_alone(bad, twin, pictures, tm
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_that_can_not_be_written(bad, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_refused(bad, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     bad("--output_dir", "no folder that can be written", output_dir=tmp_path / "locked/out")
 
 
-def test_a_missing_checkpoint(bad):
+def test_a_missing_checkpoint_is_named(bad):
     bad("--resume_from_checkpoint", "latest", resume_from_checkpoint="latest")
     bad("--resume_from_checkpoint", "checkpoint-400", resume_from_checkpoint="checkpoint-400")
 
 
-def test_the_class_folder_must_be_another_one(bad, pictures):
+def test_the_class_folder_must_be_another_folder(bad, pictures):
     prior = dict(with_prior_preservation=True, class_prompt="a dog")
     bad("--class_data_dir", "same folder", class_data_dir=pictures, **prior)
     bad("--class_data_dir", "no folder that can be written", class_data_dir=pictures / "0.png", **prior)
     bad("--class_data_dir", "no folder that can be written", class_data_dir=pictures / "0.png/below", **prior)
 
 
-def test_a_log_folder_that_can_not_be_made(bad, pictures):
+def test_a_log_folder_that_cannot_be_made_is_named(bad, pictures):
     bad("--logging_dir", "no folder that can be written", logging_dir=pictures / "0.png/logs")
 
 
-def test_a_name_that_no_system_takes_is_one_line_too(bad):
+def test_a_name_too_long_for_the_system_is_one_line(bad):
     bad("x" * 300, output_dir="x" * 300)
 
 
-def test_a_record_that_another_program_wrote_makes_no_folder_ours(bad, tmp_path):
+def test_a_folder_with_another_programs_record_is_refused(bad, tmp_path):
     (tmp_path / "out/unet").mkdir(parents=True)
     (tmp_path / "out/training_args.json").write_text('{"lr": 1}')
     (tmp_path / "out/unet/thesis.tex").write_text("years of work")
     bad("--output_dir", "training_args.json")
 
 
-def test_files_that_lack_weights_are_told_and_not_made_up(bad, twin, tmp_path):
+def test_a_model_that_lacks_weights_is_refused(bad, twin, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     for part, lost in (
@@ -209,7 +209,7 @@ def test_bad_input_to_infer_is_named(tmp_path, twin, flags, named):
     refused(tmp_path, [each.format(twin=twin) for each in flags], named, script="infer.py")
 
 
-def test_verbose_shows_where_a_loading_error_came_from(flags, twin, tmp_path):
+def test_verbose_shows_the_cause_of_a_loading_error(flags, twin, tmp_path):
     shutil.copytree(twin, tmp_path / "broken")
     (tmp_path / "broken/unet/config.json").write_text("{}")
     done = python("train_dreambooth.py", *flags(pretrained_model_name_or_path=tmp_path / "broken"), "--verbose")

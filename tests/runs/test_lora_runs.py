@@ -82,7 +82,7 @@ def test_the_library_reads_the_file(runs, twin):
     assert np.abs(mine - base).max() > 0.1 and np.abs(drawn(theirs) - mine).max() < 1e-4
 
 
-def test_the_library_reads_a_text_encoders_with_the_line_of_the_readme(runs, twin, monkeypatch):
+def test_the_library_reads_a_text_encoders_lora_with_the_line_of_the_readme(runs, twin, monkeypatch):
     from ppdiffusers.loaders import lora as loader
 
     with pytest.raises(ValueError, match="deprecation tuple"):  # its own defect; when it is mended, the line can go
@@ -93,13 +93,13 @@ def test_the_library_reads_a_text_encoders_with_the_line_of_the_readme(runs, twi
     assert np.abs(drawn(theirs) - drawn(library(runs / "both"))).max() < 1e-4
 
 
-def test_merged_while_training_or_while_loading_is_the_same(runs, twin):
+def test_merging_after_training_and_merging_at_loading_are_equal(runs, twin):
     pipeline = loading.load_pipeline(str(twin))
     loading.put_in_lora(pipeline, runs / "both", 1.0, "--lora")
     assert np.array_equal(drawn(pipeline), drawn(library(runs / "both")))
 
 
-def test_a_scale_of_nought_is_the_base_and_a_half_lies_between(runs, twin):
+def test_scale_0_is_the_base_and_scale_half_lies_between(runs, twin):
     base, whole = (weights(folder / "unet") for folder in (twin, runs / "both"))
     for scale in (0.0, 0.5):
         pipeline = loading.load_pipeline(str(twin))
@@ -109,7 +109,7 @@ def test_a_scale_of_nought_is_the_base_and_a_half_lies_between(runs, twin):
 
 
 @pytest.mark.parametrize("form", ["lora_paddle", "lora_diffusers", "lora_web_ui"])
-def test_every_export_is_the_same_lora(runs, twin, tmp_path, form, capsys):
+def test_every_exported_format_draws_the_same_pictures(runs, twin, tmp_path, form, capsys):
     file = tmp_path / "sks.safetensors"
     exported(runs / "torch", form, file)
     assert capsys.readouterr().out.strip() == str(file) and len(list(tmp_path.iterdir())) == 1
@@ -123,7 +123,7 @@ def test_the_folder_of_a_lora_is_exported_as_a_whole_pipeline(runs, tmp_path):
     assert np.array_equal(drawn(library(tmp_path / "whole")), drawn(loading.load_pipeline(str(runs / "unet"))))
 
 
-def test_a_text_encoders_layers_without_the_prefix_that_newer_transformers_leave_away(runs, twin):
+def test_a_text_encoders_layers_merge_without_their_prefix_too(runs, twin):
     layers = lora.read(lora.find_file(runs / "both", "--lora"), "--lora")["text_encoder"]
     layers = {name.removeprefix("text_model."): pair for name, pair in layers.items()}
     text_encoder = loading.load_pipeline(str(twin)).text_encoder
@@ -132,7 +132,7 @@ def test_a_text_encoders_layers_without_the_prefix_that_newer_transformers_leave
     assert all(np.array_equal(value.numpy(), merged[name]) for name, value in text_encoder.state_dict().items())
 
 
-def test_the_folder_of_a_lora_knows_its_tokenizer(twin, pictures, tmp_path):
+def test_the_folder_of_a_lora_loads_with_its_tokenizer(twin, pictures, tmp_path):
     other = shutil.copytree(twin / "tokenizer", tmp_path / "tokenizer")
     merges = (other / "merges.txt").read_text()
     (other / "merges.txt").write_text(merges.replace("sk s</w>\n", ""))
@@ -141,7 +141,7 @@ def test_the_folder_of_a_lora_knows_its_tokenizer(twin, pictures, tmp_path):
     assert len(own("sks")["input_ids"]) == 3 and len(given("sks")["input_ids"]) == 4
 
 
-def test_layers_without_dots_need_the_model(runs, tmp_path):
+def test_a_web_uis_file_does_not_convert_to_other_formats(runs, tmp_path):
     exported(runs / "unet", "lora_web_ui", tmp_path / "a.safetensors")
     with pytest.raises(BadInput, match="its layers' names have no dots"):
         exported(tmp_path / "a.safetensors", "lora_diffusers", tmp_path / "b.safetensors")
@@ -180,7 +180,7 @@ def test_infer_draws_with_a_lora_and_its_scale(runs, twin, tmp_path, capsys):
         draw("--model_path", runs / "unet", "--lora_scale", "nan")
 
 
-def test_a_lora_without_its_base_says_so(runs, tmp_path):
+def test_a_lora_without_its_base_is_refused(runs, tmp_path):
     folder = tmp_path / "moved"
     folder.mkdir()
     (folder / "paddle_lora_weights.safetensors").write_bytes(

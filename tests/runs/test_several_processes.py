@@ -20,7 +20,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_checkpoint_and_only_the_first_speaks_and_writes(flags, tmp_path):
+def test_two_processes_write_a_checkpoint_and_only_the_first_prints(flags, tmp_path):
     line = flags(max_train_steps=2, save_steps=1, gradient_accumulation_steps=2, gradient_checkpointing=True)
     done = launch(tmp_path, "train_dreambooth.py", *line)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -116,7 +116,7 @@ console.run_command(train_dreambooth.main, {lines!r}[int(os.environ["PADDLE_TRAI
 
 
 @pytest.mark.parametrize("flag", ["instance_data_dir", "class_data_dir"])
-def test_machines_that_do_not_see_the_same_pictures_end_in_one_line(flags, class_pictures, tmp_path, flag):
+def test_machines_with_different_pictures_end_in_one_line(flags, class_pictures, tmp_path, flag):
     """The second process has another folder than the first, as on machines that share no disk."""
     prior = dict(with_prior_preservation=True, class_prompt="a dog", num_class_images=2)
     lines = [
@@ -133,7 +133,7 @@ def test_machines_that_do_not_see_the_same_pictures_end_in_one_line(flags, class
     assert not (tmp_path / "out/model_index.json").exists()
 
 
-def test_machines_that_do_not_see_the_same_checkpoint_end_in_one_line(flags, tmp_path):
+def test_machines_with_different_checkpoints_end_in_one_line(flags, tmp_path):
     train(flags(save_steps=1))
     common = dict(max_train_steps=3, allow_changes=True)  # one process wrote them
     lines = [flags(resume_from_checkpoint=tmp_path / f"out/checkpoint-{step}", **common) for step in (1, 2)]
@@ -144,7 +144,7 @@ def test_machines_that_do_not_see_the_same_checkpoint_end_in_one_line(flags, tmp
 
 
 @pytest.mark.parametrize("cards", ["0", "0,1"])
-def test_cards_that_are_not_there_are_named(flags, tmp_path, cards):
+def test_missing_cards_are_named(flags, tmp_path, cards):
     import paddle
 
     if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():

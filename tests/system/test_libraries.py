@@ -21,7 +21,7 @@ def test_loading_prints_nothing_and_leaves_warnings_on():
     assert [line for line in done.stderr.splitlines() if "Warning" in line] == ["<string>:4: UserWarning: a real one"]
 
 
-def test_versions_name_what_a_result_depends_on():
+def test_versions_name_paddle_the_libraries_and_numpy():
     found = libraries.versions()
     assert found["ppdiffusers"] == "0.29.0" and any(name.startswith("paddlepaddle") for name in found)
     assert found["numpy"] == sys.modules["numpy"].__version__

@@ -112,7 +112,7 @@ def noted(tmp_path_factory):
     return meet(tmp_path_factory.mktemp("meetings"), late=[2, 0, 0.5])
 
 
-def test_who_comes_early_waits_for_who_comes_two_seconds_later(noted):
+def test_an_early_process_waits_for_one_that_is_two_seconds_late(noted):
     comes = {rank: when for meeting, what, rank, when in noted if (meeting, what) == (0, "comes")}
     goes = {rank: when for meeting, what, rank, when in noted if (meeting, what) == (0, "goes")}
     assert comes[0] - comes[1] > 1.5
