@@ -31,7 +31,7 @@ def unpack(folder: Path, work: Path) -> None:
         network.to(dtype="float32")
         stages.save_network(network, work / name)
     _copy(folder / "detector.safetensors", work / "detector.safetensors")
-    with atomic.whole_folder(work / "tokenizer") as temporary:  # the last: its folder says that all is there
+    with atomic.whole_folder(work / "tokenizer") as temporary:  # last: its folder marks a complete copy
         shutil.copytree(folder / "model/tokenizer", temporary, dirs_exist_ok=True)
 
 

@@ -103,19 +103,19 @@ class Evaluator:
 
     def figures(self, subject: str, groups: Sequence[Pictures], of_class: Pictures) -> Figures:
         """Measure a model by its pictures: a group for each scene, and those of the class prompt."""
-        vectors, wanted, texts = self._references(subject)
+        vectors, requests, texts = self._references(subject)
         rows = [self.clip.encode_pictures(group) for group in groups]
         return {
-            **measures.measure_model(rows, self.clip.encode_pictures(of_class), vectors, wanted, texts),
+            **measures.measure_model(rows, self.clip.encode_pictures(of_class), vectors, requests, texts),
             **self._figures_of_world(subject, groups),
             "class shows subject": self._share_shown(subject, of_class),
         }
 
     def figures_of_photographs(self, subject: str) -> Figures:
         """Measure a subject's own pictures: the best figures that a model can reach."""
-        vectors, wanted, texts = self._references(subject)
+        vectors, requests, texts = self._references(subject)
         return {
-            **measures.measure_subject(vectors, wanted, texts),
+            **measures.measure_subject(vectors, requests, texts),
             **self._figures_of_world(subject, self.photographs(subject)),
             "class shows subject": None,
         }
@@ -135,11 +135,11 @@ class Evaluator:
     def _references(self, subject: str) -> tuple[Array, list[Request], Array]:
         """Return the vectors of a subject's own pictures, the prompts with their pictures, and the texts' vectors."""
         vectors = self.clip.encode_pictures(_flat(self.photographs(subject)))
-        wanted = [
+        requests = [
             Request(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
             for index, prompt in enumerate(prompts(subject))
         ]
-        return vectors, wanted, self.clip.encode_prompts([metrics.without(each.prompt, "sks") for each in wanted])
+        return vectors, requests, self.clip.encode_prompts([metrics.without(each.prompt, "sks") for each in requests])
 
     def _figures_of_world(self, subject: str, groups: Sequence[Pictures]) -> dict[str, float]:
         pictures = _flat(groups)
