@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 
-from dreambooth.files import atomic, moves, safetensors
+from dreambooth.files import atomic, moves, safetensors, weight_files
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ NAMES: dict[Literal["paddle", "diffusers"], str] = {
     "paddle": "paddle_lora_weights.safetensors",
     "diffusers": "pytorch_lora_weights.safetensors",
 }
+# what other tools write too; the files that hold nothing but weights come first
+_ALL_NAMES = (*NAMES.values(), "paddle_lora_weights.pdparams", "pytorch_lora_weights.bin")
 # between a layer's name and "down.weight"
 _INFIX = {"unet": "lora", "text_encoder": "lora_linear_layer"}
 _WEB_UI = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
@@ -70,7 +72,7 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
     """
     folder = Path(name)
     moves.finish_move(folder, flag)
-    if (folder / "model_index.json").exists() or not any((folder / file).is_file() for file in NAMES.values()):
+    if (folder / "model_index.json").exists() or not any((folder / file).is_file() for file in _ALL_NAMES):
         return None
     try:
         record = atomic.read_json(folder / "training_args.json")
@@ -93,7 +95,7 @@ def find_file(path: str | Path, flag: str) -> Path:
     if path.is_file():
         return path
     moves.finish_move(path, flag)
-    for name in NAMES.values():
+    for name in _ALL_NAMES:
         if (path / name).is_file():
             return path / name
     raise BadInput(f"{flag} {path}: no LoRA, there is no {' or '.join(NAMES.values())}")
@@ -113,8 +115,7 @@ def read(path: str | Path, flag: str) -> dict[str, Layers]:
 def _read_weights(path: str | Path) -> tuple[Arrays, Mapping[str, str]]:
     """Read all tensors and the metadata of a file."""
     try:
-        reader = safetensors.Reader(path)
-        return dict(reader), reader.metadata() or {}
+        return weight_files.read(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"it can't be read ({str(error).removeprefix(f'{path}: ')})") from None
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dreambooth.system.types import Array
 
+_PICKLES = (".pdparams", ".pdopt", ".bin", ".pt", ".pth", ".ckpt")
 # Arrays may share numbers, as tied weights do; a crafted file shares them until no memory holds the copies
 _MOST_SHARED, _ALWAYS_ALLOWED = 8, 64 << 20
 _DEEPEST = 30
@@ -54,20 +55,23 @@ class _Pickler(pickle.Pickler):
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the weights in a file, with bfloat16 widened to float32, and the text beside them.
+    """Return the weights in a file, with bfloat16 widened to float32, and its metadata.
 
-    A ValueError names the file and its fault.
+    A pickle has none; its "format" is "pd" or "pt", as in safetensors of Paddle and torch. A ValueError names the file
+    and its fault.
     """
-    if _is_safetensors(path):
+    if not _is_pickle(path):
         reader = safetensors.Reader(path)
         return dict(reader), reader.metadata() or {}
-    found = _weights(load_pickle(path), path)
-    return {name: _widened(value) if value.dtype == np.uint16 else value for name, value in found.items()}, {}
+    with open(path, "rb") as file:
+        metadata = {"format": "pt" if _is_archive(file) else "pd"}
+        found = _weights(_read_pickle(file, str(path)), path)
+    return {name: _widened(value) if value.dtype == np.uint16 else value for name, value in found.items()}, metadata
 
 
 def check(path: str | os.PathLike[str]) -> None:
     """Raise what `read` would raise, but read no numbers."""
-    if _is_safetensors(path):
+    if not _is_pickle(path):
         safetensors.header(path)
         return
     with open(path, "rb") as file:
@@ -87,8 +91,16 @@ def load_pickle(source: str | os.PathLike[str] | BinaryIO) -> object:
 READERS = patches.Readers(safetensors.Reader, load_pickle)
 
 
-def _is_safetensors(path: str | os.PathLike[str]) -> bool:
-    return Path(path).suffix == ".safetensors"
+def _is_pickle(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix in _PICKLES
+
+
+def _is_archive(file: BinaryIO) -> bool:
+    """Whether a file is a zip archive of torch."""
+    begin = file.tell()
+    start = file.read(4)
+    file.seek(begin)
+    return start == b"PK\x03\x04"
 
 
 def _weights(found: object, path: str | os.PathLike[str]) -> dict[str, Array]:
@@ -96,7 +108,7 @@ def _weights(found: object, path: str | os.PathLike[str]) -> dict[str, Array]:
     while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict):
-        raise RefusedPickle(f"{path} holds no weights by name, but a {type(found).__name__}")
+        raise RefusedPickle(f"{path}: it holds no weights by name, but a {type(found).__name__}")
     weights = {}
     for name, value in found.items():
         if isinstance(value, tuple) and len(value) == 2:  # a tensor of Paddle beside its own name
@@ -116,7 +128,7 @@ def _read_pickle(file: BinaryIO, name: str, with_numbers: bool = True) -> object
     begin, size = file.tell(), file.seek(0, os.SEEK_END)
     file.seek(begin)
     try:
-        if file.read(4) == b"PK\x03\x04":
+        if _is_archive(file):
             archive = Archive(file)
             machine = Machine(file, *archive.pickle, functions=TORCH, stored=archive.storage)
         else:
@@ -129,12 +141,14 @@ def _read_pickle(file: BinaryIO, name: str, with_numbers: bool = True) -> object
             raise Malformed("it is in the format of torch before 1.6")
         return _paddles_own(plain, with_numbers) if isinstance(plain, dict) else plain
     except Asks as error:
-        reason = f"asks for {error}, which is not among the few names that weights need; nothing of it was run"
+        reason = (
+            f"it asks for {error}, which weights do not need; nothing of it was run; use a safetensors file instead"
+        )
     except Malformed as error:
-        reason = f"can't be read as weights: {error}"
+        reason = f"it can't be read as weights ({error})"
     except Exception as error:  # whatever a crafted file brings about, its reader sees one kind of error
-        reason = f"can't be read as weights: it makes no sense ({type(error).__name__})"
-    raise RefusedPickle(f"{name} {reason}")
+        reason = f"it can't be read as weights ({type(error).__name__})"
+    raise RefusedPickle(f"{name}: {reason}")
 
 
 class _Plain:

@@ -64,9 +64,9 @@ def test_a_bomb_does_not_go_off(bomb, tmp_path):
 
 def test_a_memo_index_takes_no_memory(tmp_path):
     """Python's own unpickler would set up a table of that length: 64 gigabytes."""
-    (tmp_path / "a").write_bytes(b"\x80\x04}r\xff\xff\xff\xff.")
+    (tmp_path / "a.pdparams").write_bytes(b"\x80\x04}r\xff\xff\xff\xff.")
     before = memory()
-    assert weight_files.load_pickle(tmp_path / "a") == {}
+    assert weight_files.load_pickle(tmp_path / "a.pdparams") == {}
     assert memory() - before < 100 << 20
 
 
@@ -91,7 +91,7 @@ def test_many_arrays_of_the_same_numbers_are_refused(tmp_path):
 
 def test_random_damage_is_refused_or_read(tmp_path):
     files, chance = sorted(GENUINE.glob("*-*")), random.Random(0)
-    path, refusals = tmp_path / "damaged", 0
+    path, refusals = tmp_path / "damaged.pdparams", 0
     for _ in range(1500):
         damaged = bytearray(chance.choice(files).read_bytes())
         for _ in range(chance.randint(1, 3)):
@@ -101,6 +101,6 @@ def test_random_damage_is_refused_or_read(tmp_path):
             try:
                 read(path)
             except weight_files.RefusedPickle as error:
-                assert str(error).startswith(f"{path} ") and "\n" not in str(error)
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
                 refusals += 1
     assert 1000 < refusals < 3000

@@ -23,8 +23,8 @@ from dreambooth.files import weight_files
 
 
 def test_an_array_by_hand_is_read(tmp_path):
-    (tmp_path / "a").write_bytes(array())
-    assert_equal(weight_files.read(tmp_path / "a")[0], plain(tmp_path / "a"))
+    (tmp_path / "a.pdparams").write_bytes(array())
+    assert_equal(weight_files.read(tmp_path / "a.pdparams")[0], plain(tmp_path / "a.pdparams"))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_an_array_that_is_no_numbers_is_refused(crafted, tmp_path):
 
 
 def test_a_byte_that_is_no_bool_becomes_one(tmp_path):
-    (tmp_path / "a").write_bytes(array(kind=b"b1", order=b"|", data=b"C\x02\x00\xff"))
-    read = weight_files.read(tmp_path / "a")[0]["w"]
+    (tmp_path / "a.pdparams").write_bytes(array(kind=b"b1", order=b"|", data=b"C\x02\x00\xff"))
+    read = weight_files.read(tmp_path / "a.pdparams")[0]["w"]
     assert read.dtype == bool and read.view(np.uint8).tolist() == [0, 1]
 
 
@@ -79,7 +79,7 @@ def test_a_byte_that_is_no_bool_becomes_one(tmp_path):
 
 
 def test_a_tensor_by_hand_is_read(tmp_path):
-    path = torch_file(tmp_path / "a", torch_tensor(), [MATRIX.tobytes()], byteorder="little")
+    path = torch_file(tmp_path / "a.pdparams", torch_tensor(), [MATRIX.tobytes()], byteorder="little")
     assert_equal(weight_files.read(path)[0], {"w": MATRIX})
 
 

@@ -44,17 +44,17 @@ def test_what_this_paddle_saves_is_read_as_the_plain_unpickler_reads_it(protocol
 
 
 def test_bfloat16_is_widened(tmp_path):
-    paddle.save({"w": paddle.to_tensor(MATRIX).astype("bfloat16")}, str(tmp_path / "a"))
-    assert weight_files.load_pickle(tmp_path / "a")["w"].dtype == np.uint16
-    assert_equal(weight_files.read(tmp_path / "a")[0]["w"], MATRIX)
+    paddle.save({"w": paddle.to_tensor(MATRIX).astype("bfloat16")}, str(tmp_path / "a.pdparams"))
+    assert weight_files.load_pickle(tmp_path / "a.pdparams")["w"].dtype == np.uint16
+    assert_equal(weight_files.read(tmp_path / "a.pdparams")[0]["w"], MATRIX)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_long_strings_of_protocol_2_are_data(protocol, tmp_path):
     """From a length on, they are read when their array is."""
     large = np.random.default_rng(0).integers(0, 256, (1 << 20) + 1, np.uint8)
-    (tmp_path / "a").write_bytes(pickle.dumps({"large": large, "small": MATRIX}, protocol))
-    assert_equal(weight_files.load_pickle(tmp_path / "a"), {"large": large, "small": MATRIX})
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"large": large, "small": MATRIX}, protocol))
+    assert_equal(weight_files.load_pickle(tmp_path / "a.pdparams"), {"large": large, "small": MATRIX})
 
 
 def split():
@@ -72,11 +72,11 @@ def split():
 
 
 def test_what_paddle_splits_is_joined(tmp_path):
-    (tmp_path / "a").write_bytes(pickle.dumps(split(), 2))
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(split(), 2))
     expected = {"other": PICTURES, "one": MATRIX, "two": BASE}
-    assert_equal(paddle.load(str(tmp_path / "a"), return_numpy=True), expected)  # Paddle itself agrees
-    assert_equal(weight_files.load_pickle(tmp_path / "a"), expected)
-    weight_files.check(tmp_path / "a")
+    assert_equal(paddle.load(str(tmp_path / "a.pdparams"), return_numpy=True), expected)  # Paddle itself agrees
+    assert_equal(weight_files.load_pickle(tmp_path / "a.pdparams"), expected)
+    weight_files.check(tmp_path / "a.pdparams")
 
 
 @pytest.mark.parametrize(
@@ -94,24 +94,24 @@ def test_what_paddle_splits_is_joined(tmp_path):
 def test_what_is_split_in_a_wrong_way_is_refused(change, tmp_path):
     saved = split()
     saved["UnpackBigParamInfor@@"]["one"] = change
-    (tmp_path / "a").write_bytes(pickle.dumps(saved, 2))
-    refused(tmp_path / "a")
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(saved, 2))
+    refused(tmp_path / "a.pdparams")
 
 
 def test_a_table_of_names_that_does_not_fit_is_refused(tmp_path):
     for table in (["w"], {"w": 1}, {"elsewhere": "w_0"}):
-        (tmp_path / "a").write_bytes(pickle.dumps({"w": MATRIX, "StructuredToParameterName@@": table}))
-        refused(tmp_path / "a")
+        (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"w": MATRIX, "StructuredToParameterName@@": table}))
+        refused(tmp_path / "a.pdparams")
 
 
 def test_what_is_written_is_what_paddle_loads(tmp_path):
     layer = paddle.nn.Linear(3, 2)
-    weight_files.write_pickled(tmp_path / "mine", layer.state_dict())
+    weight_files.write_pickled(tmp_path / "mine.pdparams", layer.state_dict())
     paddle.save({name: value.numpy() for name, value in layer.state_dict().items()}, str(tmp_path / "theirs"))
-    mine, theirs = (paddle.load(str(tmp_path / name), return_numpy=True) for name in ("mine", "theirs"))
+    mine, theirs = (paddle.load(str(tmp_path / name), return_numpy=True) for name in ("mine.pdparams", "theirs"))
     assert_equal(mine, theirs)
-    assert {type(value) for value in plain(tmp_path / "mine").values()} == {np.ndarray}
-    assert_equal(weight_files.read(tmp_path / "mine")[0], theirs)
+    assert {type(value) for value in plain(tmp_path / "mine.pdparams").values()} == {np.ndarray}
+    assert_equal(weight_files.read(tmp_path / "mine.pdparams")[0], theirs)
 
 
 # torch's files
@@ -158,4 +158,4 @@ def test_torchs_old_format_is_refused():
 
 def test_a_file_that_is_not_there_is_not_refused_but_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
-        weight_files.read(tmp_path / "nowhere")[0]
+        weight_files.read(tmp_path / "nowhere.pdparams")[0]

@@ -51,7 +51,7 @@ def refused(path):
             read(path)
         lines.add(str(caught.value))
     [line] = lines
-    assert line.startswith(f"{path} ") and "\n" not in line and len(line) < 400
+    assert line.startswith(f"{path}: ") and "\n" not in line and len(line) < 400
     return line
 
 
