@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dreambooth.files import weight_files
+from dreambooth.models import layouts
 from dreambooth.system import patches
 from dreambooth.system.errors import BadInput
 
@@ -27,6 +29,9 @@ class Clip:
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             raise BadInput(f"{flag} {name}: no CLIP model, it has no config.json")
         try:
+            for path in (Path(name) / file for file in {*layouts.PADDLE, *layouts.TORCH}):
+                if path.is_file():
+                    weight_files.check(path)
             with patches.all_weights_found():
                 self.model = CLIPModel.from_pretrained(name, dtype="float32")
             self.tokenizer = CLIPTokenizer.from_pretrained(name)

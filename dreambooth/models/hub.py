@@ -101,7 +101,7 @@ def _fetch_from_paddle(name: str, revision: str | None) -> Path:
                     fetch_first(part, file)
         else:
             fetch_first(part, layouts.CONFIG, layouts.OLD_CONFIG)
-            fetch_first(part, *layouts.PADDLE, layouts.EITHER)
+            fetch_first(part, *layouts.PADDLE)
     return index.parent
 
 

@@ -1,155 +1,229 @@
-"""The layouts that a pipeline's folder comes in, and how the library is brought to read them: that of diffusers, with
-torch's weights, and that of Paddle's store from the time when a text encoder's settings had other names.
+"""The layouts of a pipeline's folder: Paddle's and that of diffusers, in their varieties, and Paddle's before 2023.
 
-The library converts weights of torch, but it writes into the folder that it reads, knows one name for each file, and
-takes a text encoder whose weights have another prefix for one without weights. So it is given a folder of links, with
-the few files that it needs otherwise.
+The library converts weights of torch, but it writes into the folder that it reads, and it expects one name for each
+file. It also runs a None.py in a folder, and imports any module that model_index.json names. So it gets a folder of
+links to the files that it has to read, and to no others.
 """
 
-import json
-import os
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
+from __future__ import annotations
 
-from dreambooth.files import safetensors
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dreambooth.files import atomic, safetensors
 from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
 
-PADDLE = ("model_state.pdparams", "diffusion_paddle_model.safetensors")
-TORCH = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin")
-EITHER = "model.safetensors"  # what is in it says its header
-SUFFIXES = (".pdparams", ".safetensors", ".bin", ".msgpack", ".h5", ".onnx", ".ckpt", ".pt", ".pth")
-PREFIX = "text_model."  # that transformers 5 leaves away
-KEPT = []  # folders of links, deleted when the process ends
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from typing import Any
+
+    from dreambooth.models.registry import FamilyFacts
+
+EITHER = "model.safetensors"  # of Paddle or of torch, as its metadata says
+# the weights that the library looks for, the best first: safetensors hold nothing but weights
+PADDLE = ("diffusion_paddle_model.safetensors", EITHER, "model_state.pdparams")
+TORCH = ("diffusion_pytorch_model.safetensors", EITHER, "diffusion_pytorch_model.bin", "pytorch_model.bin")
 CONFIG, OLD_CONFIG = "config.json", "model_config.json"
-OLD_TEXT_SETTINGS = {
+INDEX = "model_index.json"
+_SMALL = (".json", ".txt", ".model")  # settings, vocabularies, SentencePiece
+_PREFIX = "text_model."  # of the weights of a CLIP text encoder; transformers 5 omits it
+_OLD_TEXT_SETTINGS = {
     "max_text_length": "max_position_embeddings",
     "text_embed_dim": "hidden_size",
     "text_heads": "num_attention_heads",
     "text_layers": "num_hidden_layers",
     "text_hidden_act": "hidden_act",
 }
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # folders of links, deleted when the process ends
 
 
-def candidates(names):
-    """The weight files among some names, the best first, as (name, the name that the library looks for). Those of half
-    precision stand in where there are no others, as in fp16 folders."""
-    plain = {name: name for name in names}
+class Weights(NamedTuple):
+    """A file of weights, and the name under which the library looks for it."""
+
+    file: str
+    expected: str
+
+
+class Choice(NamedTuple):
+    """The files of a pipeline's networks: all of them are Paddle's, or all torch's."""
+
+    is_torch: bool
+    files: Mapping[str, Weights]  # by part
+
+
+def choose(names: Mapping[str, Collection[str]], either_is_torch: Mapping[str, bool]) -> Choice | None:
+    """Choose between Paddle's and torch's files of the networks; None if neither has one for each network.
+
+    `names` has the names of the files of each part; `either_is_torch` says of which kind a part's EITHER is, if that is
+    known. Full precision goes before half, safetensors before pickles, and torch's pickles before Paddle's: the library
+    itself leaves a .pdparams in a folder of torch, and a stranger may too.
+    """
+
+    def rank(choice: Choice) -> tuple[int, int, int, bool]:
+        halves = sum(weights.file != weights.expected for weights in choice.files.values())
+        pickles = sum(not weights.file.endswith(".safetensors") for weights in choice.files.values())
+        # a repository whose files are all of unknown kind is one of torch
+        guesses = sum(
+            weights.expected == EITHER and part not in either_is_torch for part, weights in choice.files.items()
+        )
+        return halves, pickles, 0 if choice.is_torch else guesses, pickles > 0 and not choice.is_torch
+
+    choices = []
+    for is_torch in (False, True):
+        files = {part: _best(inside, is_torch, either_is_torch.get(part)) for part, inside in names.items()}
+        found = {part: weights for part, weights in files.items() if weights is not None}
+        if len(found) == len(files):
+            choices.append(Choice(is_torch, found))
+    return min(choices, key=rank, default=None)
+
+
+def _best(names: Collection[str], is_torch: bool, either_is_torch: bool | None) -> Weights | None:
+    """Return the best file of one kind. One of half precision stands in where there is no other, as in fp16 folders."""
+    full = {name: name for name in names}
     half = {name.replace(".fp16.", "."): name for name in names if ".fp16." in name}
-    for there in (plain, half):
-        yield from ((there[wanted], wanted) for wanted in (*PADDLE, EITHER, *TORCH) if wanted in there)
+    for known in (full, half):
+        for expected in TORCH if is_torch else PADDLE:
+            if expected in known and (expected != EITHER or either_is_torch in (None, is_torch)):
+                return Weights(known[expected], expected)
+    return None
 
 
-def weights_of(folder):
-    """(path, the name that the library looks for) of a network's weights, or None."""
-    names = sorted(path.name for path in folder.iterdir())
-    return next(((folder / name, wanted) for name, wanted in candidates(names)), None)
+def choose_files(folder: Path, facts: FamilyFacts) -> Choice:
+    """Choose the files of the networks of a folder that has weights for each. ValueError says what is wrong."""
+    folders = {part: part_folder(folder, part, facts) for part in facts.networks}
+    names = {part: _files_in(path) for part, path in folders.items()}
+    either_is_torch = {}
+    for part, inside in names.items():
+        for file in (EITHER, EITHER.replace(".", ".fp16.")):
+            if file in inside and part not in either_is_torch:
+                metadata = safetensors.header(folders[part] / file).metadata or {}
+                either_is_torch[part] = metadata.get("format", "pt") == "pt"
+    choice = choose(names, either_is_torch)
+    if choice is None:
+        lacking = [
+            next(part for part in names if _best(names[part], is_torch, either_is_torch.get(part)) is None)
+            for is_torch in (True, False)
+        ]
+        raise ValueError(f"{lacking[0]}/ is in Paddle's format, and {lacking[1]}/ in torch's; they can't be mixed")
+    return choice
 
 
-def is_torch(folder):
-    """Whether a network's folder holds the weights of torch; None for a folder without weights."""
-    found = weights_of(folder)
-    if found is None:
-        return None
-    path, wanted = found
-    if wanted == EITHER:
-        return (safetensors.header(path).metadata or {}).get("format", "pt") == "pt"
-    return wanted in TORCH
+def has_weights(folder: Path) -> bool:
+    """Test whether the folder of a network has weights of some kind."""
+    return any(_best(_files_in(folder), is_torch, None) for is_torch in (False, True))
 
 
-def parts(folder):
-    return sorted(path for path in Path(folder).iterdir() if path.is_dir())
+def part_folder(folder: Path, part: str, facts: FamilyFacts) -> Path:
+    """Return the folder of a part, which may have the name that newer diffusers give it."""
+    newer = folder / facts.newer_names.get(part, part)
+    return newer if newer.is_dir() and not (folder / part).is_dir() else folder / part
 
 
-@contextmanager
-def readable(name, flag):
-    """(a folder that the library can load, whether it is in torch's format). The folder's weights are gone afterwards;
-    its small files stay as long as the process, since a tokenizer is saved by copying them."""
-    formats = {part.name: is_torch(part) for part in parts(name)}
-    networks = {part: torch for part, torch in formats.items() if torch is not None and part != "safety_checker"}
-    from_torch = any(networks.values())
-    if from_torch and not all(networks.values()):
-        mine, theirs = (next(part for part, torch in networks.items() if torch is wanted) for wanted in (False, True))
-        raise BadInput(f"{flag} {name}: {mine}/ is in Paddle's format, and {theirs}/ in torch's; they can't be mixed")
-    if not from_torch and not any(old_settings(part) for part in parts(name)):
-        yield Path(name), False
-        return
-    KEPT.append(tempfile.TemporaryDirectory(prefix="dreambooth-"))
-    links = Path(KEPT[-1].name)
-    lay_out(Path(name).resolve(), links)
-    yield links, from_torch
-    for file in links.rglob("*"):
-        if file.suffix in SUFFIXES:
-            file.unlink()
+def _files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def lay_out(source, links):
-    """A folder of links to a folder's files, each under the name that the library looks for."""
-    known = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
-    renamed = {new: old for old, new in registry.FAMILIES[known["_class_name"]].newer_names.items()}
-    for path in source.iterdir():
-        if not path.is_dir():
-            (links / path.name).symlink_to(path)
+@contextlib.contextmanager
+def readable(name: str | Path, flag: str) -> Iterator[tuple[Path, bool]]:
+    """Yield (a folder that the library can load, whether its weights are torch's).
+
+    The weights in that folder are gone afterwards. Its small files stay as long as the process, since a tokenizer is
+    saved by copying them.
+    """
+    source = Path(name).resolve()
+    index = atomic.read_json(source / INDEX)
+    facts = registry.FAMILIES[index["_class_name"]]
+    try:
+        choice = choose_files(source, facts)
+    except ValueError as error:
+        raise BadInput(f"{flag} {name}: {error}") from None
+    _kept.append(tempfile.TemporaryDirectory(prefix="dreambooth-"))
+    links = Path(_kept[-1].name)
+    try:
+        _link_folder(source, links, facts, choice)
+        _write_index(index, links, facts)
+        yield links, choice.is_torch
+    finally:
+        for file in links.glob("*/*"):
+            if file.suffix not in _SMALL:  # the links, and the .pdparams that the library leaves beside them
+                file.unlink()
+
+
+def _link_folder(source: Path, links: Path, facts: FamilyFacts, choice: Choice) -> None:
+    """Fill a folder with links to the files that the library has to read, under the names that it looks for."""
+    for name in (*facts.parts, *facts.optional_parts):
+        folder, part = part_folder(source, name, facts), links / name
+        if not folder.is_dir():
             continue
-        part = links / renamed.get(path.name, path.name)
         part.mkdir()
-        chosen, wanted = weights_of(path) or (None, None)
-        for file in path.iterdir():
-            if file == chosen and part.name == "text_encoder" and lost_its_prefix(file):
-                give_prefix(file, part / wanted)
-            elif file == chosen:
-                (part / wanted).symlink_to(file)
-            elif not file.name.endswith(SUFFIXES) and not file.name.endswith(".index.json"):
+        for file in folder.iterdir():
+            if file.suffix in _SMALL and not file.name.endswith(".index.json") and file.is_file():
                 (part / file.name).symlink_to(file)
-        if "tokenizer" in part.name:
-            spell_out(part)
-        if settings := old_settings(path):
-            (part / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
-    index = links / "model_index.json"
-    index.unlink()
-    index.write_text(json.dumps({renamed.get(part, part): value for part, value in known.items()}), encoding="utf-8")
+        if name in choice.files:
+            file, expected = folder / choice.files[name].file, part / choice.files[name].expected
+            if choice.is_torch and name in facts.text_encoders and _lacks_prefix(file):
+                _restore_prefix(file, expected)
+            else:
+                expected.symlink_to(file)
+        _write_vocabulary(part)
+        if settings := _old_settings(folder):
+            atomic.write_json(part / CONFIG, settings)
 
 
-def old_settings(part):
-    """The settings of a CLIP text encoder from Paddle's store in their names of today, or None where they have them."""
-    place = part / OLD_CONFIG
-    if (part / CONFIG).exists() or not place.is_file():
+def _write_index(index: Mapping[str, Any], links: Path, facts: FamilyFacts) -> None:
+    """Write a model_index.json that names the parts in the folder and nothing else."""
+    known: dict[str, Any] = {
+        name: value for name, value in index.items() if name.startswith("_") and isinstance(value, str)
+    }
+    for part in (*facts.parts, *facts.optional_parts):
+        if (links / part).is_dir():
+            known[part] = index.get(part) or index.get(facts.newer_names.get(part, part))
+    atomic.write_json(links / INDEX, known)
+
+
+def _old_settings(part: Path) -> dict[str, Any] | None:
+    """Return the settings of a CLIP text encoder of before 2023 in their names of today, None if they have them."""
+    path = part / OLD_CONFIG
+    if (part / CONFIG).exists() or not path.is_file():
         return None
-    old = json.loads(place.read_text(encoding="utf-8"))
+    old = atomic.read_json(path)
     for inner in old.pop("init_args", []):
         old |= inner if isinstance(inner, dict) else {}
     if "text_layers" not in old:
         return None
-    settings = {OLD_TEXT_SETTINGS.get(name, name): value for name, value in old.items()}
+    settings = {_OLD_TEXT_SETTINGS.get(name, name): value for name, value in old.items()}
     settings.setdefault("hidden_act", "quick_gelu")
     settings["intermediate_size"] = 4 * settings["hidden_size"]
     settings["architectures"] = [settings.pop("init_class", registry.CLIP_TEXT_ENCODER)]
     return {**settings, "bos_token_id": settings["vocab_size"] - 2, "eos_token_id": settings["vocab_size"] - 1}
 
 
-def lost_its_prefix(file):
-    """Whether a CLIP text encoder's weights are named as by transformers since version 5."""
+def _lacks_prefix(file: Path) -> bool:
+    """Test whether the weights of a CLIP text encoder have the names that transformers 5 gives them."""
     if file.suffix != ".safetensors":
         return False
-    config = json.loads((file.parent / CONFIG).read_text(encoding="utf-8"))
+    config = atomic.read_json(file.parent / CONFIG)
     classes = config.get("architectures", ())
-    clip = config.get("model_type") == "clip_text_model" or registry.CLIP_TEXT_ENCODER in classes
-    return clip and not any(name.startswith(PREFIX) for name in safetensors.header(file).entries)
+    is_clip = config.get("model_type") == "clip_text_model" or registry.CLIP_TEXT_ENCODER in classes
+    return is_clip and not any(name.startswith(_PREFIX) for name in safetensors.header(file).entries)
 
 
-def give_prefix(file, to):
-    """The same weights under the names that they had before."""
+def _restore_prefix(file: Path, target: Path) -> None:
+    """Write the same weights under the names that they had before transformers 5."""
     metadata = {**(safetensors.header(file).metadata or {}), "format": "pt"}
-    safetensors.copy_renamed(file, to, lambda name: PREFIX + name, metadata)
+    safetensors.copy_renamed(file, target, lambda name: _PREFIX + name, metadata)
 
 
-def spell_out(tokenizer):
-    """Give a tokenizer that consists of one tokenizer.json the vocabulary files that the library reads."""
+def _write_vocabulary(tokenizer: Path) -> None:
+    """Write the vocabulary files that the library reads, where a tokenizer is one tokenizer.json."""
     whole = tokenizer / "tokenizer.json"
     if not whole.is_file() or any((tokenizer / name).exists() for name in ("vocab.json", "vocab.txt")):
         return
-    model = json.loads(whole.read_text(encoding="utf-8"))["model"]
+    model = atomic.read_json(whole)["model"]
     if model.get("type") == "WordPiece":
         words = sorted(model["vocab"], key=model["vocab"].get)
         (tokenizer / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
@@ -159,11 +233,18 @@ def spell_out(tokenizer):
     (tokenizer / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
 
 
-def worth_fetching(files):
-    """Of a repository's files, those that a pipeline needs: each network's best weights, and all small files."""
-    chosen = {"model_index.json"}
-    for part in {os.path.dirname(name) for name in files} - {"", "safety_checker"}:
-        inside = [os.path.basename(name) for name in files if os.path.dirname(name) == part]
-        chosen |= {f"{part}/{name}" for name in inside if not name.endswith(SUFFIXES)}
-        chosen |= {f"{part}/{name}" for name, _ in list(candidates(inside))[:1]}
-    return sorted(chosen)
+def worth_fetching(files: Collection[str]) -> list[str]:
+    """Return the files of a repository that a pipeline needs: the best weights of each network, and all small files."""
+    parts: dict[str, list[str]] = {}
+    for folder, _, name in (file.rpartition("/") for file in files):
+        parts.setdefault(folder, []).append(name)
+    known = {part: names for part, names in parts.items() if part in registry.PARTS}
+    chosen = {f"{part}/{name}" for part, names in known.items() for name in names if name.endswith(_SMALL)}
+    networks = {
+        part: names for part, names in known.items() if any(_best(names, is_torch, None) for is_torch in (False, True))
+    }
+    choice = choose(networks, {})
+    for part, names in networks.items():
+        weights = choice.files[part] if choice else _best(names, True, None) or _best(names, False, None)
+        chosen |= {f"{part}/{weights.file}"} if weights else set()
+    return sorted({INDEX, *chosen})

@@ -1,6 +1,7 @@
 """A model's parts, loaded from a name or a folder."""
 
 import importlib
+from pathlib import Path
 
 import numpy as np
 
@@ -57,6 +58,7 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
             pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
                 str(readable), paddle_dtype="float32", from_diffusers=from_torch, low_cpu_mem_usage=True, **parts
             )
+            _record_source(pipeline, readable, place)
     except BadInput:
         raise
     except Exception as error:
@@ -65,6 +67,18 @@ def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0
     patches.keep_padding(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _record_source(pipeline, readable, place):
+    """Let the pipeline's settings name the folder where it is from, as the library notes it, not that of the links."""
+    place = str(Path(place))
+    pipeline.register_to_config(_name_or_path=place)
+    for part, value in pipeline.components.items():
+        if getattr(getattr(value, "config", None), "_name_or_path", None) == str(readable / part):
+            value.register_to_config(_name_or_path=str(Path(place) / part))
+        for name, setting in getattr(value, "init_kwargs", {}).items():
+            if name.endswith("_file") and isinstance(setting, str):
+                value.init_kwargs[name] = setting.replace(f"{readable}/", f"{place}/")
 
 
 def put_in_lora(pipeline, place, scale, flag):
@@ -83,6 +97,8 @@ def load_tokenizer(name, flag=pipeline_folder.FLAG, revision=None):
     try:
         with layouts.readable(place, flag) as (readable, _):
             return kind.from_pretrained(str(readable), subfolder=part)
+    except BadInput:
+        raise
     except Exception as error:
         raise BadInput(cant_be_loaded(name, error, flag)) from error
 

@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from dreambooth.files import atomic, lora, moves
+from dreambooth.files import atomic, lora, moves, weight_files
+from dreambooth.files.safetensors import shown
 from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
 
@@ -28,17 +29,21 @@ def check(name, flag=FLAG):
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
         raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
     try:
-        facts = check_index(name, read_index(folder), flag)
-    except (ValueError, AttributeError) as error:
+        known = read_index(folder)
+    except ValueError as error:
         raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
+    facts = check_index(name, known, flag)
     for part in facts.parts:
         check_part(name, folder, part, facts, flag)
+    try:
+        for part, chosen in layouts.choose_files(folder, facts).files.items():
+            weight_files.check(layouts.part_folder(folder, part, facts) / chosen.file)
+    except ValueError as error:
+        raise BadInput(f"{flag} {name}: {error}") from None
 
 
 def check_part(name, pipeline, part, facts, flag):
-    folder = pipeline / part
-    if not folder.is_dir() and part in facts.newer_names:
-        folder = pipeline / facts.newer_names[part]
+    folder = layouts.part_folder(pipeline, part, facts)
     if not folder.is_dir():
         raise BadInput(f"{flag} {name}: it has no folder {part}/")
     if part in facts.without_weights:
@@ -49,7 +54,7 @@ def check_part(name, pipeline, part, facts, flag):
     needed = ["scheduler_config.json"] if part == "scheduler" else [layouts.CONFIG, layouts.OLD_CONFIG]
     if not any((folder / file).is_file() for file in needed):
         raise BadInput(f"{flag} {name}: {part}/{needed[0]} is missing")
-    if part != "scheduler" and not layouts.weights_of(folder):
+    if part != "scheduler" and not layouts.has_weights(folder):
         raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
 
 
@@ -59,17 +64,36 @@ def read_index(folder):
 
 def check_index(name, index, flag=FLAG):
     """Refuse a pipeline, or a class of one of its parts, that is not supported; returns the family's facts."""
+    if not isinstance(index, dict):
+        raise BadInput(f"{flag} {name}: its model_index.json can't be read (it is no JSON object)")
     pipeline = index.get("_class_name")
-    facts = registry.FAMILIES.get(pipeline)
+    facts = registry.FAMILIES.get(pipeline) if isinstance(pipeline, str) else None
     if facts is None:
-        raise BadInput(f"{flag} {name}: it is a {pipeline}; supported: {', '.join(registry.FAMILIES)}")
+        raise BadInput(f"{flag} {name}: it is a {shown(str(pipeline))}; supported: {', '.join(registry.FAMILIES)}")
+    for part, value in index.items():
+        if isinstance(value, list):
+            _check_names(name, part, value, flag)
     for part, classes in facts.parts.items():
-        _, class_name = index.get(part) or index.get(facts.newer_names.get(part)) or (None, None)
-        if class_name is None:
+        value = index.get(part) or index.get(facts.newer_names.get(part)) or (None, None)
+        if not isinstance(value, (list, tuple)) or value[1] is None:
             raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
-        if classes and class_name not in classes:
-            raise BadInput(f"{flag} {name}: its {part} is a {class_name}; supported: {', '.join(classes)}")
+        if value[1] not in classes:
+            raise BadInput(f"{flag} {name}: its {part} is a {value[1]}; supported: {', '.join(classes)}")
     return facts
+
+
+def _check_names(name, part, value, flag):
+    """Refuse what the library would import to load a part, unless genuine pipelines have it."""
+    if value == [None, None]:
+        return
+    if len(value) != 2 or not all(isinstance(each, str) for each in value):
+        raise BadInput(f"{flag} {name}: its model_index.json can't be read (the entry of {shown(part)})")
+    library, class_name = value
+    if library not in registry.LIBRARIES or class_name not in registry.CLASSES:
+        raise BadInput(
+            f"{flag} {name}: its model_index.json asks for {shown(f'{library}.{class_name}')} as {shown(part)}, which"
+            " this tool does not import; nothing of it was run"
+        )
 
 
 def fingerprint(name):

@@ -9,6 +9,24 @@ from typing import Any
 from dreambooth.models import schedulers
 
 CLIP_TEXT_ENCODER = "CLIPTextModel"
+# The library imports whatever module and class model_index.json names; these are what genuine files have
+LIBRARIES = (
+    "ppdiffusers",
+    "ppdiffusers.transformers",
+    "paddlenlp.transformers",
+    "diffusers",
+    "diffusers_paddle",
+    "transformers",
+    "stable_diffusion",
+    "alt_diffusion",
+    "unidiffuser",
+)
+_CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+_BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
+_GPT_TOKENIZERS = ("GPTTokenizer", "GPT2Tokenizer", "GPT2TokenizerFast")
+_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor")
+# the classes of small files, which have no weights
+_SMALL = {*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS, *_GPT_TOKENIZERS, *_IMAGE_PROCESSORS}
 
 
 @dataclass(frozen=True)
@@ -17,8 +35,8 @@ class FamilyFacts:
 
     pipeline: str  # the class that model_index.json names
     family: str  # "module:Class" in models/families
-    # part -> the classes that it may have; None: any class, and no weights. A model's fingerprint depends on the order.
-    parts: Mapping[str, tuple[str, ...] | None]
+    # part -> the classes that it may have. A model's fingerprint depends on the order.
+    parts: Mapping[str, tuple[str, ...]]
     denoiser: str = "unet"  # always trains
     text_encoders: tuple[str, ...] = ("text_encoder",)  # train on request
     # the networks that prompts and pictures go through before the denoiser
@@ -39,7 +57,7 @@ class FamilyFacts:
     @property
     def without_weights(self) -> tuple[str, ...]:
         """The parts that consist of small files."""
-        return tuple(part for part, classes in self.parts.items() if classes is None)
+        return tuple(part for part, classes in self.parts.items() if _SMALL.issuperset(classes))
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -53,7 +71,7 @@ _STABLE_DIFFUSION = FamilyFacts(
     parts={
         "vae": ("AutoencoderKL",),
         "text_encoder": (CLIP_TEXT_ENCODER, "BertModel", "RobertaSeriesModelWithTransformation"),
-        "tokenizer": None,
+        "tokenizer": (*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS),
         "unet": ("UNet2DConditionModel",),
         "scheduler": schedulers.CLASSES,
     },
@@ -71,10 +89,10 @@ _UNIDIFFUSER = FamilyFacts(
         "vae": ("AutoencoderKL",),
         "text_encoder": (CLIP_TEXT_ENCODER,),
         "image_encoder": ("CLIPVisionModelWithProjection",),
-        "image_processor": None,
-        "clip_tokenizer": None,
+        "image_processor": _IMAGE_PROCESSORS,
+        "clip_tokenizer": _CLIP_TOKENIZERS,
         "text_decoder": ("UniDiffuserTextDecoder",),
-        "text_tokenizer": None,
+        "text_tokenizer": _GPT_TOKENIZERS,
         "unet": ("UniDiffuserModel",),
         "scheduler": schedulers.CLASSES,
     },
@@ -89,3 +107,14 @@ _UNIDIFFUSER = FamilyFacts(
 FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
 # a prefix in the LoRA files of web UIs -> the part
 LORA_PREFIXES = {prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()}
+# every name that the folder of a part may have
+PARTS = {
+    name for facts in FAMILIES.values() for name in (*facts.parts, *facts.newer_names.values(), *facts.optional_parts)
+}
+# every class that model_index.json may name; those of parts that are left out too
+CLASSES = {
+    *(each for facts in FAMILIES.values() for classes in facts.parts.values() for each in classes),
+    *_SMALL,
+    "StableDiffusionSafetyChecker",
+    "CLIPVisionModelWithProjection",
+}
