@@ -80,7 +80,7 @@ def _trained_unet(work: Path) -> Network:
         return UNet2DConditionModel.from_pretrained(str(work / "unet"))
     unfinished = Training("unet", networks.unet(), Recipe(updates=0, batch=0, rate=0.0), work)
     if not unfinished.folder.is_dir():
-        raise BadInput(f"--stages pack: {work} has no UNet; add the stage unet")
+        raise BadInput(f"--stages pack: {work} has no unet; add the stage unet")
     unfinished.restore()
     unfinished.use_average()
     return unfinished.network

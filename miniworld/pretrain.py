@@ -12,18 +12,40 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dreambooth.config.parser import Parser
 from dreambooth.files import weight_files
 from dreambooth.system import console, libraries
 from dreambooth.system import processes as system_processes
+from dreambooth.system.errors import BadInput
 from miniworld import dataset, packing, paths, stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-STAGES = ("pictures", "tokenizer", "vae", "clip", "detector", "latents", "unet", "decoder", "image-tower", "pack")
+
+class _Stage(NamedTuple):
+    """A stage's result in the folder of --work, and the stages whose results it reads."""
+
+    result: str
+    inputs: tuple[str, ...] = ()
+
+
+_PACKED = ("tokenizer", "vae", "clip", "detector")  # the results in a packed model, beside the UNet
+_STAGES = {
+    "pictures": _Stage("pictures.npy"),
+    "tokenizer": _Stage("tokenizer"),
+    "vae": _Stage("vae", ("pictures",)),
+    "clip": _Stage("clip", ("pictures", "tokenizer")),
+    "detector": _Stage("detector.safetensors"),
+    "latents": _Stage("latents.npy", ("pictures", "vae")),
+    "unet": _Stage("unet", ("tokenizer", "clip", "latents")),
+    "decoder": _Stage("decoder", ("pictures", "vae")),
+    "image-tower": _Stage("image-tower", ("pictures", "tokenizer", "clip")),
+    "pack": _Stage("", _PACKED),  # its result is in the folder of --output
+}
+STAGES = tuple(_STAGES)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,8 +60,9 @@ def main(argv: Sequence[str]) -> None:
     add("--output", type=Path, default=paths.FOLDER, help="folder for the packed model (default: miniworld)")
     arguments = parser.parse_args(argv)
     work = arguments.work
+    _check_inputs(work, {*arguments.stages, *(_PACKED if arguments.go_on_from else ())})
     work.mkdir(parents=True, exist_ok=True)
-    if "pictures" in arguments.stages and not (work / "pictures.npy").exists():
+    if "pictures" in arguments.stages and not (work / _STAGES["pictures"].result).exists():
         dataset.draw_pictures(work)
     if arguments.processes > 1 and system_processes.world_size() == 1:
         sys.exit(_launch(arguments.processes, argv))
@@ -55,18 +78,18 @@ def main(argv: Sequence[str]) -> None:
 
     # Run each stage whose result is missing
     train_unet = functools.partial(stages.train_unet, updates=arguments.unet_updates)
-    results: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "tokenizer": ("tokenizer", stages.make_tokenizer),
-        "vae": ("vae", stages.train_vae),
-        "clip": ("clip", stages.train_clip),
-        "detector": ("detector.safetensors", stages.train_detector),
-        "latents": ("latents.npy", stages.encode_latents),
-        "unet": ("unet", train_unet),
-        "decoder": ("decoder", stages.train_decoder),
-        "image-tower": ("image-tower", stages.train_image_tower),
+    runs: dict[str, Callable[[Path], None]] = {
+        "tokenizer": stages.make_tokenizer,
+        "vae": stages.train_vae,
+        "clip": stages.train_clip,
+        "detector": stages.train_detector,
+        "latents": stages.encode_latents,
+        "unet": train_unet,
+        "decoder": stages.train_decoder,
+        "image-tower": stages.train_image_tower,
     }
-    for stage, (result, run_stage) in results.items():
-        if stage in arguments.stages and not (work / result).exists():
+    for stage, run_stage in runs.items():
+        if stage in arguments.stages and not (work / _STAGES[stage].result).exists():
             paddle.seed(stages.SEED)
             system_processes.wait()
             if stage != "tokenizer" or system_processes.is_first():
@@ -74,6 +97,15 @@ def main(argv: Sequence[str]) -> None:
             system_processes.wait()
     if "pack" in arguments.stages and system_processes.is_first():
         packing.pack(work, arguments.output)
+
+
+def _check_inputs(work: Path, chosen: Collection[str]) -> None:
+    """Refuse stages whose inputs neither exist nor come from another chosen stage."""
+    for name, stage in _STAGES.items():
+        if name in chosen and not (stage.result and (work / stage.result).exists()):
+            for needed in stage.inputs:
+                if needed not in chosen and not (work / _STAGES[needed].result).exists():
+                    raise BadInput(f"--stages {name}: {work} has no {_STAGES[needed].result}; add the stage {needed}")
 
 
 def _launch(processes: int, argv: Sequence[str]) -> int:

@@ -131,7 +131,7 @@ def test_without_the_second_stages_the_first_ones_are_packed(work, tmp_path):
 def test_a_missing_unet_is_an_error_and_nothing_is_packed(work, tmp_path):
     for name in ("unet", "unet-state"):
         shutil.rmtree(work / name)
-    with pytest.raises(BadInput, match=f"^--stages pack: {work} has no UNet; add the stage unet$"):
+    with pytest.raises(BadInput, match=f"^--stages pack: {work} has no unet; add the stage unet$"):
         packing.pack(work, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
 

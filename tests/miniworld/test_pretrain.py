@@ -10,6 +10,7 @@ from support.pretraining import run_pretraining
 from support.weights import weights
 
 from dreambooth.models import loading
+from dreambooth.system.errors import BadInput
 from miniworld import dataset, pretrain, stages, tokenizer, training, world
 from miniworld.detector import Detector
 
@@ -82,6 +83,35 @@ def test_the_unet_of_a_packed_model_trains_further_alone(made, tmp_path):
     furthest = max(float(np.abs(after[name].astype(np.float32) - before[name]).max()) for name in before)
     assert 0 < furthest < 1e-3
     Detector.load(tmp_path / "packed/detector.safetensors")
+
+
+@pytest.mark.parametrize(
+    "stages, stage, missing, needed",
+    [
+        (["vae"], "vae", "pictures.npy", "pictures"),
+        (["clip", "pictures"], "clip", "tokenizer", "tokenizer"),
+        (["pictures", "tokenizer", "latents"], "latents", "vae", "vae"),
+        (["unet", "tokenizer", "pictures", "clip"], "unet", "latents.npy", "latents"),
+        (["pack", "pictures", "tokenizer", "vae", "clip"], "pack", "detector.safetensors", "detector"),
+    ],
+)
+def test_a_stage_without_its_input_is_an_error_before_any_work(tmp_path, stages, stage, missing, needed):
+    work = tmp_path / "work"
+    with pytest.raises(BadInput, match=f"^--stages {stage}: {work} has no {missing}; add the stage {needed}$"):
+        pretrain.main(["--work", str(work), "--processes", "1", "--stages", *stages])
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("stage", pretrain.STAGES)
+def test_a_stage_needs_only_its_inputs(made, tmp_path, stage):
+    needed = [pretrain._STAGES[name].result for name in pretrain._STAGES[stage].inputs]
+    (tmp_path / "work").mkdir()
+    for name in [*needed, *(["unet"] if stage == "pack" else [])]:
+        copy = shutil.copytree if (made / "work" / name).is_dir() else shutil.copy
+        copy(made / "work" / name, tmp_path / "work" / name)
+    run_pretraining(tmp_path, "--stages", stage)
+    result = pretrain._STAGES[stage].result
+    assert (tmp_path / "work" / result).exists() if result else (tmp_path / "packed/model").is_dir()
 
 
 def test_several_processes_run_the_same_command_under_the_launcher(tmp_path, monkeypatch):
