@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import sampling, sheets
 from dreambooth.files import atomic, lora, weight_files
@@ -77,46 +78,39 @@ def main(argv):
 
     # Load the pipeline, and settle what was left to it
     scale = 1.0 if arguments.lora_scale is None else arguments.lora_scale
-    pipeline = loading.load_pipeline(
-        arguments.model_path, flag="--model_path", lora_scale=1.0 if arguments.lora else scale
-    )
+    source = loading.Source(arguments.model_path)
+    family = loading.load_family(source, "--model_path", lora_scale=1.0 if arguments.lora else scale)
     if arguments.lora:
-        loading.put_in_lora(pipeline, arguments.lora, scale, "--lora")
-    if arguments.negative_prompt and schedulers.is_unidiffuser(pipeline):
-        raise BadInput("--negative_prompt: a UniDiffuser takes none")
-    if arguments.scheduler:
-        schedulers.set_scheduler(pipeline, arguments.scheduler)
-    own_height, own_width = sampling.default_size(pipeline)
+        loading.merge_lora(family, arguments.lora, scale, "--lora")
+    own_height, own_width = family.default_size
     height, width = arguments.height or own_height, arguments.width or own_width
-    sampling.check_size(pipeline, height, width)
-    sampling.check_steps(pipeline, arguments.num_inference_steps)
 
     # Draw
     wanted = [(prompt, number) for prompt in arguments.prompt for number in range(arguments.num_images)]
-    pictures = sampling.draw(
-        pipeline,
-        wanted,
+    settings = DrawSettings(
         seed=arguments.seed,
         purpose="picture",
-        height=height,
-        width=width,
+        size=(height, width),
         steps=arguments.num_inference_steps,
         guidance=arguments.guidance_scale,
+        scheduler=arguments.scheduler,
         batch_size=arguments.batch_size,
         negative_prompt=arguments.negative_prompt,
     )
+    pictures = sampling.draw(family, settings, wanted)
     # Save each as it comes, with what is needed to draw it again
-    settings = {
+    scheduler = arguments.scheduler and schedulers.SCHEDULERS[arguments.scheduler].class_name
+    text = {
         "negative_prompt": arguments.negative_prompt or "",
         "seed": arguments.seed,
         "steps": arguments.num_inference_steps,
         "guidance_scale": arguments.guidance_scale,
-        "scheduler": type(pipeline.scheduler).__name__,
+        "scheduler": scheduler or type(family.pipeline.scheduler).__name__,
         "size": f"{width}x{height}",
         "model": arguments.model_path,
     }
     if arguments.lora or arguments.lora_scale is not None:
-        settings |= {"lora": arguments.lora or arguments.model_path, "lora_scale": scale}
+        text |= {"lora": arguments.lora or arguments.model_path, "lora_scale": scale}
     drawn, written = [], []
     with disk.explained(lambda: f"{len(written)} pictures before it are whole"):
         for (prompt, number), picture in zip(wanted, console.progress_bar(pictures, total=len(wanted), desc="Drawing")):
@@ -125,12 +119,12 @@ def main(argv):
             if arguments.output and not arguments.grid:
                 path = Path(arguments.output)
             if not (arguments.output and arguments.grid):
-                written.append(save(picture, path, {"prompt": prompt, "picture": number, **settings}))
+                written.append(save(picture, path, {"prompt": prompt, "picture": number, **text}))
             drawn.append(picture)
         if arguments.grid:
             sheet = sheets.make_grid(drawn, columns=arguments.num_images)
             path = Path(arguments.output or Path(arguments.output_dir) / "grid.png")
-            written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **settings}))
+            written.append(save(sheet, path, {"prompt": " | ".join(arguments.prompt), **text}))
     print(*written, sep="\n")
 
 

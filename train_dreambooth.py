@@ -28,7 +28,7 @@ from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
-from dreambooth.models import loading, registry
+from dreambooth.models import loading
 from dreambooth.run import checkpoints, model_card, output_folder, planning
 from dreambooth.system import console, disk, libraries, processes
 from dreambooth.system.console import StopRequest
@@ -50,26 +50,24 @@ def main(argv):
         todo = dataclasses.replace(todo, course={**todo.course, "seed": config.run.seed})
 
     # Load the model, and say what will be done with it
-    family = loading.load_model(
-        config.model.pretrained_model_name_or_path,
-        revision=config.model.revision,
-        tokenizer_name=config.model.tokenizer_name,
-        train_text_encoder=config.model.train_text_encoder,
-    )
-    family.check(config)
+    model = config.model
+    source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
+    family = loading.load_family(source, train_text_encoders=model.train_text_encoder)
+    family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
     from dreambooth.training import diffusion as diffusions
     from dreambooth.training.adapters import Adapters
 
-    diffusion = diffusions.diffusion_for(family.schedule)
-    family.adapters = Adapters(family.learners(), "unet", config.lora, config.run.seed)
-    class_pictures, missing = prior_pictures.look(config, todo.class_hashes)
+    diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
+    family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.run.seed)
+    class_pictures, missing = prior_pictures.scan(config.concepts, source.name, todo.class_hashes)
     planning.describe(config, todo, family, missing)
     if config.run.dry_run:
         return console.print_message("dry run   all is in order, and nothing was written")
 
     # Draw what the model knows of the class, before it learns anything else
     if missing:
-        class_pictures = prior_pictures.draw_missing(family, config, missing)
+        drawing = config.draw_settings("class picture")
+        class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
     todo = planning.check_class_pictures(config, todo, class_pictures)
     subject = Concept(config.concepts.instance_prompt, todo.pictures, config.concepts.class_prompt, class_pictures)
     with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
@@ -86,7 +84,7 @@ def train(config, todo, family, diffusion, concepts):
     seed = config.run.seed
     batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), processes.world_size())
     encodings = Encodings(family, batches, config.memory, seed)
-    family.forget_encoders(vae=config.memory.cache_latents)
+    family.free_encoders(pictures=config.memory.cache_latents)
 
     # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
     family.prepare_training(config.memory.gradient_checkpointing)
@@ -139,7 +137,7 @@ def train(config, todo, family, diffusion, concepts):
                 with updates.precision():
                     prediction = family.predict(noisy, t, encodings.conditioning(batch))
                 target = diffusion.target(clean, noise, t)
-                errors = loss.example_errors(family.picture_part(prediction), family.picture_part(target))
+                errors = loss.example_errors(family.learned_part(prediction), family.learned_part(target))
                 parts = loss.dreambooth_loss(
                     errors, batch.prior, diffusion.weight(t), config.objective.prior_loss_weight
                 )
@@ -178,7 +176,7 @@ def train(config, todo, family, diffusion, concepts):
                 last = save_checkpoint(done)
             if stopping:
                 raise Stopped(planning.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
-            if validation.due(config, done) and not ending:
+            if validation.is_due(config.logging, done) and not ending:
                 validation.draw(config, family, tracker, done)
 
         # Draw, and assemble the pipeline; should that fail, what was learned is kept in a checkpoint
@@ -187,8 +185,7 @@ def train(config, todo, family, diffusion, concepts):
                 validation.draw(config, family, tracker, done)
             if processes.is_first():
                 command_line = planning.draw_command(config)
-                facts = registry.FAMILIES[family.pipeline_class]
-                card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, facts)
+                card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, family.facts)
                 output_folder.save_result(family, config, record, card)
         except Exception as error:
             checkpoints.rescue(error, last, done, save_checkpoint)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import subjects
 from dreambooth.config import parser as config_parser
+from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import measures, sampling
 from dreambooth.drawing.clip import Clip
 from dreambooth.files import weight_files
@@ -64,25 +65,23 @@ def main(argv: Sequence[str]) -> None:
     solver = [f"--{name}={value}" for name, value in vars(arguments).items() if name.startswith("prior_") and value]
     config = config_parser.read_config(subjects.command_line(subject, "unused", 1, *solver), "")
     libraries.load(weight_files.READERS)
-    plain, fast = (loading.load_pipeline(str(subject.folder)) for _ in range(2))
+    family = loading.load_family(loading.Source(str(subject.folder)))
+    plain = DrawSettings(0, "class picture", (subject.size, subject.size), PLAIN_STEPS)
     times: dict[str, list[float]] = {"plain": [], "fast": []}
     pictures: dict[str, Groups] = {"plain": {}, "fast": {}}
     for name in CLASSES:
         requests = [(PROMPT.format(name), number) for number in range(count)]
         drawings = {
-            "plain": sampling.draw(
-                plain, requests, seed=0, purpose="class picture", height=subject.size, width=subject.size,
-                steps=PLAIN_STEPS, guidance=sampling.GUIDANCE, batch_size=1,
-            ),
-            "fast": sampling.draw_for_run(fast, requests, config, "class picture"),
-        }  # fmt: skip
+            "plain": sampling.draw(family, plain, requests),
+            "fast": sampling.draw(family, config.draw_settings("class picture"), requests),
+        }
         for way, drawn in draw_in_turn(drawings, count).items():
             pictures[way][name] = [picture for picture, _ in drawn]
             times[way] += [seconds for _, seconds in drawn]
     ratio = subjects.median([fast / plain for fast, plain in zip(times["fast"], times["plain"])])
     scheduler, steps = config.drawing.prior_scheduler, config.drawing.prior_inference_steps
     labels = {
-        "plain": (f"{type(plain.scheduler).__name__}, {PLAIN_STEPS} steps", "1.00"),
+        "plain": (f"{type(family.pipeline.scheduler).__name__}, {PLAIN_STEPS} steps", "1.00"),
         "fast": (f"--prior_scheduler {scheduler}, {steps} steps", f"{ratio:.2f}"),
     }
     rows = []

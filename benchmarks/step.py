@@ -76,7 +76,7 @@ class Stopwatch:
 
         assert self.inputs is not None
         noisy, t, conditioning = self.inputs
-        F.mse_loss(self.family.unet(noisy, t, conditioning["hidden"]).sample, noisy).backward()
+        F.mse_loss(self.family.denoiser(noisy, t, conditioning["hidden"]).sample, noisy).backward()
         adamw.step()
         adamw.clear_grad(set_to_zero=False)
 
@@ -84,7 +84,7 @@ class Stopwatch:
         """Make a step of the bare loop on the whole network, without the LoRA."""
         import paddle
 
-        weights = self.family.unet.parameters()
+        weights = self.family.denoiser.parameters()
         with self.family.adapters.off():
             for weight in weights:
                 weight.stop_gradient = False
@@ -103,9 +103,9 @@ def _attached(stopwatch: Stopwatch) -> Iterator[None]:
     """Give the stopwatch the model, the optimizer and the inputs of a run, and the start of each step."""
     from dreambooth.training.updates import Updates
 
-    load, micro_batch, make_updates = loading.load_model, Batches.micro_batch, Updates.__init__
+    load, micro_batch, make_updates = loading.load_family, Batches.micro_batch, Updates.__init__
 
-    def load_and_keep(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  as load_model
+    def load_and_keep(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  as load_family
         stopwatch.family = family = load(*arguments, **options)
         predict = family.predict
 
@@ -113,7 +113,7 @@ def _attached(stopwatch: Stopwatch) -> Iterator[None]:
             stopwatch.inputs = noisy.detach(), t, {name: tensor.detach() for name, tensor in conditioning.items()}
             return predict(noisy, t, conditioning)
 
-        family.predict = predict_and_keep
+        setattr(family, "predict", predict_and_keep)  # noqa: B010  mypy forbids to assign to a method
         return family
 
     def time_and_get(self: Batches, update: int, micro: int) -> MicroBatch:
@@ -126,7 +126,7 @@ def _attached(stopwatch: Stopwatch) -> Iterator[None]:
         make_updates(self, *arguments)
 
     with (
-        mock.patch.object(loading, "load_model", load_and_keep),
+        mock.patch.object(loading, "load_family", load_and_keep),
         mock.patch.object(Batches, "micro_batch", time_and_get),
         mock.patch.object(Updates, "__init__", make_and_keep),
     ):

@@ -58,17 +58,16 @@ def main(argv):
         write_lora(arguments)
         return print(arguments.output)
     libraries.load(weight_files.READERS, arguments.verbose)
-    pipeline = loading.load_pipeline(arguments.model_path, flag="--model_path")
-    networks = {name: part for name, part in pipeline.components.items() if hasattr(part, "state_dict")}
+    family = loading.load_family(loading.Source(arguments.model_path), "--model_path")
     if arguments.half:
-        for network in networks.values():
-            saving.halve(network)
+        for network in family.networks().values():
+            saving.to_float16(network)
     place = Path(arguments.output)
     if arguments.format == saving.SINGLE_FILE:
-        saving.write_single_file(pipeline, place)
+        saving.write_single_file(family.single_file_weights(), place)
     else:
         with atomic.whole_folder(place) as temporary:
-            saving.save(pipeline, temporary, arguments.format)
+            family.save(temporary, arguments.format)
     print(place)
 
 

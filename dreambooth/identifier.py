@@ -35,7 +35,7 @@ def read_arguments(argv):
 def main(argv):
     arguments = read_arguments(argv)
     libraries.load(weight_files.READERS, arguments.verbose)
-    known = RareWords(loading.load_tokenizer(arguments.model, flag="--model"))
+    known = RareWords(loading.load_tokenizer(loading.Source(arguments.model), "--model"))
     if arguments.check is not None:
         print("\n".join(known.problems(arguments.check)) or "nothing is wrong with it")
         return

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.config.parser import Parser
 from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
@@ -127,15 +128,13 @@ def main(argv):
     # Draw the same with both models, and measure
     results, drawn = {}, {}
     for name, path in (("base", arguments.base_model_path), ("fine-tuned", arguments.model_path)):
-        pipeline = loading.load_pipeline(path, flag="--model_path" if name == "fine-tuned" else "--base_model_path")
-        if arguments.scheduler:
-            schedulers.set_scheduler(pipeline, arguments.scheduler)
-        sampling.check_steps(pipeline, arguments.num_inference_steps)
-        drawn[name], of_class = draw(pipeline, wanted, arguments, name)
+        flag = "--model_path" if name == "fine-tuned" else "--base_model_path"
+        family = loading.load_family(loading.Source(path), flag)
+        drawn[name], of_class = draw(family, wanted, arguments, name)
         rows = [clip.encode_pictures(group) for group in drawn[name]]
         of_class = clip.encode_pictures(of_class) if of_class else np.zeros([0, subject.shape[1]])
         results[name] = measures.measure_model(rows, of_class, subject, wanted, texts)
-        del pipeline
+        del family
     results["subject"] = measures.measure_subject(subject, wanted, texts)
 
     # Tell
@@ -168,24 +167,22 @@ def without(prompt, identifier):
     return " ".join(word for word in prompt.split() if word != identifier)
 
 
-def draw(pipeline, wanted, arguments, name):
+def draw(family, wanted, arguments, name):
     """(pictures of each prompt, pictures of the class prompt), from the same noise for every model."""
-    height, width = sampling.default_size(pipeline)
     count = arguments.num_images
     asked = [(each.prompt, number) for each in wanted for number in range(count)]
     if arguments.class_prompt:
         asked += [(arguments.class_prompt, number) for number in range(arguments.num_class_images)]
-    pictures = sampling.draw(
-        pipeline,
-        asked,
+    settings = DrawSettings(
         seed=arguments.seed,
         purpose="picture",
-        height=height,
-        width=width,
+        size=family.default_size,
         steps=arguments.num_inference_steps,
         guidance=arguments.guidance_scale,
+        scheduler=arguments.scheduler,
         batch_size=arguments.batch_size,
     )
+    pictures = sampling.draw(family, settings, asked)
     pictures = list(console.progress_bar(pictures, total=len(asked), desc=f"Drawing, {name}"))
     groups = [pictures[first : first + count] for first in range(0, count * len(wanted), count)]
     return groups, pictures[count * len(wanted) :]

@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from paddle import Tensor
     from PIL import Image
 
-    from dreambooth.system.types import Network, Pipeline
+    from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Network
     from miniworld.detector import Detector
     from miniworld.world import Look
 
 SEED = 1_000_000  # no network trained on its pictures
 
 
-def figures_of_parts(pipeline: Pipeline, clip: Clip, detector: Detector, count: int = 256) -> dict[str, float]:
+def figures_of_parts(vae: Network, clip: Clip, detector: Detector, count: int = 256) -> dict[str, float]:
     """Measure VAE, CLIP and detector on `count` pictures of the world and as many strangers, and on the subjects."""
     things = [world.thing(SEED, number) for number in range(count)]
     pictures = _draw_by_renderer(things)
@@ -44,10 +45,10 @@ def figures_of_parts(pipeline: Pipeline, clip: Clip, detector: Detector, count: 
     named_right = detector.has_all_parts_right(stranger_pictures, [look for look, _ in strangers])
     subjects = [kind for kind in world.SUBJECTS for _ in world.SCENES]
     photographs = [world.photograph(kind, scene, SEED, 0) for kind in world.SUBJECTS for scene in world.SCENES]
-    reconstructions = _reconstructed_pictures(pipeline.vae, photographs)
+    reconstructions = _reconstructed_pictures(vae, photographs)
     return {
-        "VAE: world's pictures, dB": _psnr(pipeline.vae, pictures),
-        "VAE: subjects' pictures, dB": _psnr(pipeline.vae, photographs),
+        "VAE: world's pictures, dB": _psnr(vae, pictures),
+        "VAE: subjects' pictures, dB": _psnr(vae, photographs),
         "CLIP: class right": judge.accuracy(found_kinds, kinds),
         "CLIP: scene right": judge.accuracy(judge.classify_scenes(clip, pictures, kinds), scenes),
         "detector: all parts of a stranger right": float(np.mean(named_right)),
@@ -72,13 +73,13 @@ def figures_of_drawings(
     }
 
 
-def draw(pipeline: Pipeline, things: Sequence[tuple[Look, str]]) -> list[Image.Image]:
+def draw(family: Family, things: Sequence[tuple[Look, str]]) -> list[Image.Image]:
     """Draw each thing in its scene from a prompt that names class, colour, pattern and scene."""
     prompts = []
     for look, scene in things:
         words = " ".join(filter(None, (look.pattern, look.colour, look.kind)))
         prompts.append(f"a photo of {world.article(words)} {words} {scene}")
-    return judge.draw(pipeline, [(prompt, number) for number, prompt in enumerate(prompts)])
+    return judge.draw(family, [(prompt, number) for number, prompt in enumerate(prompts)])
 
 
 def each_class_in_each_scene() -> list[tuple[Look, str]]:
@@ -149,12 +150,13 @@ def main(argv: Sequence[str]) -> None:
     libraries.load(weight_files.READERS)
     from miniworld.detector import Detector
 
-    pipeline = loading.load_pipeline(str(arguments.folder / "model"))
+    family = loading.load_family(loading.Source(str(arguments.folder / "model")))
     clip = Clip(str(arguments.folder / "clip"))
     detector = Detector.load(arguments.folder / "detector.safetensors")
     things = each_class_in_each_scene()
-    pictures = draw(pipeline, things)
-    figures = {**figures_of_parts(pipeline, clip, detector), **figures_of_drawings(pictures, things, clip, detector)}
+    pictures = draw(family, things)
+    figures = figures_of_parts(family.pipeline.vae, clip, detector)
+    figures |= figures_of_drawings(pictures, things, clip, detector)
     for name, value in figures.items():
         print(f"{name:<45}{value:8.3f}")
     if arguments.sheet:

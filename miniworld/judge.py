@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
-from dreambooth.models import schedulers
 from dreambooth.system import console
 from miniworld import world
 
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dreambooth.drawing.clip import Clip
-    from dreambooth.system.types import Array, Pipeline
+    from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Array
 
-STEPS, SCHEDULER, GUIDANCE = 25, "dpmsolver++", 7.5
+STEPS = 25
 
 
-def draw(pipeline: Pipeline, requests: Sequence[tuple[str, int]], seed: int = 0) -> list[Image.Image]:
+def draw(family: Family, requests: Sequence[tuple[str, int]], seed: int = 0) -> list[Image.Image]:
     """Draw a picture for each (prompt, number)."""
-    schedulers.set_scheduler(pipeline, SCHEDULER)
-    height, width = sampling.default_size(pipeline)
-    settings = dict(height=height, width=width, steps=STEPS, guidance=GUIDANCE, batch_size=4)
-    pictures = sampling.draw(pipeline, requests, seed=seed, purpose="picture", **settings)
+    settings = DrawSettings(seed, "picture", family.default_size, STEPS, scheduler="dpmsolver++")
+    pictures = sampling.draw(family, settings, requests)
     return list(console.progress_bar(pictures, total=len(requests), desc="Drawing"))
 
 

@@ -55,7 +55,7 @@ def pack(work: Path, folder: Path) -> None:
     )
     towers = CLIPModel.from_pretrained(str(clip))
     for network in (pipeline.vae, pipeline.text_encoder, pipeline.unet, towers):
-        saving.halve(network)
+        saving.to_float16(network)
     with atomic.whole_folder(folder / "model") as temporary:
         pipeline.save_pretrained(str(temporary), safe_serialization=True)
     with atomic.whole_folder(folder / "clip") as temporary:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from dreambooth.system.types import Array, Pipeline
+    from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Array
 
     Pictures = Sequence[Image.Image]
     Figures = dict[str, float | None]
@@ -120,17 +121,17 @@ class Evaluator:
             "class shows subject": None,
         }
 
-    def draw(self, pipeline: Pipeline, subject: str) -> tuple[list[Pictures], Pictures]:
+    def draw(self, family: Family, subject: str) -> tuple[list[Pictures], Pictures]:
         """Draw a group of pictures for each scene, and pictures of the class prompt."""
         requests = [(prompt, number) for prompt in prompts(subject) for number in range(COUNT)]
         requests += [(f"a photo of a {subject}", number) for number in range(CLASS_COUNT)]
-        pictures = judge.draw(pipeline, requests)
+        pictures = judge.draw(family, requests)
         split = COUNT * len(world.UNSEEN)
         return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
 
     def measure(self, folder: Path, subject: str) -> Figures:
         """Draw with the model of a folder, and measure its pictures."""
-        return self.figures(subject, *self.draw(loading.load_pipeline(str(folder)), subject))
+        return self.figures(subject, *self.draw(loading.load_family(loading.Source(str(folder))), subject))
 
     def _references(self, subject: str) -> tuple[Array, list[Request], Array]:
         """Return the vectors of a subject's own pictures, the prompts with their pictures, and the texts' vectors."""

@@ -165,7 +165,6 @@ WITHOUT_TESTS = {"dreambooth/system/errors.py", "dreambooth/system/types.py", "t
         "schedulers",
         "tokenizers",
         "families/base",
-        "families/stable_diffusion",
     )
 }
 

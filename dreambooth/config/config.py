@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import sections
+from dreambooth.config.commands import DrawSettings
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Config:
     objective: sections.ObjectiveSettings = field(default_factory=sections.ObjectiveSettings)
     optimizer: sections.OptimizerSettings = field(default_factory=sections.OptimizerSettings)
     memory: sections.MemorySettings = field(default_factory=sections.MemorySettings)
-    drawing: sections.DrawSettings = field(default_factory=sections.DrawSettings)
+    drawing: sections.SampleSettings = field(default_factory=sections.SampleSettings)
     saving: sections.SavingSettings = field(default_factory=sections.SavingSettings)
     logging: sections.LoggingSettings = field(default_factory=sections.LoggingSettings)
     run: sections.RunSettings = field(default_factory=sections.RunSettings)
@@ -92,6 +93,21 @@ class Config:
         """The weight of the class pictures' loss; None without prior preservation."""
         return self.objective.prior_loss_weight if self.concepts.with_prior_preservation else None
 
+    def draw_settings(self, purpose: str) -> DrawSettings:
+        """Put together how the run draws pictures for a purpose; it needs a seed."""
+        assert self.run.seed is not None
+        scheduler = self.drawing.prior_scheduler
+        return DrawSettings(
+            self.run.seed,
+            purpose,
+            self.pictures.size,
+            steps=self.drawing.prior_inference_steps,
+            scheduler=None if scheduler == "own" else scheduler,
+            batch_size=self.drawing.sample_batch_size,
+            steps_flag="--prior_inference_steps",
+            scheduler_flag="--prior_scheduler",
+        )
+
     @property
     def base_rate(self) -> float:
         """The learning rate before --scale_lr."""
@@ -136,7 +152,7 @@ SECTIONS: dict[str, type[Section]] = {
     "objective": sections.ObjectiveSettings,
     "optimizer": sections.OptimizerSettings,
     "memory": sections.MemorySettings,
-    "drawing": sections.DrawSettings,
+    "drawing": sections.SampleSettings,
     "saving": sections.SavingSettings,
     "logging": sections.LoggingSettings,
     "run": sections.RunSettings,

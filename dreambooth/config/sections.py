@@ -14,7 +14,8 @@ from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
-Solver = Literal["own", "ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm"]
+SchedulerName = Literal["ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm"]
+Solver = Literal["own", SchedulerName]
 Precision = Literal["no", "fp16", "bf16"]
 SaveFormat = Literal["pdparams", "safetensors", "diffusers"]
 WriterType = Literal["visualdl", "tensorboard"]
@@ -223,7 +224,7 @@ class MemorySettings(Section, title="memory and speed"):
 
 
 @dataclass(frozen=True)
-class DrawSettings(Section, title="class and validation pictures"):
+class SampleSettings(Section, title="class and validation pictures"):
     """How a training run draws class and validation pictures."""
 
     sample_batch_size: int = flag(

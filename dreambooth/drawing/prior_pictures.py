@@ -1,4 +1,4 @@
-"""Class pictures: what the base model drew of the class before it learned anything, drawn once and kept as files."""
+"""Class pictures: what the base model drew of the class before training, drawn once and kept as files."""
 
 from __future__ import annotations
 
@@ -19,33 +19,59 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dreambooth.config.commands import DrawSettings
+    from dreambooth.config.sections import ConceptSettings
     from dreambooth.data.concepts import Picture
+    from dreambooth.models.families.base import Family
 
-DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
+_DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
 
 
-def look(config, recorded=()):
-    """(the class pictures there are, the numbers of those to draw); nothing where they are not asked for. Only what
-    can be read counts, and what another prompt or model drew is pointed out. `recorded` are the hashes of those that a
-    resumed run used, which it uses again whatever other runs have added."""
-    if not config.concepts.with_prior_preservation:
+def scan(concepts: ConceptSettings, model: str, recorded: Sequence[str] = ()) -> tuple[tuple[Picture, ...], list[int]]:
+    """Find the class pictures that are there, and the numbers of those to draw; none without prior preservation.
+
+    Only readable pictures count. Those that another prompt or model drew are reported. `recorded` are the hashes of the
+    pictures of a resumed run, which takes them again whatever other runs have added.
+    """
+    if not concepts.with_prior_preservation:
         return (), []
-    folder = Path(config.concepts.class_data_dir)
+    folder = _folder(concepts)
     first = processes.is_first() and folder.is_dir()
     pictures, broken, _ = picture_files.scan_folder(folder) if first else ([], [], [])
     for complaint in broken:
         console.warn(f"--class_data_dir: {complaint}; it is not counted")
-    odd = drawn_otherwise(pictures, config)
-    if odd:
+    foreign = _foreign_pictures(pictures, concepts.class_prompt, model)
+    if foreign:
         console.warn(
-            f"--class_data_dir {folder}: {len(odd)} of its pictures were drawn with another prompt or model"
-            f" ({odd[0].path.name} among them); empty the folder to have them drawn anew"
+            f"--class_data_dir {folder}: {len(foreign)} of its pictures were drawn with another prompt or model"
+            f" ({foreign[0].path.name} among them); empty the folder to have them drawn anew"
         )
-    numbers = processes.broadcast(missing(pictures, config.concepts.num_class_images))
-    return choose(pictures, folder, config.concepts.num_class_images, recorded), numbers
+    numbers = processes.broadcast(_missing_numbers(pictures, concepts.num_class_images))
+    return _choose(pictures, folder, concepts.num_class_images, recorded), numbers
 
 
-def choose(pictures: list[Picture], folder: Path, count: int, recorded: Sequence[str] = ()) -> tuple[Picture, ...]:
+def draw_missing(
+    family: Family, settings: DrawSettings, concepts: ConceptSettings, numbers: Sequence[int]
+) -> tuple[Picture, ...]:
+    """Draw the class pictures of these numbers into their folder, each process its share; return all that are there."""
+    folder = _folder(concepts)
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+    processes.wait()
+    if processes.is_true_anywhere(not folder.is_dir()):
+        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
+    mine = [numbers[index] for index in processes.share(len(numbers))]
+    prompt = concepts.class_prompt or ""
+    pictures = sampling.draw(family, settings, [(prompt, number) for number in mine])
+    with disk.explained(lambda: "those before it are whole: make room, and the same command draws the others"):
+        for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
+            _save(picture, folder, number, {"prompt": prompt, "model": family.source.name})
+    processes.wait()
+    found = picture_files.scan_folder(folder)[0] if processes.is_first() else []
+    return _choose(found, folder, concepts.num_class_images)
+
+
+def _choose(pictures: list[Picture], folder: Path, count: int, recorded: Sequence[str] = ()) -> tuple[Picture, ...]:
     """Return `count` of the pictures that the first process found, the same ones in every process.
 
     Another run may add pictures to the folder while the processes of this one read it.
@@ -62,49 +88,34 @@ def choose(pictures: list[Picture], folder: Path, count: int, recorded: Sequence
     return tuple(pictures[:count])
 
 
-def missing(pictures, wanted):
-    """The numbers of the pictures to draw: the lowest that no drawn file has yet."""
-    taken = {int(match[1]) for match in (DRAWN.match(picture.path.name) for picture in pictures) if match}
-    return list(islice((number for number in count() if number not in taken), max(0, wanted - len(pictures))))
+def _folder(concepts: ConceptSettings) -> Path:
+    assert concepts.class_data_dir is not None  # the settings see to it
+    return Path(concepts.class_data_dir)
 
 
-def drawn_otherwise(pictures, config):
-    """The class pictures that say of themselves that another prompt or model drew them."""
-    mine = {"prompt": config.concepts.class_prompt, "model": config.model.pretrained_model_name_or_path}
-    odd = []
+def _missing_numbers(pictures: Sequence[Picture], number: int) -> list[int]:
+    """List the numbers of the pictures to draw: the lowest that no drawn file has yet."""
+    taken = {int(match[1]) for match in (_DRAWN.match(picture.path.name) for picture in pictures) if match}
+    return list(islice((each for each in count() if each not in taken), max(0, number - len(pictures))))
+
+
+def _foreign_pictures(pictures: Sequence[Picture], prompt: str | None, model: str) -> list[Picture]:
+    """List the pictures whose text names another prompt or model."""
+    mine = {"prompt": prompt, "model": model}
+    foreign = []
     for picture in pictures:
-        if DRAWN.match(picture.path.name):
+        if _DRAWN.match(picture.path.name):
             with Image.open(picture.path) as image:
                 if any(image.info.get(key, value) != value for key, value in mine.items()):
-                    odd.append(picture)
-    return odd
+                    foreign.append(picture)
+    return foreign
 
 
-def draw_missing(family, config, numbers):
-    """Draw the class pictures of these numbers into their folder, each process its share; all wait for each other.
-    Returns the folder's pictures."""
-    folder = Path(config.concepts.class_data_dir)
-    if processes.is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-    processes.wait()
-    if processes.is_true_anywhere(not folder.is_dir()):
-        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
-    mine = [numbers[index] for index in processes.share(len(numbers))]
-    wanted = [(config.concepts.class_prompt, number) for number in mine]
-    pictures = sampling.draw_for_run(family.pipeline(), wanted, config, "class picture")
-    with disk.explained(lambda: "those before it are whole: make room, and the same command draws the others"):
-        for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
-            save(picture, folder, number, config)
-    processes.wait()
-    pictures = picture_files.scan_folder(folder)[0] if processes.is_first() else []
-    return choose(pictures, folder, config.concepts.num_class_images)
-
-
-def save(picture, folder, number, config):
+def _save(picture: Image.Image, folder: Path, number: int, text: dict[str, str]) -> None:
     """Write INDEX-SHA1.png; the SHA1 is that of the pixels."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt("prompt", config.concepts.class_prompt)
-    info.add_itxt("model", config.model.pretrained_model_name_or_path)
+    for key, value in text.items():
+        info.add_itxt(key, value)
     digest = hashlib.sha1(picture.tobytes()).hexdigest()
     # another run may draw into the same folder; once a picture is there its bytes stay, since a run records their hash
     atomic.write_picture(folder / f"{number}-{digest}.png", picture, replace=False, pnginfo=info)

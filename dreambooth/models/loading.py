@@ -1,121 +1,152 @@
-"""A model's parts, loaded from a name or a folder."""
+"""From the name of a model to its family, or to its tokenizer alone."""
+
+from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dreambooth.files import lora
-from dreambooth.models import hub, layouts, pipeline_folder, registry
+from dreambooth.models import hub, layouts, pipeline_folder, registry, tokenizers
 from dreambooth.system import patches
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def load_model(name, **options):
-    """The model of a name or folder, as an object of its family."""
-    index, _ = look_up(name, options.get("revision"))
-    module, class_name = registry.FAMILIES[index["_class_name"]].family.split(":")
-    family = getattr(importlib.import_module(f"dreambooth.models.families.{module}"), class_name)
-    return family(name, **options)
+    from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Array, Network, Pipeline, Scheduler, Tokenizer
 
 
-def look_up(name, revision=None, flag=pipeline_folder.FLAG):
-    """(a model's model_index.json, the folder where the model is)."""
-    place = hub.find_model(name, revision, flag)
-    pipeline_folder.check(place, flag)
-    return pipeline_folder.read_index(place), place
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from."""
+
+    name: str  # a folder, or a name on the hub
+    revision: str | None = None
+    tokenizer_name: str | None = None  # in place of the model's own tokenizer
 
 
-def cant_be_loaded(name, error, flag):
-    return f"{flag} {name}: it can't be loaded ({' '.join(str(error).split())})"
+def load_family(
+    source: Source,
+    flag: str = pipeline_folder.FLAG,
+    train_text_encoders: bool = False,
+    lora_scale: float = 1.0,
+) -> Family:
+    """Load a model. The folder of a LoRA stands for its base model with the LoRA merged into it."""
+    if base := lora.find_base(source.name):
+        family = load_family(Source(base["model"], base["revision"], base["tokenizer"]), flag)
+        merge_lora(family, source.name, lora_scale, flag)
+        return family
+    pipeline = load_pipeline(source, flag)
+    facts = registry.FAMILIES[type(pipeline).__name__]
+    if source.tokenizer_name:
+        part = facts.tokenizers[0]
+        own = getattr(pipeline, part)
+        setattr(pipeline, part, tokenizers.another_tokenizer(source.tokenizer_name, own, pipeline.text_encoder))
+    module, class_name = facts.family.split(":")
+    family_class = getattr(importlib.import_module(f"dreambooth.models.families.{module}"), class_name)
+    return family_class(pipeline, source, train_text_encoders)
 
 
-def load_pipeline(name, flag=pipeline_folder.FLAG, revision=None, lora_scale=1.0, **parts):
-    """The pipeline of a name or folder in float32, but for the parts that are given; without the safety checker. The
-    folder of a LoRA stands for its base model with the LoRA in it."""
+def load_pipeline(source: Source, flag: str = pipeline_folder.FLAG, **parts: Any) -> Pipeline:
+    """Load the library's pipeline in float32, except for the parts that are given, and without the safety checker."""
     import ppdiffusers
 
-    from dreambooth.models import tokenizers
-
-    if base := lora.find_base(name):
-        pipeline = load_pipeline(base["model"], flag, base["revision"])
-        if base["tokenizer"]:
-            part = registry.FAMILIES[type(pipeline).__name__].tokenizers[0]
-            own = getattr(pipeline, part)
-            setattr(pipeline, part, tokenizers.another_tokenizer(base["tokenizer"], own, pipeline.text_encoder))
-        put_in_lora(pipeline, name, lora_scale, flag)
-        return pipeline
-    index, place = look_up(name, revision, flag)
+    index, folder = _find_index(source, flag)
     facts = registry.FAMILIES[index["_class_name"]]
-    parts |= facts.omitted
     try:
         with (
             patches.all_weights_found(),
-            layouts.readable(place, flag) as (readable, from_torch),
+            layouts.readable(folder, flag) as (readable, from_torch),
         ):
             # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
-            # than all the rest, and holds it two times
+            # than all the rest, and needs twice the memory
             pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
-                str(readable), paddle_dtype="float32", from_diffusers=from_torch, low_cpu_mem_usage=True, **parts
+                str(readable),
+                paddle_dtype="float32",
+                from_diffusers=from_torch,
+                low_cpu_mem_usage=True,
+                **{**parts, **facts.omitted},
             )
-            _record_source(pipeline, readable, place)
+            _record_source(pipeline, readable, Path(folder))
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(cant_be_loaded(name, error, flag)) from error
-    tokenizers.limit_tokens(getattr(pipeline, facts.tokenizers[0]), pipeline.text_encoder)
-    patches.keep_padding(pipeline.text_encoder)
+        raise _cannot_load(source, error, flag) from error
+    for tokenizer, text_encoder in zip(facts.tokenizers, facts.text_encoders):
+        tokenizers.limit_tokens(getattr(pipeline, tokenizer), getattr(pipeline, text_encoder))
+        patches.keep_padding(getattr(pipeline, text_encoder))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _record_source(pipeline, readable, place):
+def _record_source(pipeline: Pipeline, readable: Path, folder: Path) -> None:
     """Let the pipeline's settings name the folder where it is from, as the library notes it, not that of the links."""
-    place = str(Path(place))
-    pipeline.register_to_config(_name_or_path=place)
+    pipeline.register_to_config(_name_or_path=str(folder))
     for part, value in pipeline.components.items():
         if getattr(getattr(value, "config", None), "_name_or_path", None) == str(readable / part):
-            value.register_to_config(_name_or_path=str(Path(place) / part))
+            value.register_to_config(_name_or_path=str(folder / part))
         for name, setting in getattr(value, "init_kwargs", {}).items():
             if name.endswith("_file") and isinstance(setting, str):
-                value.init_kwargs[name] = setting.replace(f"{readable}/", f"{place}/")
+                value.init_kwargs[name] = setting.replace(f"{readable}/", f"{folder}/")
 
 
-def put_in_lora(pipeline, place, scale, flag):
-    """Merge a LoRA, which is a file or in a folder, into a pipeline's own weights."""
-    networks = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
-    merge(networks, lora.read(lora.find_file(place, flag), flag), scale, f"{flag} {place}")
-
-
-def load_tokenizer(name, flag=pipeline_folder.FLAG, revision=None):
-    """The tokenizer of a model's prompts, alone."""
+def load_tokenizer(source: Source, flag: str = pipeline_folder.FLAG) -> Tokenizer:
+    """Load the tokenizer of a model's prompts alone."""
     from ppdiffusers import transformers
 
-    index, place = look_up(name, revision, flag)
+    index, folder = _find_index(source, flag)
     part = registry.FAMILIES[index["_class_name"]].tokenizers[0]
-    kind = getattr(transformers, index[part][1].removesuffix("Fast"))
+    tokenizer_class = getattr(transformers, index[part][1].removesuffix("Fast"))
     try:
-        with layouts.readable(place, flag) as (readable, _):
-            return kind.from_pretrained(str(readable), subfolder=part)
+        with layouts.readable(folder, flag) as (readable, _):
+            return tokenizer_class.from_pretrained(str(readable), subfolder=part)
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(cant_be_loaded(name, error, flag)) from error
+        raise _cannot_load(source, error, flag) from error
 
 
-def scheduler_settings(scheduler, name, revision=None):
-    """A model's own settings of its scheduler: the library amends those that it finds outdated."""
-    place = hub.find_model(name, revision)
-    return type(scheduler).load_config(place, subfolder="scheduler")
+def _find_index(source: Source, flag: str) -> tuple[dict[str, Any], str]:
+    """Find a model, fetch it where it is not here, and check it: its model_index.json and its folder."""
+    folder = hub.find_model(source.name, source.revision, flag)
+    pipeline_folder.check(folder, flag)
+    return pipeline_folder.read_index(folder), folder
 
 
-def merge(networks, parts, scale=1.0, flag="--lora"):
-    """Add the product of each layer's two matrices to the networks' own weights."""
+def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput:
+    return BadInput(f"{flag} {source.name}: it can't be loaded ({' '.join(str(error).split())})")
+
+
+def scheduler_settings(source: Source, scheduler: Scheduler) -> dict[str, Any]:
+    """Read a model's own settings of its scheduler, which the library amends where it finds them outdated."""
+    folder = hub.find_model(source.name, source.revision)
+    return type(scheduler).load_config(folder, subfolder="scheduler")
+
+
+def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:
+    """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
+    parts = (family.facts.denoiser, *family.facts.text_encoders)
+    networks = {part: network for part, network in family.networks().items() if part in parts}
+    merge(networks, lora.read(lora.find_file(path, flag), flag), scale, f"{flag} {path}")
+
+
+def merge(
+    networks: Mapping[str, Network],
+    parts: Mapping[str, Mapping[str, tuple[Array, Array]]],
+    scale: float = 1.0,
+    flag: str = "--lora",
+) -> None:
+    """Add the product of each layer's two matrices to the networks' own weights; `parts` is what lora.read returns."""
     for part, layers in parts.items():
         own = dict(networks[part].named_sublayers()) if part in networks else {}
         flat = {name.replace(".", "_"): layer for name, layer in own.items()}
         for name, (down, up) in layers.items():
-            names = (name, f"text_model.{name}")  # which transformers 5 leaves away
+            names = (name, f"text_model.{name}")  # the prefix that transformers 5 omits
             layer = next((own[each] for each in names if each in own), flat.get(name))
             weight = getattr(layer, "weight", None)
             change = scale * (up.reshape(len(up), -1) @ down.reshape(len(down), -1))

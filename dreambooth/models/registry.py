@@ -52,7 +52,6 @@ class FamilyFacts:
     lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
     single_file: bool = False  # can be exported as one file
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
-    scales_input: bool = True  # its pipeline scales the denoiser's input, as some schedulers need
 
     @property
     def without_weights(self) -> tuple[str, ...]:
@@ -102,7 +101,6 @@ _UNIDIFFUSER = FamilyFacts(
     untrained_layers={"unet": ("text_out", "clip_img_out", "transformer.pos_embed")},
     newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
     stochastic=True,  # without a text, its guidance is a text of new noise
-    scales_input=False,
 )
 FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
 # a prefix in the LoRA files of web UIs -> the part

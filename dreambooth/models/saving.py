@@ -1,49 +1,58 @@
-"""The formats that a pipeline is saved in: Paddle's own two, and that of Hugging Face's diffusers."""
+"""The formats that a pipeline is saved in: Paddle's own two, and that of Hugging Face diffusers."""
+
+from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from dreambooth.files import atomic, safetensors, single_file, weight_files
-from dreambooth.models import registry
+from dreambooth.config.sections import SaveFormat
+from dreambooth.files import atomic, safetensors, weight_files
 from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 
-FORMATS = ("pdparams", "safetensors", "diffusers")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from paddle import Tensor
+
+    from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors
+
+FORMATS = get_args(SaveFormat)
+SINGLE_FILE = "single_file"
 # of PPDiffusers' networks alone, with their defaults
-OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
-CLASSES = {"GPTTokenizer": "GPT2Tokenizer"}
+_OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
 # the networks that are large, and the library's names for their weights
-LARGE = ("UNet2DConditionModel", "AutoencoderKL")
-WEIGHTS = {
+_LARGE = ("UNet2DConditionModel", "AutoencoderKL")
+_WEIGHTS = {
     "pdparams": "model_state.pdparams",
     "safetensors": "diffusion_paddle_model.safetensors",
     "diffusers": "diffusion_pytorch_model.safetensors",
 }
 
 
-def save(pipeline, folder, save_format):
+def save(pipeline: Pipeline, folder: Path, save_format: SaveFormat) -> None:
     """Write a pipeline into a folder; a full disk is noticed before anything is written."""
     networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
-    disk.require(Path(folder), sum(bytes_of(network.state_dict()) for network in networks))
-    with written_lean(pipeline, save_format):
+    disk.require(folder, sum(bytes_of(network.state_dict()) for network in networks))
+    with _streamed_writing(pipeline, save_format):
         pipeline.save_pretrained(
             str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
         )
     if save_format == "diffusers":
-        leave_out_own_settings(Path(folder))
-        if type(pipeline).__name__ == "UniDiffuserPipeline":
-            give_newer_names(Path(folder))
-            spell_out_head(Path(folder) / "text_decoder/diffusion_pytorch_model.safetensors")
+        _remove_own_settings(folder)
 
 
 @contextmanager
-def written_lean(pipeline, save_format):
-    """Within it, the pipeline's large networks write their weights one by one. The library copies them all first, for
-    which the memory of a card's machine is often too small while the optimizer's state is still there."""
-    large = [part for part in pipeline.components.values() if type(part).__name__ in LARGE]
+def _streamed_writing(pipeline: Pipeline, save_format: SaveFormat) -> Iterator[None]:
+    """Let the pipeline's large networks write their weights one by one.
+
+    The library copies them all first. At the end of a run, the optimizer's state is still in memory beside them.
+    """
+    large = [part for part in pipeline.components.values() if type(part).__name__ in _LARGE]
     for network in large:
         network.save_pretrained = functools.partial(save_network, network, save_format)
     try:
@@ -53,28 +62,34 @@ def written_lean(pipeline, save_format):
             del network.save_pretrained
 
 
-def save_network(network, save_format, folder, safe_serialization=True, to_diffusers=False):
-    """What the library's save_pretrained writes."""
+def save_network(
+    network: Network,
+    save_format: SaveFormat,
+    folder: str | Path,
+    safe_serialization: bool = True,
+    to_diffusers: bool = False,
+) -> None:
+    """Write what the save_pretrained of a network of PPDiffusers writes, in its place."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     network.save_config(str(folder), to_diffusers=to_diffusers)
-    path, weights = Path(folder) / WEIGHTS[save_format], network.state_dict()
+    path = Path(folder) / _WEIGHTS[save_format]
     if save_format == "pdparams":
-        weight_files.write_pickled(path, weights)
+        weight_files.write_pickled(path, network.state_dict())
     elif save_format == "safetensors":
-        safetensors.write(path, weights, {"format": "pd"})
+        safetensors.write(path, network.state_dict(), {"format": "pd"})
     else:
-        safetensors.write(path, turned(network, weights), {"format": "pt"})
+        safetensors.write(path, torch_layout(network), {"format": "pt"})
 
 
-def bytes_of(weights):
-    """Return the size of {name: tensor of Paddle or NumPy} in a file."""
+def bytes_of(weights: Tensors | Arrays) -> int:
+    """Return the size of weights in a file."""
     return sum(
         int(np.prod(each.shape)) * (each.element_size() if hasattr(each, "element_size") else each.dtype.itemsize)
         for each in weights.values()
     )
 
 
-def halve(network):
+def to_float16(network: Network) -> None:
     """Turn a network's weights into float16, rounded to the nearest: Paddle 2.6.2 alone would cut them off."""
     whole = {name: weight.numpy() for name, weight in network.state_dict().items()}
     network.to(dtype="float16")
@@ -83,84 +98,52 @@ def halve(network):
             weight.set_value(whole[name].astype("float16"))
 
 
-def turned(network, weights):
-    """The weights with the matrices as torch has them."""
+def torch_layout(network: Network) -> dict[str, Any]:
+    """Map the names of a network's weights to the weights, with the matrices as torch has them."""
     from paddle import nn
 
-    layers = network.named_sublayers()
-    matrices = {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Linear)}
-    return {name: Turned(value) if name in matrices else value for name, value in weights.items()}
+    matrices = {f"{name}.weight" for name, layer in network.named_sublayers() if isinstance(layer, nn.Linear)}
+    return {
+        name: Transposed(value) if name in matrices else value
+        for name, value in network.state_dict().items()
+        if "position_ids" not in name  # a constant, which torch's networks have no more
+    }
 
 
-class Turned:
-    """A matrix that is turned when it is asked for its numbers."""
+def torch_arrays(network: Network) -> dict[str, Array]:
+    """Read a network's weights with the matrices as torch has them."""
+    return {name: weight.numpy() for name, weight in torch_layout(network).items()}
 
-    def __init__(self, matrix):
+
+class Transposed:
+    """A matrix that is transposed when its numbers are read."""
+
+    def __init__(self, matrix: Tensor) -> None:
         self.matrix, self.dtype, self.shape = matrix, matrix.dtype, matrix.shape[::-1]
 
-    def numpy(self):
+    def numpy(self) -> Array:
+        """Read the numbers."""
         return self.matrix.numpy().T
 
 
-def leave_out_own_settings(folder):
-    """Take the library's own settings out of the networks': diffusers complains of them. They are at their defaults."""
+def _remove_own_settings(folder: Path) -> None:
+    """Remove the library's own settings from those of the networks, since diffusers warns of them.
+
+    They are at their defaults.
+    """
     for path in folder.glob("*/config.json"):
         settings = atomic.read_json(path)
         atomic.write_json(
-            path, {name: value for name, value in settings.items() if OWN_SETTINGS.get(name, ...) != value}
+            path, {name: value for name, value in settings.items() if _OWN_SETTINGS.get(name, ...) != value}
         )
 
 
-def give_newer_names(folder):
-    """Call the parts of a UniDiffuser, and their classes, as diffusers calls them today."""
-    known = atomic.read_json(folder / "model_index.json")
-    for old, new in registry.FAMILIES[known["_class_name"]].newer_names.items():
-        (folder / old).rename(folder / new)
-        known[new] = known.pop(old)
-    for part, value in known.items():
-        if isinstance(value, list):
-            known[part] = [value[0], CLASSES.get(value[1], value[1])]
-    atomic.write_json(folder / "model_index.json", known)
-    for path in folder.glob("*tokenizer/tokenizer_config.json"):
-        settings = atomic.read_json(path)
-        atomic.write_json(
-            path, {**settings, "tokenizer_class": CLASSES.get(settings["tokenizer_class"], "CLIPTokenizer")}
-        )
+def no_single_file(what: str) -> BadInput:
+    """Make the error for what the one-file layout has no place for."""
+    return BadInput(f"--format {SINGLE_FILE}: the layout has no place for a {what}; web UIs can't load it")
 
 
-def spell_out_head(path):
-    """Write the last layer of a UniDiffuser's text decoder, which is its first one's matrix, a second time: diffusers
-    looks for both."""
-    from safetensors.numpy import load_file, save_file
-
-    weights = load_file(path)
-    weights["transformer.lm_head.weight"] = weights["transformer.transformer.wte.weight"].copy()
-    save_file(weights, path, metadata={"format": "pt"})
-
-
-SINGLE_FILE = "single_file"
-
-
-def write_single_file(pipeline, place):
+def write_single_file(weights: Arrays, path: Path) -> None:
     """Write the weights of all parts into one file."""
-    from safetensors.numpy import save_file
-
-    kind = type(pipeline.text_encoder).__name__
-    if kind != "CLIPTextModel" or type(pipeline).__name__ != "StableDiffusionPipeline":
-        what = f"a {kind}" if kind != "CLIPTextModel" else f"a {type(pipeline).__name__}"
-        raise BadInput(f"--format {SINGLE_FILE}: the layout has no place for {what}; web UIs can't load it")
-    parts = {name: in_torch_layout(getattr(pipeline, name)) for name in ("unet", "vae", "text_encoder")}
-    weights = single_file.join_weights(
-        **parts,
-        layers_per_block=pipeline.unet.config.layers_per_block,
-        open_clip=pipeline.text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
-    )
-    with atomic.whole_file(place, size=bytes_of(weights)) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
-
-
-def in_torch_layout(network):
-    """{name: array} of a network's weights, matrices turned as torch has them."""
-    from ppdiffusers.models.modeling_pytorch_paddle_utils import convert_paddle_state_dict_to_pytorch
-
-    return convert_paddle_state_dict_to_pytorch(network, {k: v.numpy() for k, v in network.state_dict().items()})
+    with atomic.whole_file(path, size=bytes_of(weights)) as temporary:
+        safetensors.write(temporary, weights, {"format": "pt"})

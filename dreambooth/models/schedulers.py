@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.system.errors import BadInput
-
 if TYPE_CHECKING:
     from dreambooth.system.types import Pipeline, Scheduler
 
@@ -40,9 +38,6 @@ def set_scheduler(pipeline: Pipeline, name: str) -> None:
     import ppdiffusers
 
     facts = SCHEDULERS[name]
-    if is_unidiffuser(pipeline) and facts.scales_input:
-        able = ", ".join(each for each in SCHEDULERS if not SCHEDULERS[each].scales_input)
-        raise BadInput(f"--scheduler {name}: a UniDiffuser can't draw with it; it can with {able}")
     pipeline.scheduler = getattr(ppdiffusers, facts.class_name).from_config(pipeline.scheduler.config, **facts.settings)
 
 
@@ -50,8 +45,3 @@ def is_stochastic(scheduler: Scheduler) -> bool:
     """Check whether a scheduler of the library draws new noise in every step."""
     name = type(scheduler).__name__
     return any(facts.stochastic for facts in SCHEDULERS.values() if facts.class_name == name)
-
-
-def is_unidiffuser(pipeline: Pipeline) -> bool:
-    """Check for the pipeline whose drawing differs."""
-    return type(pipeline).__name__ == "UniDiffuserPipeline"

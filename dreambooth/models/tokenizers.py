@@ -1,18 +1,27 @@
-"""Tokenizers: their length, another one, and what of a prompt is lost."""
+"""Tokenizers: their length, another one, and the end of a prompt that does not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from dreambooth.system.types import Network, Tokenizer
 
-def limit_tokens(tokenizer, text_encoder):
-    """Let a tokenizer make at most as many tokens as the text encoder has positions; one that knows no maximum says
-    1e30, and fails. The limit is saved with it."""
+
+def limit_tokens(tokenizer: Tokenizer, text_encoder: Network) -> None:
+    """Limit a tokenizer to as many tokens as the text encoder has positions; the limit is saved with it.
+
+    The maximum of a tokenizer without one is 1e30, with which it fails.
+    """
     most = text_encoder.config.max_position_embeddings
     if tokenizer.model_max_length > most:
         tokenizer.model_max_length = tokenizer.init_kwargs["model_max_length"] = most
 
 
-def another_tokenizer(name, own, text_encoder):
-    """Another tokenizer than the model's own, of the same kind."""
+def another_tokenizer(name: str, own: Tokenizer, text_encoder: Network) -> Tokenizer:
+    """Load another tokenizer in place of the model's own, of the same class."""
     try:
         tokenizer = type(own).from_pretrained(name)
     except Exception as error:
@@ -21,8 +30,8 @@ def another_tokenizer(name, own, text_encoder):
     return tokenizer
 
 
-def lost_text(tokenizer, prompt):
-    """The end of a prompt that does not fit into the tokenizer's maximum, or ""."""
-    whole = tokenizer(prompt)["input_ids"]
-    # the last token is the end mark, and the cut prompt has one too
-    return tokenizer.decode(whole[tokenizer.model_max_length - 1 : -1]).strip()
+def truncated_text(tokenizer: Tokenizer, prompt: str) -> str:
+    """Decode the end of a prompt that does not fit into the tokenizer's maximum, or ""."""
+    tokens = tokenizer(prompt)["input_ids"]
+    # the last token is the end mark, which the cut prompt has too
+    return tokenizer.decode(tokens[tokenizer.model_max_length - 1 : -1]).strip()

@@ -100,7 +100,7 @@ def save_result(family, config, record, card):
                     adapters.detach()
                 loading.merge(family.learners(), matrices)
         if config.lora.saves_pipeline:
-            family.save(str(temporary), config.saving.save_format)
+            family.save(temporary, config.saving.save_format)
         atomic.write_json(temporary / ARGUMENTS, record)
         atomic.write_text(temporary / CARD, card)
 

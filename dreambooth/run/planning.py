@@ -7,7 +7,7 @@ from pathlib import Path
 from dreambooth.config import sections
 from dreambooth.data import picture_files, transforms
 from dreambooth.data.rare_words import RareWords
-from dreambooth.models import pipeline_folder
+from dreambooth.models import pipeline_folder, tokenizers
 from dreambooth.run import checkpoints, output_folder, tracking
 from dreambooth.system import console
 from dreambooth.system import processes as system_processes
@@ -177,7 +177,7 @@ def describe(config, plan, family, missing):
         config.concepts.class_prompt,
         *(config.logging.validation_prompt or ()),
     ):
-        lost = family.lost_text(prompt) if prompt else ""
+        lost = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
         if lost:
             console.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')
 

@@ -1,29 +1,36 @@
 """Pictures of the validation prompts, drawn with the model as it is, for the log and the output folder."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from dreambooth.drawing import sampling
 from dreambooth.run import output_folder
 from dreambooth.system import processes
 
+if TYPE_CHECKING:
+    from dreambooth.config.config import Config
+    from dreambooth.config.sections import LoggingSettings
+    from dreambooth.models.families.base import Family
+    from dreambooth.run.tracking import NullTracker, Tracker
 
-def due(config, step):
-    return (
-        bool(config.logging.validation_prompt and config.logging.validation_steps)
-        and step % config.logging.validation_steps == 0
-    )
+
+def is_due(settings: LoggingSettings, step: int) -> bool:
+    """Check whether pictures are to be drawn after a step in the middle of a run."""
+    every = settings.validation_steps if settings.validation_prompt else None
+    return every is not None and step % every == 0
 
 
-def draw(config, family, tracker, step):
-    """Draw on the first process while the others wait. The pictures' noise is the same at every step, so that they
-    can be compared."""
+def draw(config: Config, family: Family, tracker: Tracker | NullTracker, step: int) -> None:
+    """Draw on the first process while the others wait.
+
+    The pictures' noise is the same at every step, so that they can be compared.
+    """
     if processes.is_first():
-        wanted = [
-            (prompt, number)
-            for prompt in config.logging.validation_prompt
-            for number in range(config.logging.validation_count)
-        ]
-        pictures = list(sampling.draw_for_run(family.pipeline(), wanted, config, "picture"))
+        prompts, count = config.logging.validation_prompt or (), config.logging.validation_count
+        requests = [(prompt, number) for prompt in prompts for number in range(count)]
+        pictures = list(sampling.draw(family, config.draw_settings("picture"), requests))
         output_folder.save_samples(config, step, pictures)
-        for number, prompt in enumerate(config.logging.validation_prompt):
-            first = number * config.logging.validation_count
-            tracker.add_pictures(f"{number}_{prompt}", pictures[first : first + config.logging.validation_count], step)
+        for number, prompt in enumerate(prompts):
+            tracker.add_pictures(f"{number}_{prompt}", pictures[number * count : (number + 1) * count], step)
     processes.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dreambooth.config.sections import MemorySettings
     from dreambooth.data.batches import Batches
     from dreambooth.data.concepts import MicroBatch, Picture, View
+    from dreambooth.models.families.base import Family
     from dreambooth.system.types import Array, Arrays, Tensors
 
 
@@ -30,14 +31,14 @@ class Encodings:
     Pictures are encoded once, unless --no_cache_latents; prompts are encoded once, unless the text encoder trains.
     """
 
-    def __init__(self, family: Any, batches: Batches, settings: MemorySettings, seed: int) -> None:  # noqa: ANN401
+    def __init__(self, family: Family, batches: Batches, settings: MemorySettings, seed: int) -> None:
         self._family, self._batches, self._seed = family, batches, seed
         self._workers = settings.dataloader_num_workers
         self._arrays: Arrays | None = None  # {name: [picture, view, …]}
         if settings.cache_latents:
             self._arrays = self._encode_all_pictures()
         self._prompts: Tensors | None = None  # {name: [prompt, …]}
-        if not family.train_text_encoder:
+        if not family.train_text_encoders:
             with paddle.no_grad():
                 self._prompts = family.encode_prompts(batches.prompts)
 
@@ -45,7 +46,7 @@ class Encodings:
         """Draw clean latents [n, …] from the encodings of a micro-batch's pictures, anew for each key."""
         encoding = self._encode_pictures(batch) if self._arrays is None else self._take_pictures(self._arrays, batch)
         spread = randomness.normal(self._seed, "latent", batch.keys, tuple(encoding["mean"].shape[1:]))
-        return self._family.draw_latents(encoding, paddle.to_tensor(spread))
+        return self._family.latents(encoding, paddle.to_tensor(spread))
 
     def conditioning(self, batch: MicroBatch) -> Tensors:
         """Return the examples' conditioning, [n, …] each; a prompt that several of them share is encoded once."""

@@ -16,7 +16,7 @@ def subject(twin):
 
 def test_each_step_has_a_floor(subject):
     def hooks():
-        return loading.load_model, Batches.micro_batch, Updates.__init__
+        return loading.load_family, Batches.micro_batch, Updates.__init__
 
     before = hooks()
     pairs = step.measure(subject, 4)
@@ -35,10 +35,10 @@ def test_the_bare_loop_moves_the_same_weights(subject, monkeypatch):
     bare = step.Stopwatch.make_bare_step
 
     def watched(self, adamw):
-        before = self.family.unet.conv_in.weight.numpy().copy()
+        before = self.family.denoiser.conv_in.weight.numpy().copy()
         bare(self, adamw)
-        moved.append(float(np.abs(self.family.unet.conv_in.weight.numpy() - before).max()))
-        assert all(each.grad is None for each in self.family.unet.parameters())
+        moved.append(float(np.abs(self.family.denoiser.conv_in.weight.numpy() - before).max()))
+        assert all(each.grad is None for each in self.family.denoiser.parameters())
 
     monkeypatch.setattr(step.Stopwatch, "make_bare_step", watched)
     step.measure(subject, 2)
@@ -51,7 +51,7 @@ def test_beside_a_lora_the_bare_loop_is_that_of_the_whole_network(subject, monke
 
     def watched(self, adamw):
         before = [each.numpy().copy() for each in self.updates.parameters]
-        seen.append(len(adamw._parameter_list) - len(self.family.unet.parameters()))
+        seen.append(len(adamw._parameter_list) - len(self.family.denoiser.parameters()))
         bare(self, adamw)
         assert all((each.numpy() == old).all() for each, old in zip(self.updates.parameters, before))
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from support.commands import python
+from support.families import load_pipeline
 from support.weights import weights
 
 from dreambooth import export
-from dreambooth.models import loading, saving
+from dreambooth.models import saving
 from dreambooth.system.errors import BadInput
 
 
@@ -77,4 +78,4 @@ def test_what_fails_leaves_nothing_behind(twin, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         run(twin, "diffusers", tmp_path / "there")
     assert not (tmp_path / "there").exists()
-    assert loading.load_pipeline(str(twin))
+    assert load_pipeline(twin)

@@ -14,7 +14,7 @@ from support.pictures import draw_pictures
 
 from dreambooth import metrics
 from dreambooth.data import picture_files
-from dreambooth.drawing import measures, sheets
+from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
 from dreambooth.system.errors import BadInput
 
@@ -351,7 +351,7 @@ def test_more_steps_than_the_model_has_are_refused_as_infer_does(measure, monkey
     def draw(*arguments):
         raise AssertionError("it draws")
 
-    monkeypatch.setattr(metrics, "draw", draw)  # it would take minutes
+    monkeypatch.setattr(sampling, "_draw", draw)  # it would take minutes
     with pytest.raises(BadInput, match="--num_inference_steps 1001"):
         measure("--num_inference_steps", 1001, "--num_images", 1, "--scheduler", "ddim", prompts=["a"])
 

@@ -94,23 +94,23 @@ def test_missing_numbers_are_the_lowest_free_ones():
             self.path = type("path", (), {"name": name})
 
     sha = "0" * 40
-    assert prior_pictures.missing([], 3) == [0, 1, 2]
-    assert prior_pictures.missing([Drawn(f"1-{sha}.png"), Drawn("photo.jpg")], 4) == [0, 2]
-    assert prior_pictures.missing([Drawn(f"{number}-{sha}.png") for number in range(5)], 3) == []
+    assert prior_pictures._missing_numbers([], 3) == [0, 1, 2]
+    assert prior_pictures._missing_numbers([Drawn(f"1-{sha}.png"), Drawn("photo.jpg")], 4) == [0, 2]
+    assert prior_pictures._missing_numbers([Drawn(f"{number}-{sha}.png") for number in range(5)], 3) == []
 
 
 def test_the_solver_is_chosen_and_the_models_own_is_saved(prior_flags, tmp_path, monkeypatch):
     drawn = []
     draw = sampling.draw
 
-    def listening(pipeline, wanted, **settings):
-        drawn.append((type(pipeline.scheduler).__name__, settings["steps"]))
-        return draw(pipeline, wanted, **settings)
+    def listening(family, settings, requests):
+        drawn.append((settings.scheduler, settings.steps))
+        return draw(family, settings, requests)
 
     monkeypatch.setattr(sampling, "draw", listening)
     train(prior_flags(tmp_path / "fast"))
     train(prior_flags(tmp_path / "own", prior_scheduler="own", prior_inference_steps=3))
-    assert drawn == [("DPMSolverMultistepScheduler", 20), ("PNDMScheduler", 3)]
+    assert drawn == [("dpmsolver++", 20), (None, 3)]
     assert contents(tmp_path / "fast") != contents(tmp_path / "own")
     assert "PNDMScheduler" in (tmp_path / "out of fast/scheduler/scheduler_config.json").read_text()
 
@@ -186,9 +186,9 @@ def test_all_processes_use_the_pictures_that_the_first_one_found(tmp_path, monke
     said = [picture.path.name for picture in pictures[:3]]
     monkeypatch.setattr(prior_pictures.processes, "is_first", lambda: first)
     monkeypatch.setattr(prior_pictures.processes, "broadcast", lambda value: said)
-    found = prior_pictures.choose(pictures if first else [], folder, 3)
+    found = prior_pictures._choose(pictures if first else [], folder, 3)
     assert found == tuple(pictures[:3])
-    assert prior_pictures.choose([], tmp_path / "another machine", 3) == ()
+    assert prior_pictures._choose([], tmp_path / "another machine", 3) == ()
 
 
 def test_what_a_killed_run_left_is_no_picture_and_is_cleaned_away(prior_flags, tmp_path):

@@ -1,5 +1,7 @@
 """Drawing: a picture is a function of its seed, number and settings, under every scheduler."""
 
+import copy
+import dataclasses
 import warnings
 from types import SimpleNamespace
 from typing import get_args
@@ -7,9 +9,12 @@ from typing import get_args
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
+from support.families import load_family
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.config.sections import Solver
-from dreambooth.drawing import sampling
+from dreambooth.drawing import sampling, sheets
 from dreambooth.models import schedulers
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
@@ -19,30 +24,20 @@ DOGS = [("a photo of a dog", number) for number in range(4)]
 
 
 @pytest.fixture(scope="module")
-def loaded(twin):
-    from ppdiffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(str(twin))
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def family(twin):
+    return load_family(twin)
 
 
 @pytest.fixture
-def draw(loaded):
+def draw(family):
     """Draw with a scheduler; the pixels of each picture."""
-    own = loaded.scheduler
 
-    def pixels(wanted, name=None, **changes):
-        loaded.scheduler = own
-        if name:
-            schedulers.set_scheduler(loaded, name)
-        settings = dict(
-            seed=0, purpose="picture", height=32, width=32, steps=3, guidance=7.5, batch_size=4, negative_prompt=None
-        )
-        return [np.asarray(picture) for picture in sampling.draw(loaded, wanted, **{**settings, **changes})]
+    def pixels(requests, name=None, **changes):
+        settings = DrawSettings(**{"seed": 0, "purpose": "picture", "size": (32, 32), "steps": 3, **changes})
+        settings = dataclasses.replace(settings, scheduler=name)
+        return [np.asarray(picture) for picture in sampling.draw(family, settings, requests)]
 
-    yield pixels
-    loaded.scheduler = own
+    return pixels
 
 
 def same(ones, others):
@@ -66,9 +61,9 @@ def test_a_picture_is_the_same_whatever_is_drawn_beside_it(draw, name):
     assert np.array_equal(mixed[1], alone[2]) and np.array_equal(mixed[3], alone[0])
 
 
-def test_a_prompt_is_encoded_once(draw, loaded):
+def test_a_prompt_is_encoded_once(draw, family):
     asked = []
-    hook = loaded.text_encoder.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs))
+    hook = family.pipeline.text_encoder.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs))
     draw([*DOGS, ("a cat", 0)], batch_size=1)
     assert len(asked) == 4  # two prompts, and the empty one beside each
     draw(DOGS, guidance=1.0)
@@ -76,12 +71,12 @@ def test_a_prompt_is_encoded_once(draw, loaded):
     hook.remove()
 
 
-def test_prompts_encoded_before_draw_what_the_pipeline_draws_from_words(draw, loaded):
-    latents = sampling.first_latents(loaded, 0, "picture", [2], 32, 32)["latents"]
+def test_prompts_encoded_before_draw_what_the_pipeline_draws_from_words(draw, family):
+    latents = family.first_latents(0, "picture", [(2,)], (32, 32))["latents"]
     settings = dict(latents=latents, height=32, width=32, num_inference_steps=3)
     for guidance, negative in ((7.5, "blurry"), (7.5, None), (1.0, None)):
         words = dict(guidance_scale=guidance, negative_prompt=negative)
-        [theirs] = loaded("a photo of a dog", **settings, **words).images
+        [theirs] = family.pipeline("a photo of a dog", **settings, **words).images
         [mine] = draw(DOGS[2:3], guidance=guidance, negative_prompt=negative)
         assert np.array_equal(np.asarray(theirs), mine)
 
@@ -112,9 +107,9 @@ def test_the_noise_schedule_stays_the_models_own(name):
 
 
 @each_scheduler
-def test_latents_are_not_clipped_as_pixels_would_be(loaded, name):
+def test_latents_are_not_clipped_as_pixels_would_be(family, name):
     """DDIM and DDPM clip to [-1, 1] where their settings do not say otherwise; latents go further than that."""
-    pipeline = SimpleNamespace(scheduler=loaded.scheduler)
+    pipeline = SimpleNamespace(scheduler=family.pipeline.scheduler)
     assert "clip_sample" not in pipeline.scheduler.config
     schedulers.set_scheduler(pipeline, name)
     assert not pipeline.scheduler.config.get("clip_sample")
@@ -149,34 +144,56 @@ def test_without_guidance_a_negative_prompt_has_no_say(draw):
 
 
 def test_the_size_need_not_be_square(draw):
-    assert [picture.shape for picture in draw(DOGS[:2], height=16, width=48)] == [(16, 48, 3)] * 2
+    assert [picture.shape for picture in draw(DOGS[:2], size=(16, 48))] == [(16, 48, 3)] * 2
 
 
 def test_nothing_wanted_is_nothing_drawn(draw):
     assert draw([]) == []
 
 
-def test_the_default_size_is_the_one_the_model_was_made_for(loaded):
-    assert sampling.default_size(loaded) == (32, 32)
+def test_the_default_size_is_the_one_the_model_was_made_for(family):
+    assert family.default_size == (32, 32)
 
 
-def test_a_model_may_be_made_for_a_shape_that_is_not_square():
+def test_a_model_may_be_made_for_a_shape_that_is_not_square(family):
     unet = SimpleNamespace(config=SimpleNamespace(sample_size=[64, 96]))
-    assert sampling.default_size(SimpleNamespace(unet=unet, vae_scale_factor=8)) == (512, 768)
+    other = copy.copy(family)
+    other.pipeline = SimpleNamespace(unet=unet, vae_scale_factor=8)
+    assert other.default_size == (512, 768)
 
 
 @pytest.mark.parametrize(
-    "factor, height, width, named",
-    [(2, 12, 32, "--height"), (2, 32, 0, "--width"), (8, -8, 32, "--height"), (16, 32, 40, "--width")],
+    "factor, size, named",
+    [(2, (12, 32), "--height"), (2, (32, 0), "--width"), (8, (-8, 32), "--height"), (16, (32, 40), "--width")],
 )
-def test_a_size_that_does_not_fit_is_refused(factor, height, width, named):
+def test_a_size_that_does_not_fit_is_refused(family, monkeypatch, factor, size, named):
+    monkeypatch.setattr(family.pipeline, "vae_scale_factor", factor)
     with pytest.raises(BadInput, match=named):
-        sampling.check_size(SimpleNamespace(vae_scale_factor=factor), height, width)
+        family.check_drawing(DrawSettings(0, "picture", size, steps=3))
 
 
-@pytest.mark.parametrize("factor, size", [(2, 8), (8, 40), (16, 48)])
-def test_a_size_that_fits_is_taken(factor, size):
-    sampling.check_size(SimpleNamespace(vae_scale_factor=factor), size, 2 * size)
+@pytest.mark.parametrize("factor, side", [(2, 8), (8, 40), (16, 48)])
+def test_a_size_that_fits_is_taken(family, monkeypatch, factor, side):
+    monkeypatch.setattr(family.pipeline, "vae_scale_factor", factor)
+    family.check_drawing(DrawSettings(0, "picture", (side, 2 * side), steps=3))
+
+
+def test_more_steps_than_the_model_has_are_refused(family):
+    with pytest.raises(BadInput, match="--num_inference_steps 1001: the model has 1000"):
+        family.check_drawing(DrawSettings(0, "picture", (32, 32), steps=1001))
+
+
+def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    sheet = sheets.make_grid([Image.new("RGB", (6, 4), colour) for colour in colours], columns=2)
+    assert sheet.size == (12, 8)
+    pixels = np.asarray(sheet)
+    for (row, column), colour in zip([(0, 0), (0, 6), (4, 0), (4, 6)], [*colours, (255, 255, 255)]):
+        assert (pixels[row : row + 4, column : column + 6] == colour).all()
+
+
+def test_a_grid_of_one_column_is_a_strip():
+    assert sheets.make_grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
 
 
 def test_the_names_of_the_flag_are_the_schedulers_there_are():

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from support.families import load_pipeline
 from support.twins import build_twin
 
 from dreambooth.files import single_file
-from dreambooth.models import loading, saving
+from dreambooth.models import saving
 
 DEEP = dict(
     block_out_channels=(16, 32, 32),
@@ -24,8 +25,8 @@ def deep_twin(tmp_path_factory):
 
 
 def parts_of(folder):
-    pipeline = loading.load_pipeline(str(folder))
-    return pipeline, {part: saving.in_torch_layout(getattr(pipeline, part)) for part in ("unet", "vae", "text_encoder")}
+    pipeline = load_pipeline(folder)
+    return pipeline, {part: saving.torch_arrays(getattr(pipeline, part)) for part in ("unet", "vae", "text_encoder")}
 
 
 def joined(pipeline, parts, open_clip=False):

@@ -2,16 +2,21 @@
 
 import numpy as np
 import pytest
+from support.families import load_family
 
 from dreambooth.drawing.clip import Clip
-from dreambooth.models import loading
 from miniworld import examine, judge, networks, paths, world
 from miniworld.detector import Detector
 
 
 @pytest.fixture(scope="module")
-def pipeline():
-    return loading.load_pipeline(str(paths.MODEL))
+def family():
+    return load_family(paths.MODEL)
+
+
+@pytest.fixture(scope="module")
+def pipeline(family):
+    return family.pipeline
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +44,17 @@ def test_the_text_encoder_is_the_text_tower_of_the_clip(pipeline, clip):
 
 
 def test_the_parts_reach_their_figures(pipeline, clip, detector):
-    figures = examine.figures_of_parts(pipeline, clip, detector, count=128)
+    figures = examine.figures_of_parts(pipeline.vae, clip, detector, count=128)
     assert figures["VAE: world's pictures, dB"] >= 27.5
     assert figures["CLIP: class right"] >= 0.95 and figures["CLIP: scene right"] >= 0.97
     assert figures["detector: subjects found"] >= 0.95 and figures["detector: subjects found after the VAE"] >= 0.9
     assert figures["detector: strangers taken for a subject"] <= 0.01
 
 
-def test_the_drawings_match_their_prompts(pipeline, clip, detector):
+def test_the_drawings_match_their_prompts(family, clip, detector):
     colours = ("red", "blue", "green", "yellow", "white", "orange", "pink", "brown")
     things = [(world.Look(kind, colour), scene) for kind, colour, scene in zip(world.CLASSES, colours, world.SCENES)]
-    figures = examine.figures_of_drawings(examine.draw(pipeline, things), things, clip, detector)
+    figures = examine.figures_of_drawings(examine.draw(family, things), things, clip, detector)
     assert all(share >= 0.75 for share in figures.values()), figures
 
 

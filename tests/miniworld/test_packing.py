@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from support.families import load_family, load_pipeline
 from support.pretraining import run_pretraining
 from support.weights import weights
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
 from dreambooth.drawing.clip import Clip
-from dreambooth.models import loading, pipeline_folder
+from dreambooth.models import pipeline_folder
 from dreambooth.system.errors import BadInput
 from miniworld import networks, packing, world
 from miniworld.detector import Detector
@@ -24,19 +26,11 @@ def made(tmp_path_factory):
 
 
 def test_the_packed_model_loads_and_draws(made):
-    pipeline = loading.load_pipeline(str(made / "packed/model"))
-    assert sampling.default_size(pipeline) == (64, 64)
-    [picture, other] = sampling.draw(
-        pipeline,
-        [("a photo of a dog", 0), ("a photo of sks cat at night", 1)],
-        seed=0,
-        purpose="picture",
-        height=64,
-        width=64,
-        steps=2,
-        guidance=7.5,
-        batch_size=1,
-    )
+    family = load_family(made / "packed/model")
+    assert family.default_size == (64, 64)
+    settings = DrawSettings(0, "picture", (64, 64), steps=2)
+    requests = [("a photo of a dog", 0), ("a photo of sks cat at night", 1)]
+    [picture, other] = sampling.draw(family, settings, requests)
     assert picture.size == (64, 64) and np.asarray(picture).std() > 1 and picture.tobytes() != other.tobytes()
 
 
@@ -51,7 +45,7 @@ def test_the_packed_model_has_the_parts_and_the_schedule_of_stable_diffusion(mad
         "unet": "UNet2DConditionModel",
         "scheduler": "PNDMScheduler",
     }
-    pipeline = loading.load_pipeline(str(made / "packed/model"))
+    pipeline = load_pipeline(made / "packed/model")
     packed, own = pipeline.scheduler.config, networks.scheduler().config
     assert {name: packed[name] for name in own if name[0] != "_"} == {name: own[name] for name in own if name[0] != "_"}
     assert pipeline.vae.config.scaling_factor == 1
@@ -93,7 +87,7 @@ def test_the_packed_clip_loads_and_has_its_trained_weights(made):
 
 
 def test_clip_and_the_pipeline_have_the_same_tokenizer(made):
-    clip, pipeline = Clip(str(made / "packed/clip")), loading.load_pipeline(str(made / "packed/model"))
+    clip, pipeline = Clip(str(made / "packed/clip")), load_pipeline(made / "packed/model")
     for text in ("a photo of sks dog at night", "a zebra"):
         assert clip.tokenizer(text).input_ids == pipeline.tokenizer(text).input_ids
     assert pipeline.tokenizer.model_max_length == clip.length == networks.TOKENS

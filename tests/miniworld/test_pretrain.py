@@ -6,10 +6,10 @@ import subprocess
 import numpy as np
 import pytest
 from support.commands import ROOT
+from support.families import load_pipeline
 from support.pretraining import run_pretraining
 from support.weights import weights
 
-from dreambooth.models import loading
 from dreambooth.system.errors import BadInput
 from miniworld import dataset, pretrain, stages, tokenizer, training, world
 from miniworld.detector import Detector
@@ -44,7 +44,7 @@ def test_a_second_run_trains_nothing_again(made, monkeypatch):
         monkeypatch.setattr(owner, name, again)
     run_pretraining(made)
     assert snapshot(made / "work") == before
-    loading.load_pipeline(str(made / "packed/model"))
+    load_pipeline(made / "packed/model")
 
 
 def test_only_the_stage_whose_result_is_missing_runs_again(made, tmp_path):
@@ -62,7 +62,7 @@ def test_only_the_stage_whose_result_is_missing_runs_again(made, tmp_path):
 def test_the_captions_of_the_unet_are_encoded_as_by_the_pipeline(made):
     captions = ["a photo of a dog", "", "an orange cat at night"]
     together = dataset.caption_encoder(made / "work")(captions).numpy()
-    pipeline = loading.load_pipeline(str(made / "packed/model"))
+    pipeline = load_pipeline(made / "packed/model")
     expected = np.concatenate([pipeline.encode_prompt(caption, 1, False)[0].numpy() for caption in captions])
     np.testing.assert_allclose(together, expected, atol=0.02)  # the pipeline's weights are rounded to half precision
 

@@ -6,10 +6,10 @@ Runs with a fault fail these criteria.
 from pathlib import Path
 
 import pytest
+from support.families import load_family
 
 from dreambooth.data.batches import Batches
 from dreambooth.drawing import measures
-from dreambooth.models import loading
 from dreambooth.models.families.stable_diffusion import StableDiffusion
 from dreambooth.training import loss
 from dreambooth.training.diffusion import Discrete
@@ -137,13 +137,13 @@ def test_swapped_prompts_are_noticed(faulty, sound, monkeypatch):
 
 def contribution_of_text_encoder(evaluator, result):
     """Return the loss in CLIP-I when the base's text encoder replaces the trained one."""
-    trained = loading.load_pipeline(str(result))
-    trained.text_encoder = loading.load_pipeline(str(paths.MODEL)).text_encoder
+    trained = load_family(result)
+    trained.pipeline.text_encoder = load_family(paths.MODEL).pipeline.text_encoder
     without = evaluator.figures("dog", *evaluator.draw(trained, "dog"))
     return evaluator.measure(result, "dog")["CLIP-I"] - without["CLIP-I"]
 
 
 def test_an_untrained_text_encoder_is_noticed(evaluator, folder, tmp_path, monkeypatch):
     assert contribution_of_text_encoder(evaluator, study.train("dog", TEXT, 0, folder)) > 0.005
-    monkeypatch.setattr(StableDiffusion, "trained", lambda self: {"unet": self.unet})
+    monkeypatch.setattr(StableDiffusion, "trained", lambda self: {"unet": self.denoiser})
     assert contribution_of_text_encoder(evaluator, study.train("dog", TEXT, 0, tmp_path)) == 0

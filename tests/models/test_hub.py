@@ -6,9 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support.commands import python
+from support.families import load_pipeline
 
 from dreambooth.models import hub as models_hub
-from dreambooth.models import loading, saving
+from dreambooth.models import saving
 
 SHA = "1" * 40
 NAME = "somebody/small-model"
@@ -65,7 +66,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def torch_twin(twin, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "twin"
-    saving.save(loading.load_pipeline(str(twin)), folder, "diffusers")
+    saving.save(load_pipeline(twin), folder, "diffusers")
     (folder / "safety_checker").mkdir()
     (folder / "safety_checker/model.safetensors").write_bytes(b"not needed")
     (folder / "v1.ckpt").write_bytes(b"not needed")

@@ -11,9 +11,10 @@ import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.families import load_family, load_pipeline
 from support.twins import build_unidiffuser
 
-from dreambooth.models import layouts, loading, pipeline_folder, saving
+from dreambooth.models import layouts, pipeline_folder, saving
 from dreambooth.system.errors import BadInput
 
 UNET = "diffusion_pytorch_model.safetensors"
@@ -23,7 +24,7 @@ UNET = "diffusion_pytorch_model.safetensors"
 def torch_twin(twin, tmp_path_factory):
     """The twin in diffusers' format."""
     folder = tmp_path_factory.mktemp("torch") / "twin"
-    saving.save(loading.load_pipeline(str(twin)), folder, "diffusers")
+    saving.save(load_pipeline(twin), folder, "diffusers")
     return folder
 
 
@@ -34,7 +35,7 @@ def copy(torch_twin, tmp_path):
 
 def outputs(folder):
     """What a model's text encoder, UNet and VAE answer to the same input."""
-    pipeline = loading.load_pipeline(str(folder))
+    pipeline = load_pipeline(folder)
     paddle.seed(1)
     latents, prompt = paddle.randn([2, 4, 16, 16]), paddle.randn([2, 32, 32])
     with paddle.no_grad():
@@ -131,7 +132,7 @@ def test_half_precision_stands_in_where_there_is_no_other(copy, twin):
         save_file(halves, path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")), {"format": "pt"})
         path.unlink()
     assert_like(copy, twin, 0.02)
-    parts = loading.load_pipeline(str(copy)).unet.parameters()
+    parts = load_pipeline(copy).unet.parameters()
     assert {each.dtype for each in parts} == {paddle.float32}
 
 
@@ -153,18 +154,18 @@ def test_a_text_encoder_and_a_tokenizer_of_transformers_5(copy, twin):
     for name in ("vocab.json", "merges.txt"):
         (tokenizer / name).unlink()
     assert_like(copy, twin, 0)
-    one, other = (loading.load_pipeline(str(each)).tokenizer("a sks dog").input_ids for each in (copy, twin))
+    one, other = (load_pipeline(each).tokenizer("a sks dog").input_ids for each in (copy, twin))
     assert one == other
 
 
 def test_the_words_of_a_chinese_tokenizer_json(bert_twin, tmp_path):
-    saving.save(loading.load_pipeline(str(bert_twin)), tmp_path / "copy", "diffusers")
+    saving.save(load_pipeline(bert_twin), tmp_path / "copy", "diffusers")
     vocabulary = tmp_path / "copy/tokenizer/vocab.txt"
     words = vocabulary.read_text(encoding="utf-8").splitlines()
     model = {"type": "WordPiece", "vocab": {word: index for index, word in enumerate(words)}}
     (vocabulary.parent / "tokenizer.json").write_text(json.dumps({"model": model}, ensure_ascii=False))
     vocabulary.unlink()
-    tokenizer = loading.load_pipeline(str(tmp_path / "copy")).tokenizer
+    tokenizer = load_pipeline(tmp_path / "copy").tokenizer
     assert tokenizer.tokenize("一张狗的照片") == ["一", "张", "狗", "的", "照", "片"]
 
 
@@ -174,23 +175,23 @@ def test_a_weight_that_is_missing_is_told(copy):
     weights.pop("conv_in.bias")
     save_file(weights, file, {"format": "pt"})
     with pytest.raises(BadInput, match="lack 1 weights, conv_in.bias"):
-        loading.load_pipeline(str(copy))
+        load_pipeline(copy)
 
 
 def test_parts_in_two_formats_are_refused(copy, twin):
     shutil.rmtree(copy / "vae")
     shutil.copytree(twin / "vae", copy / "vae")
     with pytest.raises(BadInput, match="vae/ is in Paddle's format, and text_encoder/ in torch's"):
-        loading.load_pipeline(str(copy))
+        load_pipeline(copy)
 
 
 def test_newer_names_of_a_unidiffusers_parts(tmp_path):
     twin = build_unidiffuser(tmp_path / "twin")
-    family = loading.load_model(str(twin))
+    family = load_family(twin)
     family.save(tmp_path / "torch", "diffusers")
     assert (tmp_path / "torch/clip_image_processor").is_dir() and not (tmp_path / "torch/image_processor").exists()
     pipeline_folder.check(str(tmp_path / "torch"))
-    again = loading.load_model(str(tmp_path / "torch"))
+    again = load_family(tmp_path / "torch")
     pixels = paddle.rand([1, 3, 32, 32]) * 2 - 1
     one, other = family.encode_pictures(pixels), again.encode_pictures(pixels)
     for name in one:
@@ -292,8 +293,8 @@ def test_of_a_repository_only_what_is_needed_is_fetched():
 
 
 def test_what_was_read_can_be_saved_and_only_small_files_are_kept_until_then(copy, tmp_path):
-    family = loading.load_model(str(copy))
-    family.forget_encoders()
+    family = load_family(copy)
+    family.free_encoders()
     family.save(tmp_path / "saved", "safetensors")
     assert (tmp_path / "saved/tokenizer/vocab.json").read_text() == (copy / "tokenizer/vocab.json").read_text()
     assert_like(tmp_path / "saved", copy, 0)

@@ -4,16 +4,17 @@ import json
 
 import pytest
 from safetensors import safe_open
+from support.families import load_family, load_pipeline
 from support.weights import assert_same
 
-from dreambooth.models import loading, saving
+from dreambooth.models import saving
 
 
 @pytest.fixture(scope="module")
 def saved(twin, tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats")
     for name in saving.FORMATS:
-        saving.save(loading.load_pipeline(str(twin)), folder / name, name)
+        saving.save(load_pipeline(twin), folder / name, name)
     return folder
 
 
@@ -39,7 +40,7 @@ def test_the_files_of_each_format(saved):
 @pytest.mark.parametrize("model", ["twin", "velocity_twin", "unidiffuser_twin"])
 @pytest.mark.parametrize("form", saving.FORMATS)
 def test_weights_and_settings_are_those_that_the_library_writes(model, form, tmp_path, request):
-    pipeline = loading.load_pipeline(str(request.getfixturevalue(model)))
+    pipeline = load_pipeline(request.getfixturevalue(model))
     saving.save(pipeline, tmp_path / "mine", form)
     for part in ("unet", "vae"):
         theirs = tmp_path / "theirs" / part
@@ -49,7 +50,7 @@ def test_weights_and_settings_are_those_that_the_library_writes(model, form, tmp
         assert_same(tmp_path / "mine" / part, theirs)
         own = json.loads((theirs / "config.json").read_text())
         kept = json.loads((tmp_path / "mine" / part / "config.json").read_text())
-        assert own.items() >= kept.items() and own.keys() - kept.keys() <= saving.OWN_SETTINGS.keys()
+        assert own.items() >= kept.items() and own.keys() - kept.keys() <= saving._OWN_SETTINGS.keys()
 
 
 def test_diffusers_finds_its_own_names(saved):
@@ -68,7 +69,7 @@ def test_diffusers_finds_its_own_names(saved):
 
 
 def test_a_unidiffuser_as_diffusers_calls_its_parts(unidiffuser_twin, tmp_path):
-    saving.save(loading.load_pipeline(str(unidiffuser_twin)), tmp_path / "saved", "diffusers")
+    load_family(unidiffuser_twin).save(tmp_path / "saved", "diffusers")
     index = json.loads((tmp_path / "saved/model_index.json").read_text())
     assert index["clip_image_processor"] == ["transformers", "CLIPImageProcessor"] and "image_processor" not in index
     assert index["text_tokenizer"] == ["transformers", "GPT2Tokenizer"]

@@ -1,18 +1,19 @@
 """The UniDiffuser family: its encodings against the library's own pipeline, what learns, and the whole road."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 from support.commands import command_line, train
+from support.families import load_family, load_pipeline
 from support.weights import assert_same, weights
 
 import infer
+from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
-from dreambooth.models import loading, schedulers
+from dreambooth.models import tokenizers
 from dreambooth.system.errors import BadInput
 
 PROMPTS = ["a photo of sks dog", "a photo of a dog"]
@@ -20,7 +21,7 @@ PROMPTS = ["a photo of sks dog", "a photo of a dog"]
 
 @pytest.fixture
 def family(unidiffuser_twin):
-    return loading.load_model(str(unidiffuser_twin))
+    return load_family(unidiffuser_twin)
 
 
 @pytest.fixture
@@ -31,50 +32,50 @@ def pixels():
 
 def test_a_prompts_embedding_is_what_the_pipeline_draws_with(family, monkeypatch):
     seen = []
-    whole = type(family.held)._get_noise_pred
+    whole = type(family.pipeline)._get_noise_pred
 
     def listening(self, mode, latents, t, prompt_embeds, *more):
         seen.append(prompt_embeds)
         return whole(self, mode, latents, t, prompt_embeds, *more)
 
-    monkeypatch.setattr(type(family.held), "_get_noise_pred", listening)
-    family.held(prompt=PROMPTS[0], num_inference_steps=1, guidance_scale=1.0)
+    monkeypatch.setattr(type(family.pipeline), "_get_noise_pred", listening)
+    family.pipeline(prompt=PROMPTS[0], num_inference_steps=1, guidance_scale=1.0)
     np.testing.assert_array_equal(seen[0].numpy(), family.encode_prompts(PROMPTS[:1])["hidden"].numpy())
 
 
 def test_a_pictures_encodings_are_the_pipelines_own(family, pixels):
     encoding = family.encode_pictures(pixels)
-    mean = family.held.vae.encode(pixels).latent_dist.mean
+    mean = family.pipeline.vae.encode(pixels).latent_dist.mean
     np.testing.assert_array_equal(encoding["mean"].numpy(), mean.numpy())
     pictures = [Image.fromarray(((each + 1) * 127.5).round().astype("uint8")) for each in pixels.transpose([0, 2, 3, 1]).numpy()]  # fmt: skip  # noqa: E501
-    wanted = family.held.encode_image_clip_latents(pictures, 2, 1, "float32")
+    wanted = family.pipeline.encode_image_clip_latents(pictures, 2, 1, "float32")
     np.testing.assert_array_equal(encoding["clip"].numpy(), wanted.numpy())
 
 
 def test_both_parts_are_noised_and_the_vaes_part_is_learned(family, pixels):
     encoding = family.encode_pictures(pixels)
-    row = family.draw_latents(encoding, paddle.zeros(encoding["mean"].shape))
-    latents = encoding["mean"] * family.held.vae.config.scaling_factor
+    row = family.latents(encoding, paddle.zeros(encoding["mean"].shape))
+    latents = encoding["mean"] * family.pipeline.vae.config.scaling_factor
     np.testing.assert_array_equal(row[:, :1024].numpy(), latents.reshape([2, -1]).numpy())
     np.testing.assert_array_equal(row[:, 1024:].numpy(), encoding["clip"].numpy())
-    assert family.picture_part(row).shape == [2, 1024]
+    assert family.learned_part(row).shape == [2, 1024]
 
 
 def test_a_prediction_is_the_networks_own_with_a_text_without_noise(family, pixels):
-    noisy = family.draw_latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
+    noisy = family.latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
     text, times = family.encode_prompts(PROMPTS), paddle.to_tensor([7, 900])
     got = family.predict(noisy, times, text)
     picture, embedding = noisy[:, :1024].reshape([2, 4, 16, 16]), noisy[:, 1024:].unsqueeze(1)
-    wanted = family.held.unet(picture, embedding, text["hidden"], timestep_img=times, timestep_text=0, data_type=1)
+    wanted = family.pipeline.unet(picture, embedding, text["hidden"], timestep_img=times, timestep_text=0, data_type=1)
     np.testing.assert_array_equal(got[:, :1024].numpy(), wanted[0].reshape([2, -1]).numpy())
     np.testing.assert_array_equal(got[:, 1024:].numpy(), wanted[1].reshape([2, -1]).numpy())
 
 
 def gradients(family, pixels):
     family.prepare_training(gradient_checkpointing=False)
-    noisy = family.draw_latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
+    noisy = family.latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
     prediction = family.predict(noisy, paddle.to_tensor([7, 900]), family.encode_prompts(PROMPTS))
-    part = family.picture_part(prediction)
+    part = family.learned_part(prediction)
     part.square().mean().backward()
     return {
         f"{folder}.{name}": float(parameter.grad.abs().max()) if parameter.grad is not None else None
@@ -91,30 +92,26 @@ def test_what_takes_gradients_gets_some(family, pixels):
 
 
 def test_the_text_encoder_learns_through_the_decoders_first_layer(unidiffuser_twin, pixels):
-    found = gradients(loading.load_model(str(unidiffuser_twin), train_text_encoder=True), pixels)
+    found = gradients(load_family(unidiffuser_twin, train_text_encoders=True), pixels)
     assert {name.split(".")[0] for name in found} == {"unet", "text_encoder"}
     assert all(found.values()), [name for name, value in found.items() if not value]
 
 
 def test_only_what_is_needed_stays(unidiffuser_twin):
     for learns, stays in ((False, {"unet"}), (True, {"unet", "text_encoder", "text_decoder"})):
-        family = loading.load_model(str(unidiffuser_twin), train_text_encoder=learns)
+        family = load_family(unidiffuser_twin, train_text_encoders=learns)
         family.prepare_training(gradient_checkpointing=False)
-        family.forget_encoders()
+        family.free_encoders()
         assert set(family.networks()) == stays
-        assert set(family.pipeline().components) == set(loading.load_pipeline(str(unidiffuser_twin)).components)
-
-
-def config(**changes):
-    return SimpleNamespace(**{"size": (32, 32), "gradient_checkpointing": False, **changes})
+        assert set(family.whole().pipeline.components) == set(load_pipeline(unidiffuser_twin).components)
 
 
 def test_what_it_can_not_do_is_refused(family, unidiffuser_twin):
-    family.check(config())
+    family.check_training((32, 32), gradient_checkpointing=False)
     with pytest.raises(BadInput, match="--width 64: this model knows pictures of 32 x 32 only"):
-        family.check(config(size=(32, 64)))
+        family.check_training((32, 64), gradient_checkpointing=False)
     with pytest.raises(BadInput, match="--gradient_checkpointing"):
-        family.check(config(gradient_checkpointing=True))
+        family.check_training((32, 32), gradient_checkpointing=True)
     for flags, complaint in (
         (["--negative_prompt", "a cat"], "--negative_prompt"),
         (["--scheduler", "euler"], "--scheduler euler"),
@@ -124,19 +121,17 @@ def test_what_it_can_not_do_is_refused(family, unidiffuser_twin):
             infer.main(["--model_path", str(unidiffuser_twin), "--prompt", "a dog", *flags])
 
 
-def test_a_prompts_lost_end_is_told(family):
-    assert "red hat" in family.lost_text("a " * 20 + "red hat") and family.lost_text("a dog") == ""
+def test_the_tokenizer_is_the_one_that_reads_the_prompts(family):
+    assert "red hat" in tokenizers.truncated_text(family.tokenizer, "a " * 20 + "red hat")
 
 
 @pytest.mark.parametrize("scheduler", [None, "ddim", "ddpm", "dpmsolver++", "pndm"])
 def test_a_picture_is_a_function_of_seed_and_number(scheduler, unidiffuser_twin):
-    pipeline = loading.load_pipeline(str(unidiffuser_twin))
-    if scheduler:
-        schedulers.set_scheduler(pipeline, scheduler)
-    settings = dict(seed=1, purpose="picture", height=32, width=32, steps=4, guidance=7.5, batch_size=2)
-    two = list(sampling.draw(pipeline, [("a dog", 0), ("a dog", 1)], **settings))
+    family = load_family(unidiffuser_twin)
+    settings = DrawSettings(1, "picture", (32, 32), steps=4, scheduler=scheduler, batch_size=2)
+    two = list(sampling.draw(family, settings, [("a dog", 0), ("a dog", 1)]))
     paddle.seed(99)
-    [second] = sampling.draw(pipeline, [("a dog", 1)], **settings)
+    [second] = sampling.draw(family, settings, [("a dog", 1)])
     assert np.array_equal(two[1], second) and not np.array_equal(two[0], two[1])
 
 
@@ -155,7 +150,7 @@ def test_the_whole_road(unidiffuser_twin, pictures, tmp_path, capsys):
     train(run(unidiffuser_twin, pictures, tmp_path / "out", max_train_steps=3, train_text_encoder=True))
     assert len(list((tmp_path / "class").glob("*.png"))) == 2
     base, learned = (
-        loading.load_pipeline(str(unidiffuser_twin)),
+        load_pipeline(unidiffuser_twin),
         UniDiffuserPipeline.from_pretrained(str(tmp_path / "out")),
     )
     changed = {

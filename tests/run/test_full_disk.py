@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from support.commands import command_line, train
 from support.disks import FILLER, run_out
+from support.families import load_pipeline
 from support.weights import assert_same
 
 import infer
@@ -15,7 +16,7 @@ import train_dreambooth
 from dreambooth import export, metrics
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic
-from dreambooth.models import loading, saving
+from dreambooth.models import saving
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.system import console, disk
 
@@ -102,7 +103,7 @@ def test_a_pipeline_on_a_disk_that_fills_up(recorded, small_disk, save_format):
         assert {path: path.read_bytes() for path in atomic.files_in(small_disk / "out")} == earlier
     assert found == {"full", "written"}
     assert json.loads((small_disk / "out/training_args.json").read_text())["steps"] == record["steps"]
-    loading.load_pipeline(str(small_disk / "out"))
+    load_pipeline(small_disk / "out")
 
 
 @pytest.mark.parametrize("what", ["class picture", "sample", "sheet", "metrics", "drawing"])

@@ -13,11 +13,9 @@ def test_they_are_due_every_so_many_steps():
     common = dict(
         pretrained_model_name_or_path="m", instance_data_dir="d", instance_prompt="p", validation_prompt=("q",)
     )
-    assert [step for step in range(1, 10) if validation.due(Config.from_flat(**common, validation_steps=4), step)] == [
-        4,
-        8,
-    ]
-    assert not validation.due(Config.from_flat(**common), 4)
+    every_fourth = Config.from_flat(**common, validation_steps=4).logging
+    assert [step for step in range(1, 10) if validation.is_due(every_fourth, step)] == [4, 8]
+    assert not validation.is_due(Config.from_flat(**common).logging, 4)
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [None, True])

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from support.commands import command_line, train
+from support.families import load_family, load_pipeline
 from support.weights import weights
 
 from dreambooth import export
@@ -78,7 +79,7 @@ def library(twin):
 def test_the_library_reads_the_file(runs, twin):
     theirs, base = library(twin), drawn(library(twin))
     theirs.load_lora_weights(str(runs / "unet"))
-    mine = drawn(loading.load_pipeline(str(runs / "unet")))
+    mine = drawn(load_pipeline(runs / "unet"))
     assert np.abs(mine - base).max() > 0.1 and np.abs(drawn(theirs) - mine).max() < 1e-4
 
 
@@ -94,17 +95,17 @@ def test_the_library_reads_a_text_encoders_lora_with_the_line_of_the_readme(runs
 
 
 def test_merging_after_training_and_merging_at_loading_are_equal(runs, twin):
-    pipeline = loading.load_pipeline(str(twin))
-    loading.put_in_lora(pipeline, runs / "both", 1.0, "--lora")
-    assert np.array_equal(drawn(pipeline), drawn(library(runs / "both")))
+    family = load_family(twin)
+    loading.merge_lora(family, runs / "both", 1.0, "--lora")
+    assert np.array_equal(drawn(family.pipeline), drawn(library(runs / "both")))
 
 
 def test_scale_0_is_the_base_and_scale_half_lies_between(runs, twin):
     base, whole = (weights(folder / "unet") for folder in (twin, runs / "both"))
     for scale in (0.0, 0.5):
-        pipeline = loading.load_pipeline(str(twin))
-        loading.put_in_lora(pipeline, runs / "both", scale, "--lora")
-        for name, value in pipeline.unet.state_dict().items():
+        family = load_family(twin)
+        loading.merge_lora(family, runs / "both", scale, "--lora")
+        for name, value in family.pipeline.unet.state_dict().items():
             assert np.allclose(value.numpy(), base[name] + scale * (whole[name] - base[name]), atol=1e-6)
 
 
@@ -113,20 +114,20 @@ def test_every_exported_format_draws_the_same_pictures(runs, twin, tmp_path, for
     file = tmp_path / "sks.safetensors"
     exported(runs / "torch", form, file)
     assert capsys.readouterr().out.strip() == str(file) and len(list(tmp_path.iterdir())) == 1
-    pipeline = loading.load_pipeline(str(twin))
-    loading.put_in_lora(pipeline, file, 1.0, "--lora")
-    assert np.abs(drawn(pipeline) - drawn(loading.load_pipeline(str(runs / "torch")))).max() < 1e-5
+    family = load_family(twin)
+    loading.merge_lora(family, file, 1.0, "--lora")
+    assert np.abs(drawn(family.pipeline) - drawn(load_pipeline(runs / "torch"))).max() < 1e-5
 
 
 def test_the_folder_of_a_lora_is_exported_as_a_whole_pipeline(runs, tmp_path):
     exported(runs / "unet", "safetensors", tmp_path / "whole")
-    assert np.array_equal(drawn(library(tmp_path / "whole")), drawn(loading.load_pipeline(str(runs / "unet"))))
+    assert np.array_equal(drawn(library(tmp_path / "whole")), drawn(load_pipeline(runs / "unet")))
 
 
 def test_a_text_encoders_layers_merge_without_their_prefix_too(runs, twin):
     layers = lora.read(lora.find_file(runs / "both", "--lora"), "--lora")["text_encoder"]
     layers = {name.removeprefix("text_model."): pair for name, pair in layers.items()}
-    text_encoder = loading.load_pipeline(str(twin)).text_encoder
+    text_encoder = load_pipeline(twin).text_encoder
     loading.merge({"text_encoder": text_encoder}, {"text_encoder": layers})
     merged = weights(runs / "both/text_encoder")
     assert all(np.array_equal(value.numpy(), merged[name]) for name, value in text_encoder.state_dict().items())
@@ -137,7 +138,7 @@ def test_the_folder_of_a_lora_loads_with_its_tokenizer(twin, pictures, tmp_path)
     merges = (other / "merges.txt").read_text()
     (other / "merges.txt").write_text(merges.replace("sk s</w>\n", ""))
     train(command_line(twin, pictures, tmp_path / "out", lora_rank=2, tokenizer_name=other))
-    own, given = (loading.load_pipeline(str(each)).tokenizer for each in (twin, tmp_path / "out"))
+    own, given = (load_pipeline(each).tokenizer for each in (twin, tmp_path / "out"))
     assert len(own("sks")["input_ids"]) == 3 and len(given("sks")["input_ids"]) == 4
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from support.commands import command_line, launch, train
+from support.families import load_pipeline
 from support.weights import assert_same, largest_difference, weights
 
-from dreambooth.models import loading
 from dreambooth.system.errors import BadInput
 from dreambooth.training.adapters import TARGETS, Adapters
 
@@ -45,7 +45,7 @@ def test_merged_it_is_a_pipeline_too_and_the_base_stays_bit_for_bit(line, twin, 
         changed = {name for name, value in weights(out / part).items() if not np.array_equal(value, held[name])}
         assert changed and all(TARGETS["attention"].search(name.removesuffix(".weight")) for name in changed)
     assert_same(twin / "vae", out / "vae")
-    assert loading.load_pipeline(str(out)) and (out / "paddle_lora_weights.safetensors").exists()
+    assert load_pipeline(out) and (out / "paddle_lora_weights.safetensors").exists()
 
 
 def test_its_own_networks_are_not_moved_by_training(line, twin, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from support.commands import command_line, launch, python, train
+from support.families import load_family
 from support.pictures import draw_pictures
 from support.weights import assert_same, largest_difference, weights
 
@@ -196,9 +197,9 @@ def fixed_loss(model, folder):
 
     from dreambooth.data import picture_files, transforms
     from dreambooth.data.concepts import View
-    from dreambooth.models import loading
+    from dreambooth.training.diffusion import diffusion_for
 
-    family = loading.load_model(str(model))
+    family = load_family(model)
     [picture] = folder.iterdir()
     pixels = transforms.to_pixels(picture_files.open_picture(picture), View((40, 40), (32, 32)))
     numbers = np.random.default_rng(12345)
@@ -209,7 +210,7 @@ def fixed_loss(model, folder):
         noise = paddle.to_tensor(numbers.standard_normal(latents.shape, dtype=np.float32))
         timesteps = paddle.arange(30, 990, 60)
         hidden = family.encode_prompts(["a photo of sks dog"])["hidden"].tile([16, 1, 1])
-        noisy = family.schedule.add_noise(latents, noise, timesteps)
+        noisy = diffusion_for(family.pipeline.scheduler).add_noise(latents, noise, timesteps)
         predicted = family.predict(noisy, timesteps, {"hidden": hidden})
         return float((predicted - noise).square().mean())
 

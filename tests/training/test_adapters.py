@@ -3,13 +3,14 @@
 import numpy as np
 import paddle
 import pytest
+from support.families import load_family
 
 from dreambooth.config.sections import LoraSettings
 from dreambooth.data.concepts import Example, MicroBatch, View
-from dreambooth.models import loading
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.training.adapters import Adapter, Adapters
+from dreambooth.training.diffusion import diffusion_for
 
 
 class Network(paddle.nn.Layer):
@@ -176,19 +177,19 @@ def test_every_architecture_has_attention_that_takes_gradients(model, request):
     twin = request.getfixturevalue(model)
 
     def gradients(checkpointing):
-        family = loading.load_model(str(twin), train_text_encoder=True)
+        family = load_family(twin, train_text_encoders=True)
         networks = family.learners()
         family.adapters = Adapters(networks, "unet", lora(), seed=0)
         for adapter in family.adapters.values():
             filled(adapter)
         family.prepare_training(checkpointing)
         encoding = family.encode_pictures(paddle.to_tensor(np.zeros((1, 3, 32, 32), np.float32)))
-        latents = family.draw_latents(encoding, paddle.zeros(encoding["mean"].shape))
+        latents = family.latents(encoding, paddle.zeros(encoding["mean"].shape))
         added = paddle.to_tensor(randomness.normal(0, "noise", [(0,)], tuple(latents.shape[1:])))
         steps = paddle.to_tensor(np.array([500]))
-        noisy = family.schedule.add_noise(latents, added, steps)
+        noisy = diffusion_for(family.pipeline.scheduler).add_noise(latents, added, steps)
         prediction = family.predict(noisy, steps, family.encode_prompts(["a photo of sks dog"]))
-        family.picture_part(prediction).square().mean().backward()
+        family.learned_part(prediction).square().mean().backward()
         for network in networks.values():
             assert all(each.grad is None and each.stop_gradient for each in network.parameters())
         return {

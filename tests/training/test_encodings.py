@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import paddle
 import pytest
+from support.families import load_family
 from support.pictures import draw_pictures
 
 from dreambooth.config.sections import MemorySettings, OptimizerSettings, PictureSettings
 from dreambooth.data import picture_files, transforms
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept, Example, MicroBatch, View
-from dreambooth.models import loading
 from dreambooth.system import randomness
 from dreambooth.training import encodings
 from dreambooth.training.encodings import Encodings
@@ -31,7 +31,7 @@ def batches(pictures, class_pictures):
 
 @pytest.fixture(scope="module")
 def family(twin):
-    return loading.load_model(str(twin))
+    return load_family(twin)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def expected_latents(family, batches, batch):
         if example.view.flip:
             image = image.transpose(0)
         pixels = transforms.to_pixels(image, View((40, 40), (32, 32)))
-        mean, std = (getattr(family.vae.encode(paddle.to_tensor(pixels[None])).latent_dist, name)[0].numpy()
+        mean, std = (getattr(family.pipeline.vae.encode(paddle.to_tensor(pixels[None])).latent_dist, name)[0].numpy()
                      for name in ("mean", "std"))  # fmt: skip
         spread = randomness.normal(SEED, "latent", [example.key], mean.shape)[0]
         rows.append((mean + std * spread) * family.latent_scale)
@@ -99,14 +99,14 @@ def test_each_example_gets_the_embedding_of_its_own_prompt(family, batches):
 
 def test_prompts_are_encoded_anew_only_where_the_text_encoder_learns(twin, batches):
     for learns in (False, True):
-        family = loading.load_model(str(twin), train_text_encoder=learns)
+        family = load_family(twin, train_text_encoders=learns)
         family.prepare_training(gradient_checkpointing=False)
         conditioning = Encodings(family, batches, ONCE, SEED).conditioning(batches.micro_batch(0, 0))
         assert conditioning["hidden"].stop_gradient != learns
 
 
 def test_a_text_encoder_that_learns_encodes_each_prompt_of_a_micro_batch_once(family, batches, encoded, monkeypatch):
-    monkeypatch.setattr(family, "train_text_encoder", True)
+    monkeypatch.setattr(family, "train_text_encoders", True)
     made = Encodings(family, batches, ONCE, SEED)
     batches.prompts.append("a prompt of no example")
     view = batches.views[0][0]

@@ -1,25 +1,225 @@
-"""What of a network learns: gradients switched on and off, and no dropout, whose randomness would depend on the split
-of a batch."""
+"""The class of all families: a loaded model, whose networks have roles, for training and for drawing."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import paddle
 from paddle import nn
 
+from dreambooth.models import loading, saving, schedulers
+from dreambooth.system import randomness
+from dreambooth.system.errors import BadInput
 
-def freeze(network, frozen=True):
-    if network is not None:
-        for parameter in network.parameters():
-            parameter.stop_gradient = frozen
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from paddle import Tensor
+
+    from dreambooth.config.commands import DrawSettings
+    from dreambooth.config.sections import SaveFormat
+    from dreambooth.data.concepts import View
+    from dreambooth.models.registry import FamilyFacts
+    from dreambooth.system.types import Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
 
 
-def without_dropout(network):
+class Family(ABC):
+    """A loaded model of one family. The rows of every tensor are prompts, pictures or examples."""
+
+    facts: ClassVar[FamilyFacts]
+
+    def __init__(self, pipeline: Pipeline, source: loading.Source, train_text_encoders: bool = False) -> None:
+        self.pipeline = pipeline  # the library's; a freed part is None
+        self.source, self.train_text_encoders = source, train_text_encoders
+        self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
+        self.adapters: dict[str, Any] = {}  # part -> the LoRA beside it
+
+    @property
+    def denoiser(self) -> Network:
+        """The network that predicts the noise."""
+        return getattr(self.pipeline, self.facts.denoiser)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The first tokenizer that reads the prompts."""
+        return getattr(self.pipeline, self.facts.tokenizers[0])
+
+    @property
+    def default_size(self) -> Size:
+        """The size that the model was made for."""
+        side, factor = self.denoiser.config.sample_size, self.pipeline.vae_scale_factor
+        height, width = side if isinstance(side, (list, tuple)) else (side, side)
+        return height * factor, width * factor
+
+    # what differs in every family
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
+        """Encode prompts: "hidden" [prompts, tokens, width], and what else the denoiser takes of them."""
+
+    @abstractmethod
+    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
+        """Encode pixels [n, 3, height, width]: "mean" and "std" of the latents, and what else latents() takes.
+
+        `mask` [n, 1, height, width] is for families that paint into a picture.
+        """
+
+    @abstractmethod
+    def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
+        """Draw clean latents [n, …] from encoded pictures with noise of the shape of "mean"."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
+        """Predict the diffusion's target [n, …] from noisy latents at the timesteps [n]."""
+
+    # what differs in some families
+
+    def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
+        """Put together what predict() takes of the examples beside their latents."""
+        return prompts
+
+    def learned_part(self, prediction: Tensor) -> Tensor:
+        """Cut out the part of a prediction whose error counts."""
+        return prediction
+
+    def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
+        """Refuse training settings that the model can't take."""
+        factor = self.pipeline.vae_scale_factor
+        for name, side in zip(("height", "width"), size):
+            if side % factor:
+                raise BadInput(f"--{name} {side}: must be a multiple of {factor}, the model's factor")
+
+    def check_drawing(self, settings: DrawSettings) -> None:
+        """Refuse settings that the model can't draw with."""
+        factor = max(8, self.pipeline.vae_scale_factor)
+        for name, side in zip(("height", "width"), settings.size):
+            if side <= 0 or side % factor:
+                raise BadInput(f"--{name} {side}: must be a positive multiple of {factor}")
+        most = self.pipeline.scheduler.config.num_train_timesteps
+        if settings.steps > most:
+            raise BadInput(f"{settings.steps_flag} {settings.steps}: the model has {most}")
+
+    def prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
+        """Name prompts as the pipeline takes them; each value has a row or an item for each prompt."""
+        with paddle.no_grad():
+            # a list of negative prompts, as long as that of the prompts
+            other = negative and [negative] * len(prompts)
+            positive, negatives = self.pipeline.encode_prompt(list(prompts), 1, guided, other)
+        return {"prompt_embeds": positive, **({"negative_prompt_embeds": negatives} if guided else {})}
+
+    def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
+        """Draw the noise that pictures begin as, named as the pipeline takes it."""
+        channels, factor = self.denoiser.config.in_channels, self.pipeline.vae_scale_factor
+        shape = channels, size[0] // factor, size[1] // factor
+        return {"latents": self._first_noise(seed, purpose, keys, shape)}
+
+    def single_file_weights(self) -> Arrays:
+        """Collect the weights under the names of the one-file layout."""
+        raise saving.no_single_file(self.facts.pipeline)
+
+    def finish_folder(self, folder: Path, save_format: SaveFormat) -> None:  # noqa: B027  most have nothing to do
+        """Change a folder that the library wrote to what other tools expect."""
+
+    # the roles
+
+    def networks(self) -> dict[str, Network]:
+        """Map each part that has weights, and is in memory, to its network."""
+        return self._parts(self.facts.networks)
+
+    def learners(self) -> dict[str, Network]:
+        """Map each part that trains, itself or by a LoRA, to its network."""
+        return self._parts((self.facts.denoiser, *(self.facts.text_encoders if self.train_text_encoders else ())))
+
+    def trained(self) -> dict[str, Network]:
+        """Map each part that trains to what trains there: its network or its LoRA."""
+        return {**self.learners(), **self.adapters}
+
+    def prepare_training(self, gradient_checkpointing: bool) -> None:
+        """Let gradients flow into what trains and nothing else, and switch off dropout.
+
+        Dropout would depend on the split of a batch. Gradient checkpointing needs train mode.
+        """
+        trained = self.trained()
+        for part, network in self.networks().items():
+            network.eval()
+            _freeze(network, trained.get(part) is not network)
+            for name, layer in network.named_sublayers():
+                if name in self.facts.untrained_layers.get(part, ()):
+                    _freeze(layer)
+        if gradient_checkpointing:
+            for part, network in self.learners().items():
+                if part == self.facts.denoiser:
+                    network.enable_gradient_checkpointing()
+                else:
+                    network.gradient_checkpointing_enable()
+                network.train()
+                _remove_dropout(network)
+
+    def free_encoders(self, pictures: bool = True) -> None:
+        """Free what training does not need once prompts, and pictures too if so, are encoded."""
+        encoders = set(self.facts.picture_encoders if pictures else ())
+        if not self.train_text_encoders:
+            encoders |= set(self.facts.prompt_encoders)
+        for part in encoders:
+            setattr(self.pipeline, part, None)
+        if paddle.device.is_compiled_with_cuda():
+            paddle.device.cuda.empty_cache()
+
+    def whole(self, scheduler: str | None = None) -> Family:
+        """Copy the family with all parts, and with another scheduler if one is given; the networks are shared.
+
+        What was freed is loaded again.
+        """
+        for adapters in self.adapters.values():
+            adapters.clear_dropout()
+        family, parts = copy.copy(self), self._parts(self.pipeline.components)
+        if parts.keys() >= self.facts.parts.keys():
+            family.pipeline = copy.copy(self.pipeline)
+        else:
+            modes = [(network, network.training) for network in self.learners().values()]
+            family.pipeline = loading.load_pipeline(self.source, **parts)
+            for network, training in modes:  # loading puts everything into eval mode
+                network.train() if training else network.eval()
+        if scheduler:
+            schedulers.set_scheduler(family.pipeline, scheduler)
+        return family
+
+    def save(self, folder: Path, save_format: SaveFormat) -> None:
+        """Write the whole pipeline into a folder; its scheduler is the source's, as it was."""
+        pipeline = self.whole().pipeline
+        settings = loading.scheduler_settings(self.source, pipeline.scheduler)
+        pipeline.scheduler = type(pipeline.scheduler).from_config(settings)
+        saving.save(pipeline, folder, save_format)
+        self.finish_folder(folder, save_format)
+
+    # what the families share
+
+    def _parts(self, names: Iterable[str]) -> dict[str, Network]:
+        parts = {name: getattr(self.pipeline, name) for name in names}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _first_noise(self, seed: int, purpose: str, keys: Sequence[Key], shape: tuple[int, ...]) -> Tensor:
+        return paddle.to_tensor(randomness.normal(seed, purpose, keys, shape)).astype(self.denoiser.dtype)
+
+    def _encode_by_vae(self, pixels: Tensor) -> dict[str, Tensor]:
+        latents = self.pipeline.vae.encode(pixels).latent_dist
+        return {"mean": latents.mean, "std": latents.std}
+
+    def _vae_latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
+        return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
+
+
+def _freeze(network: Network, frozen: bool = True) -> None:
+    for parameter in network.parameters():
+        parameter.stop_gradient = frozen
+
+
+def _remove_dropout(network: Network) -> None:
     for layer in network.sublayers():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
         elif isinstance(vars(layer).get("dropout"), float):
             layer.dropout = 0.0
-
-
-def empty_cache():
-    """Give a card's memory back that was freed."""
-    if paddle.device.is_compiled_with_cuda():
-        paddle.device.cuda.empty_cache()

@@ -1,131 +1,137 @@
-"""UniDiffuser: one transformer for pictures and texts, taught here as a model that draws what a text says.
+"""UniDiffuser: one transformer for pictures and texts, trained here to draw what a text says.
 
-A picture is two things to it, the latents of a VAE and an embedding of CLIP's; both are noised together, in one long
-row, and what is learned is the part of the VAE (Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal
+A picture is two things to it: the latents of a VAE, and an embedding of CLIP's. Both are noised together, in one long
+row, and the loss is that of the VAE's part (Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal
 Diffusion at Scale").
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from PIL import Image
-from ppdiffusers import DDPMScheduler
 
-from dreambooth.models import loading, saving, tokenizers
-from dreambooth.models.families import base
+from dreambooth.files import atomic, safetensors
+from dreambooth.files.safetensors import Reader
+from dreambooth.models import registry, schedulers
+from dreambooth.models.families.base import Family
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
 
-# these see no gradient, and AdamW would decay them
-NEVER_LEARNED = ("text_out", "clip_img_out", "transformer.pos_embed")
-OWN_DATA = 1  # of the two kinds of data that version 1 tells apart, the one that its pipeline draws with
-NETWORKS = ("unet", "text_encoder", "text_decoder", "image_encoder", "vae")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from paddle import Tensor
+
+    from dreambooth.config.commands import DrawSettings
+    from dreambooth.config.sections import SaveFormat
+    from dreambooth.system.types import Key, Size, Tensors
+
+_OWN_DATA = 1  # of the two kinds of data that version 1 distinguishes, the one that its pipeline draws with
+_NEWER_CLASSES = {"GPTTokenizer": "GPT2Tokenizer"}
 
 
-class UniDiffuser:
-    """Two encodings of a picture, noised together and denoised by a transformer that sees the text's embedding."""
+class UniDiffuser(Family):
+    """A transformer that denoises two encodings of a picture, noised together, and sees the text's embedding."""
 
-    pipeline_class = "UniDiffuserPipeline"
+    facts = registry.FAMILIES["UniDiffuserPipeline"]
 
-    def __init__(self, name, revision=None, tokenizer_name=None, train_text_encoder=False):
-        self.name, self.revision = name, revision
-        self.train_text_encoder, self.adapters = train_text_encoder, {}
-        # the library's pipeline, whose helpers encode, put together and take apart; what is forgotten is None in it
-        self.held = loading.load_pipeline(name, revision=revision)
-        if tokenizer_name:
-            own = self.held.clip_tokenizer
-            self.held.clip_tokenizer = tokenizers.another_tokenizer(tokenizer_name, own, self.held.text_encoder)
-        # its own solver can't put noise on a picture
-        self.schedule = DDPMScheduler.from_config(self.held.scheduler.config)
-        self.scheduler_config = loading.scheduler_settings(self.held.scheduler, name, revision)
-        self.latent_scale = self.held.vae.config.scaling_factor
-        self.side = self.held.unet.config.sample_size * self.held.vae_scale_factor
+    @override
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
+        """Encode prompts as the pipeline does to draw: "hidden" [prompts, tokens, width]."""
+        encoded = self.pipeline._encode_prompt(list(prompts), 1, False)  # noqa: SLF001
+        return {"hidden": self.pipeline.text_decoder.encode(encoded)}
 
-    def check(self, config):
-        """Refuse what this model can't do. Its transformer knows each place of a picture of one size."""
-        for name, size in zip(("height", "width"), config.pictures.size):
-            if size != self.side:
-                raise BadInput(f"--{name} {size}: this model knows pictures of {self.side} x {self.side} only")
-        if config.memory.gradient_checkpointing:
-            raise BadInput("--gradient_checkpointing: the library's UniDiffuser can't do it")
-
-    # prompts
-
-    def encode_prompts(self, prompts):
-        """{"hidden": [prompts, tokens, width]}, as the pipeline encodes them to draw."""
-        return {"hidden": self.held.text_decoder.encode(self.held._encode_prompt(list(prompts), 1, False))}
-
-    @property
-    def tokenizer(self):
-        return self.held.clip_tokenizer
-
-    def lost_text(self, prompt):
-        return tokenizers.lost_text(self.tokenizer, prompt)
-
-    # pictures
-
-    def encode_pictures(self, pixels):
-        """Pixels [n, 3, height, width] to the VAE's mean and deviation, and CLIP's embedding."""
-        latents = self.held.vae.encode(pixels).latent_dist
+    @override
+    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
+        """Encode pixels to the VAE's mean and deviation, and to CLIP's embedding."""
         levels = ((pixels.transpose([0, 2, 3, 1]).numpy() + 1) * 127.5).round().astype(np.uint8)
         pictures = [Image.fromarray(each) for each in levels]
-        embedding = self.held.encode_image_clip_latents(pictures, len(pictures), 1, pixels.dtype)
-        return {"mean": latents.mean, "std": latents.std, "clip": embedding}
+        clip = self.pipeline.encode_image_clip_latents(pictures, len(pictures), 1, pixels.dtype)
+        return {**self._encode_by_vae(pixels), "clip": clip}
 
-    def draw_latents(self, encoding, noise):
-        latents = (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
-        return self.held._combine(latents, encoding["clip"].unsqueeze(1))
+    @override
+    def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
+        """Draw the VAE's latents, and put CLIP's embedding behind them: [n, values]."""
+        return self.pipeline._combine(self._vae_latents(encoding, noise), encoding["clip"].unsqueeze(1))  # noqa: SLF001
 
-    def predict(self, noisy, t, conditioning):
-        """The noise of both parts, for pictures that a text describes: the text has none."""
-        last = self.schedule.config.num_train_timesteps
-        return self.held._get_noise_pred(
-            "text2img", noisy, t, conditioning["hidden"], None, None, last, OWN_DATA, 1.0, None, self.side, self.side
+    @override
+    def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
+        """Predict the noise of both parts, for pictures that a text without noise describes."""
+        last = self.pipeline.scheduler.config.num_train_timesteps
+        height, width = self.default_size
+        return self.pipeline._get_noise_pred(  # noqa: SLF001
+            "text2img", noisy, t, conditioning["hidden"], None, None, last, _OWN_DATA, 1.0, None, height, width
         )
 
-    def picture_part(self, prediction):
-        """The VAE's part of what was predicted."""
-        return prediction[:, : -self.held.image_encoder_projection_dim]
+    @override
+    def learned_part(self, prediction: Tensor) -> Tensor:
+        """Cut out the VAE's part."""
+        return prediction[:, : -self.pipeline.image_encoder_projection_dim]
 
-    # what learns, and what is kept in memory
+    @override
+    def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
+        """Refuse other sizes than its own, since its transformer knows each place of a picture."""
+        height, width = self.default_size
+        for name, side, own in zip(("height", "width"), size, self.default_size):
+            if side != own:
+                raise BadInput(f"--{name} {side}: this model knows pictures of {width} x {height} only")
+        if gradient_checkpointing:
+            raise BadInput("--gradient_checkpointing: the library's UniDiffuser can't do it")
 
-    def networks(self):
-        """{folder: network} of all that is in memory."""
-        named = {name: getattr(self.held, name) for name in NETWORKS}
-        return {name: network for name, network in named.items() if network is not None}
+    @override
+    def check_drawing(self, settings: DrawSettings) -> None:
+        """Refuse a negative prompt, schedulers that need a scaled input, and other sizes than its own."""
+        if settings.negative_prompt:
+            raise BadInput("--negative_prompt: a UniDiffuser takes none")
+        if settings.scheduler and schedulers.SCHEDULERS[settings.scheduler].scales_input:
+            able = ", ".join(name for name, facts in schedulers.SCHEDULERS.items() if not facts.scales_input)
+            flag = f"{settings.scheduler_flag} {settings.scheduler}"
+            raise BadInput(f"{flag}: a UniDiffuser can't draw with it; it can with {able}")
+        if settings.size != self.default_size:
+            (height, width), (own_height, own_width) = settings.size, self.default_size
+            raise BadInput(f"--height {height}, --width {width}: this model draws {own_width} x {own_height} only")
+        super().check_drawing(settings)
 
-    def learners(self):
-        """{folder: network} of the networks that learn, be it by adapters."""
-        names = ("unet", "text_encoder") if self.train_text_encoder else ("unet",)
-        return {name: getattr(self.held, name) for name in names}
+    @override
+    def prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
+        """Name prompts as the pipeline takes them, which encodes them itself."""
+        return {"prompt": list(prompts)}
 
-    def trained(self):
-        """{folder: network or its adapters} of what learns."""
-        return {**self.learners(), **self.adapters}
+    @override
+    def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
+        """Draw the noise of both parts of a picture."""
+        [latents] = super().first_latents(seed, purpose, keys, size).values()
+        shape = 1, self.pipeline.image_encoder_projection_dim
+        return {
+            "vae_latents": latents,
+            "clip_latents": self._first_noise(seed, f"{purpose} embedding", keys, shape),
+        }
 
-    def prepare_training(self, gradient_checkpointing):
-        """Let what learns take gradients and nothing else."""
-        for name, network in self.networks().items():
-            network.eval()  # no dropout: it would be another one for another split of a batch
-            base.freeze(network, self.trained().get(name) is not network)
-        for name, layer in self.held.unet.named_sublayers():
-            if name in NEVER_LEARNED:
-                base.freeze(layer)
+    @override
+    def finish_folder(self, folder: Path, save_format: SaveFormat) -> None:
+        """Name the parts, and their classes, as diffusers does today, and write the text decoder's tied layer twice."""
+        if save_format != "diffusers":
+            return
+        index = atomic.read_json(folder / "model_index.json")
+        for old, new in self.facts.newer_names.items():
+            (folder / old).rename(folder / new)
+            index[new] = index.pop(old)
+        for part, value in index.items():
+            if isinstance(value, list):
+                index[part] = [value[0], _NEWER_CLASSES.get(value[1], value[1])]
+        atomic.write_json(folder / "model_index.json", index)
+        for path in folder.glob("*tokenizer/tokenizer_config.json"):
+            settings = atomic.read_json(path)
+            name = _NEWER_CLASSES.get(settings["tokenizer_class"], "CLIPTokenizer")
+            atomic.write_json(path, {**settings, "tokenizer_class": name})
+        _write_output_layer(folder / "text_decoder/diffusion_pytorch_model.safetensors")
 
-    def forget_encoders(self, vae=True):
-        """Free what is not needed any more once pictures and prompts are encoded."""
-        if vae:
-            self.held.vae = self.held.image_encoder = None
-        if not self.train_text_encoder:
-            self.held.text_encoder = self.held.text_decoder = None
-        base.empty_cache()
 
-    def save(self, folder, save_format):
-        """Write the whole pipeline."""
-        pipeline = self.pipeline()
-        pipeline.scheduler = type(self.held.scheduler).from_config(self.scheduler_config)
-        saving.save(pipeline, folder, save_format)
-
-    def pipeline(self):
-        """The whole pipeline with what has been learned; what was freed is loaded from disk again."""
-        for adapters in self.adapters.values():
-            adapters.clear_dropout()
-        held = {name: part for name, part in self.held.components.items() if part is not None}
-        return loading.load_pipeline(self.name, revision=self.revision, **held)
+def _write_output_layer(path: Path) -> None:
+    """Write the text decoder's last layer, which is its first one's matrix, a second time: diffusers reads both."""
+    weights = dict(Reader(path))
+    weights["transformer.lm_head.weight"] = weights["transformer.transformer.wte.weight"]
+    safetensors.write(path, weights, {"format": "pt"})

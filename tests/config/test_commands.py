@@ -1,0 +1,23 @@
+"""The settings of drawing, as a training run puts them together from its flags."""
+
+import pytest
+from support.settings import small_config
+
+from dreambooth.config.commands import DrawSettings
+
+
+@pytest.mark.parametrize("flag, name", [("own", None), ("euler", "euler")])
+def test_a_run_draws_with_its_own_size_seed_and_flags(flag, name):
+    config = small_config(seed=7, height=32, width=64, prior_scheduler=flag, prior_inference_steps=9)
+    assert config.draw_settings("class picture") == DrawSettings(
+        seed=7,
+        purpose="class picture",
+        size=(32, 64),
+        steps=9,
+        guidance=7.5,
+        scheduler=name,
+        batch_size=4,
+        negative_prompt=None,
+        steps_flag="--prior_inference_steps",
+        scheduler_flag="--prior_scheduler",
+    )
