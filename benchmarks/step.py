@@ -14,7 +14,7 @@ import contextlib
 import io
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
 from benchmarks import subjects
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from benchmarks.subjects import Subject
     from dreambooth.data.concepts import MicroBatch
+    from dreambooth.models.families.base import Family
+    from dreambooth.training.adapters import Adapters
     from dreambooth.training.updates import Updates
 
 WARM_UP = 2
@@ -43,8 +45,8 @@ class _AllTimed(Exception):
 class Stopwatch:
     """The times of a run's steps, and of a step of the bare loop before each."""
 
-    family: Any  # set when the run loads its model
-    updates: Updates
+    family: Family  # set when the run loads its model
+    updates: Updates  # set when the run makes its optimizer
 
     def __init__(self, steps: int) -> None:
         self.count = steps + WARM_UP
@@ -85,7 +87,7 @@ class Stopwatch:
         import paddle
 
         weights = self.family.denoiser.parameters()
-        with self.family.adapters.off():
+        with cast("Adapters", self.family.adapters).off():
             for weight in weights:
                 weight.stop_gradient = False
             self._adamw = self._adamw or paddle.optimizer.AdamW(1e-9, parameters=weights)
@@ -105,7 +107,7 @@ def _attached(stopwatch: Stopwatch) -> Iterator[None]:
 
     load, micro_batch, make_updates = loading.load_family, Batches.micro_batch, Updates.__init__
 
-    def load_and_keep(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  as load_family
+    def load_and_keep(*arguments: Any, **options: Any) -> Family:
         stopwatch.family = family = load(*arguments, **options)
         predict = family.predict
 
