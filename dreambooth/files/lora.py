@@ -90,15 +90,26 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
 
 
 def find_file(path: str | Path, flag: str) -> Path:
-    """Return the LoRA file that `path` names, or the one in that folder, whose interrupted move is completed."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    moves.finish_move(path, flag)
-    for name in _ALL_NAMES:
-        if (path / name).is_file():
-            return path / name
-    raise BadInput(f"{flag} {path}: no LoRA, there is no {' or '.join(NAMES.values())}")
+    """Return the LoRA file that `path` names, or the one in that folder, whose interrupted move is completed.
+
+    Raises BadInput where there is none, or where it is damaged or holds more than weights; no numbers are read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        moves.finish_move(file, flag)
+        files = [Path(path) / name for name in _ALL_NAMES if (Path(path) / name).is_file()]
+        if not files:
+            raise BadInput(f"{flag} {path}: no LoRA, there is no {' or '.join(NAMES.values())}")
+        file = files[0]
+    try:
+        weight_files.check(file)
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, flag, error) from None
+    return file
+
+
+def _unreadable(path: str | Path, flag: str, error: Exception) -> BadInput:
+    return BadInput(f"{flag} {path}: it can't be read ({str(error).removeprefix(f'{path}: ')})")
 
 
 def read(path: str | Path, flag: str) -> dict[str, Layers]:
@@ -107,17 +118,13 @@ def read(path: str | Path, flag: str) -> dict[str, Layers]:
     A file for web UIs has _ in place of each dot of a layer's name.
     """
     try:
-        return _parse(*_read_weights(path))
+        weights, metadata = weight_files.read(path)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{flag} {path}: {str(error).removeprefix(f'{path}: ')}") from None
-
-
-def _read_weights(path: str | Path) -> tuple[Arrays, Mapping[str, str]]:
-    """Read all tensors and the metadata of a file."""
+        raise _unreadable(path, flag, error) from None
     try:
-        return weight_files.read(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"it can't be read ({str(error).removeprefix(f'{path}: ')})") from None
+        return _parse(weights, metadata)
+    except ValueError as error:
+        raise BadInput(f"{flag} {path}: {error}") from None
 
 
 def _parse(weights: Arrays, metadata: Mapping[str, str]) -> dict[str, Layers]:

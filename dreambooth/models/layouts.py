@@ -140,7 +140,7 @@ def readable(name: str | Path, flag: str) -> Iterator[tuple[Path, bool]]:
     try:
         choice = choose_files(source, facts)
     except ValueError as error:
-        raise BadInput(f"{flag} {name}: {error}") from None
+        raise BadInput(f"{flag} {name}: it can't be loaded ({error})") from None
     _kept.append(tempfile.TemporaryDirectory(prefix="dreambooth-"))
     links = Path(_kept[-1].name)
     try:

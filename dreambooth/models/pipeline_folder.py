@@ -39,7 +39,7 @@ def check(name, flag=FLAG):
         for part, chosen in layouts.choose_files(folder, facts).files.items():
             weight_files.check(layouts.part_folder(folder, part, facts) / chosen.file)
     except ValueError as error:
-        raise BadInput(f"{flag} {name}: {error}") from None
+        raise BadInput(f"{flag} {name}: it can't be loaded ({error})") from None
 
 
 def check_part(name, pipeline, part, facts, flag):
@@ -119,3 +119,4 @@ def check_model(name, flag):
         check(base["model"], flag)
     except BadInput as error:
         raise BadInput(f"{flag} {name}: it is a LoRA, and its base model can't be used ({error})") from None
+    lora.find_file(name, flag)

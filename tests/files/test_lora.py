@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.crafted_pickles import torch_weights
 
-from dreambooth.files import lora
+from dreambooth.files import lora, weight_files
 from dreambooth.system.errors import BadInput
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -53,6 +54,33 @@ def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     assert web[f"{name}.lora_down.weight"].shape == (2, 6) and web[f"{name}.alpha"] == 2
     assert "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight" in web
+
+
+@pytest.mark.parametrize("form, name", [("paddle", "a.pdparams"), ("diffusers", "a.bin"), ("diffusers", "a.pt")])
+def test_a_pickle_of_weights_reads_back_the_same(parts, form, name, tmp_path):
+    lora.write(tmp_path / "a.safetensors", parts, form)
+    weights = load_file(tmp_path / "a.safetensors")
+    if form == "paddle":
+        weight_files.write_pickled(tmp_path / name, weights)
+    else:
+        torch_weights(tmp_path / name, weights)
+    assert_equal(lora.read(tmp_path / name, "--lora"), parts)
+
+
+def test_in_a_folder_safetensors_go_before_pickles(parts, tmp_path):
+    with pytest.raises(BadInput, match="--lora .*: no LoRA, there is no paddle_lora_weights.safetensors or"):
+        lora.find_file(tmp_path, "--lora")
+    for name in ("pytorch_lora_weights.bin", "paddle_lora_weights.pdparams", "pytorch_lora_weights.safetensors"):
+        if name.endswith(".bin"):
+            torch_weights(tmp_path / name, {"a": np.ones((2, 2), np.float32)})
+        elif name.endswith(".pdparams"):
+            weight_files.write_pickled(tmp_path / name, {"a": np.ones(2, np.float32)})
+        else:
+            lora.write(tmp_path / name, parts, "diffusers")
+        assert lora.find_file(tmp_path, "--lora") == tmp_path / name
+    (tmp_path / name).write_bytes(b"cut short")
+    with pytest.raises(BadInput, match=f"--lora {tmp_path / name}: it can't be read .no safetensors file"):
+        lora.find_file(tmp_path, "--lora")
 
 
 def test_alpha_in_a_file_scales_the_second_matrix(parts, tmp_path):

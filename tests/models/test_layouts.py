@@ -1,16 +1,13 @@
 """Folders as people have them: diffusers' own format in its varieties, and Paddle's store from before 2023."""
 
 import json
-import pickle
 import shutil
-import sys
-import zipfile
-from types import ModuleType
 
 import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.crafted_pickles import torch_weights
 from support.families import load_family, load_pipeline
 from support.twins import build_unidiffuser
 
@@ -73,56 +70,32 @@ def test_in_the_file_matrices_lie_as_torch_has_them(torch_twin, twin):
     np.testing.assert_array_equal(torchs, paddles.T)
 
 
-class FloatStorage:
-    """Stands in for torch's class of that name in a pickle."""
-
-
-def write_bin(path, tensors):
-    """A file as torch.save writes it, without torch."""
-    torch, utils = ModuleType("torch"), ModuleType("torch._utils")
-    torch.FloatStorage, FloatStorage.__module__ = FloatStorage, "torch"
-    utils._rebuild_tensor_v2 = rebuild = lambda *arguments: None
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
-
-    class Storage:
-        def __init__(self, key, size):
-            self.key, self.size = key, size
-
-    class Tensor:
-        def __init__(self, key, value):
-            self.key, self.value = key, value
-
-        def __reduce__(self):
-            strides = tuple(each // 4 for each in self.value.strides)
-            return rebuild, (Storage(self.key, self.value.size), 0, self.value.shape, strides, False, {})
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, thing):
-            return ("storage", FloatStorage, thing.key, "cpu", thing.size) if isinstance(thing, Storage) else None
-
-    before = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
-    sys.modules |= {"torch": torch, "torch._utils": utils}
-    try:
-        with zipfile.ZipFile(path, "w") as archive:
-            named = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-            with archive.open("archive/data.pkl", "w") as file:
-                Pickler(file, 2).dump({name: Tensor(str(key), named[name]) for key, name in enumerate(named)})
-            for key, value in enumerate(named.values()):
-                archive.writestr(f"archive/data/{key}", value.tobytes())
-            archive.writestr("archive/version", "3\n")
-    finally:
-        for name, module in before.items():
-            sys.modules.pop(name) if module is None else sys.modules.update({name: module})
-
-
-def test_bin_files_are_read_without_torch(copy, twin):
+def as_bin(folder, change=lambda value: value):
+    """Turn a folder's weights into .bin files."""
     for part, old, new in (
         ("unet", UNET, "diffusion_pytorch_model.bin"),
         ("vae", UNET, "diffusion_pytorch_model.bin"),
         ("text_encoder", "model.safetensors", "pytorch_model.bin"),
     ):
-        write_bin(copy / part / new, load_file(copy / part / old))
-        (copy / part / old).unlink()
+        weights = load_file(folder / part / old)
+        torch_weights(folder / part / new, {name: change(value) for name, value in weights.items()})
+        (folder / part / old).unlink()
+
+
+def test_bin_files_are_read_without_torch(copy, twin):
+    as_bin(copy)
+    assert_like(copy, twin, 0)
+
+
+def test_strides_are_torchs(copy, twin):
+    """Convolutions in channels_last and transposed matrices, which the library alone permutes."""
+
+    def turned(value):
+        if value.ndim == 4:
+            return np.ascontiguousarray(value.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(value.T).T
+
+    as_bin(copy, turned)
     assert_like(copy, twin, 0)
 
 
@@ -290,6 +263,101 @@ def test_of_a_repository_only_what_is_needed_is_fetched():
         "vae/config.json",
         "vae/diffusion_pytorch_model.fp16.bin",
     ]
+
+
+def test_of_a_repository_in_both_formats_the_safetensors_of_one_are_fetched():
+    files = [
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_paddle_model.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+        "vae/diffusion_paddle_model.safetensors",
+        "text_encoder/model_state.pdparams",
+        "text_encoder/pytorch_model.bin",
+        "text_encoder/model.safetensors",
+        "text_encoder/modeling.py",
+        "unet_ema/diffusion_pytorch_model.safetensors",
+    ]
+    paddles = ["text_encoder/model.safetensors", *(f"{part}/{layouts.PADDLE[0]}" for part in ("unet", "vae"))]
+    assert layouts.worth_fetching(files) == ["model_index.json", *paddles]
+    torchs = [*files, *(f"{part}/{UNET}" for part in ("unet", "vae"))]
+    assert layouts.worth_fetching(torchs) == [
+        "model_index.json",
+        "text_encoder/model.safetensors",
+        *(f"{part}/{UNET}" for part in ("unet", "vae")),
+    ]
+
+
+PDPARAMS, BIN, TEXT_BIN, PADDLES = (
+    "model_state.pdparams",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+    layouts.PADDLE[0],
+)
+HALF = UNET.replace(".", ".fp16.")
+
+
+@pytest.mark.parametrize(
+    "text, unet, text_is_torch, chosen",
+    [
+        # one format alone
+        ([PDPARAMS], [PDPARAMS], None, (False, PDPARAMS, PDPARAMS)),
+        (["model.safetensors"], [PADDLES], False, (False, "model.safetensors", PADDLES)),
+        ([TEXT_BIN], [BIN], None, (True, TEXT_BIN, BIN)),
+        (["model.safetensors"], [HALF], True, (True, "model.safetensors", HALF)),
+        # safetensors before pickles, in whichever format they are
+        ([PDPARAMS, "model.safetensors"], [PDPARAMS, UNET], True, (True, "model.safetensors", UNET)),
+        ([TEXT_BIN, "model.safetensors"], [BIN, PADDLES], False, (False, "model.safetensors", PADDLES)),
+        ([PDPARAMS, TEXT_BIN], [PADDLES, BIN], None, (False, PDPARAMS, PADDLES)),
+        # both whole and safe: no conversion is needed
+        ([PDPARAMS, "model.safetensors"], [PADDLES, UNET], False, (False, "model.safetensors", PADDLES)),
+        # a .pdparams that was left or planted in a folder of torch
+        ([PDPARAMS, TEXT_BIN], [BIN], None, (True, TEXT_BIN, BIN)),
+        ([PDPARAMS, TEXT_BIN], [PDPARAMS, BIN], None, (True, TEXT_BIN, BIN)),
+        ([PDPARAMS, "model.safetensors"], [PDPARAMS, BIN], True, (True, "model.safetensors", BIN)),
+        # full precision before half
+        ([TEXT_BIN], [HALF, BIN], None, (True, TEXT_BIN, BIN)),
+        # neither is whole
+        ([PDPARAMS], [BIN], None, None),
+        (["model.safetensors"], [BIN], False, None),
+        (["model.safetensors"], [PDPARAMS], True, None),
+    ],
+)
+def test_the_files_of_all_networks_go_together(text, unet, text_is_torch, chosen):
+    kinds = {} if text_is_torch is None else {"text_encoder": text_is_torch}
+    choice = layouts.choose({"text_encoder": text, "unet": unet}, kinds)
+    files = choice and (choice.is_torch, *(choice.files[part].file for part in ("text_encoder", "unet")))
+    assert files == chosen
+
+
+def test_the_library_sees_the_chosen_files_alone(copy):
+    for name in ("None.py", "unet/model_state.pdparams", "unet/evil.py", "vae/x.bin", "text_encoder/a.index.json"):
+        (copy / name).write_bytes(b"{}")
+    (copy / "another").mkdir()
+    (copy / "another/config.json").write_text("{}")
+    index = copy / "model_index.json"
+    known = {**json.loads(index.read_text()), "another": ["ppdiffusers", "AutoencoderKL"], "image_encoder": None}
+    index.write_text(json.dumps(known))
+    with layouts.readable(copy, "--model") as (links, is_torch):
+        seen = {str(path.relative_to(links)) for path in links.rglob("*") if path.is_file()}
+        named = json.loads((links / "model_index.json").read_text())
+    assert is_torch and seen == {
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        *(f"tokenizer/{name.name}" for name in (copy / "tokenizer").iterdir()),
+        *(f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", UNET)),
+    }
+    parts = {name for name in named if not name.startswith("_")}
+    assert parts == {"scheduler", "text_encoder", "tokenizer", "unet", "vae"}
+
+
+def test_settings_name_the_models_own_folder(copy, twin):
+    for folder in (copy, twin):
+        pipeline = load_pipeline(str(folder))
+        assert pipeline.unet.config._name_or_path == str(folder / "unet")
+        assert pipeline.config._name_or_path == str(folder)
+        assert "/tmp/dreambooth-" not in json.dumps(pipeline.tokenizer.init_kwargs, default=str)
 
 
 def test_what_was_read_can_be_saved_and_only_small_files_are_kept_until_then(copy, tmp_path):

@@ -104,6 +104,21 @@ def torch_tensor(kind=b"FloatStorage", key=b"0", count=12, offset=0, shape=(3, 4
     return b"\x80\x02}" + text(b"w") + b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tRs."
 
 
+def torch_weights(path, tensors):
+    """Write arrays of float32 as torch.save writes tensors that lie in memory as they do, in channels_last perhaps."""
+    pickled, storages = b"\x80\x02}", []
+    for key, (name, value) in enumerate(tensors.items()):
+        order = sorted(range(value.ndim), key=lambda axis: -value.strides[axis])
+        storages.append(np.ascontiguousarray(value.transpose(order)).tobytes())
+        reference = (
+            text(b"storage") + b"ctorch\nFloatStorage\n" + text(str(key).encode()) + text(b"cpu") + number(value.size)
+        )
+        arguments = b"(" + reference + b"tQ" + number(0) + numbers(value.shape)
+        arguments += numbers(each // 4 for each in value.strides) + b"\x89ccollections\nOrderedDict\n)R"
+        pickled += text(name.encode()) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tRs"
+    return torch_file(path, pickled + b".", storages)
+
+
 class Ask:
     """Is pickled as a call."""
 
