@@ -10,80 +10,99 @@ one .safetensors: lora_paddle for PPDiffusers, lora_diffusers, or lora_web_ui. I
 LoRA stands for its base model with the LoRA in it.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-from dreambooth.config.parser import Parser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from dreambooth.config import commands, parser
+from dreambooth.config.fields import flag
+from dreambooth.config.sections import SaveFormat
 from dreambooth.files import atomic, lora, weight_files
-from dreambooth.models import loading, pipeline_folder, saving
+from dreambooth.models import loading, pipeline_folder, registry, saving
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
 
-LORA = {"lora_paddle": "paddle", "lora_diffusers": "diffusers", "lora_web_ui": "web_ui"}
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Format = Literal[SaveFormat, "single_file", "lora_paddle", "lora_diffusers", "lora_web_ui"]
+LORA: dict[str, lora.Form] = {"lora_paddle": "paddle", "lora_diffusers": "diffusers", "lora_web_ui": "web_ui"}
 
 
-def read_arguments(argv):
-    parser = Parser(prog="python -m dreambooth.export", description=__doc__)
-    add = parser.add_argument
-    add("--model_path", required=True, metavar="TEXT", help="the pipeline's folder, a name, or a LoRA")
-    add("--format", required=True, choices=(*saving.FORMATS, saving.SINGLE_FILE, *LORA), help="what to write")
-    add("--output", required=True, metavar="TEXT", help="the new folder, or the file, to write; it must not be there")
-    add("--half", action="store_true", help="write float16: half the size")
-    add("--verbose", action="store_true", help="show the libraries' own messages too")
-    arguments = parser.parse_args(argv)
-    check(arguments)
-    return arguments
+# fmt: off
+@dataclass(frozen=True)
+class ExportSettings(commands.CommandFlags, title="model and format"):
+    """The settings of dreambooth.export."""
+
+    model_path: str = flag(
+        "the pipeline's folder, a name, or a LoRA (required)", required=True)
+    format: Format = flag(
+        "what to write (required)", required=True, choices=get_args(Format))
+    output: str = flag(
+        "the new folder, or the file, to write; it must not be there (required)", required=True)
+    half: bool = flag(
+        "write float16: half the size", False)
+# fmt: on
 
 
-def check(arguments):
-    place = Path(arguments.output)
-    if place.exists():
-        raise BadInput(f"--output {place}: it is there already; give a new name")
-    if not atomic.can_be_written(place.parent):
-        raise BadInput(f"--output {place}: it can't be written there")
-    one_file = arguments.format == saving.SINGLE_FILE or arguments.format in LORA
-    if one_file != (place.suffix == ".safetensors"):
-        wanted = "a file that ends in .safetensors" if one_file else "a folder"
-        raise BadInput(f"--output {place}: {arguments.format} is {wanted}")
-    if arguments.format in LORA:
-        if arguments.half:
-            raise BadInput(f"--half: not for {arguments.format}, which is small")
-        lora.find_file(arguments.model_path, "--model_path")
-        return
-    pipeline_folder.check_model(arguments.model_path, flag="--model_path")
+def read_settings(argv: Sequence[str]) -> ExportSettings:
+    """Read the command line, and check all that needs no library."""
+    settings = parser.read_settings(ExportSettings, argv, prog="python -m dreambooth.export", description=__doc__)
+    path = Path(settings.output)
+    if path.exists():
+        raise BadInput(f"--output {path}: it is there already; give a new name")
+    atomic.check_writable(path, "--output", is_file=True)
+    one_file = settings.format == saving.SINGLE_FILE or settings.format in LORA
+    if one_file != (path.suffix == ".safetensors"):
+        kind = "a file that ends in .safetensors" if one_file else "a folder"
+        raise BadInput(f"--output {path}: {settings.format} is {kind}")
+    if settings.format in LORA:
+        if settings.half:
+            raise BadInput(f"--half: not for {settings.format}, which is small")
+        lora.find_file(settings.model_path, "--model_path")
+    else:
+        pipeline_folder.check_model(settings.model_path, flag="--model_path")
+    return settings
 
 
-def main(argv):
-    arguments = read_arguments(argv)
-    if arguments.format in LORA:
-        write_lora(arguments)
-        return print(arguments.output)
-    libraries.load(weight_files.READERS, arguments.verbose)
-    family = loading.load_family(loading.Source(arguments.model_path), "--model_path")
-    if arguments.half:
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    settings = read_settings(argv)
+    if settings.format in LORA:
+        _write_lora(settings)
+    else:
+        libraries.load(weight_files.READERS, settings.verbose)
+        _write_model(settings)
+    print(settings.output)
+
+
+def _write_model(settings: ExportSettings) -> None:
+    """Write a whole model into a folder or a file."""
+    family = loading.load_family(loading.Source(settings.model_path), "--model_path")
+    if settings.half:
         for network in family.networks().values():
             saving.to_float16(network)
-    place = Path(arguments.output)
-    if arguments.format == saving.SINGLE_FILE:
-        saving.write_single_file(family.single_file_weights(), place)
+    if settings.format == saving.SINGLE_FILE:
+        saving.write_single_file(family.single_file_weights(), Path(settings.output))
     else:
-        with atomic.whole_folder(place) as temporary:
-            family.save(temporary, arguments.format)
-    print(place)
+        with atomic.whole_folder(Path(settings.output)) as temporary:
+            family.save(temporary, cast("SaveFormat", settings.format))
 
 
-def write_lora(arguments):
+def _write_lora(settings: ExportSettings) -> None:
     """Write a LoRA's file anew; the names of web UIs are those of Stable Diffusion's networks."""
-    place = Path(arguments.output)
-    parts = lora.read(lora.find_file(arguments.model_path, "--model_path"), "--model_path")
-    if arguments.format == "lora_web_ui" and not lora.fits_web_ui(parts):
-        raise BadInput(f"--format {arguments.format}: web UIs know Stable Diffusion's UNet and CLIP alone")
-    if arguments.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
+    parts = lora.read(lora.find_file(settings.model_path, "--model_path"), "--model_path", registry.LORA_PREFIXES)
+    if settings.format == "lora_web_ui" and not lora.fits_web_ui(parts):
+        raise BadInput(f"--format {settings.format}: web UIs know Stable Diffusion's UNet and CLIP alone")
+    if settings.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
         raise BadInput(
-            f"--model_path {arguments.model_path}: its layers' names have no dots, as web UIs like it; only"
+            f"--model_path {settings.model_path}: its layers' names have no dots, as web UIs like it; only"
             " with its model they could be told apart"
         )
-    with atomic.whole_file(place) as temporary:
-        lora.write(temporary, parts, LORA[arguments.format])
+    with atomic.whole_file(Path(settings.output)) as temporary:
+        lora.write(temporary, parts, LORA[settings.format], registry.LORA_PREFIXES)
 
 
 if __name__ == "__main__":

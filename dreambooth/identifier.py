@@ -7,52 +7,73 @@ They are chosen as the DreamBooth paper does: one token of the model's own token
 drawn at random from all such tokens; another --seed draws others.
 """
 
-from dreambooth.config.parser import Parser
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dreambooth.config import commands, parser
+from dreambooth.config.fields import flag
 from dreambooth.data.rare_words import RareWords
 from dreambooth.files import weight_files
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, libraries, randomness
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def read_arguments(argv):
-    parser = Parser(prog="python -m dreambooth.identifier", description=__doc__)
-    add = parser.add_argument
-    add("--model", required=True, metavar="TEXT", help="a pipeline's folder or name")
-    add("--count", type=int, default=20, metavar="N", help="how many to list (default: 20)")
-    add("--seed", type=int, default=0, metavar="N", help="which to draw of all there are (default: 0)")
-    add("--all", action="store_true", help="list all, the rarest first, instead of some")
-    add("--check", metavar="TEXT", help="look at this prompt instead: is its identifier rare, is its class named")
-    add("--verbose", action="store_true", help="show the libraries' own messages too")
-    arguments = parser.parse_args(argv)
-    for name, least in (("count", 1), ("seed", 0)):
-        if getattr(arguments, name) < least:
-            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least {least}")
-    pipeline_folder.check(arguments.model, flag="--model")
-    return arguments
+    from dreambooth.data.rare_words import Candidate
 
 
-def main(argv):
-    arguments = read_arguments(argv)
-    libraries.load(weight_files.READERS, arguments.verbose)
-    known = RareWords(loading.load_tokenizer(loading.Source(arguments.model), "--model"))
-    if arguments.check is not None:
-        print("\n".join(known.problems(arguments.check)) or "nothing is wrong with it")
+# fmt: off
+@dataclass(frozen=True)
+class IdentifierSettings(commands.CommandFlags, title="model and words"):
+    """The settings of dreambooth.identifier."""
+
+    model: str = flag(
+        "a pipeline's folder or name (required)", required=True)
+    count: int = flag(
+        "how many to list", 20, least=1)
+    seed: int = flag(
+        "which to draw of all there are", 0, least=0)
+    all: bool = flag(
+        "list all, the rarest first, instead of some", False)
+    check: str | None = flag(
+        "look at this prompt instead: is its identifier rare, is its class named")
+# fmt: on
+
+
+def read_settings(argv: Sequence[str]) -> IdentifierSettings:
+    """Read the command line, and check all that needs no library."""
+    program = "python -m dreambooth.identifier"
+    settings = parser.read_settings(IdentifierSettings, argv, prog=program, description=__doc__)
+    pipeline_folder.check(settings.model, flag="--model")
+    return settings
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    settings = read_settings(argv)
+    libraries.load(weight_files.READERS, settings.verbose)
+    words = RareWords(loading.load_tokenizer(loading.Source(settings.model), "--model"))
+    if settings.check is not None:
+        print("\n".join(words.problems(settings.check)) or "nothing is wrong with it")
         return
-    found = known.candidates()
-    if not found:
-        raise BadInput(f"--model {arguments.model}: its tokenizer has no rare word of up to three letters")
-    shown = found if arguments.all else some(found, arguments.count, arguments.seed)
+    candidates = words.candidates()
+    if not candidates:
+        raise BadInput(f"--model {settings.model}: its tokenizer has no rare word of up to three letters")
+    shown = candidates if settings.all else _some(candidates, settings.count, settings.seed)
     for each in shown:
         print(f"{each.word}\ttoken {each.token}")
-    if not arguments.all:
-        print(f"{len(shown)} of {len(found)}; --all lists them all, --seed draws others")
+    if not settings.all:
+        print(f"{len(shown)} of {len(candidates)}; --all lists them all, --seed draws others")
 
 
-def some(found, count, seed):
-    """`count` of them, drawn at random without replacement, the rarest first."""
-    order = randomness.stream(seed, "identifiers").permutation(len(found))[:count]
-    return [found[index] for index in sorted(order)]
+def _some(candidates: Sequence[Candidate], count: int, seed: int) -> list[Candidate]:
+    """Draw `count` of them at random without replacement; the rarest come first."""
+    order = randomness.stream(seed, "identifiers").permutation(len(candidates))[:count]
+    return [candidates[index] for index in sorted(order)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
-"""The settings of drawing, which infer.py, dreambooth.metrics and a training run share."""
+"""The settings of drawing, and the flags that infer.py and the other commands share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
+from dreambooth.config.fields import Section, flag
 from dreambooth.config.sections import SchedulerName
+from dreambooth.system.errors import BadInput
 from dreambooth.system.types import Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GUIDANCE = 7.5
 
@@ -25,3 +32,54 @@ class DrawSettings:
     # the flags that errors name
     steps_flag: str = "--num_inference_steps"
     scheduler_flag: str = "--scheduler"
+
+
+# fmt: off
+@dataclass(frozen=True)
+class CommandFlags(Section, title="messages"):
+    """The flags of every command beside training."""
+
+    verbose: bool = flag(
+        "show the libraries' own messages too", False)
+
+
+@dataclass(frozen=True)
+class DrawFlags(CommandFlags, title="drawing"):
+    """The flags of the commands that draw."""
+
+    num_inference_steps: int = flag(
+        "denoising steps", 50, least=1)
+    guidance_scale: float = flag(
+        "weight of the prompt", GUIDANCE, least=0)
+    scheduler: SchedulerName | None = flag(
+        "the scheduler that draws (default: the model's own)", choices=get_args(SchedulerName))
+    seed: int = flag(
+        "the origin of the noise; picture k of a prompt depends on nothing else of it", 0, least=0)
+    batch_size: int = flag(
+        "pictures drawn at once on a card (the CPU draws one by one)", 4, least=1)
+
+    def draw_settings(self, size: Size, negative_prompt: str | None = None) -> DrawSettings:
+        """Put together how pictures of a size are drawn."""
+        return DrawSettings(
+            self.seed,
+            "picture",
+            size,
+            self.num_inference_steps,
+            self.guidance_scale,
+            self.scheduler,
+            self.batch_size,
+            negative_prompt,
+        )
+# fmt: on
+
+
+def check_prompts(prompts: Iterable[str]) -> None:
+    """Refuse prompts without a word."""
+    if not all(prompt.strip() for prompt in prompts):
+        raise BadInput("--prompt: a prompt is empty")
+
+
+def check_png(flag: str, path: str | None) -> None:
+    """Refuse a picture's file that is no PNG by its name."""
+    if path and Path(path).suffix.lower() != ".png":
+        raise BadInput(f"{flag} {path}: must end in .png")

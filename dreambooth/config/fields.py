@@ -25,8 +25,8 @@ def flag(
 ) -> Any:  # noqa: ANN401
     """Make a dataclass field that is also a flag.
 
-    `course` marks a setting that a resumed run must repeat, `required` a text that may not be empty. `least`, `above`
-    and `below` bound a number. `parser` holds further arguments of argparse.
+    `course` marks a setting that a resumed run must repeat, `required` a text, or several, that may not be empty.
+    `least`, `above` and `below` bound a number. `parser` holds further arguments of argparse.
     """
     facts = dict(help=help, course=course, required=required, aliases=aliases, parser=parser)
     return dataclasses.field(default=default, metadata={**facts, "least": least, "above": above, "below": below})
@@ -45,7 +45,7 @@ class Section:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.metadata["required"] and (value is None or not value.strip()):
+            if field.metadata["required"] and not (value.strip() if isinstance(value, str) else value):
                 raise BadInput(f"--{field.name} is required")
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 _check_number(field, value)

@@ -1,17 +1,21 @@
-"""The command line: a parser made from the sections' fields, and its result as a Config."""
+"""The command line: a parser made from the fields of sections, and its result as settings."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any, NoReturn
+import inspect
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dreambooth.config.config import SECTIONS, Config
+from dreambooth.config.fields import Section
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+_Settings = TypeVar("_Settings", bound=Section)
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,35 +30,62 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(message)
 
 
-def make_parser(description: str | None) -> Parser:
-    """Make the parser of train_dreambooth.py, a group of flags for each section."""
-    parser = Parser(description=description, usage="python train_dreambooth.py FLAGS, or the same under the launcher")
-    for section in SECTIONS.values():
+def make_parser(sections: Iterable[type[Section]], **settings: Any) -> Parser:
+    """Make a parser with a group of flags for the own fields of each section; `settings` are those of argparse."""
+    parser = Parser(**settings)
+    for section in sections:
         group = parser.add_argument_group(section.title)
         for field in dataclasses.fields(section):
-            _add_flag(group, field)
+            if field.name in inspect.get_annotations(section):
+                _add_flag(group, field)
     return parser
 
 
 def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
+    """Add the flag of a field. A flag that is not given leaves no value, so the field's default is used."""
     facts, default = field.metadata, field.default
     options = [f"--{field.name}", *facts["aliases"]]
     if isinstance(default, bool):
-        group.add_argument(*options, action="store_true", default=default, help=facts["help"])
+        group.add_argument(*options, action="store_true", default=argparse.SUPPRESS, help=facts["help"])
         if default:
-            group.add_argument(f"--no_{field.name}", dest=field.name, action="store_false", help=f"not --{field.name}")
+            group.add_argument(
+                f"--no_{field.name}",
+                dest=field.name,
+                action="store_false",
+                default=argparse.SUPPRESS,
+                help=f"not --{field.name}",
+            )
         return
     settings = dict(facts["parser"])
-    settings.setdefault("type", str if default is None else type(default))
+    settings.setdefault("type", type(default) if isinstance(default, (int, float)) else str)
     if "choices" not in settings:
-        settings["metavar"] = {int: "N", float: "X"}.get(settings["type"], "TEXT")
-    shown = "" if default is None else f" (default: {default})"
-    group.add_argument(*options, dest=field.name, default=default, help=facts["help"] + shown, **settings)
+        settings.setdefault("metavar", {int: "N", float: "X"}.get(settings["type"], "TEXT"))
+    shown = "" if default in (None, ()) else f" (default: {default})"
+    group.add_argument(*options, dest=field.name, default=argparse.SUPPRESS, help=facts["help"] + shown, **settings)
+
+
+def make_training_parser(description: str | None) -> Parser:
+    """Make the parser of train_dreambooth.py."""
+    usage = "python train_dreambooth.py FLAGS, or the same under the launcher"
+    return make_parser(SECTIONS.values(), description=description, usage=usage)
 
 
 def read_config(argv: Sequence[str], description: str | None) -> Config:
     """Read the settings of a training run from its command line."""
-    values = vars(make_parser(description).parse_args(argv))
-    if values["validation_prompt"]:
-        values["validation_prompt"] = tuple(values["validation_prompt"])
-    return Config.from_flat(**values)
+    return Config.from_flat(**_read_values(make_training_parser(description), argv))
+
+
+def make_command_parser(kind: type[Section], **settings: Any) -> Parser:
+    """Make the parser of another command from its section and those that it extends, its own flags first."""
+    extended = [each for each in kind.__mro__ if issubclass(each, Section) and each is not Section]
+    return make_parser(extended, **settings)
+
+
+def read_settings(kind: type[_Settings], argv: Sequence[str], **settings: Any) -> _Settings:
+    """Read the settings of another command from its command line; `settings` are those of argparse."""
+    return kind(**_read_values(make_command_parser(kind, **settings), argv))
+
+
+def _read_values(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
+    values = vars(parser.parse_args(argv))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

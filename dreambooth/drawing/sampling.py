@@ -8,7 +8,7 @@ from dreambooth.models import schedulers
 from dreambooth.system import processes, randomness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from PIL.Image import Image
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
 
     Request = tuple[str, int]  # (prompt, number of the picture)
+
+
+def requests_for(prompts: Iterable[str], count: int) -> list[Request]:
+    """List the requests for `count` pictures of each prompt."""
+    return [(prompt, number) for prompt in prompts for number in range(count)]
 
 
 def draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -> Iterator[Image]:
@@ -67,16 +72,3 @@ def _join(values: Sequence[Any]) -> Any:  # noqa: ANN401  lists or tensors
     import paddle
 
     return sum(values, []) if isinstance(values[0], list) else paddle.concat(values)
-
-
-def check_settings(arguments: Any, counts: Sequence[str]) -> None:  # noqa: ANN401
-    """Refuse numbers of a drawing command that can't be; `counts` are the flags that count something."""
-    from dreambooth.system.errors import BadInput
-
-    for name in counts:
-        if getattr(arguments, name) < 1:
-            raise BadInput(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.seed < 0:
-        raise BadInput(f"--seed {arguments.seed}: must be at least 0")
-    if not 0 <= arguments.guidance_scale < float("inf"):
-        raise BadInput(f"--guidance_scale {arguments.guidance_scale}: must be a number from 0 up")

@@ -31,9 +31,6 @@ NAMES: dict[Literal["paddle", "diffusers"], str] = {
 }
 # what other tools write too; the files that hold nothing but weights come first
 _ALL_NAMES = (*NAMES.values(), "paddle_lora_weights.pdparams", "pytorch_lora_weights.bin")
-# between a layer's name and "down.weight"
-_INFIX = {"unet": "lora", "text_encoder": "lora_linear_layer"}
-_WEB_UI = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
 _SIDES = {"lora_down": 0, "lora_A": 0, "down": 0, "lora_up": 1, "lora_B": 1, "up": 1}
 _KEY = re.compile(rf"(?P<layer>.+?)(\.lora|\.lora_linear_layer)?\.(?P<side>{'|'.join(_SIDES)})\.weight")
 _OLD_KEY = re.compile(r"\.processor\.(to_\w+?)_lora\.")  # of diffusers' first format
@@ -47,18 +44,20 @@ class Base(TypedDict):
     tokenizer: str | None
 
 
-def write(path: str | Path, parts: Mapping[str, Layers], form: Form) -> None:
-    """Write {part: {layer: (down, up)}} in the format of one tool."""
+def write(path: str | Path, parts: Mapping[str, Layers], form: Form, prefixes: Mapping[str, str]) -> None:
+    """Write {part: {layer: (down, up)}} in the format of one tool; `prefixes` is {prefix of web UIs: part}."""
     weights: dict[str, Array] = {}
     for part, layers in parts.items():
         for layer, (down, up) in layers.items():
             if form == "web_ui":
-                name = _WEB_UI[part] + layer.replace(".", "_")
+                prefix = next(each for each in prefixes if prefixes[each] == part)
+                name = prefix + layer.replace(".", "_")
                 alpha = np.array(len(down), np.float32)  # the scale is in the matrix
                 weights |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
             else:
+                infix = "lora_linear_layer" if part.startswith("text_encoder") else "lora"
                 for side, matrix in (("down", down), ("up", up)):
-                    weights[f"{part}.{layer}.{_INFIX[part]}.{side}.weight"] = (
+                    weights[f"{part}.{layer}.{infix}.{side}.weight"] = (
                         matrix.T if form == "paddle" and matrix.ndim == 2 else matrix
                     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +111,8 @@ def _unreadable(path: str | Path, flag: str, error: Exception) -> BadInput:
     return BadInput(f"{flag} {path}: it can't be read ({str(error).removeprefix(f'{path}: ')})")
 
 
-def read(path: str | Path, flag: str) -> dict[str, Layers]:
-    """Read {part: {layer: (down, up)}} from a file in any of the formats.
+def read(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, Layers]:
+    """Read {part: {layer: (down, up)}} from a file in any of the formats; `prefixes` is {prefix of web UIs: part}.
 
     A file for web UIs has _ in place of each dot of a layer's name.
     """
@@ -122,12 +121,12 @@ def read(path: str | Path, flag: str) -> dict[str, Layers]:
     except (OSError, ValueError) as error:
         raise _unreadable(path, flag, error) from None
     try:
-        return _parse(weights, metadata)
+        return _parse(weights, metadata, prefixes)
     except ValueError as error:
         raise BadInput(f"{flag} {path}: {error}") from None
 
 
-def _parse(weights: Arrays, metadata: Mapping[str, str]) -> dict[str, Layers]:
+def _parse(weights: Arrays, metadata: Mapping[str, str], prefixes: Mapping[str, str]) -> dict[str, Layers]:
     """Sort a file's tensors by part, layer and side. Raises ValueError if they are no LoRA."""
     matrices, alphas = dict(weights), {}
     for name in weights:
@@ -140,7 +139,7 @@ def _parse(weights: Arrays, metadata: Mapping[str, str]) -> dict[str, Layers]:
             raise ValueError(f"no LoRA of a known format; it holds {name}")
         if matrix.ndim not in (2, 4):
             raise ValueError(f"{name} is neither a matrix nor a convolution")
-        part, layer = _split_part(match["layer"])
+        part, layer = _split_part(match["layer"], prefixes)
         side = _SIDES[match["side"]]
         matrix = matrix.astype(np.float32)
         if metadata.get("format") in ("pd", "np") and matrix.ndim == 2:  # written by Paddle's libraries
@@ -189,12 +188,12 @@ def _scale_from_metadata(metadata: Mapping[str, str], part: str, layer: str) -> 
         raise ValueError(f"its lora_adapter_metadata can't be read ({error})") from None
 
 
-def _split_part(name: str) -> tuple[str, str]:
+def _split_part(name: str, prefixes: Mapping[str, str]) -> tuple[str, str]:
     """Return (part, layer) of a layer's name in a file; in diffusers' first format all belong to the UNet."""
-    for part, prefix in _WEB_UI.items():
+    for prefix, part in prefixes.items():
         if name.startswith(prefix):
             return part, name.removeprefix(prefix)
-    for part in _WEB_UI:
+    for part in prefixes.values():
         if name.startswith(f"{part}."):
             return part, name.removeprefix(f"{part}.")
     return "unet", name
@@ -202,6 +201,6 @@ def _split_part(name: str) -> tuple[str, str]:
 
 def fits_web_ui(parts: Mapping[str, Layers]) -> bool:
     """Test whether a LoRA has layers of a UNet and a CLIP only, the two networks that web UIs load."""
-    unet, text = (parts.get(part, {}) for part in _WEB_UI)
+    unet, text = parts.get("unet", {}), parts.get("text_encoder", {})
     blocks = all(re.match(r"(down_blocks|mid_block|up_blocks)[._]", layer) for layer in unet)
     return blocks and all(layer.startswith(("text_model.", "text_model_")) for layer in text)

@@ -132,7 +132,8 @@ def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> Non
     """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
     parts = (family.facts.denoiser, *family.facts.text_encoders)
     networks = {part: network for part, network in family.networks().items() if part in parts}
-    merge(networks, lora.read(lora.find_file(path, flag), flag), scale, f"{flag} {path}")
+    layers = lora.read(lora.find_file(path, flag), flag, registry.LORA_PREFIXES)
+    merge(networks, layers, scale, f"{flag} {path}")
 
 
 def merge(

@@ -94,7 +94,7 @@ def save_result(family, config, record, card):
     with moves.whole_parts(folder, LAST, parts_of(folder), what) as temporary:
         if config.lora.lora_rank:
             matrices = {part: adapters.matrices() for part, adapters in family.adapters.items()}
-            lora.write(temporary / lora.NAMES[form], matrices, form)
+            lora.write(temporary / lora.NAMES[form], matrices, form, family.facts.lora_prefixes)
             if config.lora.lora_merge:
                 for adapters in family.adapters.values():
                     adapters.detach()

@@ -28,7 +28,7 @@ def draw(config: Config, family: Family, tracker: Tracker | NullTracker, step: i
     """
     if processes.is_first():
         prompts, count = config.logging.validation_prompt or (), config.logging.validation_count
-        requests = [(prompt, number) for prompt in prompts for number in range(count)]
+        requests = sampling.requests_for(prompts, count)
         pictures = list(sampling.draw(family, config.draw_settings("picture"), requests))
         output_folder.save_samples(config, step, pictures)
         for number, prompt in enumerate(prompts):

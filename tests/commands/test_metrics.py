@@ -58,7 +58,7 @@ def prompts(tmp_path):
             Path(file).write_bytes(text if isinstance(text, bytes) else text.encode())
         pictures, _ = picture_files.find_pictures(tmp_path, "--subject_data_dir")
         arguments = SimpleNamespace(prompt=list(prompts), prompts_file=file, subject_data_dir=str(tmp_path))
-        wanted = metrics.read_prompts(arguments, pictures)
+        wanted = metrics.read_requests(arguments, pictures)
         return [(each.prompt, [pictures[index].path.name for index in each.references]) for each in wanted]
 
     return read
@@ -108,7 +108,7 @@ def test_a_file_that_says_nothing_useful_is_named(prompts, text, named):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     arguments = SimpleNamespace(prompt=["a"], prompts_file=str(tmp_path / "none.txt"), subject_data_dir="")
     with pytest.raises(BadInput, match="--prompts_file .*none.txt"):
-        metrics.read_prompts(arguments, [])
+        metrics.read_requests(arguments, [])
 
 
 # bad input

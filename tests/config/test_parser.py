@@ -37,13 +37,13 @@ FIELDS = [each for section in SECTIONS.values() for each in dataclasses.fields(s
 
 
 def test_every_section_heads_its_flags():
-    text = parser.make_parser("").format_help()
+    text = parser.make_training_parser("").format_help()
     for section in SECTIONS.values():
         assert f"\n{section.title}:\n" in text
 
 
 def test_the_help_shows_every_flag_with_its_text_and_default():
-    text = " ".join(parser.make_parser("").format_help().split())
+    text = " ".join(parser.make_training_parser("").format_help().split())
     for each in FIELDS:
         assert len(each.metadata["help"]) > 10
         assert f" --{each.name} " in text and each.metadata["help"] in text

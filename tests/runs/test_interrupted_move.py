@@ -58,16 +58,16 @@ def stopped(twin, lora, tmp_path):
 
 
 def draw(folder, *more):
-    infer.read_arguments(["--model_path", str(folder), "--prompt", "a dog", *more])
+    infer.read_settings(["--model_path", str(folder), "--prompt", "a dog", *more])
 
 
 def measure(model, base, pictures):
     line = ["--model_path", str(model), "--base_model_path", str(base), "--subject_data_dir", str(pictures)]
-    metrics.read_arguments([*line, "--clip_model_path", "clip", "--prompt", "a dog"])
+    metrics.read_settings([*line, "--clip_model_path", "clip", "--prompt", "a dog"])
 
 
 def export_as(folder, form, place):
-    export.read_arguments(["--model_path", str(folder), "--format", form, "--output", str(place)])
+    export.read_settings(["--model_path", str(folder), "--format", form, "--output", str(place)])
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "lora"])
@@ -98,7 +98,7 @@ def test_a_lora_as_such_is_completed(stopped, twin, tmp_path):
 
 def test_identifier_completes_it(stopped):
     folder = stopped("pipeline")
-    identifier.read_arguments(["--model", str(folder)])
+    identifier.read_settings(["--model", str(folder)])
     assert is_complete(folder)
 
 
