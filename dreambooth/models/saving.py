@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,12 +9,10 @@ import numpy as np
 
 from dreambooth.config.sections import SaveFormat
 from dreambooth.files import atomic, safetensors, weight_files
-from dreambooth.system import disk
+from dreambooth.system import disk, patches
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from paddle import Tensor
 
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors
@@ -38,28 +34,13 @@ def save(pipeline: Pipeline, folder: Path, save_format: SaveFormat) -> None:
     """Write a pipeline into a folder; a full disk is noticed before anything is written."""
     networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
     disk.require(folder, sum(bytes_of(network.state_dict()) for network in networks))
-    with _streamed_writing(pipeline, save_format):
+    large = [part for part in pipeline.components.values() if type(part).__name__ in _LARGE]
+    with patches.streamed_writing(large, save_network, save_format):
         pipeline.save_pretrained(
             str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
         )
     if save_format == "diffusers":
         _remove_own_settings(folder)
-
-
-@contextmanager
-def _streamed_writing(pipeline: Pipeline, save_format: SaveFormat) -> Iterator[None]:
-    """Let the pipeline's large networks write their weights one by one.
-
-    The library copies them all first. At the end of a run, the optimizer's state is still in memory beside them.
-    """
-    large = [part for part in pipeline.components.values() if type(part).__name__ in _LARGE]
-    for network in large:
-        network.save_pretrained = functools.partial(save_network, network, save_format)
-    try:
-        yield
-    finally:
-        for network in large:
-            del network.save_pretrained
 
 
 def save_network(

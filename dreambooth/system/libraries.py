@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -36,17 +37,18 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=f"(?s).*{message}")
+        logging.getLogger("datasets").setLevel(logging.WARNING)  # reports the version of a torch that is installed
     import paddle  # noqa: F401
 
     patches.recompute_without_random_state()
     patches.read_weights_only(readers)
     from paddlenlp.utils.log import logger
-    from ppdiffusers.utils import logging
+    from ppdiffusers.utils import logging as ppdiffusers_logging
 
     if not verbose:
         logger.set_level("ERROR")
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        ppdiffusers_logging.set_verbosity_error()
+        ppdiffusers_logging.disable_progress_bar()
     # both imports replace the handler of SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,22 +1,46 @@
-"""Every change to a library, a function each."""
+"""Every change to a library, one function each.
+
+Each names the library and its version, the symptom, the remedy and the test. The tests show that the library alone
+still fails, so that a release without the fault shows itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pickle
 import re
 import types
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dreambooth.system.types import Network
+
+# weights that a network has and no pipeline here uses; their files may lack them
+_UNUSED_WEIGHTS = (
+    "pooler.",
+    "bert.pooler.",
+    "embeddings.position_ids",
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
+)
 
 
-def recompute_without_random_state():
-    """Gradient checkpointing saves the state of Paddle's generators for what it computes again. Nothing random is in
-    there, since dropout is off, and Paddle 2.6.2 fails at it on the CPU. To be called before PPDiffusers, whose modules
-    each keep the function that they find."""
+def recompute_without_random_state() -> None:
+    """Let gradient checkpointing compute again without the state of the random generators.
+
+    Call it before PPDiffusers is imported, whose modules each keep the function that they find.
+    """
+    # Library: Paddle 2.6.2.
+    # Symptom: recompute saves the state of the card's generators, and fails on the CPU. Dropout is off, so nothing
+    # random is computed again.
+    # Remedy: preserve_rng_state=False.
+    # Test: test_recompute_works, test_recompute_alone_fails_on_paddle_2.
     from paddle.distributed.fleet import utils
 
     if not isinstance(utils.recompute, functools.partial):
@@ -33,12 +57,12 @@ class Readers:
 
 def read_weights_only(readers: Readers) -> None:
     """Give the libraries readers that can return nothing but weights."""
-    # Paddle 2.6.2 and 3.3.1, PPDiffusers 0.29.0, PaddleNLP 2.8.1.
-    # Symptom: a .pdparams, .bin or .pt that calls os.system runs it, with torch.load where torch is installed.
-    # PPDiffusers ignores strides, so a tensor in channels_last is permuted. PaddleNLP fails at a safetensors file with
-    # a single number, such as the logarithm of CLIP's scale. PPDiffusers keeps a safetensors file in memory.
-    # Remedy: replace the readers in all modules that have a name for them.
-    # Test: tests/system/test_patches.py.
+    # Library: Paddle 2.6.2 and 3.3.1, PPDiffusers 0.29.0, PaddleNLP 2.8.1.
+    # Symptom: a .pdparams, .bin or .pt that calls os.system runs it, where torch is installed by torch.load.
+    # PPDiffusers ignores strides, so a tensor in channels_last is permuted; and it keeps all of a safetensors file in
+    # memory. PaddleNLP fails at a single number in one, such as the logarithm of CLIP's scale.
+    # Remedy: other readers, under each of the names that the libraries' modules have for them.
+    # Test: those of pickles, strides and single numbers in tests/system/test_patches.py.
     from paddle.framework import io as paddle_io
     from paddle.framework import io_utils
     from paddlenlp import utils as paddlenlp_utils
@@ -58,7 +82,7 @@ def read_weights_only(readers: Readers) -> None:
     for module in (paddle_io, io_utils):
         module.pickle = restricted
 
-    def load_torch(path: str, **options: Any) -> Any:
+    def load_torch(path: str, **options: object) -> object:
         return dict(readers.safetensors(path)) if str(path).endswith(".safetensors") else readers.pickle(path)
 
     for module in (load_utils, ppdiffusers_utils):
@@ -70,27 +94,44 @@ def read_weights_only(readers: Readers) -> None:
         module.safe_open = readers.safetensors
 
 
-UNUSED_WEIGHTS = (
-    "pooler.",
-    "bert.pooler.",
-    "embeddings.position_ids",
-    "text_model.embeddings.position_ids",
-    "vision_model.embeddings.position_ids",
-)
+@contextlib.contextmanager
+def streamed_writing(networks: Iterable[Network], write: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """Within it, write(network, *arguments, …) is the save_pretrained of networks of PPDiffusers."""
+    # Library: PPDiffusers 0.29.0.
+    # Symptom: save_pretrained copies all weights of a network before it writes the first of them. At the end of a run,
+    # the optimizer's state is still in memory beside them.
+    # Remedy: a function that writes one tensor after the other.
+    # Test: test_a_network_is_written_by_the_function_that_is_given, test_the_libraries_alone_copy_a_network_to_save_it.
+    changed = list(networks)
+    for network in changed:
+        network.save_pretrained = functools.partial(write, network, *arguments)
+    try:
+        yield
+    finally:
+        for network in changed:
+            del network.save_pretrained
 
 
-@contextmanager
-def all_weights_found():
-    """Fail where the library would only warn that a network keeps random weights, since its files lack them."""
+@contextlib.contextmanager
+def all_weights_found() -> Iterator[None]:
+    """Raise ValueError where a network that is loaded within it keeps random weights, since its files lack them."""
+    # Library: PPDiffusers 0.29.0, PaddleNLP 2.8.1.
+    # Symptom: a network whose files lack weights, or name them otherwise, loads with a warning and draws noise.
+    # Remedy: listen to the warnings.
+    # Test: test_missing_weights_are_an_error, test_the_libraries_alone_only_warn_of_missing_weights.
     from paddlenlp.transformers import model_utils as paddlenlp
     from ppdiffusers.models import modeling_utils as ppdiffusers
 
-    said = []
+    warnings: list[str] = []
 
-    def listening(warning):
-        return lambda message, *more: (said.append(str(message)), warning(message, *more))
+    def listening(warning: Callable[..., None]) -> Callable[..., None]:
+        def warn(message: object, *more: object) -> None:
+            warnings.append(str(message))
+            warning(message, *more)
 
-    before = [(each.logger, each.logger.warning) for each in (paddlenlp, ppdiffusers)]
+        return warn
+
+    before = [(module.logger, module.logger.warning) for module in (paddlenlp, ppdiffusers)]
     for logger, warning in before:
         logger.warning = listening(warning)
     try:
@@ -98,22 +139,27 @@ def all_weights_found():
     finally:
         for logger, warning in before:
             logger.warning = warning
-    for message in said:
+    for message in warnings:
         if "newly initialized" not in message:
             continue
-        names = [name for name in re.findall(r"'([\w.]+)'", message) if not name.startswith(UNUSED_WEIGHTS)]
+        names = [name for name in re.findall(r"'([\w.]+)'", message) if not name.startswith(_UNUSED_WEIGHTS)]
         if names or "did not match" in message:
-            part = re.search(r"Some weights of (\w+)", message)[1]
+            part = re.search(r"Some weights of (\w+)", message)
             raise ValueError(
-                f"the files of its {part} lack {len(names)} weights, {names[0] if names else ''} among them"
+                f"the files of its {part[1] if part else 'networks'} lack {len(names)} weights,"
+                f" {names[0] if names else ''} among them"
             )
 
 
-def keep_padding(text_encoder):
-    """Let the embedding of the padding token count, as it does where these models were trained. Paddle's layer answers
-    with zeros for it; without a padding token in its settings, the saved text encoder loads right as well."""
+def keep_padding(text_encoder: Network) -> None:
+    """Let the embedding of the padding token be what was learned, as in torch."""
+    # Library: Paddle 2.6.2 and 3.3.1.
+    # Symptom: Embedding(padding_idx=0) gives zeros for that token, where torch gives the stored row. With the [PAD] of
+    # a Chinese text encoder, the prompt's encoding is off by 2.6.
+    # Remedy: no padding token, in the layer and in the settings that are saved.
+    # Test: test_the_padding_token_has_its_own_embedding, test_paddle_alone_gives_zeros_for_it.
     from paddle import nn
 
     for layer in text_encoder.sublayers():
-        if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:
-            layer._padding_idx = text_encoder.config.pad_token_id = None
+        if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:  # noqa: SLF001
+            layer._padding_idx = text_encoder.config.pad_token_id = None  # noqa: SLF001

@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from support.commands import ROOT
 from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, system, torch_file
+from support.twins import tiny_vae
 
 from dreambooth.files import weight_files
+from dreambooth.system import patches
 
 # one process for all that the libraries do without us; it prints {what: whether it happened}
 ALONE = """
@@ -60,6 +63,29 @@ try:
     did["recompute fails"] = False
 except Exception:
     did["recompute fails"] = True
+padded = paddle.nn.Embedding(3, 2, padding_idx=0)
+padded.weight.set_value(np.ones([3, 2], np.float32))
+did["the padding token is zeros"] = not padded(paddle.to_tensor([0])).numpy().any()
+
+sys.path.insert(0, "tests")
+from ppdiffusers.models import modeling_utils
+from safetensors.numpy import load_file, save_file
+from support.twins import tiny_vae
+
+network = tiny_vae()
+written = []
+save, modeling_utils.np_safe_save_file = modeling_utils.np_safe_save_file, lambda weights, path, metadata: (
+    written.append({name: type(value) for name, value in weights.items()}),
+    save_file(weights, path, metadata=metadata),
+)
+network.save_pretrained(str(folder / "vae"))
+did["all weights are copied"] = len(written) == 1 and written[0] == dict.fromkeys(network.state_dict(), np.ndarray)
+[path] = (folder / "vae").glob("*.safetensors")
+weights = load_file(path)
+weights.pop("encoder.conv_in.bias")
+save_file(weights, path, {"format": "pd"})
+type(network).from_pretrained(str(folder / "vae"))
+did["a missing weight is random"] = True
 print(json.dumps(did))
 """
 
@@ -105,6 +131,64 @@ def test_the_libraries_alone_misread_strides_and_single_numbers(alone):
 
 def test_recompute_alone_fails_on_paddle_2(alone):
     assert alone["recompute fails"] == paddle.__version__.startswith("2.")
+
+
+def test_the_libraries_alone_only_warn_of_missing_weights(alone):
+    assert alone["a missing weight is random"]
+
+
+def test_the_libraries_alone_copy_a_network_to_save_it(alone):
+    assert alone["all weights are copied"]
+
+
+def test_paddle_alone_gives_zeros_for_the_padding_token(alone):
+    assert alone["the padding token is zeros"]
+
+
+def test_recompute_works():
+    from paddle.distributed.fleet import utils
+
+    layer = paddle.nn.Linear(2, 2)
+    utils.recompute(layer, paddle.ones([1, 2]), use_reentrant=False).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_missing_weights_are_an_error(tmp_path):
+    network = tiny_vae()
+    network.save_pretrained(str(tmp_path))
+    [path] = tmp_path.glob("*.safetensors")
+    whole = load_file(path)
+    save_file({name: value for name, value in whole.items() if name != "encoder.conv_in.bias"}, path, {"format": "pd"})
+    expected = "the files of its AutoencoderKL lack 1 weights, encoder.conv_in.bias among them"
+    with pytest.raises(ValueError, match=expected), patches.all_weights_found():
+        type(network).from_pretrained(str(tmp_path))
+    save_file(whole, path, {"format": "pd"})
+    with patches.all_weights_found():
+        type(network).from_pretrained(str(tmp_path))
+
+
+def test_a_network_is_written_by_the_function_that_is_given(tmp_path):
+    network, calls = tiny_vae(), []
+    with patches.streamed_writing([network], lambda *each, **options: calls.append((each, options)), "paddle"):
+        network.save_pretrained(str(tmp_path / "a"), safe_serialization=True)
+    assert (
+        calls == [((network, "paddle", str(tmp_path / "a")), {"safe_serialization": True})]
+        and not (tmp_path / "a").exists()
+    )
+    network.save_pretrained(str(tmp_path / "a"))
+    assert [*(tmp_path / "a").glob("*.safetensors")]
+
+
+def test_the_padding_token_has_its_own_embedding():
+    class Encoder(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.config = paddle.nn.Embedding(3, 2, padding_idx=0), SimpleNamespace(pad_token_id=0)
+
+    encoder = Encoder()
+    encoder.embedding.weight.set_value(np.ones([3, 2], np.float32))
+    patches.keep_padding(encoder)
+    assert encoder.embedding(paddle.to_tensor([0])).numpy().all() and encoder.config.pad_token_id is None
 
 
 def readers():
