@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from dreambooth.models import layouts, pipeline_folder
+from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 
 _TEXT_FILES = (
@@ -41,17 +42,29 @@ def _find_named(name: str, revision: str | None, flag: str) -> str:
             return str(_fetch_from_paddle(name, revision))
         except BadInput:
             raise
-        except Exception:  # a library may raise anything; the next source follows
+        except Exception as error:  # a library may raise anything; the next source follows
+            _check_disk(name, error)
             reasons.append(_explain_paddle())
     try:
         return _fetch_from_hugging_face(name, revision)
     except Exception as error:
+        _check_disk(name, error)
         reasons.append(_explain_hugging_face(error))
     offline = " (HF_HUB_OFFLINE is set, so nothing was fetched)" if _is_set("HF_HUB_OFFLINE") else ""
     raise BadInput(
         f"{flag} {name}: there is no such folder here, and it could not be fetched{offline}: {'; '.join(reasons)}."
         " Check the name, give a local folder, or see README.md on where models come from"
     )
+
+
+def _check_disk(name: str, error: Exception) -> None:
+    """Raise DiskFull where that was what stopped a download."""
+    if reason := disk.reason(error):
+        raise disk.DiskFull(
+            f"the download of {name}",
+            whole="make room, or set HF_HOME or PPNLP_HOME to a folder with more",
+            reason=reason,
+        ) from error
 
 
 def _is_set(variable: str) -> bool:

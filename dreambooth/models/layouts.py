@@ -8,7 +8,6 @@ links to the files that it has to read, and to no others.
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -226,11 +225,11 @@ def _write_vocabulary(tokenizer: Path) -> None:
     model = atomic.read_json(whole)["model"]
     if model.get("type") == "WordPiece":
         words = sorted(model["vocab"], key=model["vocab"].get)
-        (tokenizer / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        atomic.write_text(tokenizer / "vocab.txt", "\n".join(words) + "\n")
         return
     merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
-    (tokenizer / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
-    (tokenizer / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    atomic.write_json(tokenizer / "vocab.json", model["vocab"])
+    atomic.write_text(tokenizer / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
 
 
 def worth_fetching(files: Collection[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from dreambooth.files import lora
 from dreambooth.models import hub, layouts, pipeline_folder, registry, tokenizers
-from dreambooth.system import patches
+from dreambooth.system import disk, patches
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -118,7 +119,12 @@ def _find_index(source: Source, flag: str) -> tuple[dict[str, Any], str]:
     return pipeline_folder.read_index(folder), folder
 
 
-def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput:
+def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk.DiskFull:
+    if reason := disk.reason(error):  # the library reads links in a temporary folder, and converted weights
+        copy = f"a copy of {source.name} in {tempfile.gettempdir()}"
+        return disk.DiskFull(
+            copy, whole="the model itself is whole; set TMPDIR to a folder with more room", reason=reason
+        )
     return BadInput(f"{flag} {source.name}: it can't be loaded ({' '.join(str(error).split())})")
 
 

@@ -6,10 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support.commands import python
+from support.disks import run_out
 from support.families import load_pipeline
 
 from dreambooth.models import hub as models_hub
 from dreambooth.models import saving
+from dreambooth.system import disk
 
 SHA = "1" * 40
 NAME = "somebody/small-model"
@@ -165,3 +167,13 @@ def test_a_folder_is_found_as_itself(twin):
 def test_an_incomplete_model_in_the_cache_is_not_whole(twin, tmp_path):
     assert models_hub._is_whole(twin)
     assert not models_hub._is_whole(tmp_path) and not models_hub._is_whole(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("source", ["_fetch_from_paddle", "_fetch_from_hugging_face"])
+def test_a_download_that_finds_no_room_is_one_line(monkeypatch, source):
+    monkeypatch.setattr(models_hub, "_fetch_from_paddle", lambda *name: 1 / 0)
+    monkeypatch.setattr(models_hub, source, run_out)
+    with pytest.raises(
+        disk.DiskFull, match="^the download of somebody/model: the disk is full; make room, or set HF_HOME"
+    ):
+        models_hub.find_model("somebody/model")

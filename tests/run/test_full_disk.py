@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -275,3 +276,13 @@ def test_a_full_disk_anywhere_else_is_one_line_too(twin, pictures, tmp_path, cap
     error = one_line(capfd, train_dreambooth.main, command_line(twin, pictures, tmp_path / "out"))
     assert error == "error: a temporary file: the disk is full"
     assert Path(tmp_path / "out").exists() is False
+
+
+def test_a_model_whose_temporary_copy_finds_no_room(twin, small_disk, monkeypatch, capfd):
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    small_disk.fill(0)
+    line = one_line(capfd, infer.main, ["--model_path", str(twin), "--prompt", "a dog"])
+    assert line == (
+        f"error: a copy of {twin} in {small_disk}: the disk is full; the model itself is whole;"
+        " set TMPDIR to a folder with more room"
+    )
