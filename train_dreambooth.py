@@ -183,10 +183,11 @@ def train(config, todo, family, diffusion, concepts):
         try:
             if config.logging.validation_prompt:
                 validation.draw(config, family, tracker, done)
-            if processes.is_first():
-                command_line = planning.draw_command(config)
-                card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, family.facts)
-                output_folder.save_result(family, config, record, card)
+            with processes.together():
+                if processes.is_first():
+                    command_line = planning.draw_command(config)
+                    card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, family.facts)
+                    output_folder.save_result(family, config, record, card)
         except Exception as error:
             checkpoints.rescue(error, last, done, save_checkpoint)
             raise

@@ -63,10 +63,10 @@ def draw_missing(
     mine = [numbers[index] for index in processes.share(len(numbers))]
     prompt = concepts.class_prompt or ""
     pictures = sampling.draw(family, settings, [(prompt, number) for number in mine])
-    with disk.explained(lambda: "those before it are whole: make room, and the same command draws the others"):
+    remedy = "those before it are whole: make room, and the same command draws the others"
+    with processes.together(), disk.explained(lambda: remedy):
         for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
             _save(picture, folder, number, {"prompt": prompt, "model": family.source.name})
-    processes.wait()
     found = picture_files.scan_folder(folder)[0] if processes.is_first() else []
     return _choose(found, folder, concepts.num_class_images)
 

@@ -11,7 +11,7 @@ from dreambooth.files import atomic, safetensors
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import saving
 from dreambooth.system import console, disk, processes
-from dreambooth.system.errors import BadInput
+from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +65,9 @@ def save(
     Stateful; and state.json with the size of every file, which shows whether a copy was cut short.
     """
     folder = Path(output_dir) / f"checkpoint-{step}"
-    if processes.is_first():
+    with processes.together():
+        if not processes.is_first():
+            return folder
         found = {name: each.state() for name, each in stateful.items()}
         weights = [network.state_dict() for network in networks.values()]
         size = sum(saving.bytes_of(tensors) for tensors in (*weights, *(tensors for tensors, _ in found.values())))
@@ -84,7 +86,6 @@ def save(
             }
             atomic.write_json(temporary / STATE, state)
         _prune(output_dir, limit)
-    processes.wait()
     return folder
 
 
@@ -96,7 +97,7 @@ def rescue(error: Exception, last: Path | None, step: int, save_checkpoint: Call
     if last is None or last.name != f"checkpoint-{step}":
         try:
             last = save_checkpoint(step)
-        except disk.DiskFull:
+        except Stopped:
             return
     if not disk.reason(error):  # that error names the checkpoint itself
         console.warn(f"the pipeline could not be finished, but {last} holds what was learned")

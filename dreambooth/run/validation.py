@@ -26,11 +26,12 @@ def draw(config: Config, family: Family, tracker: Tracker | NullTracker, step: i
 
     The pictures' noise is the same at every step, so that they can be compared.
     """
-    if processes.is_first():
+    with processes.together():
+        if not processes.is_first():
+            return
         prompts, count = config.logging.validation_prompt or (), config.logging.validation_count
         requests = sampling.requests_for(prompts, count)
         pictures = list(sampling.draw(family, config.draw_settings("picture"), requests))
         output_folder.save_samples(config, step, pictures)
         for number, prompt in enumerate(prompts):
             tracker.add_pictures(f"{number}_{prompt}", pictures[number * count : (number + 1) * count], step)
-    processes.wait()

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from dreambooth.system.errors import BadInput
+from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import FrameType
     from typing import Any, SupportsFloat
 
@@ -125,19 +125,38 @@ def wait() -> None:
             time.sleep(_POLL_SECONDS)
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Run a block in which a process may fail alone; wait for all, and fail in all if one has failed.
+
+    The others raise Stopped with the text of the error, so that none of them waits for a process that has ended.
+    """
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    wait()
+    sources = mean({str(each): error is not None and each == rank() for each in range(world_size())})
+    failed = [int(source) for source, value in sources.items() if value]
+    if failed:
+        text = broadcast(str(error), failed[0])
+        raise error or Stopped(text, code=1)
+
+
 def share(count: int) -> range:
     """Return the indices in range(count) that are this process's work."""
     return range(rank(), count, world_size())
 
 
-def broadcast(value: _Value) -> _Value:
-    """Return the first process's value, which pickle can copy, in every process."""
+def broadcast(value: _Value, source: int = 0) -> _Value:
+    """Return one process's value, which pickle can copy, in every process."""
     if world_size() == 1:
         return value
     import paddle.distributed
 
     box = [value]
-    paddle.distributed.broadcast_object_list(box, src=0)
+    paddle.distributed.broadcast_object_list(box, src=source)
     return box[0]
 
 

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from dreambooth.system import console
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,3 +61,15 @@ def launch(folder, *arguments, processes=2):
     return python(
         "-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "launcher", *arguments
     )  # fmt: skip
+
+
+def one_error(capfd, main, line):
+    """Run a command in this process until it fails; return the one line that is its error."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        console.run_command(main, line)
+    said = capfd.readouterr()
+    assert ended.value.code == 1 and "Traceback" not in said.err + said.out
+    [error] = [text for text in said.err.splitlines() if text.startswith("error: ")]
+    assert said.err.rstrip().endswith(error)
+    return error

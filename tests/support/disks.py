@@ -62,3 +62,8 @@ def mounted(folder, megabytes):
 
 def run_out(*arguments, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def hidden(folder):
+    """What is left in a folder, and below it, of files that were not finished."""
+    return [str(path) for path in folder.rglob(".*")]

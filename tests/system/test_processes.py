@@ -155,3 +155,45 @@ def test_the_first_process_does_not_end_before_the_others_have_read_the_count(tm
     done = launch(tmp_path, tmp_path / "last.py")
     logs = [path.read_text() for path in sorted((tmp_path / "launcher").glob("workerlog.*"))]
     assert done.returncode == 0 and [log.count("well ended") for log in logs] == [1, 1], logs[1][-600:]
+
+
+def test_a_process_alone_raises_its_own_error():
+    with system_processes.together():
+        pass
+    with pytest.raises(ZeroDivisionError), system_processes.together():
+        raise ZeroDivisionError
+
+
+FAILING = """
+import sys, time; sys.path.insert(0, {root!r})
+from dreambooth.system import console, processes
+from dreambooth.system.errors import Stopped
+
+def main(argv):
+    processes.start()
+    with processes.together():
+        pass
+    for failing in (0, 1):
+        try:
+            with processes.together():
+                if processes.rank() == failing:
+                    time.sleep(1)
+                    raise Stopped("no room in " + str(processes.rank()), code=1)
+        except Stopped as error:
+            print("caught", error, flush=True)
+    with processes.together():
+        if processes.rank() == 1:
+            raise Stopped("the end", code=1)
+
+console.run_command(main)
+"""
+
+
+def test_all_processes_fail_with_the_text_of_the_one_that_failed(tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING.format(root=str(ROOT)))
+    done = launch(tmp_path, tmp_path / "failing.py")
+    assert done.returncode != 0
+    for number, log in enumerate(sorted((tmp_path / "launcher").glob("workerlog.*"))):
+        said = log.read_text()
+        assert "caught no room in 0" in said and "caught no room in 1" in said and "Traceback" not in said
+        assert said.rstrip().endswith(f"error{' in process 1' if number else ''}: the end")
