@@ -93,7 +93,7 @@ def _write_model(settings: ExportSettings) -> None:
 
 def _write_lora(settings: ExportSettings) -> None:
     """Write a LoRA's file anew; the names of web UIs are those of Stable Diffusion's networks."""
-    parts = lora.read(lora.find_file(settings.model_path, "--model_path"), "--model_path", registry.LORA_PREFIXES)
+    parts = lora.read(lora.find_file(settings.model_path, "--model_path"), "--model_path", registry.LORA_PARTS)
     if settings.format == "lora_web_ui" and not lora.fits_web_ui(parts):
         raise BadInput(f"--format {settings.format}: web UIs know Stable Diffusion's UNet and CLIP alone")
     if settings.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
@@ -102,7 +102,7 @@ def _write_lora(settings: ExportSettings) -> None:
             " with its model they could be told apart"
         )
     with atomic.whole_file(Path(settings.output)) as temporary:
-        lora.write(temporary, parts, LORA[settings.format], registry.LORA_PREFIXES)
+        lora.write(temporary, parts, LORA[settings.format], registry.lora_prefixes(parts))
 
 
 if __name__ == "__main__":

@@ -45,13 +45,12 @@ class Base(TypedDict):
 
 
 def write(path: str | Path, parts: Mapping[str, Layers], form: Form, prefixes: Mapping[str, str]) -> None:
-    """Write {part: {layer: (down, up)}} in the format of one tool; `prefixes` is {prefix of web UIs: part}."""
+    """Write {part: {layer: (down, up)}} in the format of one tool; `prefixes` is {part: prefix of web UIs}."""
     weights: dict[str, Array] = {}
     for part, layers in parts.items():
         for layer, (down, up) in layers.items():
             if form == "web_ui":
-                prefix = next(each for each in prefixes if prefixes[each] == part)
-                name = prefix + layer.replace(".", "_")
+                name = prefixes[part] + layer.replace(".", "_")
                 alpha = np.array(len(down), np.float32)  # the scale is in the matrix
                 weights |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
             else:

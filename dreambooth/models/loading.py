@@ -138,7 +138,7 @@ def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> Non
     """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
     parts = (family.facts.denoiser, *family.facts.text_encoders)
     networks = {part: network for part, network in family.networks().items() if part in parts}
-    layers = lora.read(lora.find_file(path, flag), flag, registry.LORA_PREFIXES)
+    layers = lora.read(lora.find_file(path, flag), flag, registry.LORA_PARTS)
     merge(networks, layers, scale, f"{flag} {path}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,7 +104,7 @@ _UNIDIFFUSER = FamilyFacts(
 )
 FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
 # a prefix in the LoRA files of web UIs -> the part
-LORA_PREFIXES = {prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()}
+LORA_PARTS = {prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()}
 # every name that the folder of a part may have
 PARTS = {
     name for facts in FAMILIES.values() for name in (*facts.parts, *facts.newer_names.values(), *facts.optional_parts)
@@ -116,3 +116,9 @@ CLASSES = {
     "StableDiffusionSafetyChecker",
     "CLIPVisionModelWithProjection",
 }
+
+
+def lora_prefixes(parts: Collection[str]) -> Mapping[str, str]:
+    """Return {part: prefix of web UIs} for the parts of a LoRA alone; {} where no family has a prefix for each."""
+    rows = (facts.lora_prefixes for facts in FAMILIES.values())
+    return next((row for row in rows if row.keys() >= set(parts)), {})

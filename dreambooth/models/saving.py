@@ -21,8 +21,7 @@ FORMATS = get_args(SaveFormat)
 SINGLE_FILE = "single_file"
 # of PPDiffusers' networks alone, with their defaults
 _OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
-# the networks that are large, and the library's names for their weights
-_LARGE = ("UNet2DConditionModel", "AutoencoderKL")
+# the names of the weights of PPDiffusers' networks
 _WEIGHTS = {
     "pdparams": "model_state.pdparams",
     "safetensors": "diffusion_paddle_model.safetensors",
@@ -34,8 +33,8 @@ def save(pipeline: Pipeline, folder: Path, save_format: SaveFormat) -> None:
     """Write a pipeline into a folder; a full disk is noticed before anything is written."""
     networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
     disk.require(folder, sum(bytes_of(network.state_dict()) for network in networks))
-    large = [part for part in pipeline.components.values() if type(part).__name__ in _LARGE]
-    with patches.streamed_writing(large, save_network, save_format):
+    own = [network for network in networks if hasattr(network, "save_config")]  # those of PPDiffusers, the large ones
+    with patches.streamed_writing(own, save_network, save_format):
         pipeline.save_pretrained(
             str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
         )

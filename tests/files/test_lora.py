@@ -8,8 +8,10 @@ from safetensors.numpy import load_file, save_file
 from support.crafted_pickles import torch_weights
 
 from dreambooth.files import lora, weight_files
-from dreambooth.models.registry import LORA_PREFIXES
+from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
+
+PREFIXES = registry.FAMILIES["StableDiffusionPipeline"].lora_prefixes
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 TEXT = "text_model.encoder.layers.0.self_attn.q_proj"
@@ -41,13 +43,13 @@ def test_a_written_file_reads_back_the_same(parts, form, tmp_path):
     random = np.random.default_rng(5)  # a convolution, as other tools have them
     shapes = (2, 6, 3, 3), (8, 2, 1, 1)
     parts["unet"]["mid_block.resnets.0.conv1"] = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
-    lora.write(tmp_path / "new/a", parts, form, LORA_PREFIXES)
-    assert_equal(lora.read(tmp_path / "new/a", "--lora", LORA_PREFIXES), parts)
+    lora.write(tmp_path / "new/a", parts, form, PREFIXES)
+    assert_equal(lora.read(tmp_path / "new/a", "--lora", registry.LORA_PARTS), parts)
 
 
 def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
     for form in ("paddle", "diffusers", "web_ui"):
-        lora.write(tmp_path / form, parts, form, LORA_PREFIXES)
+        lora.write(tmp_path / form, parts, form, PREFIXES)
     paddles, torchs, web = (load_file(tmp_path / form) for form in ("paddle", "diffusers", "web_ui"))
     assert paddles[f"unet.{UNET}.lora.down.weight"].shape == (6, 2)
     assert torchs[f"unet.{UNET}.lora.down.weight"].shape == (2, 6)
@@ -59,13 +61,13 @@ def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
 
 @pytest.mark.parametrize("form, name", [("paddle", "a.pdparams"), ("diffusers", "a.bin"), ("diffusers", "a.pt")])
 def test_a_pickle_of_weights_reads_back_the_same(parts, form, name, tmp_path):
-    lora.write(tmp_path / "a.safetensors", parts, form, LORA_PREFIXES)
+    lora.write(tmp_path / "a.safetensors", parts, form, PREFIXES)
     weights = load_file(tmp_path / "a.safetensors")
     if form == "paddle":
         weight_files.write_pickled(tmp_path / name, weights)
     else:
         torch_weights(tmp_path / name, weights)
-    assert_equal(lora.read(tmp_path / name, "--lora", LORA_PREFIXES), parts)
+    assert_equal(lora.read(tmp_path / name, "--lora", registry.LORA_PARTS), parts)
 
 
 def test_in_a_folder_safetensors_go_before_pickles(parts, tmp_path):
@@ -77,7 +79,7 @@ def test_in_a_folder_safetensors_go_before_pickles(parts, tmp_path):
         elif name.endswith(".pdparams"):
             weight_files.write_pickled(tmp_path / name, {"a": np.ones(2, np.float32)})
         else:
-            lora.write(tmp_path / name, parts, "diffusers", LORA_PREFIXES)
+            lora.write(tmp_path / name, parts, "diffusers", PREFIXES)
         assert lora.find_file(tmp_path, "--lora") == tmp_path / name
     (tmp_path / name).write_bytes(b"cut short")
     with pytest.raises(BadInput, match=f"--lora {tmp_path / name}: it can't be read .no safetensors file"):
@@ -91,7 +93,7 @@ def test_alpha_in_a_file_scales_the_second_matrix(parts, tmp_path):
         {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.array(1, np.float32)},
         tmp_path / "a",
     )
-    read = lora.read(tmp_path / "a", "--lora", LORA_PREFIXES)["unet"][UNET.replace(".", "_")]
+    read = lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)["unet"][UNET.replace(".", "_")]
     assert np.allclose(read[1], up / 2)
 
 
@@ -106,7 +108,7 @@ def test_the_metadata_of_newer_diffusers_scale_the_second_matrix(parts, tmp_path
     ):
         metadata = {"format": "pt", "lora_adapter_metadata": json.dumps({**known, **more})}
         save_file(dict(zip(names, parts["unet"][UNET])), tmp_path / "a", metadata)
-        read = lora.read(tmp_path / "a", "--lora", LORA_PREFIXES)["unet"][UNET]
+        read = lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)["unet"][UNET]
         assert np.allclose(read[1], parts["unet"][UNET][1] * scale)
 
 
@@ -126,7 +128,7 @@ def test_the_metadata_of_newer_diffusers_scale_the_second_matrix(parts, tmp_path
 )
 def test_other_names_of_diffusers_are_read(parts, down, up, tmp_path):
     save_file(dict(zip((down, up), parts["unet"][UNET])), tmp_path / "a", {"format": "pt"})
-    assert_equal(lora.read(tmp_path / "a", "--lora", LORA_PREFIXES), {"unet": parts["unet"]})
+    assert_equal(lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS), {"unet": parts["unet"]})
 
 
 def test_the_old_name_of_the_output_layer_is_read(parts, tmp_path):
@@ -135,7 +137,7 @@ def test_the_old_name_of_the_output_layer_is_read(parts, tmp_path):
         for side in ("down", "up")
     ]
     save_file(dict(zip(names, parts["unet"][UNET])), tmp_path / "a", {"format": "pt"})
-    assert list(lora.read(tmp_path / "a", "--lora", LORA_PREFIXES)["unet"]) == [
+    assert list(lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)["unet"]) == [
         "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
     ]
 
@@ -143,21 +145,21 @@ def test_the_old_name_of_the_output_layer_is_read(parts, tmp_path):
 def test_a_file_that_is_no_lora_is_refused(tmp_path, parts):
     (tmp_path / "text").write_text("no tensors")
     with pytest.raises(BadInput, match="--lora .*text: it can't be read"):
-        lora.read(tmp_path / "text", "--lora", LORA_PREFIXES)
+        lora.read(tmp_path / "text", "--lora", registry.LORA_PARTS)
     save_file({"conv_in.weight": np.ones(3)}, tmp_path / "model")
     with pytest.raises(BadInput, match="no LoRA of a known format; it holds conv_in.weight"):
-        lora.read(tmp_path / "model", "--lora", LORA_PREFIXES)
+        lora.read(tmp_path / "model", "--lora", registry.LORA_PARTS)
     save_file({f"unet.{UNET}.lora.down.weight": parts["unet"][UNET][0]}, tmp_path / "half")
     with pytest.raises(BadInput, match="only one of its two matrices"):
-        lora.read(tmp_path / "half", "--lora", LORA_PREFIXES)
+        lora.read(tmp_path / "half", "--lora", registry.LORA_PARTS)
     names = [f"unet.{UNET}.lora.{side}.weight" for side in ("down", "up")]
     save_file(dict(zip(names, (pair(8, 6, rank=2)[0], pair(8, 6, rank=3)[1]))), tmp_path / "odd")
     with pytest.raises(BadInput, match="do not fit each other"):
-        lora.read(tmp_path / "odd", "--lora", LORA_PREFIXES)
+        lora.read(tmp_path / "odd", "--lora", registry.LORA_PARTS)
     for held in ({}, {f"unet.{UNET}.alpha": np.ones(1, np.float32)}):
         save_file(held, tmp_path / "nothing")
         with pytest.raises(BadInput, match="it holds no LoRA"):
-            lora.read(tmp_path / "nothing", "--lora", LORA_PREFIXES)
+            lora.read(tmp_path / "nothing", "--lora", registry.LORA_PARTS)
     with pytest.raises(BadInput, match="--lora .*: no LoRA, there is no"):
         lora.find_file(tmp_path, "--lora")
 
@@ -171,7 +173,7 @@ def test_unreadable_settings_of_newer_diffusers_are_refused(parts, tmp_path, set
     names = f"unet.{UNET}.lora_A.weight", f"unet.{UNET}.lora_B.weight"
     save_file(dict(zip(names, parts["unet"][UNET])), tmp_path / "a", {"lora_adapter_metadata": settings})
     with pytest.raises(BadInput, match="--lora .*a: its lora_adapter_metadata can't be read"):
-        lora.read(tmp_path / "a", "--lora", LORA_PREFIXES)
+        lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_tensors_of_wrong_shapes_are_refused(parts, tmp_path, alpha, shape, name
         tmp_path / "a",
     )
     with pytest.raises(BadInput, match=f"--lora .*a: .*{named}"):
-        lora.read(tmp_path / "a", "--lora", LORA_PREFIXES)
+        lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)
 
 
 def test_the_base_of_a_run_is_read_from_its_folder(tmp_path):

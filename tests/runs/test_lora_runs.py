@@ -12,9 +12,10 @@ from support.weights import weights
 
 from dreambooth import export
 from dreambooth.files import lora
-from dreambooth.models import loading, pipeline_folder
-from dreambooth.models.registry import LORA_PREFIXES
+from dreambooth.models import loading, pipeline_folder, registry
 from dreambooth.system.errors import BadInput
+
+PREFIXES = registry.FAMILIES["StableDiffusionPipeline"].lora_prefixes
 
 
 def pair(rows, columns):
@@ -126,7 +127,7 @@ def test_the_folder_of_a_lora_is_exported_as_a_whole_pipeline(runs, tmp_path):
 
 
 def test_a_text_encoders_layers_merge_without_their_prefix_too(runs, twin):
-    layers = lora.read(lora.find_file(runs / "both", "--lora"), "--lora", LORA_PREFIXES)["text_encoder"]
+    layers = lora.read(lora.find_file(runs / "both", "--lora"), "--lora", registry.LORA_PARTS)["text_encoder"]
     layers = {name.removeprefix("text_model."): pair for name, pair in layers.items()}
     text_encoder = load_pipeline(twin).text_encoder
     loading.merge({"text_encoder": text_encoder}, {"text_encoder": layers})
@@ -198,7 +199,7 @@ def test_a_lora_without_its_base_is_refused(runs, tmp_path):
 
 def test_web_uis_have_no_place_for_bert(tmp_path):
     lora.write(
-        tmp_path / "a", {"text_encoder": {"encoder.layer.0.attention.self.query": pair(4, 4)}}, "paddle", LORA_PREFIXES
+        tmp_path / "a", {"text_encoder": {"encoder.layer.0.attention.self.query": pair(4, 4)}}, "paddle", PREFIXES
     )
     with pytest.raises(BadInput, match="--format lora_web_ui: web UIs know"):
         exported(tmp_path / "a", "lora_web_ui", tmp_path / "b.safetensors")

@@ -195,3 +195,7 @@ def build_unidiffuser(folder, length=16):
         ),
     ).save_pretrained(str(folder))
     return folder
+
+
+# the pipeline's class of each family of the registry -> its twin
+BUILDERS = {"StableDiffusionPipeline": build_twin, "UniDiffuserPipeline": build_unidiffuser}

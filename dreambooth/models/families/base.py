@@ -105,7 +105,6 @@ class Family(ABC):
     def prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
         """Name prompts as the pipeline takes them; each value has a row or an item for each prompt."""
         with paddle.no_grad():
-            # a list of negative prompts, as long as that of the prompts
             other = negative and [negative] * len(prompts)
             positive, negatives = self.pipeline.encode_prompt(list(prompts), 1, guided, other)
         return {"prompt_embeds": positive, **({"negative_prompt_embeds": negatives} if guided else {})}
@@ -138,10 +137,7 @@ class Family(ABC):
         return {**self.learners(), **self.adapters}
 
     def prepare_training(self, gradient_checkpointing: bool) -> None:
-        """Let gradients flow into what trains and nothing else, and switch off dropout.
-
-        Dropout would depend on the split of a batch. Gradient checkpointing needs train mode.
-        """
+        """Let gradients flow into what trains alone. No dropout: it would depend on the split of a batch."""
         trained = self.trained()
         for part, network in self.networks().items():
             network.eval()
@@ -149,7 +145,7 @@ class Family(ABC):
             for name, layer in network.named_sublayers():
                 if name in self.facts.untrained_layers.get(part, ()):
                     _freeze(layer)
-        if gradient_checkpointing:
+        if gradient_checkpointing:  # which needs train mode
             for part, network in self.learners().items():
                 if part == self.facts.denoiser:
                     network.enable_gradient_checkpointing()
@@ -169,10 +165,7 @@ class Family(ABC):
             paddle.device.cuda.empty_cache()
 
     def whole(self, scheduler: str | None = None) -> Family:
-        """Copy the family with all parts, and with another scheduler if one is given; the networks are shared.
-
-        What was freed is loaded again.
-        """
+        """Copy the family with all parts, freed ones loaded again, and with another scheduler; networks are shared."""
         for adapters in self.adapters.values():
             adapters.clear_dropout()
         family, parts = copy.copy(self), self._parts(self.pipeline.components)
