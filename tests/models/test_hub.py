@@ -1,11 +1,13 @@
 """Models by name: a store and a hub on this machine stand in for Paddle's and Hugging Face's."""
 
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support.commands import python
+from support.crafted_pickles import system, torch_file
 from support.disks import run_out
 from support.families import load_pipeline
 
@@ -123,6 +125,42 @@ def test_paddles_store_is_the_first_source_and_its_copy_stays(twin, torch_twin, 
     assert not [path for path in server.asked if path.startswith(("/api", f"/{NAME}"))]
     stop(server)
     assert found(look(environment))  # nobody answers any more
+
+
+def test_a_strangers_model_from_the_store_or_its_cache_runs_nothing(twin, serve, tmp_path):
+    store = shutil.copytree(twin, tmp_path / "store")
+    for path in (store / "unet").glob("*.safetensors"):
+        path.unlink()
+    (store / "unet/model_state.pdparams").write_bytes(system(tmp_path / "marker"))
+    server, environment = serve(store=store)
+    for _ in range(2):  # from the store, and from the cache
+        done = look(environment)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "error: --model " in done.stderr and "unet/model_state.pdparams: it asks for posix.system" in done.stderr
+        assert not (tmp_path / "marker").exists()
+
+
+def test_safetensors_of_the_store_go_before_pickles(twin, serve, tmp_path):
+    store = shutil.copytree(twin, tmp_path / "store")
+    for part in ("unet", "vae", "text_encoder"):
+        (store / part / "model_state.pdparams").write_bytes(system(tmp_path / "marker"))
+    server, environment = serve(store=store)
+    done = look(environment)
+    assert found(done), done.stderr
+    assert not [path for path in server.asked if path.endswith(".pdparams")]
+
+
+def test_a_strangers_model_from_hugging_face_runs_nothing(torch_twin, serve, tmp_path):
+    hub = shutil.copytree(torch_twin, tmp_path / "hub")
+    (hub / "text_encoder/model.safetensors").unlink()
+    torch_file(hub / "text_encoder/pytorch_model.bin", system(tmp_path / "marker", 2))
+    (hub / "None.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    (hub / "unet/code.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    server, environment = serve(hub=hub)
+    done = look(environment)
+    [error] = [line for line in done.stderr.splitlines() if line and not line.startswith("Fetching")]
+    assert done.returncode == 2 and "text_encoder/pytorch_model.bin: it asks for posix.system" in error
+    assert not (tmp_path / "marker").exists() and not [path for path in server.asked if path.endswith(".py")]
 
 
 def test_a_model_that_the_store_lacks_comes_from_hugging_face(torch_twin, serve):
