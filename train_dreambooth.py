@@ -17,11 +17,11 @@ on four cards:
     python -m paddle.distributed.launch --gpus 0,1,2,3 train_dreambooth.py ...
 """
 
-import dataclasses
+from __future__ import annotations
+
 import math
-import secrets
-import signal
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import read_config
 from dreambooth.data.batches import Batches
@@ -29,171 +29,139 @@ from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
-from dreambooth.run import checkpoints, model_card, output_folder, planning
+from dreambooth.run import checkpoints, model_card, output_folder, planning, tracking
+from dreambooth.run.validation import Validation
 from dreambooth.system import console, disk, libraries, processes
-from dreambooth.system.console import StopRequest
-from dreambooth.system.errors import Stopped
 
-MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many can't be its fault
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paddle import Tensor
+
+    from dreambooth.config.config import Config
+    from dreambooth.models.families.base import Family
+    from dreambooth.run.planning import Plan
+    from dreambooth.training.diffusion import Diffusion
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
+    """Prepare a run: settings, libraries, model and class pictures; then train."""
     # Check all input before the libraries, which take seconds, are loaded
-    config, todo = planning.make(read_config(argv, __doc__))
+    config, plan = planning.make(read_config(argv, __doc__))
 
     # Load the libraries, meet the other processes, agree on a seed
     libraries.load(weight_files.READERS, config.run.verbose)
     processes.start()
-    planning.check_same(todo)
-    if config.run.seed is None:
-        config = config.with_seed(processes.broadcast(secrets.randbelow(2**31)))
-        todo = dataclasses.replace(todo, course={**todo.course, "seed": config.run.seed})
+    config, plan = planning.agree(config, plan)
 
-    # Load the model, and say what will be done with it
+    # Load the model, and describe the run
+    from dreambooth.training import diffusion as diffusions
+    from dreambooth.training.adapters import Adapters
+
     model = config.model
     source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
     family = loading.load_family(source, train_text_encoders=model.train_text_encoder)
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
-    from dreambooth.training import diffusion as diffusions
-    from dreambooth.training.adapters import Adapters
-
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
-    family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.run.seed)
-    class_pictures, missing = prior_pictures.scan(config.concepts, source.name, todo.class_hashes)
-    planning.describe(config, todo, family, missing)
+    family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
+    class_pictures, missing = prior_pictures.scan(config.concepts, source.name, plan.class_hashes)
+    planning.describe(config, plan, family, missing)
     if config.run.dry_run:
-        return console.print_message("dry run   all is in order, and nothing was written")
+        return
 
-    # Draw what the model knows of the class, before it learns anything else
+    # Draw the class with the base model
     if missing:
         drawing = config.draw_settings("class picture")
         class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
-    todo = planning.check_class_pictures(config, todo, class_pictures)
-    subject = Concept(config.concepts.instance_prompt, todo.pictures, config.concepts.class_prompt, class_pictures)
+    plan = planning.with_class_pictures(config, plan, class_pictures)
+    concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
     with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
-        train(config, todo, family, diffusion, [subject])
+        train(config, plan, family, diffusion, [concept])
 
 
-def train(config, todo, family, diffusion, concepts):
-    from dreambooth.run import tracking, validation
+def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, concepts: Sequence[Concept]) -> None:
+    """Train the family on the concepts, and save the result."""
     from dreambooth.training import loss
     from dreambooth.training.encodings import Encodings
     from dreambooth.training.updates import Updates
 
-    # Encode pictures and prompts once, and free the encoders that are not needed any more
-    seed = config.run.seed
-    batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), processes.world_size())
+    # Encode pictures and prompts, and free the encoders that are no longer needed
+    seed, world = config.seed, processes.world_size()
+    batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), world)
     encodings = Encodings(family, batches, config.memory, seed)
     family.free_encoders(pictures=config.memory.cache_latents)
 
-    # Make the optimizer over what learns; a resumed run takes weights and state from its checkpoint
+    # Make the optimizer; a resumed run takes weights and state from its checkpoint
     family.prepare_training(config.memory.gradient_checkpointing)
-    updates = Updates(
-        config.optimizer,
-        family.trained(),
-        config.rates(processes.world_size()),
-        todo.steps,
-        config.memory.mixed_precision,
-    )
-    start, last = 0, None
-    if todo.resumed:
-        checkpoints.load(todo.resumed, family.trained(), {"optimizer": updates})
-        start, last = todo.resumed.state["step"], todo.resumed.folder
+    rates = config.rates(family.trained(), family.facts.denoiser, world)
+    updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory.mixed_precision)
+    record = output_folder.make_record(config.flat(), plan.steps, world, concepts)
+    saved = checkpoints.Checkpointer(config.saving, family.trained(), {"optimizer": updates}, plan.fingerprint, record)
+    start = saved.load(plan.resumed) if plan.resumed else 0
 
     # Open the log
-    record = output_folder.arguments(config, todo.steps, processes.world_size(), concepts)
-    tracker = tracking.open_tracker(
-        output_folder.log_folder(config), config.logging.writer_type, enabled=processes.is_first()
-    )
+    tracker = tracking.open_tracker(config.log_folder, config.logging.writer_type, enabled=processes.is_first())
     tracker.add_text("arguments", atomic.as_json(record))
-    speed = tracking.Speed(
-        config.optimizer.global_batch(processes.world_size()) * (1 + config.concepts.with_prior_preservation), start
-    )
-    bar = console.progress_bar(total=todo.steps, initial=start, desc="Training")
+    speed = tracking.Speed(batches.pictures_per_update, start)
+    validation = Validation(family, config.draw_settings("picture"), config.logging, config.saving.output_dir, tracker)
+    bar = console.progress_bar(total=plan.steps, initial=start, desc="Training")
 
-    def save_checkpoint(step):
-        return checkpoints.save(
-            config.saving.output_dir,
-            step,
-            family.trained(),
-            {"optimizer": updates},
-            todo.course,
-            record,
-            config.saving.checkpoints_total_limit,
-        )
-
-    with StopRequest() as stop, closing(tracker), bar:
-        done, overflows = start, 0
-        while done < todo.steps:
+    accumulation, prior_weight = config.optimizer.gradient_accumulation_steps, config.objective.prior_loss_weight
+    with console.StopRequest() as stop, closing(tracker), bar:
+        done = start
+        while done < plan.steps:
             # Go forward and backward through the update's micro-batches
-            losses = {}
-            for micro in range(config.optimizer.gradient_accumulation_steps):
+            losses: dict[str, Tensor] = {}
+            for micro in range(accumulation):
                 batch = batches.micro_batch(done, micro)
                 family.adapters.choose_dropout(batch)  # nothing without a LoRA
                 clean = encodings.latents(batch)
-                noise = diffusion.noise(seed, batch.keys, clean.shape[1:])
-                t = diffusion.sample_t(seed, batch.keys)
-                noisy = diffusion.add_noise(clean, noise, t)
+                noise, t = diffusion.noise(seed, batch.keys, clean.shape[1:]), diffusion.sample_t(seed, batch.keys)
+                noisy, target = diffusion.add_noise(clean, noise, t), diffusion.target(clean, noise, t)
                 with updates.precision():
                     prediction = family.predict(noisy, t, encodings.conditioning(batch))
-                target = diffusion.target(clean, noise, t)
                 errors = loss.example_errors(family.learned_part(prediction), family.learned_part(target))
-                parts = loss.dreambooth_loss(
-                    errors, batch.prior, diffusion.weight(t), config.objective.prior_loss_weight
-                )
-                updates.backward(parts["loss"] / config.optimizer.gradient_accumulation_steps)
+                parts = loss.dreambooth_loss(errors, batch.prior, diffusion.weight(t), prior_weight)
+                updates.backward(parts["loss"] / accumulation)
                 for name, part in parts.items():
-                    losses[name] = losses.get(name, 0) + part.detach() / config.optimizer.gradient_accumulation_steps
+                    losses[name] = losses.get(name, 0) + part.detach() / accumulation
 
             # Agree with the other processes on the losses, and on whether to stop
             means = processes.mean({**losses, "stop": stop.signal or 0})
-            asked_to_stop = means.pop("stop") > 0
-            if not math.isfinite(means["loss"]):
-                raise Stopped(planning.not_finite("loss", done + 1, updates.rate, last), code=1)
+            is_stop_requested = means.pop("stop") > 0
+            planning.check_finite(math.isfinite(means["loss"]), "loss", done + 1, updates.rate, saved.last)
 
-            # Update what learns; an update that overflowed in half precision is done again at a smaller scale
-            ending = done + 1 == todo.steps
-            stopping = asked_to_stop and not ending
-            logging = ending or (done + 1) % config.logging.logging_steps == 0
+            # Update the weights; an update that overflowed in half precision is repeated at a smaller scale
             rate, norm = updates.rate, updates.gather_gradients()
-            if updates.step(norm):
-                done, overflows = done + 1, 0
-            elif (overflows := overflows + 1) == MOST_OVERFLOWS:
-                raise Stopped(planning.not_finite("gradient", done + 1, rate, last), code=1)
-            else:
+            if not updates.step(norm):
+                planning.check_finite(not updates.is_stuck, "gradient", done + 1, rate, saved.last)
                 continue
+            done += 1
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             bar.update()
 
             # Log, save and draw on the way
-            if logging:
-                found = {} if norm is None else {"gradient_norm": norm}
-                tracker.add_scalars({**means, "learning_rate": rate, **found, **speed.measure(done)}, done)
+            ending = done == plan.steps
+            stopping = is_stop_requested and not ending
+            if ending or done % config.logging.logging_steps == 0:
+                measured = {} if norm is None else {"gradient_norm": norm}
+                tracker.add_scalars({**means, "learning_rate": rate, **measured, **speed.measure(done)}, done)
             saving = stopping or done % config.saving.save_steps == 0
-            if (saving or ending) and not updates.has_finite_weights():
-                raise Stopped(planning.not_finite("weights", done, rate, last), code=1)
+            if saving or ending:
+                planning.check_finite(updates.has_finite_weights(), "weights", done, rate, saved.last)
             if saving:
-                last = save_checkpoint(done)
+                saved.save(done)
             if stopping:
-                raise Stopped(planning.stopped(done, last), code=128 + (stop.signal or signal.SIGTERM))
-            if validation.is_due(config.logging, done) and not ending:
-                validation.draw(config, family, tracker, done)
+                planning.end_early(done, saved.last, stop.signal)
+            if validation.is_due(done) and not ending:
+                validation.draw(done)
 
-        # Draw, and assemble the pipeline; should that fail, what was learned is kept in a checkpoint
-        try:
-            if config.logging.validation_prompt:
-                validation.draw(config, family, tracker, done)
-            with processes.together():
-                if processes.is_first():
-                    command_line = planning.draw_command(config)
-                    card = model_card.make_card(config, todo.steps, processes.world_size(), command_line, family.facts)
-                    output_folder.save_result(family, config, record, card)
-        except Exception as error:
-            checkpoints.rescue(error, last, done, save_checkpoint)
-            raise
-    what = "pipeline " if config.lora.saves_pipeline else "LoRA     "
-    command_line = planning.draw_command(config, *console.script_command("infer.py"))
-    console.print_message(f"{what} {config.saving.output_dir}; to draw with it: {command_line}")
+        # Draw, and save the result; should that fail, a checkpoint keeps the weights
+        with saved.rescue(done):
+            validation.draw(done)
+            card = model_card.make_card(config, plan.steps, world, family.facts)
+            output_folder.save_result(family, config.saving, config.lora, record, card)
+    planning.describe_result(config)
 
 
 if __name__ == "__main__":

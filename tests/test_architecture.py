@@ -172,3 +172,30 @@ WITHOUT_TESTS = {"dreambooth/system/errors.py", "dreambooth/system/types.py", "t
 @pytest.mark.parametrize("file", [file for file in MODULES if file.as_posix() not in WITHOUT_TESTS], ids=str)
 def test_a_module_has_a_test_file(file):
     assert path_of_tests(file).is_file(), f"{path_of_tests(file)} is missing"
+
+
+# these describe the run as a whole, or hand each room its own sections
+TAKE_ALL_SETTINGS = {
+    "dreambooth/config/config.py",
+    "dreambooth/config/parser.py",
+    "dreambooth/run/model_card.py",
+    "dreambooth/run/planning.py",
+    "train_dreambooth.py",
+}
+
+
+def takes_all_settings(tree):
+    """Whether a module names the class Config, or has a parameter or an attribute for a whole one."""
+    names = {name.rpartition(".")[2] for name in imports(tree) if name.startswith("dreambooth.config.config")}
+    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    written = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    return "Config" in names | classes or "config" in parameters | written
+
+
+def test_only_who_describes_a_run_takes_all_of_its_settings():
+    """Every other module takes the sections that it needs. Of revision e2f879b, this lists 15 modules."""
+    found = {file.as_posix() for file in MODULES if room_of(dotted_name(file)) != "benchmarks"}
+    assert {name for name in found if takes_all_settings(tree_of(name))} == TAKE_ALL_SETTINGS

@@ -12,7 +12,7 @@ from dreambooth.config.commands import DrawSettings
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dreambooth.config.fields import Section
 
@@ -89,16 +89,21 @@ class Config:
             yield "--text_encoder_lr is not used without --train_text_encoder"
 
     @property
-    def prior_weight(self) -> float | None:
-        """The weight of the class pictures' loss; None without prior preservation."""
-        return self.objective.prior_loss_weight if self.concepts.with_prior_preservation else None
+    def seed(self) -> int:
+        """The seed of a run that has one."""
+        assert self.run.seed is not None
+        return self.run.seed
+
+    @property
+    def log_folder(self) -> Path:
+        """The folder of the log."""
+        return Path(self.saving.output_dir) / self.logging.logging_dir
 
     def draw_settings(self, purpose: str) -> DrawSettings:
-        """Put together how the run draws pictures for a purpose; it needs a seed."""
-        assert self.run.seed is not None
+        """Put together how the run draws pictures for a purpose."""
         scheduler = self.drawing.prior_scheduler
         return DrawSettings(
-            self.run.seed,
+            self.seed,
             purpose,
             self.pictures.size,
             steps=self.drawing.prior_inference_steps,
@@ -114,13 +119,11 @@ class Config:
         default = sections.DEFAULT_RATE if self.lora.lora_rank is None else sections.DEFAULT_LORA_RATE
         return self.optimizer.learning_rate or default
 
-    def rates(self, processes: int) -> dict[str, float]:
-        """Map each trainable part to its learning rate after --scale_lr."""
+    def rates(self, parts: Iterable[str], denoiser: str, processes: int) -> dict[str, float]:
+        """Map each trainable part to its learning rate after --scale_lr; all but the denoiser are text encoders."""
         scale = self.optimizer.global_batch(processes) if self.optimizer.scale_lr else 1
-        return {
-            "unet": self.base_rate * scale,
-            "text_encoder": (self.optimizer.text_encoder_lr or self.base_rate) * scale,
-        }
+        text_encoder = self.optimizer.text_encoder_lr or self.base_rate
+        return {part: (self.base_rate if part == denoiser else text_encoder) * scale for part in parts}
 
     def course(self, steps: int, processes: int) -> dict[str, Any]:
         """List the settings that decide what an update does, by flag; a resumed run is compared with them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
 
+    from dreambooth.config.sections import SavingSettings
     from dreambooth.system.types import JSON, Arrays, Network, Tensors
 
 STATE = "state.json"
@@ -87,20 +89,6 @@ def save(
             atomic.write_json(temporary / STATE, state)
         _prune(output_dir, limit)
     return folder
-
-
-def rescue(error: Exception, last: Path | None, step: int, save_checkpoint: Callable[[int], Path]) -> None:
-    """Save a checkpoint where the end of a run fails with `error`, unless `last` is the checkpoint of that step.
-
-    Where the disk is full, that is not possible, and `error` is what the user reads.
-    """
-    if last is None or last.name != f"checkpoint-{step}":
-        try:
-            last = save_checkpoint(step)
-        except Stopped:
-            return
-    if not disk.reason(error):  # that error names the checkpoint itself
-        console.warn(f"the pipeline could not be finished, but {last} holds what was learned")
 
 
 def what_is_whole(output_dir: str | Path) -> str:
@@ -225,3 +213,46 @@ def _prune(output_dir: str | Path, limit: int | None) -> None:
     if limit is not None:
         for checkpoint in scan(output_dir)[0][:-limit]:
             atomic.remove_folder(checkpoint.folder)
+
+
+class Checkpointer:
+    """The checkpoints of one run: its networks, and whatever else has state, are saved and loaded together."""
+
+    def __init__(
+        self,
+        settings: SavingSettings,
+        networks: Mapping[str, Network],
+        stateful: Mapping[str, Stateful],
+        fingerprint: JSON,
+        record: JSON,
+    ) -> None:
+        self._settings, self._networks, self._stateful = settings, networks, stateful
+        self._fingerprint, self._record = fingerprint, record
+        self.last: Path | None = None  # the last one that was loaded or saved
+
+    def load(self, checkpoint: Checkpoint) -> int:
+        """Put a checkpoint's weights and states back, and return its step."""
+        load(checkpoint, self._networks, self._stateful)
+        self.last = checkpoint.folder
+        return checkpoint.state["step"]
+
+    def save(self, step: int) -> None:
+        """Save the checkpoint of a step."""
+        folder, limit = self._settings.output_dir, self._settings.checkpoints_total_limit
+        self.last = save(folder, step, self._networks, self._stateful, self._fingerprint, self._record, limit)
+
+    @contextlib.contextmanager
+    def rescue(self, step: int) -> Iterator[None]:
+        """Save a checkpoint of a step where the block fails, unless the last one is of that step.
+
+        Where the disk is full that is not possible, and the block's own error is what the user reads.
+        """
+        try:
+            yield
+        except Exception as error:
+            with contextlib.suppress(Stopped):
+                if self.last is None or self.last.name != f"checkpoint-{step}":
+                    self.save(step)
+                if not disk.reason(error):  # that error names the checkpoint itself
+                    console.warn(f"the pipeline could not be finished, but {self.last} holds what was learned")
+            raise

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.run import output_folder
+from dreambooth.run import output_folder, planning
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
     from dreambooth.models.registry import FamilyFacts
 
 
-def make_card(config: Config, steps: int, processes: int, draw_command: str, facts: FamilyFacts) -> str:
+def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts) -> str:
     """Return the text of the card, for Hugging Face's hub and for people.
 
     It shows the samples of the last step that are in the output folder.
@@ -40,7 +40,7 @@ All settings, versions and the pictures' hashes are in `{output_folder.ARGUMENTS
 ## Draw with it
 
 ```bash
-{draw_command}
+{planning.draw_command(config.saving.output_dir, prompt)}
 ```
 {_example_code(config, facts)}{_samples(config, steps)}"""
 

@@ -1,109 +1,139 @@
-"""What a run will do: all that can be checked before the libraries are loaded, and the lines that describe it."""
+"""The plan of a run: all that can be checked before the libraries are loaded, and the lines that describe the run."""
+
+from __future__ import annotations
 
 import dataclasses
+import secrets
 import shlex
+import signal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dreambooth.config import sections
 from dreambooth.data import picture_files, transforms
+from dreambooth.data.concepts import Picture
 from dreambooth.data.rare_words import RareWords
 from dreambooth.models import pipeline_folder, tokenizers
 from dreambooth.run import checkpoints, output_folder, tracking
-from dreambooth.system import console
-from dreambooth.system import processes as system_processes
-from dreambooth.system.errors import BadInput
+from dreambooth.run.checkpoints import Checkpoint
+from dreambooth.system import console, processes
+from dreambooth.system.errors import BadInput, Stopped
 
-BYTES = 4  # of a number in float32
-CLASS_HASHES = "the class pictures' hashes"
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dreambooth.config.config import Config
+    from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Network
+
+_BYTES = 4  # of a number in float32
+_CLASS_HASHES = "the class pictures' hashes"
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run whose input has been found to be good."""
+    """A run whose input is checked."""
 
-    pictures: tuple
-    others: tuple  # files in the pictures' folder that are none
+    pictures: tuple[Picture, ...]
+    others: tuple[Path, ...]  # files in the pictures' folder that are no pictures
     steps: int
-    course: dict  # what decides how the run goes
-    resumed: checkpoints.Checkpoint | None = None
+    fingerprint: dict[str, Any]  # what decides on the run's updates
+    resumed: Checkpoint | None = None
 
     @property
     def class_hashes(self) -> list[str]:
         """The hashes of the class pictures with which a resumed run began."""
-        return self.resumed.state["course"].get(CLASS_HASHES, []) if self.resumed else []
+        return self.resumed.state["course"].get(_CLASS_HASHES, []) if self.resumed else []
 
 
-def make(config):
-    """Check all input; (config, plan), where a resumed run takes its seed from the checkpoint unless one is given."""
+def make(config: Config) -> tuple[Config, Plan]:
+    """Check all input. A resumed run takes its seed from the checkpoint, unless the settings have one."""
+    model, saving = config.model.pretrained_model_name_or_path, config.saving
     pictures, others = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")
-    pipeline_folder.check(config.model.pretrained_model_name_or_path)
-    output_folder.check(config)
-    processes = system_processes.world_size()
-    steps = config.optimizer.total_steps(config.concepts.epoch(len(pictures)), processes)
+    pipeline_folder.check(model)
+    folders = {"--logging_dir": config.log_folder}
+    if config.concepts.class_data_dir:
+        folders["--class_data_dir"] = Path(config.concepts.class_data_dir)
+    output_folder.check(Path(saving.output_dir), folders, config.lora.saves_pipeline)
+    world = processes.world_size()
+    steps = config.optimizer.total_steps(config.concepts.epoch(len(pictures)), world)
     resumed = None
-    if config.saving.resume_from_checkpoint:
-        resumed, problems = checkpoints.find(config.saving.resume_from_checkpoint, config.saving.output_dir)
+    if saving.resume_from_checkpoint:
+        resumed, problems = checkpoints.find(saving.resume_from_checkpoint, saving.output_dir)
         for problem in problems:
             console.warn(problem)
         if config.run.seed is None:
             config = config.with_seed(resumed.state["course"]["seed"])
-    course = config.course(steps, processes)
-    course["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(config.model.pretrained_model_name_or_path)
-    course["the pictures' hashes"] = [picture.sha256 for picture in pictures]
+    fingerprint = config.course(steps, world)
+    fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model)
+    fingerprint["the pictures' hashes"] = [picture.sha256 for picture in pictures]
+    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed)
     if resumed:
-        check_resumed(config, *resumed, course, steps)
-    for warning in warnings(config, pictures, steps):
+        _check_resumed(resumed, plan, Path(saving.output_dir), saving.allow_changes)
+    for warning in _warnings(config, pictures, steps):
         console.warn(warning)
-    return config, Plan(tuple(pictures), tuple(others), steps, course, resumed)
+    return config, plan
 
 
-def check_same(plan):
-    """Refuse processes that do not have the same input, as on machines whose folders differ."""
-    if system_processes.is_different_anywhere((plan.course, plan.steps)):
+def agree(config: Config, plan: Plan) -> tuple[Config, Plan]:
+    """Choose a seed for all processes, unless there is one.
+
+    Raises BadInput where the processes do not have the same input, as on machines whose folders differ.
+    """
+    if processes.is_different_anywhere((plan.fingerprint, plan.steps)):
         raise BadInput(
             "--instance_data_dir: not all processes have the same pictures, model and flags;"
             " give the machines the same command and the same folders"
         )
-    if system_processes.is_different_anywhere(
-        plan.resumed and (plan.resumed.state["step"], plan.resumed.state["written_ns"])
-    ):
+    resumed = plan.resumed and (plan.resumed.state["step"], plan.resumed.state["written_ns"])
+    if processes.is_different_anywhere(resumed):
         raise BadInput("--resume_from_checkpoint: not all processes see the same checkpoint; share or copy the folder")
+    if config.run.seed is not None:
+        return config, plan
+    seed = processes.broadcast(secrets.randbelow(2**31))
+    return config.with_seed(seed), dataclasses.replace(plan, fingerprint={**plan.fingerprint, "seed": seed})
 
 
-def check_class_pictures(config, plan, class_pictures):
-    """The plan with the class pictures' hashes in it; refused where the processes or a resumed run saw others."""
-    hashes = [picture.sha256 for picture in class_pictures]
-    if system_processes.is_different_anywhere(hashes):
+def with_class_pictures(config: Config, plan: Plan, pictures: Sequence[Picture]) -> Plan:
+    """Copy the plan with the class pictures' hashes.
+
+    Raises BadInput where another process has other pictures, or the resumed run had.
+    """
+    hashes = [picture.sha256 for picture in pictures]
+    if processes.is_different_anywhere(hashes):
         raise BadInput(f"--class_data_dir {config.concepts.class_data_dir}: all machines must see the same folder")
     if plan.resumed:
-        folder, state = plan.resumed
-        check_changes(config, folder, {CLASS_HASHES: state["course"].get(CLASS_HASHES)}, {CLASS_HASHES: hashes})
-    return dataclasses.replace(plan, course={**plan.course, CLASS_HASHES: hashes})
+        recorded = {_CLASS_HASHES: plan.resumed.state["course"].get(_CLASS_HASHES)}
+        _check_changes(plan.resumed.folder, recorded, {_CLASS_HASHES: hashes}, config.saving.allow_changes)
+    return dataclasses.replace(plan, fingerprint={**plan.fingerprint, _CLASS_HASHES: hashes})
 
 
-def check_changes(config, folder, recorded, current):
-    changed = checkpoints.differences(recorded, current)
-    if changed and not config.saving.allow_changes:
+def _check_changes(folder: Path, recorded: Mapping[str, Any], current: Mapping[str, Any], allowed: bool) -> None:
+    changes = checkpoints.differences(recorded, current)
+    if changes and not allowed:
         raise BadInput(
-            f"--resume_from_checkpoint {folder}: the run would go on differently ({'; '.join(changed)});"
+            f"--resume_from_checkpoint {folder}: the run would go on differently ({'; '.join(changes)});"
             " give the same flags, or --allow_changes to go on with the new ones"
         )
-    for change in changed:
+    for change in changes:
         console.warn(f"resuming with a change: {change}")
 
 
-def check_resumed(config, folder, state, course, steps):
+def _check_resumed(resumed: Checkpoint, plan: Plan, output_dir: Path, allow_changes: bool) -> None:
     # the class pictures are compared when they have been drawn
-    check_changes(config, folder, {**state["course"], CLASS_HASHES: None}, {**course, CLASS_HASHES: None})
-    complete = state["step"] == steps and not output_folder.lacks_result(config.saving.output_dir, state)
-    if complete or state["step"] > steps:
+    recorded, current = ({**each, _CLASS_HASHES: None} for each in (resumed.state["course"], plan.fingerprint))
+    _check_changes(resumed.folder, recorded, current, allow_changes)
+    step = resumed.state["step"]
+    complete = step == plan.steps and not output_folder.lacks_result(output_dir, resumed)
+    if complete or step > plan.steps:
         raise BadInput(
-            f"--resume_from_checkpoint {folder}: it has {state['step']} steps already and the run is to have {steps};"
-            " raise --max_train_steps to train on"
+            f"--resume_from_checkpoint {resumed.folder}: it has {step} steps already and the run is to have"
+            f" {plan.steps}; raise --max_train_steps to train on"
         )
 
 
-def warnings(config, pictures, steps):
+def _warnings(config: Config, pictures: Sequence[Picture], steps: int) -> Iterator[str]:
+    """Yield what is allowed and yet probably a mistake."""
     yield from config.warnings()
     height, width = config.pictures.size
     squeezed = transforms.squeezed(pictures, config.pictures.size)
@@ -120,87 +150,100 @@ def warnings(config, pictures, steps):
         )
 
 
-def parameters(network):
-    return sum(each.size for each in network.parameters())
-
-
-def describe(config, plan, family, missing):
-    """Say in one line each what will be done."""
-    from dreambooth.training import optimizers
-
+def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int]) -> None:
+    """Print what the run will do, a line for each topic; `missing` are the numbers of the class pictures to draw."""
+    concepts, optimizer = config.concepts, config.optimizer
     name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
     console.print_message(f"model     {name} ({source}, {type(family).__name__})")
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
-    console.print_message(f"pictures  {len(plan.pictures)} in {config.concepts.instance_data_dir}{passed_over}")
-    if config.concepts.with_prior_preservation:
+    console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}{passed_over}")
+    if concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn" if missing else ""
-        console.print_message(
-            f"class     {config.concepts.num_class_images} pictures in {config.concepts.class_data_dir}{drawn}"
-        )
-    networks = family.trained()
-    learned = sum(parameters(network) for network in networks.values())
+        console.print_message(f"class     {concepts.num_class_images} pictures in {concepts.class_data_dir}{drawn}")
+    trained = sum(_parameters(network) for network in family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
-    console.print_message(
-        f"learning  {beside}{' and '.join(networks)}: {learned / 1e6:.{3 if beside else 1}f} million parameters"
-    )
-    processes = system_processes.world_size()
-    epochs = plan.steps * config.optimizer.global_batch(processes) / config.concepts.epoch(len(plan.pictures))
+    millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
+    console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}")
+    world = processes.world_size()
+    epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(len(plan.pictures))
     start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
-    split = f"batch {config.optimizer.train_batch_size} x accumulation {config.optimizer.gradient_accumulation_steps}"
-    split += f" x {processes} processes" if processes > 1 else ""
+    split = f"batch {optimizer.train_batch_size} x accumulation {optimizer.gradient_accumulation_steps}"
+    split += f" x {world} processes" if world > 1 else ""
     console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
     console.print_message(f"seed      {config.run.seed}")
     if config.run.dry_run:
-        everything = sum(parameters(network) for network in family.networks().values())
-        beneath = sum(parameters(family.networks()[part]) for part in family.adapters)  # what a LoRA lies beside
-        kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
-        # a weight that learns has a gradient and the optimizer's accumulators
-        gigabytes = max((2 * BYTES + kept) * learned + BYTES * beneath, BYTES * everything) / 1e9
-        console.print_message(
-            f"memory    about {gigabytes:.2f} GB for weights, gradients and optimizer; activations come on top"
-        )
+        memory = f"about {_memory(family) / 1e9:.2f} GB for weights, gradients and optimizer"
+        console.print_message(f"memory    {memory}; activations come on top")
     else:
-        folder = output_folder.log_folder(config)
-        console.print_message(
-            f"log       {folder}; to watch it: {tracking.watch_command(folder, config.logging.writer_type)}"
-        )
-    if config.memory.mixed_precision != "no" and not system_processes.is_on_gpu():
-        console.warn(f"--mixed_precision {config.memory.mixed_precision} needs a GPU; this run computes in float32")
-    tokens = RareWords(family.tokenizer)
-    class_prompt = config.concepts.class_prompt if config.concepts.with_prior_preservation else None
-    if config.concepts.instance_prompt != class_prompt:  # which has its own warning
-        for complaint in tokens.problems(config.concepts.instance_prompt, class_prompt):
-            console.warn(complaint)
-    for prompt in (
-        config.concepts.instance_prompt,
-        config.concepts.class_prompt,
-        *(config.logging.validation_prompt or ()),
-    ):
+        watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
+        console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
+    for warning in _later_warnings(config, family):
+        console.warn(warning)
+    if config.run.dry_run:
+        console.print_message("dry run   all is in order, and nothing was written")
+
+
+def _later_warnings(config: Config, family: Family) -> Iterator[str]:
+    """Yield the warnings that need the libraries or the model."""
+    concepts, precision = config.concepts, config.memory.mixed_precision
+    if precision != "no" and not processes.is_on_gpu():
+        yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
+    class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
+    if concepts.instance_prompt != class_prompt:  # which has its own warning
+        yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)
+    for prompt in (concepts.instance_prompt, concepts.class_prompt, *(config.logging.validation_prompt or ())):
         lost = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
         if lost:
-            console.warn(f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"')
+            yield f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"'
 
 
-def draw_command(config, python="python", script="infer.py"):
-    """The infer.py command that draws with the result."""
-    folder, prompt = shlex.quote(config.saving.output_dir), quoted(config.concepts.instance_prompt)
-    return f"{python} {script} --model_path {folder} --prompt {prompt}"
+def _parameters(network: Network) -> int:
+    return sum(each.size for each in network.parameters())
 
 
-def quoted(prompt):
-    """A prompt in double quotes, as a person would type it, unless a shell would read it otherwise."""
+def _memory(family: Family) -> int:
+    """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
+    from dreambooth.training import optimizers
+
+    networks = family.networks()
+    trained = sum(_parameters(network) for network in family.trained().values())
+    beneath = sum(_parameters(networks[part]) for part in family.adapters)  # the frozen networks that a LoRA adapts
+    kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
+    # a weight that trains has a gradient too, and the optimizer's accumulators
+    updates = (2 * _BYTES + kept) * trained + _BYTES * beneath
+    return max(updates, _BYTES * sum(_parameters(network) for network in networks.values()))
+
+
+def describe_result(config: Config) -> None:
+    """Print where the result is, and the command that draws with it."""
+    folder, prompt = config.saving.output_dir, config.concepts.instance_prompt
+    what = "pipeline " if config.lora.saves_pipeline else "LoRA     "
+    command = draw_command(folder, prompt, *console.script_command("infer.py"))
+    console.print_message(f"{what} {folder}; to draw with it: {command}")
+
+
+def draw_command(output_dir: str, prompt: str, python: str = "python", script: str = "infer.py") -> str:
+    """Return the infer.py command that draws with a result."""
+    return f"{python} {script} --model_path {shlex.quote(output_dir)} --prompt {_quoted(prompt)}"
+
+
+def _quoted(prompt: str) -> str:
+    """Put a prompt into double quotes, as a person would type it, unless a shell would read it otherwise."""
     return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
 
 
-def stopped(step, folder):
-    return (
-        f"stopped as asked after step {step}; {folder} holds it all."
-        " To go on: the same command with --resume_from_checkpoint latest"
-    )
+def end_early(step: int, last: Path | None, number: int | None) -> NoReturn:
+    """End a run that a signal stopped, here or in another process; `last` is its last checkpoint."""
+    remedy = "To go on: the same command with --resume_from_checkpoint latest"
+    message = f"stopped as asked after step {step}; {last} holds it all. {remedy}"
+    raise Stopped(message, code=128 + (number or signal.SIGTERM))
 
 
-def not_finite(what, step, rate, last):
-    verb = "are" if what == "weights" else "is"
-    kept = f"; {last} is the last checkpoint, though an earlier one may be sounder" if last else ""
-    return f"the {what} {verb} not finite at step {step}, learning rate {rate:.3g}: give a lower --learning_rate{kept}"
+def check_finite(finite: bool, what: str, step: int, rate: float, last: Path | None) -> None:
+    """End a run whose numbers are no longer finite; `last` is its last checkpoint."""
+    if not finite:
+        verb = "are" if what == "weights" else "is"
+        kept = f"; {last} is the last checkpoint, though an earlier one may be sounder" if last else ""
+        remedy = f"give a lower --learning_rate{kept}"
+        raise Stopped(f"the {what} {verb} not finite at step {step}, learning rate {rate:.3g}: {remedy}", code=1)

@@ -1,4 +1,4 @@
-"""Pictures of the validation prompts, drawn with the model as it is, for the log and the output folder."""
+"""Pictures of the validation prompts, drawn with the model in training, for the log and the output folder."""
 
 from __future__ import annotations
 
@@ -9,29 +9,40 @@ from dreambooth.run import output_folder
 from dreambooth.system import processes
 
 if TYPE_CHECKING:
-    from dreambooth.config.config import Config
+    from dreambooth.config.commands import DrawSettings
     from dreambooth.config.sections import LoggingSettings
     from dreambooth.models.families.base import Family
     from dreambooth.run.tracking import NullTracker, Tracker
 
 
-def is_due(settings: LoggingSettings, step: int) -> bool:
-    """Check whether pictures are to be drawn after a step in the middle of a run."""
-    every = settings.validation_steps if settings.validation_prompt else None
-    return every is not None and step % every == 0
+class Validation:
+    """The validation pictures of a run: the same noise at every step, so that they can be compared."""
 
+    def __init__(
+        self,
+        family: Family,
+        drawing: DrawSettings,
+        settings: LoggingSettings,
+        output_dir: str,
+        tracker: Tracker | NullTracker,
+    ) -> None:
+        self._family, self._drawing, self._settings = family, drawing, settings
+        self._output_dir, self._tracker = output_dir, tracker
+        self._prompts = settings.validation_prompt or ()
 
-def draw(config: Config, family: Family, tracker: Tracker | NullTracker, step: int) -> None:
-    """Draw on the first process while the others wait.
+    def is_due(self, step: int) -> bool:
+        """Return whether to draw after a step in the middle of the run."""
+        every = self._settings.validation_steps if self._prompts else None
+        return every is not None and step % every == 0
 
-    The pictures' noise is the same at every step, so that they can be compared.
-    """
-    with processes.together():
-        if not processes.is_first():
-            return
-        prompts, count = config.logging.validation_prompt or (), config.logging.validation_count
-        requests = sampling.requests_for(prompts, count)
-        pictures = list(sampling.draw(family, config.draw_settings("picture"), requests))
-        output_folder.save_samples(config, step, pictures)
-        for number, prompt in enumerate(prompts):
-            tracker.add_pictures(f"{number}_{prompt}", pictures[number * count : (number + 1) * count], step)
+    def draw(self, step: int) -> None:
+        """Draw on the first process, if there are prompts, while the others wait."""
+        with processes.together():
+            if processes.is_first() and self._prompts:
+                count = self._settings.validation_count
+                requests = sampling.requests_for(self._prompts, count)
+                drawn = list(sampling.draw(self._family, self._drawing, requests))
+                pictures = [drawn[first : first + count] for first in range(0, len(drawn), count)]
+                output_folder.save_samples(self._output_dir, step, pictures)
+                for number, (prompt, several) in enumerate(zip(self._prompts, pictures)):
+                    self._tracker.add_pictures(f"{number}_{prompt}", several, step)

@@ -37,6 +37,7 @@ class Encodings:
         self._arrays: Arrays | None = None  # {name: [picture, view, …]}
         if settings.cache_latents:
             self._arrays = self._encode_all_pictures()
+        self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
         self._prompts: Tensors | None = None  # {name: [prompt, …]}
         if not family.train_text_encoders:
             with paddle.no_grad():
@@ -44,7 +45,7 @@ class Encodings:
 
     def latents(self, batch: MicroBatch) -> Tensor:
         """Draw clean latents [n, …] from the encodings of a micro-batch's pictures, anew for each key."""
-        encoding = self._encode_pictures(batch) if self._arrays is None else self._take_pictures(self._arrays, batch)
+        encoding = self._encoding(batch)
         spread = randomness.normal(self._seed, "latent", batch.keys, tuple(encoding["mean"].shape[1:]))
         return self._family.latents(encoding, paddle.to_tensor(spread))
 
@@ -57,19 +58,27 @@ class Encodings:
             distinct = list(range(len(self._batches.prompts)))
             encoded = self._prompts
         rows = paddle.to_tensor([distinct.index(example.prompt) for example in batch.examples])
-        return {name: paddle.index_select(tensor, rows, axis=0) for name, tensor in encoded.items()}
+        prompts = {name: paddle.index_select(tensor, rows, axis=0) for name, tensor in encoded.items()}
+        views = [example.view for example in batch.examples]
+        return self._family.conditioning(prompts, self._encoding(batch), views)
+
+    def _encoding(self, batch: MicroBatch) -> Tensors:
+        """Return the encodings of a micro-batch's pictures: the same for its latents and for its conditioning."""
+        if self._last is None or self._last[0] is not batch:
+            encode = self._encode_pictures if self._arrays is None else self._take_pictures
+            self._last = batch, encode(batch)
+        return self._last[1]
 
     @paddle.no_grad()
     def _encode_pictures(self, batch: MicroBatch) -> Tensors:
-        """Read and encode the pictures of a micro-batch."""
         shown = [(self._batches.pictures[example.picture], [example.view]) for example in batch.examples]
         pixels = [each for [each] in read_pixels(shown, self._workers)]
         return self._family.encode_pictures(paddle.to_tensor(np.stack(pixels)))
 
-    @staticmethod
-    def _take_pictures(arrays: Arrays, batch: MicroBatch) -> Tensors:
+    def _take_pictures(self, batch: MicroBatch) -> Tensors:
+        assert self._arrays is not None
         rows = [example.picture for example in batch.examples], [int(example.view.flip) for example in batch.examples]
-        return {name: paddle.to_tensor(array[rows]) for name, array in arrays.items()}
+        return {name: paddle.to_tensor(array[rows]) for name, array in self._arrays.items()}
 
     @paddle.no_grad()
     def _encode_all_pictures(self) -> Arrays:

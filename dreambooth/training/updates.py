@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Arrays
 
 _HALF = {"fp16": "float16", "bf16": "bfloat16"}
+_MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many have another cause
 
 
 def named_parameters(networks: Mapping[str, nn.Layer]) -> dict[str, Tensor]:
@@ -77,6 +78,7 @@ class Updates:
         self.optimizer = self._spec.make(settings, self.schedule, groups)
         self.half = _HALF.get(precision) if processes.is_on_gpu() else None
         self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
+        self._overflows = 0  # in a row
 
     @property
     def rate(self) -> float:
@@ -112,9 +114,15 @@ class Updates:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.clear_grad(set_to_zero=False)
+        self._overflows = self._overflows + 1 if overflowed else 0
         if not overflowed:
             self.schedule.step()
         return not overflowed
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether so many updates in a row overflowed that a smaller scale can't help."""
+        return self._overflows >= _MOST_OVERFLOWS
 
     def has_finite_weights(self) -> bool:
         """Return whether every weight that trains is finite."""

@@ -230,7 +230,7 @@ def test_the_global_batch_is_batch_times_accumulation_times_processes():
 
 
 @pytest.mark.parametrize(
-    "flags, unet, text_encoder",
+    "flags, denoiser, text_encoder",
     [
         ("", 1e-4, 1e-4),
         ("--text_encoder_lr 2e-5", 1e-4, 2e-5),
@@ -238,9 +238,12 @@ def test_the_global_batch_is_batch_times_accumulation_times_processes():
         ("--scale_lr --text_encoder_lr 2e-5", 24e-4, 48e-5),
     ],
 )
-def test_scale_lr_multiplies_both_rates_by_the_global_batch(flags, unet, text_encoder):
+def test_scale_lr_multiplies_both_rates_by_the_global_batch(flags, denoiser, text_encoder):
     config = read(f"--learning_rate 1e-4 --train_batch_size 2 --gradient_accumulation_steps 3 {flags}")
-    assert config.rates(4) == pytest.approx({"unet": unet, "text_encoder": text_encoder})
+    rates = config.rates(["transformer", "text_encoder", "text_encoder_2"], "transformer", processes=4)
+    assert rates == pytest.approx(
+        {"transformer": denoiser, "text_encoder": text_encoder, "text_encoder_2": text_encoder}
+    )
 
 
 @pytest.mark.parametrize(

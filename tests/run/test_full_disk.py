@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -32,11 +33,6 @@ def recorded(twin, pictures, tmp_path_factory):
     return calls
 
 
-def with_settings(config, **changes):
-    """A run's settings with some flags changed."""
-    return type(config).from_flat(**{**config.flat(), **changes})
-
-
 def test_a_checkpoint_on_a_disk_that_fills_up(recorded, small_disk):
     _, _, *learned = recorded["save"]
     before = checkpoints.save(small_disk / "out", 7, *learned)
@@ -62,16 +58,16 @@ def test_a_checkpoint_on_a_disk_that_fills_up(recorded, small_disk):
 
 @pytest.mark.parametrize("save_format", saving.FORMATS)
 def test_a_pipeline_on_a_disk_that_fills_up(recorded, small_disk, save_format):
-    family, config, record, card = recorded["save_result"]
-    config = with_settings(config, output_dir=str(small_disk / "out"), save_format=save_format)
-    output_folder.save_result(family, config, {**record, "steps": "the earlier one"}, card)
+    family, settings, lora, record, card = recorded["save_result"]
+    settings = replace(settings, output_dir=str(small_disk / "out"), save_format=save_format)
+    output_folder.save_result(family, settings, lora, {**record, "steps": "the earlier one"}, card)
     earlier = {path: path.read_bytes() for path in atomic.files_in(small_disk / "out")}
     found = set()
     for left in LEVELS[::3]:
         small_disk.fill(left * 1024)
         free = disk.free_space(small_disk)
         try:
-            output_folder.save_result(family, config, record, card)
+            output_folder.save_result(family, settings, lora, record, card)
             found.add("written")
             break
         except disk.DiskFull as error:
@@ -88,20 +84,11 @@ def test_a_pipeline_on_a_disk_that_fills_up(recorded, small_disk, save_format):
 
 
 @pytest.mark.parametrize("what", ["class picture", "sample", "sheet", "metrics", "drawing"])
-def test_a_picture_on_a_disk_that_fills_up(recorded, small_disk, what):
-    config = with_settings(
-        recorded["save_result"][1],
-        output_dir=str(small_disk),
-        with_prior_preservation=True,
-        class_data_dir=str(small_disk),
-        class_prompt="a photo of a dog",
-        validation_prompt=("a photo of a dog",),
-        num_validation_images=1,
-    )
+def test_a_picture_on_a_disk_that_fills_up(small_disk, what):
     picture = Image.effect_noise((64, 64), 100).convert("RGB")
     write = {
-        "class picture": lambda: prior_pictures._save(picture, small_disk, 3, {"prompt": "a photo of a dog"}),
-        "sample": lambda: output_folder.save_samples(config, 3, [picture]),
+        "class picture": lambda: prior_pictures._save(picture, small_disk, 3, {"prompt": "a dog", "model": "m"}),
+        "sample": lambda: output_folder.save_samples(small_disk, 3, [[picture]]),
         "sheet": lambda: atomic.write_picture(small_disk / "sheet.png", picture),
         "metrics": lambda: metrics._save_pictures([[picture]], small_disk / "pictures"),
         "drawing": lambda: infer._save(picture, small_disk / "drawn.png", {"prompt": "x" * 500}),

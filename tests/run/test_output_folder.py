@@ -3,37 +3,41 @@
 import pytest
 from support.commands import train
 
-from dreambooth.config.config import Config
 from dreambooth.run import output_folder
 from dreambooth.system.errors import BadInput
 
 
-@pytest.fixture
-def config(tmp_path):
-    return Config.from_flat(
-        pretrained_model_name_or_path="somebody/model",
-        instance_data_dir="pictures",
-        instance_prompt='a photo of "sks" dog',
-        output_dir=str(tmp_path / "out"),
-        seed=3,
-    )
+def check(folder, **others):
+    """Check a folder with logs in it, and other folders by flag."""
+    others = {f"--{flag}": path for flag, path in {"logging_dir": folder / "logs", **others}.items()}
+    output_folder.check(folder, others, saves_pipeline=True)
 
 
 @pytest.mark.parametrize("there", [[], ["logs/x"], ["samples/a.png"], [".hidden"]])
-def test_new_empty_and_own_folders_are_fine(config, tmp_path, there):
-    output_folder.check(config)
+def test_new_empty_and_own_folders_are_fine(tmp_path, there):
+    check(tmp_path / "out")
     for name in there:
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text("")
-    output_folder.check(config)
+    check(tmp_path / "out")
 
 
 @pytest.mark.parametrize("there", ["thesis.tex", "model_index.json", "checkpoint-1/other.txt"])
-def test_a_folder_that_holds_something_else_is_refused(config, tmp_path, there):
+def test_a_folder_that_holds_something_else_is_refused(tmp_path, there):
     (tmp_path / "out" / there).parent.mkdir(parents=True)
     (tmp_path / "out" / there).write_text("")
     with pytest.raises(BadInput, match=f"--output_dir .*{there.split('/')[0]}"):
-        output_folder.check(config)
+        check(tmp_path / "out")
+
+
+def test_class_pictures_inside_are_the_runs_own_and_outside_must_have_a_place(tmp_path):
+    (tmp_path / "out/classes/dogs").mkdir(parents=True)
+    check(tmp_path / "out", class_data_dir=tmp_path / "out/classes/dogs")
+    with pytest.raises(BadInput, match="--output_dir .*something else than an earlier run \\(classes\\)"):
+        check(tmp_path / "out", class_data_dir=tmp_path / "dogs")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="--class_data_dir .*/file/dogs: it is no folder that can be written"):
+        check(tmp_path / "new", class_data_dir=tmp_path / "file/dogs")
 
 
 def test_a_second_run_replaces_the_pipeline_and_nothing_else(flags, tmp_path):

@@ -61,7 +61,7 @@ def test_a_prompt_that_is_too_long_is_told_with_the_part_that_is_lost(flags, cap
 )
 def test_the_command_that_draws_means_the_same_to_a_shell(flags, tmp_path, prompt):
     config, _ = made(flags(instance_prompt=prompt, output_dir=tmp_path / "with space"))
-    words = shlex.split(planning.draw_command(config))
+    words = shlex.split(planning.draw_command(config.saving.output_dir, prompt))
     assert words == ["python", "infer.py", "--model_path", str(tmp_path / "with space"), "--prompt", prompt]
 
 
@@ -69,5 +69,5 @@ def test_files_that_were_passed_over_are_counted(flags, tmp_path):
     folder = draw_pictures(tmp_path / "mixed", 2)
     for name in ("notes.txt", "Thumbs.db", ".DS_Store"):
         (folder / name).write_text("x")
-    _, todo = made(flags(instance_data_dir=folder))
-    assert len(todo.pictures) == 2 and {path.name for path in todo.others} == {"notes.txt", "Thumbs.db"}
+    _, plan = made(flags(instance_data_dir=folder))
+    assert len(plan.pictures) == 2 and {path.name for path in plan.others} == {"notes.txt", "Thumbs.db"}

@@ -5,17 +5,17 @@ from PIL import Image
 from support.commands import train
 from support.weights import assert_same
 
-from dreambooth.config.config import Config
-from dreambooth.run import validation
+from dreambooth.config.sections import LoggingSettings
+from dreambooth.run.validation import Validation
 
 
 def test_they_are_due_every_so_many_steps():
-    common = dict(
-        pretrained_model_name_or_path="m", instance_data_dir="d", instance_prompt="p", validation_prompt=("q",)
-    )
-    every_fourth = Config.from_flat(**common, validation_steps=4).logging
-    assert [step for step in range(1, 10) if validation.is_due(every_fourth, step)] == [4, 8]
-    assert not validation.is_due(Config.from_flat(**common).logging, 4)
+    def due(**settings):
+        validation = Validation(None, None, LoggingSettings(**settings), "out", None)
+        return [step for step in range(1, 10) if validation.is_due(step)]
+
+    assert due(validation_prompt=("a dog",), validation_steps=4) == [4, 8]
+    assert due(validation_prompt=("a dog",)) == due() == []
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [None, True])

@@ -116,6 +116,24 @@ def test_a_text_encoder_that_learns_encodes_each_prompt_of_a_micro_batch_once(fa
     assert encoded["prompts"] == [["a sks dog", "a dog"], ["a dog"]]
 
 
+def test_a_family_puts_its_conditioning_together_from_prompts_pictures_and_views(batches, monkeypatch, family, encoded):
+    """As for inpainting, whose denoiser sees the masked picture, and SDXL, whose denoiser sees the crop."""
+
+    def conditioning(prompts, encoding, views):
+        assert len(views) == len(encoding["mean"]) == len(prompts["hidden"]) == 4
+        flips = paddle.to_tensor([[float(view.flip)] for view in views])
+        return {**prompts, "picture": encoding["mean"], "flips": flips}
+
+    monkeypatch.setattr(family, "conditioning", conditioning)
+    made, batch = Encodings(family, batches, EACH_STEP, SEED), batches.micro_batch(1, 0)
+    made.latents(batch)
+    seen = made.conditioning(batch)
+    assert encoded["pictures"] == [[4, 3, 32, 32]]  # once for both
+    assert seen["flips"].flatten().tolist() == [float(example.view.flip) for example in batch.examples]
+    other = made.conditioning(batches.micro_batch(2, 0))
+    assert len(encoded["pictures"]) == 2 and (other["picture"].numpy() != seen["picture"].numpy()).any()
+
+
 def test_conditioning_may_have_several_tensors(family, batches, monkeypatch):
     """As SDXL's has: the hidden states, and one vector for all of a prompt."""
 

@@ -33,7 +33,9 @@ def values(networks):
 
 def updates_of(networks, steps=STEPS, **changes):
     config = small_config(**changes)
-    updates = Updates(config.optimizer, networks, config.rates(processes=1), steps, config.memory.mixed_precision)
+    updates = Updates(
+        config.optimizer, networks, config.rates(networks, "unet", processes=1), steps, config.memory.mixed_precision
+    )
     updates.networks = networks  # for update()
     return updates
 
@@ -238,6 +240,17 @@ def test_an_update_that_overflowed_changes_neither_weights_nor_schedule():
     assert updates.schedule.last_epoch == 2 and any(
         (each.numpy() != old).any() for each, old in zip(updates.parameters, before)
     )
+
+
+def test_thirty_overflows_in_a_row_are_no_fault_of_the_scale():
+    network = small_network()
+    updates = updates_of({"unet": network})
+    updates.scaler = StandInScaler(updates.parameters)
+    for factor in (*[math.inf] * 29, 1.0, *[math.inf] * 29):
+        updates.backward(network(paddle.ones([2, 3])).sum() * factor)
+        assert updates.step(updates.gather_gradients()) == math.isfinite(factor) and not updates.is_stuck
+    updates.backward(network(paddle.ones([2, 3])).sum() * math.inf)
+    assert not updates.step(updates.gather_gradients()) and updates.is_stuck
 
 
 def test_the_loss_scale_leaves_the_gradients_and_their_norm_alone():

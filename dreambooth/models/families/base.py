@@ -35,7 +35,7 @@ class Family(ABC):
         self.pipeline = pipeline  # the library's; a freed part is None
         self.source, self.train_text_encoders = source, train_text_encoders
         self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
-        self.adapters: dict[str, Any] = {}  # part -> the LoRA beside it
+        self.adapters: Any = {}  # the LoRA by part, of a class above this room
 
     @property
     def denoiser(self) -> Network:
