@@ -49,11 +49,11 @@ class SmallDisk(type(Path())):
 def mounted(folder, megabytes):
     """Mount a tmpfs of that size; a generator for a fixture, which is skipped where this user may not mount."""
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"a small disk needs the right to mount one ({done.stderr.strip()})")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk needs the right to mount one ({getattr(error, 'stderr', error)})")
     try:
         yield SmallDisk(folder)
     finally:
