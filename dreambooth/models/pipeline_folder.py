@@ -1,40 +1,51 @@
-"""What a pipeline's folder must hold, checked before anything heavy is loaded."""
+"""Checks of a pipeline's folder, before the libraries are loaded: its index, its parts, its files of weights."""
+
+from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth.files import atomic, lora, moves, weight_files
 from dreambooth.files.safetensors import shown
 from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dreambooth.models.registry import FamilyFacts
+    from dreambooth.system.types import JSON
+
 FLAG = "--pretrained_model_name_or_path"
 
 
-def looks_like_a_path(name):
+def _is_path(name: str) -> bool:
+    """Test whether a name that is no folder is rather meant as a path than as a name on the hub."""
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
 
 
-def check(name, flag=FLAG):
-    """Refuse a local folder that is no pipeline of a family we know, and say what is missing in it. A name of the hub
-    passes: it is checked when it has been fetched."""
+def check(name: str, flag: str = FLAG) -> None:
+    """Refuse a local folder that is no whole pipeline of a family of the registry; the message says what is missing.
+
+    A name on the hub passes: it is checked when it has been fetched.
+    """
     folder = Path(name)
     if not folder.is_dir():
-        if folder.exists() or looks_like_a_path(name):
+        if folder.exists() or _is_path(name):
             raise BadInput(f"{flag} {name}: there is no such folder")
         return
     moves.finish_move(folder, flag)
-    index = folder / "model_index.json"
-    if not index.is_file():
+    if not (folder / layouts.INDEX).is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
         raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
     try:
-        known = read_index(folder)
+        index = read_index(folder)
     except ValueError as error:
         raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
-    facts = check_index(name, known, flag)
+    facts = check_index(name, index, flag)
     for part in facts.parts:
-        check_part(name, folder, part, facts, flag)
+        _check_part(name, folder, part, facts, flag)
     try:
         for part, chosen in layouts.choose_files(folder, facts).files.items():
             weight_files.check(layouts.part_folder(folder, part, facts) / chosen.file)
@@ -42,7 +53,7 @@ def check(name, flag=FLAG):
         raise BadInput(f"{flag} {name}: it can't be loaded ({error})") from None
 
 
-def check_part(name, pipeline, part, facts, flag):
+def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: str) -> None:
     folder = layouts.part_folder(pipeline, part, facts)
     if not folder.is_dir():
         raise BadInput(f"{flag} {name}: it has no folder {part}/")
@@ -50,7 +61,7 @@ def check_part(name, pipeline, part, facts, flag):
         if not any(folder.iterdir()):
             raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
         return
-    # Paddle's store has folders from the time when a text encoder's settings had another name
+    # in old folders of Paddle's store, a text encoder's settings have another name
     needed = ["scheduler_config.json"] if part == "scheduler" else [layouts.CONFIG, layouts.OLD_CONFIG]
     if not any((folder / file).is_file() for file in needed):
         raise BadInput(f"{flag} {name}: {part}/{needed[0]} is missing")
@@ -58,12 +69,13 @@ def check_part(name, pipeline, part, facts, flag):
         raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
 
 
-def read_index(folder):
-    return atomic.read_json(Path(folder) / "model_index.json")
+def read_index(folder: str | Path) -> JSON:
+    """Read the model_index.json of a pipeline's folder."""
+    return atomic.read_json(Path(folder) / layouts.INDEX)
 
 
-def check_index(name, index, flag=FLAG):
-    """Refuse a pipeline, or a class of one of its parts, that is not supported; returns the family's facts."""
+def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
+    """Refuse a pipeline, or a class of one of its parts, that is not supported; return the family's facts."""
     if not isinstance(index, dict):
         raise BadInput(f"{flag} {name}: its model_index.json can't be read (it is no JSON object)")
     pipeline = index.get("_class_name")
@@ -82,7 +94,7 @@ def check_index(name, index, flag=FLAG):
     return facts
 
 
-def _check_names(name, part, value, flag):
+def _check_names(name: str | Path, part: str, value: list[Any], flag: str) -> None:
     """Refuse what the library would import to load a part, unless genuine pipelines have it."""
     if value == [None, None]:
         return
@@ -96,9 +108,11 @@ def _check_names(name, part, value, flag):
         )
 
 
-def fingerprint(name):
-    """What tells a local model from another one, whatever its folder is called: its settings, and the names and sizes
-    of its files. A name on the hub stands for itself."""
+def fingerprint(name: str) -> str:
+    """Summarize a local model by its settings and the names and sizes of its files, whatever its folder is called.
+
+    The fingerprint of a name on the hub is the name.
+    """
     folder = Path(name)
     if not folder.is_dir():
         return name
@@ -110,11 +124,12 @@ def fingerprint(name):
     return f"files {digest.hexdigest()[:12]}"
 
 
-def check_model(name, flag):
-    """Refuse, before the libraries are loaded, what is no pipeline and no LoRA whose base is here."""
+def check_model(name: str, flag: str) -> None:
+    """Refuse a folder that holds neither a pipeline nor a LoRA whose base can be used."""
     base = lora.find_base(name, flag)
     if base is None:
-        return check(name, flag)
+        check(name, flag)
+        return
     try:
         check(base["model"], flag)
     except BadInput as error:

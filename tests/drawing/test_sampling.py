@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import warnings
 from types import SimpleNamespace
-from typing import get_args
 
 import numpy as np
 import paddle
@@ -13,7 +12,6 @@ from PIL import Image
 from support.families import load_family
 
 from dreambooth.config.commands import DrawSettings
-from dreambooth.config.sections import Solver
 from dreambooth.drawing import sampling, sheets
 from dreambooth.models import schedulers
 from dreambooth.system import randomness
@@ -88,31 +86,6 @@ def test_a_picture_does_not_depend_on_paddles_own_seed(draw, name):
         paddle.seed(seed)
         drawn.append(draw(DOGS[:1], name))
     assert all(same(*drawn))
-
-
-@each_scheduler
-def test_the_noise_schedule_stays_the_models_own(name):
-    from ppdiffusers import DDIMScheduler
-
-    own = DDIMScheduler(beta_end=0.011, beta_schedule="scaled_linear", prediction_type="v_prediction")
-    pipeline = SimpleNamespace(scheduler=own)
-    schedulers.set_scheduler(pipeline, name)
-    assert type(pipeline.scheduler).__name__ == schedulers.SCHEDULERS[name].class_name
-    settings = pipeline.scheduler.config
-    assert (settings.beta_end, settings.beta_schedule, settings.prediction_type) == (
-        0.011,
-        "scaled_linear",
-        "v_prediction",
-    )
-
-
-@each_scheduler
-def test_latents_are_not_clipped_as_pixels_would_be(family, name):
-    """DDIM and DDPM clip to [-1, 1] where their settings do not say otherwise; latents go further than that."""
-    pipeline = SimpleNamespace(scheduler=family.pipeline.scheduler)
-    assert "clip_sample" not in pipeline.scheduler.config
-    schedulers.set_scheduler(pipeline, name)
-    assert not pipeline.scheduler.config.get("clip_sample")
 
 
 def test_other_seeds_numbers_purposes_and_prompts_give_other_pictures(draw):
@@ -194,7 +167,3 @@ def test_a_grid_is_filled_row_by_row_and_white_where_nothing_is_left():
 
 def test_a_grid_of_one_column_is_a_strip():
     assert sheets.make_grid([Image.new("RGB", (6, 4))] * 3, columns=1).size == (6, 12)
-
-
-def test_the_names_of_the_flag_are_the_schedulers_there_are():
-    assert set(get_args(Solver)) == {"own", *schedulers.SCHEDULERS}

@@ -1,13 +1,12 @@
 """The contract of the families: what training, drawing and saving rely on, for the twin of each row of the registry."""
 
 import ast
-import importlib
 import inspect
 
 import numpy as np
 import paddle
 import pytest
-from support.commands import ROOT, python
+from support.commands import ROOT
 from support.families import load_family
 from support.twins import BUILDERS
 from support.weights import assert_same
@@ -25,11 +24,6 @@ from dreambooth.training.adapters import Adapters
 
 PROMPTS = ["a photo of sks dog", "a dog", "snow"]
 REQUESTS = [("a dog", 0), ("a photo of sks dog", 1), ("a dog", 2)]
-
-
-def family_class(facts):
-    module, name = facts.family.split(":")
-    return getattr(importlib.import_module(f"dreambooth.models.families.{module}"), name)
 
 
 @pytest.fixture(scope="module", params=registry.FAMILIES)
@@ -77,34 +71,6 @@ def predict(family, seed=0, count=2):
 
 def test_every_row_has_a_twin():
     assert registry.FAMILIES.keys() == BUILDERS.keys()
-
-
-# the facts
-
-
-@pytest.mark.parametrize("facts", registry.FAMILIES.values(), ids=registry.FAMILIES)
-def test_a_row_names_its_class_and_its_roles_are_parts(facts):
-    kind = family_class(facts)
-    assert issubclass(kind, Family) and kind.facts is facts and not inspect.isabstract(kind)
-    encoders = {*facts.text_encoders, *facts.prompt_encoders, *facts.picture_encoders}
-    assert {facts.denoiser, *encoders} <= set(facts.networks) and set(facts.text_encoders) <= set(facts.prompt_encoders)
-    assert set(facts.tokenizers) <= set(facts.without_weights)
-    assert len(facts.tokenizers) == len(facts.text_encoders)
-    assert {*facts.networks, *facts.without_weights, "scheduler"} == set(facts.parts)
-    assert facts.newer_names.keys() | facts.untrained_layers.keys() <= facts.parts.keys()
-    assert facts.lora_prefixes.keys() <= {facts.denoiser, *facts.text_encoders}
-
-
-def test_the_facts_are_readable_without_the_libraries():
-    code = "import sys; from dreambooth.models.registry import FAMILIES; print(*FAMILIES, *sys.modules)"
-    done = python("-c", code)
-    assert done.returncode == 0, done.stderr
-    words = done.stdout.split()
-    assert words[: len(registry.FAMILIES)] == list(registry.FAMILIES)
-    assert not {"paddle", "ppdiffusers", "paddlenlp", "numpy"} & set(words)
-
-
-# tensors
 
 
 def test_every_tensor_of_prompts_has_a_row_for_each_of_them(family):

@@ -1,6 +1,5 @@
 """The Stable Diffusion family: prompts, what learns, what is freed, and the pipeline put together again."""
 
-import json
 import shutil
 
 import numpy as np
@@ -9,7 +8,6 @@ from support.families import load_family
 from support.twins import build_twin
 from support.weights import assert_same
 
-from dreambooth.models import tokenizers
 from dreambooth.system.errors import BadInput
 
 
@@ -63,13 +61,6 @@ def test_an_attention_mask_goes_in_only_where_the_config_asks_for_one(bert_twin)
     np.testing.assert_array_equal(masked, expected)
 
 
-@pytest.mark.parametrize("text, prompt, lost", [("clip", "a " * 40 + "red hat", "red hat"), ("bert", "狗" * 40, "狗")])
-def test_the_part_of_a_prompt_that_is_cut_off_is_told(text, prompt, lost, twin, bert_twin):
-    family = load_family({"clip": twin, "bert": bert_twin}[text])
-    assert lost in tokenizers.truncated_text(family.tokenizer, prompt)
-    assert tokenizers.truncated_text(family.tokenizer, "a sks") == ""
-
-
 def test_the_prompt_is_cut_at_the_tokenizers_own_length(tmp_path):
     family = load_family(build_twin(tmp_path / "short", length=12))
     assert family.encode_prompts(["a photo of a very long dog"])["hidden"].shape == [1, 12, 32]
@@ -117,40 +108,6 @@ def test_the_scheduler_is_saved_as_it_was_even_where_the_library_amends_it(veloc
     family.save(tmp_path / "saved", "safetensors")
     name = "scheduler/scheduler_config.json"
     assert (tmp_path / "saved" / name).read_text() == (velocity_twin / name).read_text()
-
-
-def test_half_precision_on_disk_becomes_float32(twin, tmp_path):
-    import paddle
-    from ppdiffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(str(twin), safety_checker=None)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.to(dtype="float16")
-    pipeline.save_pretrained(str(tmp_path / "half"))
-    family = load_family(tmp_path / "half")
-    for part in (family.pipeline.unet, family.pipeline.vae, family.pipeline.text_encoder):
-        assert {parameter.dtype for parameter in part.parameters()} == {paddle.float32}
-
-
-def test_a_feature_extractor_is_kept_and_a_safety_checker_left_out(twin, tmp_path):
-    from ppdiffusers.transformers import CLIPImageProcessor
-
-    shutil.copytree(twin, tmp_path / "base")
-    CLIPImageProcessor().save_pretrained(str(tmp_path / "base/feature_extractor"))
-    index = json.loads((twin / "model_index.json").read_text())
-    index["feature_extractor"] = ["paddlenlp.transformers", "CLIPFeatureExtractor"]  # as the hub's folders say
-    (tmp_path / "base/model_index.json").write_text(json.dumps(index))
-    load_family(tmp_path / "base").save(tmp_path / "saved", "safetensors")
-    assert (tmp_path / "saved/feature_extractor/preprocessor_config.json").is_file()
-    assert not (tmp_path / "saved/safety_checker").exists()
-
-
-def test_another_tokenizer_may_be_given(twin, bert_twin, tmp_path):
-    longer = build_twin(tmp_path / "longer", length=64)
-    family = load_family(twin, tokenizer_name=str(longer / "tokenizer"))
-    assert family.tokenizer.model_max_length == 32  # no more than the text encoder has positions
-    with pytest.raises(BadInput, match="--tokenizer_name"):
-        load_family(twin, tokenizer_name=str(tmp_path / "nowhere"))
 
 
 def test_a_size_that_the_vae_can_not_halve_is_refused(twin):

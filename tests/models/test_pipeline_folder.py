@@ -1,0 +1,87 @@
+"""The checks of a pipeline's folder, and its fingerprint; for damaged weights see test_strangers.py."""
+
+import json
+import shutil
+
+import pytest
+
+from dreambooth.models import pipeline_folder
+from dreambooth.system.errors import BadInput
+
+
+@pytest.fixture
+def folder(twin, tmp_path):
+    return shutil.copytree(twin, tmp_path / "copy")
+
+
+def edit_index(folder, **changes):
+    path = folder / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def complaint(folder):
+    with pytest.raises(BadInput) as caught:
+        pipeline_folder.check(str(folder), "--model_path")
+    text = str(caught.value)
+    assert text.startswith(f"--model_path {folder}: ")
+    return text.removeprefix(f"--model_path {folder}: ")
+
+
+def test_a_whole_pipeline_passes_and_a_name_on_the_hub_too(twin, unidiffuser_twin):
+    for name in (str(twin), str(unidiffuser_twin), "CompVis/stable-diffusion-v1-4"):
+        pipeline_folder.check(name)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere", "~/nowhere", "some/where/else", "nowhere/"])
+def test_a_path_that_is_not_there_is_no_name_on_the_hub(name):
+    with pytest.raises(BadInput, match="there is no such folder"):
+        pipeline_folder.check(name)
+
+
+def test_what_is_missing_is_named(folder):
+    (folder / "tokenizer/vocab.json").unlink()
+    pipeline_folder.check(str(folder))  # the library says which vocabulary it needs
+    for path in (folder / "tokenizer").iterdir():
+        path.unlink()
+    assert complaint(folder) == "its folder tokenizer/ is empty"
+    (folder / "unet/config.json").rename(folder / "config.json")
+    (folder / "tokenizer/vocab.json").write_text("{}")
+    assert complaint(folder) == "unet/config.json is missing"
+    (folder / "config.json").rename(folder / "unet/config.json")
+    for path in (folder / "unet").glob("*.safetensors"):
+        path.unlink()
+    assert "its folder unet/ has no weights" in complaint(folder)
+    shutil.rmtree(folder / "unet")
+    assert complaint(folder) == "it has no folder unet/"
+    (folder / "model_index.json").unlink()
+    assert (
+        complaint(folder)
+        == "no pipeline, it has no model_index.json (there is scheduler, text_encoder, tokenizer, vae)"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"_class_name": "StableDiffusionXLPipeline"}, "it is a StableDiffusionXLPipeline; supported: Stable"),
+        ({"unet": None}, "its model_index.json names no unet"),
+        ({"unet": ["ppdiffusers", "BertModel"]}, "its unet is a BertModel; supported: UNet2DConditionModel"),
+        ({"unet": ["os", "system"]}, "asks for os.system as unet, which this tool does not import"),
+        ({"vae": ["ppdiffusers"]}, "its model_index.json can't be read (the entry of vae)"),
+    ],
+)
+def test_other_pipelines_and_parts_are_refused(folder, changes, named):
+    edit_index(folder, **changes)
+    assert named in complaint(folder)
+
+
+def test_a_fingerprint_depends_on_settings_and_files_and_not_on_the_folders_name(folder, twin):
+    one = pipeline_folder.fingerprint(str(twin))
+    assert pipeline_folder.fingerprint(str(folder)) == one and one.startswith("files ")
+    config = folder / "unet/config.json"
+    config.write_text(config.read_text() + "\n")
+    other = pipeline_folder.fingerprint(str(folder))
+    assert other != one
+    (folder / "vae/extra.bin").write_bytes(b"1")
+    assert pipeline_folder.fingerprint(str(folder)) not in (one, other)
+    assert pipeline_folder.fingerprint("somebody/model") == "somebody/model"
