@@ -32,7 +32,7 @@ def draw_pictures(work: Path) -> None:
     """Draw the world's pictures into one file: uint8 [count, 64, 64, 3]."""
     shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
     with atomic.whole_file(work / "pictures.npy", size=math.prod(shape)) as temporary:
-        drawn = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        drawn = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
         for number in console.progress_bar(range(PICTURES), desc="pictures"):
             drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number))
         drawn.flush()

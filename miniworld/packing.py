@@ -27,7 +27,7 @@ def unpack(folder: Path, work: Path) -> None:
         "unet-start": lambda: UNet2DConditionModel.from_pretrained(str(folder / "model"), subfolder="unet"),
     }
     for name, load in parts.items():
-        network = load()
+        network = load()  # type: ignore[no-untyped-call]
         network.to(dtype="float32")
         stages.save_network(network, work / name)
     _copy(folder / "detector.safetensors", work / "detector.safetensors")
