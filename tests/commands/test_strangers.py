@@ -249,3 +249,24 @@ def test_every_command_names_a_damaged_safetensors_file(part, models, clip, pict
     for main, arguments in commands(model, None, clip, pictures, tmp_path):
         code, errors = run(main, arguments, capsys)
         assert code == 2 and len(errors.splitlines()) == 1 and f"{weights}: cut short: 100 bytes" in errors, errors
+
+
+def test_a_checkpoint_is_read_from_its_safetensors_alone(flags, marker, tmp_path, capsys):
+    line = flags(lora_rank=2, max_train_steps=2, save_steps=1)
+    train_dreambooth.main(line)
+    folder = tmp_path / "out/checkpoint-1"
+    for name in ("model_state.pdparams", "paddle_lora_weights.pdparams", "pytorch_lora_weights.bin", "optimizer.pdopt"):
+        write_attack(folder / name, marker)
+        write_attack(folder / "unet" / name, marker)
+    line += ["--resume_from_checkpoint", "checkpoint-1"]
+    train_dreambooth.main(line)
+    assert not marker.exists()
+    capsys.readouterr()
+    for path in (folder / "unet/model.safetensors", folder / "optimizer.safetensors"):
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"F32"', b'"F99"', 1))  # of the same size
+        code, errors = run(train_dreambooth.main, line, capsys)
+        [error] = [each for each in errors.splitlines() if each.startswith("error: ")]
+        assert code == 2 and "Traceback" not in errors
+        assert f"{path}: " in error and "is of kind F99, which is not known here" in error
+        path.write_bytes(whole)
