@@ -65,6 +65,8 @@ def main(argv: Sequence[str]) -> None:
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
     class_pictures, missing = prior_pictures.scan(config.concepts, source.name, plan.class_hashes)
+    if missing or config.logging.validation_prompt:
+        family.check_drawing(config.draw_settings("picture"))
     planning.describe(config, plan, family, missing)
     if config.run.dry_run:
         return

@@ -135,6 +135,17 @@ def test_a_picture_is_a_function_of_seed_and_number(scheduler, unidiffuser_twin)
     assert np.array_equal(two[1], second) and not np.array_equal(two[0], two[1])
 
 
+def test_a_scheduler_that_it_can_not_draw_with_is_refused_before_training(unidiffuser_twin, pictures, tmp_path):
+    line = command_line(
+        unidiffuser_twin, pictures, tmp_path / "out", validation_prompt=["a dog"], prior_scheduler="euler"
+    )
+    with pytest.raises(
+        BadInput, match="^--prior_scheduler euler: a UniDiffuser can't draw with it; it can with ddim, "
+    ):
+        train(line)
+    assert not (tmp_path / "out").exists()
+
+
 # the whole road
 
 
