@@ -74,12 +74,11 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
         return None
     try:
         record = atomic.read_json(folder / "training_args.json")
-        flags = record["flags"]
-        return {
-            "model": record["base_model"],
-            "revision": flags["revision"],
-            "tokenizer": flags["tokenizer_name"],
-        }
+        model, flags = record["base_model"], record["flags"]
+        revision, tokenizer = flags["revision"], flags["tokenizer_name"]
+        if not isinstance(model, str) or not all(isinstance(each, (str, type(None))) for each in (revision, tokenizer)):
+            raise TypeError("no names")
+        return {"model": model, "revision": revision, "tokenizer": tokenizer}
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(
             f"{flag} {name}: it holds a LoRA, but no training_args.json that names the base model; give that model,"

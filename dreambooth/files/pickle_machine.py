@@ -1,9 +1,9 @@
 """A pickle machine that can build nothing but weights.
 
-Python's own unpickler, restricted by `find_class`, still calls what it finds with the arguments of the file, trusts the
-lengths and memo indices in it, and needs real classes. This one runs the few opcodes that Paddle's and torch's files
-consist of. A name is compared with a table of exact pairs and never looked up; what stands beside it in the table are
-functions of this project. Large byte strings stay in the file, and are read when an array needs them.
+Python's own unpickler, restricted by `find_class`, still calls real classes with the arguments of the file, and trusts
+the lengths and memo indices in it. This one runs the few opcodes that Paddle's and torch's files consist of. It imports
+nothing: it compares each name with a table of exact pairs, whose functions are this project's. Long byte strings stay
+in the file until an array needs them.
 """
 
 from __future__ import annotations
@@ -66,8 +66,11 @@ Functions: TypeAlias = Mapping[tuple[str, str], "Callable[..., object] | None"]
 
 
 class Machine:
-    """One run over the bytes [begin, end) of a file. `functions` has the names that may be asked for, and what they do;
-    `stored` answers a torch archive's references to its other files."""
+    """One run over the bytes [begin, end) of a file.
+
+    `functions` has the names that a file may ask for, with the functions that take their place. `stored` resolves the
+    references of a torch archive to its other files.
+    """
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class Machine:
     # reading
 
     def _read(self, length: int, most: int = 8) -> bytes:
-        """The next bytes, which must be few and there."""
+        """Return the next bytes; there must be enough, and few."""
         if not 0 <= length <= most:
             raise Malformed(f"it has a length of {length}")
         if length > self.left:
@@ -114,7 +117,7 @@ class Machine:
         return found
 
     def _skip(self, length: int) -> Span:
-        """The next bytes, which stay in the file."""
+        """Return the place of the next bytes, which stay in the file."""
         if not 0 <= length <= self.left:
             raise Malformed("it is cut short")
         self.left -= length
@@ -159,7 +162,7 @@ class Machine:
             raise Malformed("it has an invalid text") from None
 
     def _push_old_text(self, form: str) -> None:
-        """The text of Python 2, which Paddle reads as Latin-1."""
+        """Push a text of Python 2, which Paddle reads as Latin-1."""
         length = self._number(form)
         long = length > _LONGEST_TEXT
         self.stack.append(self._skip(length) if long else self._read(length, _LONGEST_TEXT).decode("latin-1"))
@@ -275,7 +278,7 @@ class Machine:
 
 
 def _names(rest: bytes) -> list[tuple[str, str]]:
-    """The names that the rest of a pickle asks for in the older ways."""
+    """Return the names that the rest of a pickle asks for by GLOBAL and INST."""
     names = []
     with contextlib.suppress(Exception):  # the rest may be anything
         for known, argument, _ in pickletools.genops(io.BytesIO(rest)):

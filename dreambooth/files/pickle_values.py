@@ -88,7 +88,7 @@ class StoredArray(Buildable):
 
 
 def _data(value: object) -> bytes | Span:
-    """Bytes, or the text that stands for them."""
+    """Return bytes, also for the text that stands for them."""
     if isinstance(value, str):
         return value.encode("latin-1")
     if not isinstance(value, (bytes, Span)):
@@ -97,7 +97,7 @@ def _data(value: object) -> bytes | Span:
 
 
 def size_of(shape: object) -> int:
-    """The number of elements of a shape that NumPy can have."""
+    """Return the number of elements of a shape; Malformed if NumPy cannot have it."""
     if not isinstance(shape, tuple) or len(shape) > _MOST_DIMENSIONS or not all(_is_count(side) for side in shape):
         raise Malformed("it has an array of no proper shape")
     if math.prod(max(side, 1) for side in shape) >= 2**58:  # NumPy counts bytes in 64 bits
@@ -123,7 +123,7 @@ def _scalar(kind: object, data: object) -> StoredArray:
 
 
 def _encode(text: object, encoding: object) -> bytes | Span:
-    """What protocol 2, which has no bytes, makes of them."""
+    """Return the bytes that a text stands for in protocol 2, which has no bytes."""
     if encoding != "latin1" or not isinstance(text, (str, Span)):
         raise Malformed("it encodes a text in an unknown way")
     return _data(text)
@@ -216,8 +216,10 @@ TORCH: Functions = {
 
 
 class Archive:
-    """A zip file of torch: the place of its pickle, and its storages. They are never compressed, so no file is larger
-    in memory than on disk."""
+    """A zip file of torch: the place of its pickle, and its storages.
+
+    They are never compressed, so nothing is larger in memory than on disk.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -241,7 +243,7 @@ class Archive:
                 raise Malformed("its numbers are not in little-endian order")
 
     def _place(self, name: str) -> Span:
-        """The bytes of a file in the archive."""
+        """Return the place of a file in the archive."""
         entry = self.entries.get(name)
         if entry is None:
             raise Malformed(f"its archive lacks {shown(name)}")
@@ -257,7 +259,7 @@ class Archive:
         return Span(offset, entry.file_size)
 
     def storage(self, reference: object) -> Storage:
-        """Answer a reference of the pickle: ("storage", its class, the name of its file, a device, its length)."""
+        """Resolve a reference of the pickle: ("storage", its class, the name of its file, a device, its length)."""
         if not isinstance(reference, tuple) or len(reference) != 5 or reference[0] != "storage":
             raise Malformed("it refers to what is no storage")
         _, kind, key, _, count = reference

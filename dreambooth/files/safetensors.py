@@ -179,7 +179,7 @@ def shown(name: str) -> str:
 
 
 def _encoded(entries: Mapping[str, Any]) -> bytes:
-    """The header as it is in a file, after its length and padded to whole words."""
+    """Return the header as it is in a file, after its length and padded to whole words."""
     text = json.dumps(entries, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -209,7 +209,7 @@ def _checked_header(path: Path) -> Header:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    """The JSON object of a header."""
+    """Return the JSON object of a header."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
@@ -239,7 +239,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 def _checked_entry(name: str, value: object) -> Entry:
-    """One tensor's kind, shape and offsets, which have to agree."""
+    """Return the kind, shape and offsets of one tensor, which have to agree."""
     bad = f"invalid safetensors file: {shown(name)}"
     if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
         raise ValueError(f"{bad} lacks its dtype, shape or data_offsets")
@@ -261,7 +261,7 @@ def _checked_entry(name: str, value: object) -> Entry:
 
 
 def _are_counts(value: object) -> bool:
-    """Whether JSON holds a list of integers from 0, among which True is none."""
+    """Test whether JSON has a list of integers from 0; True is none."""
     return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
 
 

@@ -38,8 +38,10 @@ class RefusedPickle(ValueError):
 
 
 def write_pickled(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
-    """Write {name: tensor} as paddle.save writes a dictionary of arrays. Python's pickler alone would remember
-    everything that it has written until the end."""
+    """Write {name: tensor} as paddle.save writes a dictionary of arrays.
+
+    Python's pickler alone would keep everything that it has written in memory until the end.
+    """
     with open(path, "wb") as file:
         pickler = _Pickler(file, protocol=4)
         pickler.fast = True
@@ -79,8 +81,10 @@ def check(path: str | os.PathLike[str]) -> None:
 
 
 def load_pickle(source: str | os.PathLike[str] | BinaryIO) -> object:
-    """Return the content of a file as a plain unpickler would. Paddle's bfloat16 stays uint16, as Paddle has it; that
-    of torch is widened to float32."""
+    """Return the content of a file as Python's unpickler would.
+
+    Paddle's bfloat16 stays uint16, as Paddle has it; that of torch is widened to float32.
+    """
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
             return _read_pickle(file, str(source))
@@ -96,7 +100,7 @@ def _is_pickle(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_archive(file: BinaryIO) -> bool:
-    """Whether a file is a zip archive of torch."""
+    """Test whether a file is a zip archive of torch."""
     begin = file.tell()
     start = file.read(4)
     file.seek(begin)
@@ -119,7 +123,7 @@ def _weights(found: object, path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _widened(upper: Array) -> Array:
-    """Bfloat16 is the upper half of a float32."""
+    """Return the float32 of which each number is the upper half."""
     return (upper.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -181,6 +185,7 @@ class _Plain:
         array = self.made.get(id(value))
         if array is None:
             array = self.made[id(value)] = self._array(value)
+        self._take(array.nbytes)  # in each place: the libraries copy it there
         return array[()] if isinstance(value, StoredArray) and value.is_scalar else array
 
     def _array(self, value: StoredArray | View) -> Array:
@@ -234,13 +239,19 @@ def _typed(numbers: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _paddles_own(found: dict[Any, Any], with_numbers: bool) -> dict[Any, Any]:
-    """Join what paddle.save splits under protocols 2 and 3, which have no long byte strings; and check the table of
-    names, which paddle.load trusts."""
+    """Join what paddle.save splits under protocols 2 and 3, which have no long byte strings.
+
+    Also check the table of names, which paddle.load trusts.
+    """
     names = found.get(_NAMES, {})
     if not isinstance(names, dict) or not all(key in found and isinstance(names[key], str) for key in names):
         raise Malformed("its table of names does not fit")
+    joined: set[int] = set()  # the identities of all pieces: one that stands in two places would be copied twice
     for name, place in found.pop(_SPLIT, {}).items():
         pieces, shape = [found.pop(piece) for piece in place["slices"]], tuple(place["OriginShape"])
+        before, joined = len(joined), joined | {id(piece) for piece in pieces}
+        if len(joined) != before + len(pieces):
+            raise Malformed("its split arrays do not fit")
         if {piece.ndim for piece in pieces} != {1} or sum(piece.size for piece in pieces) != size_of(shape):
             raise Malformed("its split arrays do not fit")
         dtype = pieces[0].dtype
@@ -249,5 +260,5 @@ def _paddles_own(found: dict[Any, Any], with_numbers: bool) -> dict[Any, Any]:
 
 
 def _numberless(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that takes no memory."""
+    """Return an array that takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)

@@ -202,6 +202,10 @@ def test_the_base_of_a_run_is_read_from_its_folder(tmp_path):
     record = {"base_model": "./base", "flags": {"revision": None, "tokenizer_name": "./words"}}
     (tmp_path / "training_args.json").write_text(json.dumps(record))
     assert lora.find_base(tmp_path) == {"model": "./base", "revision": None, "tokenizer": "./words"}
+    for odd in ({"base_model": ["./base"]}, {"flags": {"revision": 1, "tokenizer_name": None}}, {"flags": "none"}):
+        (tmp_path / "training_args.json").write_text(json.dumps({**record, **odd}))
+        with pytest.raises(BadInput, match="no training_args.json that names the base model"):
+            lora.find_base(tmp_path)
     (tmp_path / "model_index.json").write_text("{}")
     assert lora.find_base(tmp_path) is None
 

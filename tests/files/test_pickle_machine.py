@@ -6,6 +6,7 @@ import random
 import resource
 import struct
 
+import numpy as np
 import pytest
 from support.crafted_pickles import ARRAY, ATTACKS, GENUINE, refused, text, torch_file
 
@@ -86,7 +87,19 @@ def test_many_arrays_of_the_same_numbers_are_refused(tmp_path):
     assert len(weight_files.load_pickle(path)) == 2
     path.write_bytes(shared(40))
     with pytest.raises(weight_files.RefusedPickle, match="far more memory than the file has bytes"):
+        weight_files.check(path)
+    with pytest.raises(weight_files.RefusedPickle, match="far more memory than the file has bytes"):
         weight_files.load_pickle(path)
+
+
+def test_an_array_that_stands_in_many_places_is_refused(tmp_path):
+    path, array = tmp_path / "a.pdparams", np.zeros(1 << 18, np.float32)
+    for places, fits in ((8, True), (100, False)):
+        path.write_bytes(pickle.dumps({str(number): array for number in range(places)}, 4))
+        if fits:
+            assert len(weight_files.read(path)[0]) == places
+        else:
+            assert "far more memory" in refused(path)
 
 
 def test_random_damage_is_refused_or_read(tmp_path):

@@ -98,6 +98,18 @@ def test_what_is_split_in_a_wrong_way_is_refused(change, tmp_path):
     refused(tmp_path / "a.pdparams")
 
 
+def test_a_split_array_that_stands_in_many_places_is_refused(tmp_path):
+    """Each of them would be copied."""
+    piece = np.zeros(1000, np.float32)
+    for slices in ([["a", "b"]], [["a"], ["b"]]):
+        arrays = {
+            str(number): {"OriginShape": (1000 * len(each),), "slices": each} for number, each in enumerate(slices)
+        }
+        saved = {"a": piece, "b": piece, "UnpackBigParamInfor@@": arrays}
+        (tmp_path / "a.pdparams").write_bytes(pickle.dumps(saved, 2))
+        assert "split arrays" in refused(tmp_path / "a.pdparams")
+
+
 def test_a_table_of_names_that_does_not_fit_is_refused(tmp_path):
     for table in (["w"], {"w": 1}, {"elsewhere": "w_0"}):
         (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"w": MATRIX, "StructuredToParameterName@@": table}))
