@@ -78,7 +78,7 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
 
 
 def read_settings(argv: Sequence[str]) -> InferSettings:
-    """Read the command line, and check all that needs no library."""
+    """Read the command line, and check everything that needs no library."""
     settings = parser.read_settings(InferSettings, argv, description=__doc__)
     if settings.lora:
         lora.find_file(settings.lora, "--lora")
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
     drawing = sampling.draw(family, settings.draw_settings(size, settings.negative_prompt), requests)
     scheduler = settings.scheduler and schedulers.SCHEDULERS[settings.scheduler].class_name
 
-    # Save each picture as it comes, with all that is needed to draw it again
+    # Save each picture as it comes, with its settings in its text
     text = {
         "negative_prompt": settings.negative_prompt or "",
         "seed": settings.seed,

@@ -48,7 +48,7 @@ class ExportSettings(commands.CommandFlags, title="model and format"):
 
 
 def read_settings(argv: Sequence[str]) -> ExportSettings:
-    """Read the command line, and check all that needs no library."""
+    """Read the command line, and check everything that needs no library."""
     settings = parser.read_settings(ExportSettings, argv, prog="python -m dreambooth.export", description=__doc__)
     path = Path(settings.output)
     if path.exists():

@@ -45,7 +45,7 @@ class IdentifierSettings(commands.CommandFlags, title="model and words"):
 
 
 def read_settings(argv: Sequence[str]) -> IdentifierSettings:
-    """Read the command line, and check all that needs no library."""
+    """Read the command line, and check everything that needs no library."""
     program = "python -m dreambooth.identifier"
     settings = parser.read_settings(IdentifierSettings, argv, prog=program, description=__doc__)
     pipeline_folder.check(settings.model, flag="--model")

@@ -91,7 +91,7 @@ class MetricsSettings(commands.DrawFlags, title="models, prompts and files"):
 
 
 def read_settings(argv: Sequence[str]) -> MetricsSettings:
-    """Read the command line, and check all that needs no library."""
+    """Read the command line, and check everything that needs no library."""
     settings = parser.read_settings(MetricsSettings, argv, prog="python -m dreambooth.metrics", description=__doc__)
     for option, path in (("--sheet", settings.sheet), ("--json", settings.json)):
         if path and path != "-":
@@ -187,11 +187,11 @@ def draw(
 ) -> tuple[list[list[Image]], list[Image]]:
     """Draw pictures of each prompt and of the class prompt, from the same noise for every model."""
     count = settings.num_images
-    wanted = sampling.requests_for([request.prompt for request in requests], count)
+    all_requests = sampling.requests_for([request.prompt for request in requests], count)
     if settings.class_prompt:
-        wanted += sampling.requests_for([settings.class_prompt], settings.num_class_images)
-    drawing = sampling.draw(family, settings.draw_settings(family.default_size), wanted)
-    pictures = list(console.progress_bar(drawing, total=len(wanted), desc=f"Drawing, {name}"))
+        all_requests += sampling.requests_for([settings.class_prompt], settings.num_class_images)
+    drawing = sampling.draw(family, settings.draw_settings(family.default_size), all_requests)
+    pictures = list(console.progress_bar(drawing, total=len(all_requests), desc=f"Drawing, {name}"))
     groups = [pictures[first : first + count] for first in range(0, count * len(requests), count)]
     return groups, pictures[count * len(requests) :]
 

@@ -108,7 +108,7 @@ def test_only_what_is_needed_stays(unidiffuser_twin):
 
 def test_what_it_can_not_do_is_refused(family, unidiffuser_twin):
     family.check_training((32, 32), gradient_checkpointing=False)
-    with pytest.raises(BadInput, match="--width 64: this model knows pictures of 32 x 32 only"):
+    with pytest.raises(BadInput, match="--width 64: this model takes pictures of 32 x 32 only"):
         family.check_training((32, 64), gradient_checkpointing=False)
     with pytest.raises(BadInput, match="--gradient_checkpointing"):
         family.check_training((32, 32), gradient_checkpointing=True)

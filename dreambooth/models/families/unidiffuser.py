@@ -77,7 +77,7 @@ class UniDiffuser(Family):
         height, width = self.default_size
         for name, side, own in zip(("height", "width"), size, self.default_size):
             if side != own:
-                raise BadInput(f"--{name} {side}: this model knows pictures of {width} x {height} only")
+                raise BadInput(f"--{name} {side}: this model takes pictures of {width} x {height} only")
         if gradient_checkpointing:
             raise BadInput("--gradient_checkpointing: the library's UniDiffuser can't do it")
 
