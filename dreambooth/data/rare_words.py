@@ -66,7 +66,8 @@ class RareWords:
             return False
         if not word.isascii() and not self._is_byte_pair:
             return _is_uncommon_character(word)
-        return bool(self.tokenizer.convert_tokens_to_ids(tokens[0]) >= self._first_rare)
+        number = self.tokenizer.convert_tokens_to_ids(tokens[0])
+        return number is not None and number >= self._first_rare  # None: the vocabulary lacks even the unknown word
 
     def candidates(self) -> list[Candidate]:
         """Return all words that could be an identifier, the rarest first.

@@ -58,8 +58,9 @@ def finish_move(folder: Path, flag: str = "--output_dir") -> None:
         with open(new / _RECORD, "r+b") as record:
             atomic.lock(record.fileno())
             if os.fstat(record.fileno()).st_nlink:  # else another process has completed the move meanwhile
-                _move(new, folder, **json.load(record))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+                last, stale = _read_record(json.load(record))
+                _move(new, folder, last, stale)
+    except (OSError, ValueError, RecursionError) as error:
         if not new.exists():  # as another process saw to, where the file system has no locks
             return
         if reason := disk.reason(error):
@@ -71,14 +72,24 @@ def finish_move(folder: Path, flag: str = "--output_dir") -> None:
         ) from error
 
 
+def _read_record(record: object) -> tuple[list[str], list[str]]:
+    """Return the names of a move's record: those that move last, and the stale ones. The folder may be a stranger's."""
+    if not isinstance(record, dict) or record.keys() != {"last", "stale"}:
+        raise ValueError(f"{_RECORD} is damaged")
+    for names in record.values():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{_RECORD} is damaged")
+        for name in names:
+            if name in ("", ".", "..") or name != os.path.basename(name):
+                raise ValueError(f"{_RECORD} names {name!r}")
+    return record["last"], record["stale"]
+
+
 def _move(new: Path, folder: Path, last: list[str], stale: list[str]) -> None:
     """Move new parts into a folder, which does not load until all of them are there and nothing of the old ones is.
 
     Each step may have been done already, by a process that was killed after it.
     """
-    for name in (*last, *stale):
-        if name in ("", ".", "..") or name != os.path.basename(name):  # the folder may be a stranger's
-            raise ValueError(f"{_RECORD} names {name!r}")
     for name in reversed(last):
         if name in stale or os.path.lexists(new / name):
             atomic.remove(folder / name)

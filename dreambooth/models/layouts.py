@@ -179,8 +179,9 @@ def _write_index(index: Mapping[str, Any], links: Path, facts: FamilyFacts) -> N
         name: value for name, value in index.items() if name.startswith("_") and isinstance(value, str)
     }
     for part in (*facts.parts, *facts.optional_parts):
-        if (links / part).is_dir():
-            known[part] = index.get(part) or index.get(facts.newer_names.get(part, part))
+        names = index.get(part) or index.get(facts.newer_names.get(part, part))
+        if names and (links / part).is_dir():
+            known[part] = names
     atomic.write_json(links / INDEX, known)
 
 

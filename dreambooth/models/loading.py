@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,7 @@ def load_pipeline(source: Source, flag: str = pipeline_folder.FLAG, **parts: Any
     index, folder = _find_index(source, flag)
     facts = registry.FAMILIES[index["_class_name"]]
     try:
-        with (
-            patches.all_weights_found(),
-            layouts.readable(folder, flag) as (readable, from_torch),
-        ):
+        with patches.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
             # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
             # than all the rest, and needs twice the memory
             pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
@@ -125,7 +123,10 @@ def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk
         return disk.DiskFull(
             copy, whole="the model itself is whole; set TMPDIR to a folder with more room", reason=reason
         )
-    return BadInput(f"{flag} {source.name}: it can't be loaded ({' '.join(str(error).split())})")
+    # the library reads a folder of links, which is gone when the user reads this
+    links = re.escape(tempfile.gettempdir()) + r"/dreambooth-[^/\s]+"
+    text = re.sub(links, lambda _: str(source.name), " ".join(str(error).split()))
+    return BadInput(f"{flag} {source.name}: it can't be loaded ({text})")
 
 
 def scheduler_settings(source: Source, scheduler: Scheduler) -> dict[str, Any]:

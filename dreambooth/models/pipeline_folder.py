@@ -12,8 +12,6 @@ from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from dreambooth.models.registry import FamilyFacts
     from dreambooth.system.types import JSON
 
@@ -83,7 +81,7 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     if facts is None:
         raise BadInput(f"{flag} {name}: it is a {shown(str(pipeline))}; supported: {', '.join(registry.FAMILIES)}")
     for part, value in index.items():
-        if isinstance(value, list):
+        if isinstance(value, list) or (part in registry.PARTS and value is not None):
             _check_names(name, part, value, flag)
     for part, classes in facts.parts.items():
         value = index.get(part) or index.get(facts.newer_names.get(part)) or (None, None)
@@ -94,11 +92,11 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     return facts
 
 
-def _check_names(name: str | Path, part: str, value: list[Any], flag: str) -> None:
+def _check_names(name: str | Path, part: str, value: JSON, flag: str) -> None:
     """Refuse what the library would import to load a part, unless genuine pipelines have it."""
     if value == [None, None]:
         return
-    if len(value) != 2 or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(each, str) for each in value):
         raise BadInput(f"{flag} {name}: its model_index.json can't be read (the entry of {shown(part)})")
     library, class_name = value
     if library not in registry.LIBRARIES or class_name not in registry.CLASSES:

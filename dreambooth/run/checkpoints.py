@@ -118,6 +118,8 @@ def read_state(folder: Path) -> State:
         for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
             if not isinstance(state[key], kind):  # type: ignore[literal-required]
                 raise ValueError(f"{key} is {state[key]!r}")  # type: ignore[literal-required]
+        if state["step"] < 1:
+            raise ValueError(f"step is {state['step']!r}")
         state["course"]["seed"]
     except FileNotFoundError:
         raise ValueError(f"it has no {STATE}") from None
@@ -178,7 +180,7 @@ def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapp
             _load_network(network, part, Reader(path), folder)
         for name, each in stateful.items():
             each.restore(Reader(folder / f"{name}.safetensors"), states[name])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
 
 

@@ -58,7 +58,7 @@ def as_full(error: BaseException) -> DiskFull | None:
     found = reason(error)
     if not found or isinstance(error, DiskFull):
         return error if isinstance(error, DiskFull) else None
-    return DiskFull(getattr(error, "filename", None) or "a temporary file", reason=found)
+    return DiskFull(getattr(error, "filename", None) or "the output or a temporary file", reason=found)
 
 
 @contextlib.contextmanager

@@ -146,7 +146,10 @@ class Updates:
             for name, automatic in self._spec.accumulator_names(self.named).items()
             if name in tensors  # a weight that saw no gradient has no state
         }
-        self.schedule.step(state["schedule"]["last_epoch"])
+        updates = state["schedule"]["last_epoch"]
+        if not isinstance(updates, int) or updates < 0:
+            raise ValueError(f"the state of its schedule is {updates!r}")
+        self.schedule.step(updates)
         self.optimizer.set_state_dict({**restored, "LR_Scheduler": self.schedule.state_dict()})
         if state["scaler"] and self.half == "float16":
             self.scaler.load_state_dict(state["scaler"])

@@ -210,7 +210,9 @@ INDEX = [
     ({"unet": ["ppdiffusers", None]}, "can't be read .the entry of unet"),
     ({"unet": [["os"], {}]}, "can't be read .the entry of unet"),
     ({"unet": ["os"]}, "can't be read .the entry of unet"),
-    ({"unet": "os.system"}, "names no unet"),
+    ({"unet": "os.system"}, "can't be read .the entry of unet"),
+    # the library unpacks whatever it finds, a text of two letters too
+    *(({"feature_extractor": value}, "can't be read .the entry of feature_extractor") for value in ("os", 5, True, {})),
     ({"unet": None}, "names no unet"),
     ({"unet": [None, None]}, "names no unet"),
     ({"_class_name": ["pipeline", "MyPipeline"]}, "it is a .*MyPipeline.*; supported: StableDiffusionPipeline"),

@@ -130,3 +130,12 @@ def test_sks_is_rare_in_the_embedded_model():
     own = RareWords(CLIPTokenizer.from_pretrained(str(ROOT / "miniworld/model/tokenizer")))
     assert not list(own.problems("a photo of sks dog", "a photo of a dog"))
     assert "sks" in words(own.candidates())
+
+
+def test_a_vocabulary_without_words_has_no_rare_ones(tmp_path):
+    from ppdiffusers.transformers import CLIPTokenizer
+
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    words = RareWords(CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")))
+    assert not words.is_rare("sks") and not words.candidates()

@@ -188,6 +188,15 @@ def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path
     for path in (run / "checkpoint-4/unet").glob("*.safetensors"):
         path.write_bytes(b"x" * path.stat().st_size)
     refused("checkpoint-4", "can't be read")
+    whole = json.loads((run / "checkpoint-3/state.json").read_text())
+    schedule = {**whole["optimizer"], "schedule": {"last_epoch": "x"}}
+    for change, match in (
+        ({"step": -7}, "not whole: its state.json can't be read .step is -7"),
+        ({"optimizer": {"schedule": 5, "scaler": {}}}, "can't be read"),
+        ({"optimizer": schedule}, "can't be read .the state of its schedule is 'x'"),
+    ):
+        (run / "checkpoint-3/state.json").write_text(json.dumps({**whole, **change}))
+        refused("checkpoint-3", match)
 
 
 def test_a_checkpoint_of_another_model_is_refused(run, flags, tmp_path):
