@@ -92,17 +92,18 @@ def _write_model(settings: ExportSettings) -> None:
 
 
 def _write_lora(settings: ExportSettings) -> None:
-    """Write a LoRA's file anew; the names of web UIs are those of Stable Diffusion's networks."""
+    """Write a LoRA's file anew."""
     parts = lora.read(lora.find_file(settings.model_path, "--model_path"), "--model_path", registry.LORA_PARTS)
-    if settings.format == "lora_web_ui" and not lora.fits_web_ui(parts):
-        raise BadInput(f"--format {settings.format}: web UIs know Stable Diffusion's UNet and CLIP alone")
+    prefixes = registry.lora_prefixes(parts)
+    if settings.format == "lora_web_ui" and prefixes is None:
+        raise BadInput(f"--format {settings.format}: web UIs know {registry.WEB_UI_NETWORKS} alone")
     if settings.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
         raise BadInput(
             f"--model_path {settings.model_path}: its layers' names have no dots, as web UIs like it; only"
             " with its model they could be told apart"
         )
     with atomic.whole_file(Path(settings.output)) as temporary:
-        lora.write(temporary, parts, LORA[settings.format], registry.lora_prefixes(parts))
+        lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dreambooth.files import atomic, moves, safetensors, weight_files
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from dreambooth.system.types import Array, Arrays
@@ -44,8 +44,17 @@ class Base(TypedDict):
     tokenizer: str | None
 
 
-def write(path: str | Path, parts: Mapping[str, Layers], form: Form, prefixes: Mapping[str, str]) -> None:
-    """Write {part: {layer: (down, up)}} in the format of one tool; `prefixes` is {part: prefix of web UIs}."""
+def write(
+    path: str | Path,
+    parts: Mapping[str, Layers],
+    form: Form,
+    prefixes: Mapping[str, str],
+    text_encoders: Collection[str],
+) -> None:
+    """Write {part: {layer: (down, up)}} in the format of one tool.
+
+    `prefixes` is {part: prefix of web UIs}; `text_encoders` are the parts that are text encoders.
+    """
     weights: dict[str, Array] = {}
     for part, layers in parts.items():
         for layer, (down, up) in layers.items():
@@ -54,7 +63,7 @@ def write(path: str | Path, parts: Mapping[str, Layers], form: Form, prefixes: M
                 alpha = np.array(len(down), np.float32)  # the scale is in the matrix
                 weights |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
             else:
-                infix = "lora_linear_layer" if part.startswith("text_encoder") else "lora"
+                infix = "lora_linear_layer" if part in text_encoders else "lora"
                 for side, matrix in (("down", down), ("up", up)):
                     weights[f"{part}.{layer}.{infix}.{side}.weight"] = (
                         matrix.T if form == "paddle" and matrix.ndim == 2 else matrix
@@ -110,9 +119,10 @@ def _unreadable(path: str | Path, flag: str, error: Exception) -> BadInput:
 
 
 def read(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, Layers]:
-    """Read {part: {layer: (down, up)}} from a file in any of the formats; `prefixes` is {prefix of web UIs: part}.
+    """Read {part: {layer: (down, up)}} from a file in any of the formats.
 
-    A file for web UIs has _ in place of each dot of a layer's name.
+    `prefixes` is {beginning of a layer's name in a file: part}; "" stands for names without a beginning. A file for
+    web UIs has _ in place of each dot of a layer's name.
     """
     try:
         weights, metadata = weight_files.read(path)
@@ -187,18 +197,8 @@ def _scale_from_metadata(metadata: Mapping[str, str], part: str, layer: str) -> 
 
 
 def _split_part(name: str, prefixes: Mapping[str, str]) -> tuple[str, str]:
-    """Return (part, layer) of a layer's name in a file; in diffusers' first format all belong to the UNet."""
-    for prefix, part in prefixes.items():
-        if name.startswith(prefix):
-            return part, name.removeprefix(prefix)
-    for part in prefixes.values():
-        if name.startswith(f"{part}."):
-            return part, name.removeprefix(f"{part}.")
-    return "unet", name
-
-
-def fits_web_ui(parts: Mapping[str, Layers]) -> bool:
-    """Test whether a LoRA has layers of a UNet and a CLIP only, the two networks that web UIs load."""
-    unet, text = parts.get("unet", {}), parts.get("text_encoder", {})
-    blocks = all(re.match(r"(down_blocks|mid_block|up_blocks)[._]", layer) for layer in unet)
-    return blocks and all(layer.startswith(("text_model.", "text_model_")) for layer in text)
+    """Return (part, layer) of a layer's name in a file; the longest prefix counts."""
+    prefix = max((each for each in prefixes if name.startswith(each)), key=len, default=None)
+    if prefix is None:
+        raise ValueError(f"no LoRA of a known format; it holds {name}")
+    return prefixes[prefix], name.removeprefix(prefix)

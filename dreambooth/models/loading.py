@@ -47,8 +47,8 @@ def load_family(
     facts = registry.FAMILIES[type(pipeline).__name__]
     if source.tokenizer_name:
         part = facts.tokenizers[0]
-        own = getattr(pipeline, part)
-        setattr(pipeline, part, tokenizers.another_tokenizer(source.tokenizer_name, own, pipeline.text_encoder))
+        own, text_encoder = getattr(pipeline, part), getattr(pipeline, facts.text_encoders[0])
+        setattr(pipeline, part, tokenizers.another_tokenizer(source.tokenizer_name, own, text_encoder))
     module, class_name = facts.family.split(":")
     family_class = getattr(importlib.import_module(f"dreambooth.models.families.{module}"), class_name)
     return family_class(pipeline, source, train_text_encoders)
@@ -137,8 +137,7 @@ def scheduler_settings(source: Source, scheduler: Scheduler) -> dict[str, Any]:
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:
     """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
-    parts = (family.facts.denoiser, *family.facts.text_encoders)
-    networks = {part: network for part, network in family.networks().items() if part in parts}
+    networks = {part: network for part, network in family.networks().items() if part in family.facts.learners}
     layers = lora.read(lora.find_file(path, flag), flag, registry.LORA_PARTS)
     merge(networks, layers, scale, f"{flag} {path}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ class FamilyFacts:
     family: str  # "module:Class" in models/families
     # part -> the classes that it may have. A model's fingerprint depends on the order.
     parts: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, str]  # a part that may train -> its name in texts for people
     denoiser: str = "unet"  # always trains
     text_encoders: tuple[str, ...] = ("text_encoder",)  # train on request
     # the networks that prompts and pictures go through before the denoiser
@@ -49,9 +51,19 @@ class FamilyFacts:
     untrained_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     newer_names: Mapping[str, str] = field(default_factory=dict)  # a part's name in the library -> in newer diffusers
     lora_prefixes: Mapping[str, str] = field(default_factory=dict)  # part -> its prefix in the LoRA files of web UIs
+    # part -> a pattern for the beginning of each layer that web UIs load, with _ or . between the words
+    web_ui_layers: Mapping[str, str] = field(default_factory=dict)
+    web_ui_networks: str = ""  # those networks in words
+    # what else a layer's name may begin with in a LoRA file -> the part
+    other_lora_names: Mapping[str, str] = field(default_factory=dict)
     lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
     single_file: bool = False  # can be exported as one file
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """The parts that may train."""
+        return self.denoiser, *self.text_encoders
 
     @property
     def without_weights(self) -> tuple[str, ...]:
@@ -74,10 +86,14 @@ _STABLE_DIFFUSION = FamilyFacts(
         "unet": ("UNet2DConditionModel",),
         "scheduler": schedulers.CLASSES,
     },
+    labels={"unet": "UNet", "text_encoder": "text encoder"},
     optional_parts=("feature_extractor",),
     omitted={"safety_checker": None, "requires_safety_checker": False},
     untrained_layers={"text_encoder": ("pooler",)},  # its UNet sees the hidden states alone
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    web_ui_layers={"unet": r"(down_blocks|mid_block|up_blocks)[._]", "text_encoder": r"text_model[._]"},
+    web_ui_networks="Stable Diffusion's UNet and CLIP",
+    other_lora_names={"": "unet"},  # in diffusers' first format all layers are of the UNet
     lora_in_library=True,
     single_file=True,
 )
@@ -95,6 +111,7 @@ _UNIDIFFUSER = FamilyFacts(
         "unet": ("UniDiffuserModel",),
         "scheduler": schedulers.CLASSES,
     },
+    labels={"unet": "UNet", "text_encoder": "text encoder"},
     prompt_encoders=("text_encoder", "text_decoder"),
     picture_encoders=("vae", "image_encoder"),
     tokenizers=("clip_tokenizer",),
@@ -103,8 +120,15 @@ _UNIDIFFUSER = FamilyFacts(
     stochastic=True,  # without a text, its guidance is a text of new noise
 )
 FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
-# a prefix in the LoRA files of web UIs -> the part
-LORA_PARTS = {prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()}
+# the beginning of a layer's name in LoRA files -> the part
+LORA_PARTS = {
+    **{prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()},
+    **{f"{part}.": part for facts in FAMILIES.values() for part in facts.learners},
+    **{name: part for facts in FAMILIES.values() for name, part in facts.other_lora_names.items()},
+}
+TEXT_ENCODERS = {part for facts in FAMILIES.values() for part in facts.text_encoders}
+# what web UIs load, in words
+WEB_UI_NETWORKS = " or ".join(facts.web_ui_networks for facts in FAMILIES.values() if facts.web_ui_networks)
 # every name that the folder of a part may have
 PARTS = {
     name for facts in FAMILIES.values() for name in (*facts.parts, *facts.newer_names.values(), *facts.optional_parts)
@@ -118,7 +142,15 @@ CLASSES = {
 }
 
 
-def lora_prefixes(parts: Collection[str]) -> Mapping[str, str]:
-    """Return {part: prefix of web UIs} for the parts of a LoRA alone; {} where no family has a prefix for each."""
-    rows = (facts.lora_prefixes for facts in FAMILIES.values())
-    return next((row for row in rows if row.keys() >= set(parts)), {})
+def lora_prefixes(layers: Mapping[str, Collection[str]]) -> Mapping[str, str] | None:
+    """Return {part: prefix of web UIs} for the layers of a LoRA alone, by part.
+
+    None where web UIs load no such layers, or where the families with such layers have different prefixes.
+    """
+    found = [
+        {part: facts.lora_prefixes[part] for part in layers}
+        for facts in FAMILIES.values()
+        if facts.web_ui_layers.keys() >= layers.keys()
+        and all(re.match(facts.web_ui_layers[part], name) for part, names in layers.items() for name in names)
+    ]
+    return found[0] if found and all(each == found[0] for each in found) else None

@@ -19,7 +19,7 @@ def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts) ->
     It shows the samples of the last step that are in the output folder.
     """
     model, prompt = config.model.pretrained_model_name_or_path, config.concepts.instance_prompt
-    rows = _describe_run(config, steps, processes)
+    rows = _describe_run(config, steps, processes, facts)
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
 base_model: {json.dumps(model)}
@@ -50,14 +50,15 @@ def _library(config: Config) -> str:
     return "diffusers" if config.saving.save_format == "diffusers" else "ppdiffusers"
 
 
-def _describe_run(config: Config, steps: int, processes: int) -> dict[str, str]:
+def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts) -> dict[str, str]:
     """Return the rows of the table."""
     concepts = config.concepts
     prior = "no"
     if concepts.with_prior_preservation:
         weight = f"weight {config.objective.prior_loss_weight:g}"
         prior = f'{concepts.num_class_images} pictures of "{concepts.class_prompt}", {weight}'
-    trained = "UNet and text encoder" if config.model.train_text_encoder else "UNet"
+    learners = facts.learners if config.model.train_text_encoder else (facts.denoiser,)
+    trained = " and ".join(facts.labels[part] for part in learners)
     if config.lora.lora_rank:
         trained = f"a LoRA of rank {config.lora.lora_rank} beside {trained}"
     height, width = config.pictures.size

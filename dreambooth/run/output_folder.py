@@ -121,7 +121,8 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
     with moves.whole_parts(folder, _LAST, _parts_of(folder), what) as temporary:
         if settings.lora_rank:
             matrices = {part: adapter.matrices() for part, adapter in family.adapters.items()}
-            lora.write(temporary / lora.NAMES[form], matrices, form, family.facts.lora_prefixes)
+            facts = family.facts
+            lora.write(temporary / lora.NAMES[form], matrices, form, facts.lora_prefixes, facts.text_encoders)
             if settings.lora_merge:
                 for adapter in family.adapters.values():
                     adapter.detach()

@@ -11,7 +11,8 @@ from dreambooth.files import lora, weight_files
 from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
 
-PREFIXES = registry.FAMILIES["StableDiffusionPipeline"].lora_prefixes
+_ROW = registry.FAMILIES["StableDiffusionPipeline"]
+FACTS = _ROW.lora_prefixes, _ROW.text_encoders
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 TEXT = "text_model.encoder.layers.0.self_attn.q_proj"
@@ -43,13 +44,13 @@ def test_a_written_file_reads_back_the_same(parts, form, tmp_path):
     random = np.random.default_rng(5)  # a convolution, as other tools have them
     shapes = (2, 6, 3, 3), (8, 2, 1, 1)
     parts["unet"]["mid_block.resnets.0.conv1"] = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
-    lora.write(tmp_path / "new/a", parts, form, PREFIXES)
+    lora.write(tmp_path / "new/a", parts, form, *FACTS)
     assert_equal(lora.read(tmp_path / "new/a", "--lora", registry.LORA_PARTS), parts)
 
 
 def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
     for form in ("paddle", "diffusers", "web_ui"):
-        lora.write(tmp_path / form, parts, form, PREFIXES)
+        lora.write(tmp_path / form, parts, form, *FACTS)
     paddles, torchs, web = (load_file(tmp_path / form) for form in ("paddle", "diffusers", "web_ui"))
     assert paddles[f"unet.{UNET}.lora.down.weight"].shape == (6, 2)
     assert torchs[f"unet.{UNET}.lora.down.weight"].shape == (2, 6)
@@ -61,7 +62,7 @@ def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
 
 @pytest.mark.parametrize("form, name", [("paddle", "a.pdparams"), ("diffusers", "a.bin"), ("diffusers", "a.pt")])
 def test_a_pickle_of_weights_reads_back_the_same(parts, form, name, tmp_path):
-    lora.write(tmp_path / "a.safetensors", parts, form, PREFIXES)
+    lora.write(tmp_path / "a.safetensors", parts, form, *FACTS)
     weights = load_file(tmp_path / "a.safetensors")
     if form == "paddle":
         weight_files.write_pickled(tmp_path / name, weights)
@@ -79,7 +80,7 @@ def test_in_a_folder_safetensors_go_before_pickles(parts, tmp_path):
         elif name.endswith(".pdparams"):
             weight_files.write_pickled(tmp_path / name, {"a": np.ones(2, np.float32)})
         else:
-            lora.write(tmp_path / name, parts, "diffusers", PREFIXES)
+            lora.write(tmp_path / name, parts, "diffusers", *FACTS)
         assert lora.find_file(tmp_path, "--lora") == tmp_path / name
     (tmp_path / name).write_bytes(b"cut short")
     with pytest.raises(BadInput, match=f"--lora {tmp_path / name}: it can't be read .no safetensors file"):
@@ -210,14 +211,13 @@ def test_the_base_of_a_run_is_read_from_its_folder(tmp_path):
     assert lora.find_base(tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    "parts, fits",
-    [
-        ({"unet": {UNET: ()}, "text_encoder": {TEXT: ()}}, True),
-        ({"unet": {UNET.replace(".", "_"): ()}}, True),
-        ({"unet": {"transformer.blocks.0.attn.to_q": ()}}, False),
-        ({"text_encoder": {"encoder.layer.0.attention.self.query": ()}}, False),
-    ],
-)
-def test_web_uis_take_layers_of_a_unet_and_a_clip_only(parts, fits):
-    assert lora.fits_web_ui(parts) is fits
+def test_other_parts_have_their_own_names(parts, tmp_path):
+    parts = {"transformer": parts["unet"], "text_encoder_2": parts["text_encoder"], "clip": parts["text_encoder"]}
+    beginnings = {"": "transformer", "text_encoder_": "clip", "text_encoder_2.": "text_encoder_2", "clip.": "clip"}
+    lora.write(tmp_path / "a", parts, "diffusers", {}, ["text_encoder_2", "clip"])
+    names = load_file(tmp_path / "a")
+    assert {f"transformer.{UNET}.lora.up.weight", f"clip.{TEXT}.lora_linear_layer.up.weight"} <= set(names)
+    assert lora.read(tmp_path / "a", "--lora", beginnings).keys() == {"transformer", "text_encoder_2", "clip"}
+    del beginnings[""]
+    with pytest.raises(BadInput, match="--lora .*: no LoRA of a known format; it holds transformer.down_blocks"):
+        lora.read(tmp_path / "a", "--lora", beginnings)

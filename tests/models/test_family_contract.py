@@ -305,7 +305,8 @@ def test_a_lora_in_a_file_is_the_one_that_was_trained(twin_folder, tmp_path):
     forms = ["paddle", "diffusers", *(["web_ui"] if family.facts.lora_prefixes else [])]
     for form in forms:
         file = tmp_path / f"{form}.safetensors"
-        lora.write(file, family.adapters.matrices(), form, family.facts.lora_prefixes)
+        facts = family.facts
+        lora.write(file, family.adapters.matrices(), form, facts.lora_prefixes, facts.text_encoders)
         merged = load_family(twin_folder)
         loading.merge_lora(merged, file, 1.0, "--lora")
         np.testing.assert_allclose(predict(merged).numpy(), trained, atol=2e-4)

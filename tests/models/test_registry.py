@@ -1,5 +1,6 @@
 """The rows of the registry: their classes, their roles, and that they are readable before the libraries are loaded."""
 
+import dataclasses
 import importlib
 import inspect
 
@@ -25,7 +26,12 @@ def test_a_row_names_its_class_and_its_roles_are_parts(facts):
     assert len(facts.tokenizers) == len(facts.text_encoders)
     assert {*facts.networks, *facts.without_weights, "scheduler"} == set(facts.parts)
     assert facts.newer_names.keys() | facts.untrained_layers.keys() <= facts.parts.keys()
-    assert facts.lora_prefixes.keys() <= {facts.denoiser, *facts.text_encoders}
+    assert set(facts.learners) == {facts.denoiser, *facts.text_encoders} == facts.labels.keys()
+    assert facts.lora_prefixes.keys() == facts.web_ui_layers.keys() <= set(facts.learners)
+    assert bool(facts.lora_prefixes) == bool(facts.web_ui_networks)
+    assert set(facts.other_lora_names.values()) <= set(facts.learners)
+    names = {prefix: part for part, prefix in facts.lora_prefixes.items()} | dict(facts.other_lora_names)
+    assert names.items() <= registry.LORA_PARTS.items()  # no two families differ in what a name stands for
 
 
 def test_the_facts_are_readable_without_the_libraries():
@@ -37,11 +43,34 @@ def test_the_facts_are_readable_without_the_libraries():
     assert not {"paddle", "ppdiffusers", "paddlenlp", "numpy"} & set(words)
 
 
-# tensors
+# LoRA files
+
+_UNET, _TEXT = "down_blocks.0.attn1.to_q", "text_model.encoder.layers.0.self_attn.q_proj"
 
 
-def test_a_lora_alone_has_the_prefixes_of_the_family_that_has_its_parts():
-    assert registry.lora_prefixes(["unet"])["unet"] == "lora_unet_"
-    assert registry.lora_prefixes(["unet", "text_encoder"])["text_encoder"] == "lora_te_"
-    assert registry.lora_prefixes(["transformer"]) == {}
-    assert registry.LORA_PARTS == {"lora_unet_": "unet", "lora_te_": "text_encoder"}
+def test_a_lora_alone_has_the_prefixes_of_the_family_that_has_its_layers():
+    unet, text = {"unet": [_UNET]}, {"text_encoder": [_TEXT]}
+    assert registry.lora_prefixes(unet) == {"unet": "lora_unet_"}
+    assert registry.lora_prefixes({"unet": [_UNET.replace(".", "_")]}) == {"unet": "lora_unet_"}
+    assert registry.lora_prefixes({**unet, **text}) == {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+    assert registry.lora_prefixes({"transformer": [_UNET]}) is None
+    assert registry.lora_prefixes({"unet": [_UNET, "transformer.blocks.0.attn.to_q"]}) is None
+    assert registry.lora_prefixes({**unet, "text_encoder": ["encoder.layer.0.attention.self.query"]}) is None
+
+
+def test_a_lora_that_two_families_name_differently_has_no_prefixes(monkeypatch):
+    row = registry.FAMILIES["StableDiffusionPipeline"]
+    other = dataclasses.replace(row, pipeline="Other", lora_prefixes={**row.lora_prefixes, "text_encoder": "lora_te1_"})
+    monkeypatch.setitem(registry.FAMILIES, "Other", other)
+    assert registry.lora_prefixes({"unet": [_UNET]}) == {"unet": "lora_unet_"}
+    assert registry.lora_prefixes({"unet": [_UNET], "text_encoder": [_TEXT]}) is None
+
+
+def test_a_lora_files_names_begin_with_a_part_or_its_prefix():
+    assert registry.LORA_PARTS == {
+        "lora_unet_": "unet",
+        "lora_te_": "text_encoder",
+        "unet.": "unet",
+        "text_encoder.": "text_encoder",
+        "": "unet",
+    }

@@ -1,5 +1,6 @@
 """The model card: what it names, its code and its samples."""
 
+import dataclasses
 import re
 
 import pytest
@@ -76,3 +77,11 @@ def test_the_table_names_class_pictures_and_the_lora(config):
 def test_the_code_is_there_where_the_library_alone_can_load_the_result(config, pipeline, changes, code):
     card = card_of(changed(config, **changes), pipeline)
     assert ("```python" in card) is (code is not None) and (code or "") in card
+
+
+def test_the_table_has_the_familys_own_words(config):
+    labels = {"unet": "transformer", "text_encoder": "T5"}
+    facts = dataclasses.replace(registry.FAMILIES["StableDiffusionPipeline"], labels=labels)
+    assert "| learned | transformer |" in model_card.make_card(config, 400, 1, facts)
+    both = changed(config, train_text_encoder=True)
+    assert "| learned | transformer and T5 |" in model_card.make_card(both, 400, 1, facts)

@@ -15,8 +15,6 @@ from dreambooth.files import lora
 from dreambooth.models import loading, pipeline_folder, registry
 from dreambooth.system.errors import BadInput
 
-PREFIXES = registry.FAMILIES["StableDiffusionPipeline"].lora_prefixes
-
 
 def pair(rows, columns):
     random = np.random.default_rng(0)
@@ -199,7 +197,11 @@ def test_a_lora_without_its_base_is_refused(runs, tmp_path):
 
 def test_web_uis_have_no_place_for_bert(tmp_path):
     lora.write(
-        tmp_path / "a", {"text_encoder": {"encoder.layer.0.attention.self.query": pair(4, 4)}}, "paddle", PREFIXES
+        tmp_path / "a",
+        {"text_encoder": {"encoder.layer.0.attention.self.query": pair(4, 4)}},
+        "paddle",
+        prefixes={},
+        text_encoders=["text_encoder"],
     )
     with pytest.raises(BadInput, match="--format lora_web_ui: web UIs know"):
         exported(tmp_path / "a", "lora_web_ui", tmp_path / "b.safetensors")
