@@ -14,7 +14,7 @@ import contextlib
 import io
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from benchmarks import subjects
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from benchmarks.subjects import Subject
     from dreambooth.data.concepts import MicroBatch
     from dreambooth.models.families.base import Family
-    from dreambooth.training.adapters import Adapters
     from dreambooth.training.updates import Updates
 
 WARM_UP = 2
@@ -87,7 +86,7 @@ class Stopwatch:
         import paddle
 
         weights = self.family.denoiser.parameters()
-        with cast("Adapters", self.family.adapters).off():
+        with self.family.adapters.off():
             for weight in weights:
                 weight.stop_gradient = False
             self._adamw = self._adamw or paddle.optimizer.AdamW(1e-9, parameters=weights)

@@ -120,12 +120,10 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
     what = f"the {'pipeline' if settings.saves_pipeline else 'LoRA'} in {folder}"
     with moves.whole_parts(folder, _LAST, _parts_of(folder), what) as temporary:
         if settings.lora_rank:
-            matrices = {part: adapter.matrices() for part, adapter in family.adapters.items()}
-            facts = family.facts
+            matrices, facts = family.adapters.matrices(), family.facts
             lora.write(temporary / lora.NAMES[form], matrices, form, facts.lora_prefixes, facts.text_encoders)
             if settings.lora_merge:
-                for adapter in family.adapters.values():
-                    adapter.detach()
+                family.adapters.detach()
                 loading.merge(family.learners(), matrices)
         if settings.saves_pipeline:
             family.save(temporary, saving.save_format)

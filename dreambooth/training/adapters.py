@@ -6,7 +6,6 @@ they are.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,13 @@ import paddle
 from paddle import nn
 from ppdiffusers.models.lora import LoRALinearLayer
 
+from dreambooth.models.families import base
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from paddle import Tensor
 
@@ -112,7 +113,7 @@ class Adapter(nn.Layer):
         return add
 
 
-class Adapters(dict[str, Adapter]):
+class Adapters(base.Adapters):
     """The LoRA of a run by part; empty without --lora_rank."""
 
     def __init__(self, networks: Mapping[str, nn.Layer], denoiser: str, settings: LoraSettings, seed: int) -> None:
@@ -120,6 +121,7 @@ class Adapters(dict[str, Adapter]):
         super().__init__({part: Adapter(part, network, settings, seed) for part, network in adapted.items()})
         self._denoiser, self._dropout, self._seed = denoiser, settings.dropout, seed
 
+    @override
     def choose_dropout(self, batch: MicroBatch) -> None:
         """Choose what the rows of a micro-batch lose in the next passes.
 
@@ -131,23 +133,3 @@ class Adapters(dict[str, Adapter]):
         by_prompt = [(update, prompt) for prompt in batch.prompts]
         for part, adapter in self.items():
             adapter.choose_dropout(batch.keys if part == self._denoiser else by_prompt, self._seed)
-
-    def clear_dropout(self) -> None:
-        """Keep all features."""
-        for adapter in self.values():
-            adapter.clear_dropout()
-
-    def matrices(self) -> dict[str, dict[str, tuple[Array, Array]]]:
-        """Return (down, up) of each layer of each part, the scale in the second."""
-        return {part: adapter.matrices() for part, adapter in self.items()}
-
-    @contextlib.contextmanager
-    def off(self) -> Iterator[None]:
-        """Leave the networks as they were, within the context."""
-        for adapter in self.values():
-            adapter.detach()
-        try:
-            yield
-        finally:
-            for adapter in self.values():
-                adapter.attach()

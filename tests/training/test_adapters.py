@@ -106,6 +106,24 @@ def test_all_are_off_within_the_context_and_on_after_it_even_after_an_error():
         assert np.array_equal(network(given()).numpy(), expected)
 
 
+def test_the_adapters_of_all_parts_detach_and_forget_their_dropout_together():
+    networks = {"unet": Network(), "text_encoder": Network()}
+    before = [network(given()).numpy() for network in networks.values()]
+    adapters = Adapters(networks, "unet", lora(dropout=0.5), seed=0)
+    for adapter in adapters.values():
+        filled(adapter)
+    whole = [network(given()).numpy() for network in networks.values()]
+    for part, adapter in adapters.items():
+        adapter.choose_dropout([(0, row) for row in range(len(given()))], seed=0)
+        assert not np.array_equal(networks[part](given()).numpy(), whole[list(networks).index(part)])
+    adapters.clear_dropout()
+    for network, expected in zip(networks.values(), whole):
+        assert np.array_equal(network(given()).numpy(), expected)
+    adapters.detach()
+    for network, expected in zip(networks.values(), before):
+        assert np.array_equal(network(given()).numpy(), expected)
+
+
 def test_a_network_without_attention_is_refused():
     with pytest.raises(BadInput, match="--lora_rank: the unet has no attention"):
         adapter_of(paddle.nn.Sequential(paddle.nn.Linear(2, 2)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import paddle
 from paddle import nn
@@ -14,16 +15,70 @@ from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from paddle import Tensor
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.sections import SaveFormat
-    from dreambooth.data.concepts import View
+    from dreambooth.data.concepts import MicroBatch, View
     from dreambooth.models.registry import FamilyFacts
-    from dreambooth.system.types import Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
+    from dreambooth.system.types import Array, Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
+
+
+class Adapter(Protocol):
+    """The layers that train beside one network, as those of a LoRA do."""
+
+    def attach(self) -> None:
+        """Add the layers' share to the network's outputs."""
+
+    def detach(self) -> None:
+        """Leave the network as it was."""
+
+    def choose_dropout(self, keys: Sequence[Key], seed: int) -> None:
+        """Choose the features of the layers' inputs that each row loses, by its key."""
+
+    def clear_dropout(self) -> None:
+        """Keep all features."""
+
+    def matrices(self) -> dict[str, tuple[Array, Array]]:
+        """Return (down [rank, features], up [features, rank]) of each layer, the scale in the second."""
+
+
+class Adapters(dict[str, Adapter]):
+    """The adapters of a family by part; empty without a LoRA."""
+
+    def attach(self) -> None:
+        """Add the share of every adapter to the outputs of its network."""
+        for adapter in self.values():
+            adapter.attach()
+
+    def detach(self) -> None:
+        """Leave the networks as they were."""
+        for adapter in self.values():
+            adapter.detach()
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Leave the networks as they were, within the context."""
+        self.detach()
+        try:
+            yield
+        finally:
+            self.attach()
+
+    def choose_dropout(self, batch: MicroBatch) -> None:
+        """Choose what the rows of a micro-batch lose in the next passes: nothing without a LoRA."""
+
+    def clear_dropout(self) -> None:
+        """Keep all features."""
+        for adapter in self.values():
+            adapter.clear_dropout()
+
+    def matrices(self) -> dict[str, dict[str, tuple[Array, Array]]]:
+        """Return (down, up) of each layer of each part, the scale in the second."""
+        return {part: adapter.matrices() for part, adapter in self.items()}
 
 
 class Family(ABC):
@@ -35,7 +90,7 @@ class Family(ABC):
         self.pipeline = pipeline  # the library's; a freed part is None
         self.source, self.train_text_encoders = source, train_text_encoders
         self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
-        self.adapters: Any = {}  # the LoRA by part, of a class above this room
+        self.adapters = Adapters()
 
     @property
     def denoiser(self) -> Network:
@@ -166,8 +221,7 @@ class Family(ABC):
 
     def whole(self, scheduler: str | None = None) -> Family:
         """Copy the family with all parts, freed ones loaded again, and with another scheduler; networks are shared."""
-        for adapters in self.adapters.values():
-            adapters.clear_dropout()
+        self.adapters.clear_dropout()
         family, parts = copy.copy(self), self._parts(self.pipeline.components)
         if parts.keys() >= self.facts.parts.keys():
             family.pipeline = copy.copy(self.pipeline)
