@@ -34,7 +34,7 @@ _KINDS = {
     "U16": "uint16",
     "U8": "uint8",
     "BOOL": "bool",
-    "BF16": "uint16",  # NumPy has no bfloat16, which is the upper half of a float32
+    "BF16": "uint16",  # NumPy has no bfloat16
 }
 _SHORT = {name: short for short, name in _KINDS.items() if short != "BF16"}
 
@@ -125,16 +125,15 @@ class Reader(Mapping[str, "Array"]):
     @override
     def __getitem__(self, name: str) -> Array:
         kind, shape, begin, end = self._header.entries[name]
-        # a byte of a file may be no proper bool, and NumPy counts on 0 and 1
         stored = np.dtype("uint8" if kind == "BOOL" else _KINDS[kind])
         count = (end - begin) // stored.itemsize
         numbers = np.fromfile(self.path, stored, count, offset=self._header.begin + begin)
         if numbers.size != count:
             raise ValueError(f"{self.path}: the file has become shorter; {shown(name)} is no longer there")
         if kind == "BOOL":
-            numbers = numbers != 0
+            numbers = as_bools(numbers)
         elif kind == "BF16":
-            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+            numbers = widened(numbers)
         return numbers.reshape(shape)
 
     @override
@@ -170,6 +169,16 @@ class Reader(Mapping[str, "Array"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def widened(upper: Array) -> Array:
+    """Return bfloat16 numbers, each stored as a uint16, as float32, of which they are the upper half."""
+    return (upper.astype(np.uint32) << 16).view(np.float32)
+
+
+def as_bools(stored: Array) -> Array:
+    """Return stored bytes as bools: a byte of a file may be neither 0 nor 1, on which NumPy counts."""
+    return np.not_equal(stored, 0)
 
 
 def shown(name: str) -> str:

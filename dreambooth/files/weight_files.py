@@ -68,7 +68,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     with open(path, "rb") as file:
         metadata = {"format": "pt" if _is_archive(file) else "pd"}
         found = _weights(_read_pickle(file, str(path)), path)
-    return {name: _widened(value) if value.dtype == np.uint16 else value for name, value in found.items()}, metadata
+    return {
+        name: safetensors.widened(value) if value.dtype == np.uint16 else value for name, value in found.items()
+    }, metadata
 
 
 def check(path: str | os.PathLike[str]) -> None:
@@ -120,11 +122,6 @@ def _weights(found: object, path: str | os.PathLike[str]) -> dict[str, Array]:
         if isinstance(name, str) and isinstance(value, np.ndarray):
             weights[name] = value
     return weights
-
-
-def _widened(upper: Array) -> Array:
-    """Return the float32 of which each number is the upper half."""
-    return (upper.astype(np.uint32) << 16).view(np.float32)
 
 
 def _read_pickle(file: BinaryIO, name: str, with_numbers: bool = True) -> object:
@@ -199,7 +196,7 @@ class _Plain:
         whole = self.made.get(id(storage))
         if whole is None:
             whole = _typed(self._bytes(storage.span), storage.dtype)
-            whole = self.made[id(storage)] = _widened(whole) if storage.is_bfloat16 else whole
+            whole = self.made[id(storage)] = safetensors.widened(whole) if storage.is_bfloat16 else whole
         size = whole.itemsize
         view: Array = np.ndarray(
             value.shape, whole.dtype, whole, value.offset * size, [each * size for each in value.strides]
@@ -233,8 +230,8 @@ class _Plain:
 
 def _typed(numbers: Array, dtype: np.dtype[Any]) -> Array:
     """View bytes as numbers, in this machine's byte order as NumPy's own unpickling has them."""
-    if dtype.kind == "b":  # a byte may be no proper bool, and NumPy counts on 0 and 1
-        return np.not_equal(numbers, 0)
+    if dtype.kind == "b":
+        return safetensors.as_bools(numbers)
     return numbers.view(dtype).astype(dtype.newbyteorder("="), copy=False)
 
 
