@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL.PngImagePlugin import PngInfo
-
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
 from dreambooth.drawing import sampling, sheets
@@ -144,10 +142,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _save(picture: Image, path: Path, text: Mapping[str, Any]) -> Path:
     """Write a PNG with its settings in its text; return its path."""
-    chunks = PngInfo()
-    for name, value in text.items():
-        chunks.add_itxt(name, str(value))
-    atomic.write_picture(path, picture, pnginfo=chunks)
+    atomic.write_picture(path, picture, text)
     return path
 
 

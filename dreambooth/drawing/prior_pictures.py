@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from dreambooth.data import picture_files
 from dreambooth.drawing import sampling
@@ -113,9 +113,6 @@ def _foreign_pictures(pictures: Sequence[Picture], prompt: str | None, model: st
 
 def _save(picture: Image.Image, folder: Path, number: int, text: dict[str, str]) -> None:
     """Write INDEX-SHA1.png; the SHA1 is that of the pixels."""
-    info = PngImagePlugin.PngInfo()
-    for key, value in text.items():
-        info.add_itxt(key, value)
     digest = hashlib.sha1(picture.tobytes()).hexdigest()
     # another run may draw into the same folder; once a picture is there its bytes stay, since a run records their hash
-    atomic.write_picture(folder / f"{number}-{digest}.png", picture, replace=False, pnginfo=info)
+    atomic.write_picture(folder / f"{number}-{digest}.png", picture, text, replace=False)

@@ -22,7 +22,7 @@ from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from PIL import Image
@@ -147,10 +147,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_picture(path: Path, picture: Image.Image, replace: bool = True, **settings: Any) -> None:
-    """Write a PNG file whole; `settings` are Pillow's, `replace` is that of `whole_file`."""
+def write_picture(
+    path: Path, picture: Image.Image, text: Mapping[str, Any] | None = None, replace: bool = True, **settings: Any
+) -> None:
+    """Write a PNG file whole, with texts by name; `replace` is that of `whole_file`, `settings` are Pillow's."""
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    for name, value in (text or {}).items():
+        chunks.add_itxt(name, str(value))
     with whole_file(path, replace=replace) as temporary:
-        picture.save(temporary, format="PNG", **settings)
+        picture.save(temporary, format="PNG", pnginfo=chunks, **settings)
 
 
 def read_json(path: Path) -> JSON:

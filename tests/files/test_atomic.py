@@ -6,7 +6,9 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.disks import killed_at, run_out
 
 from dreambooth.files import atomic
@@ -198,6 +200,14 @@ def test_a_process_cleans_each_folder_in_which_it_writes_and_nothing_of_anybody_
         (tmp_path / name).write_text("")
     write_file(tmp_path / "file", "new")
     assert {path.name for path in tmp_path.iterdir()} == {*mine, "file"}
+
+
+def test_a_picture_keeps_its_pixels_and_texts_in_any_script(tmp_path):
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    atomic.write_picture(tmp_path / "a.png", picture, {"prompt": "un café, 文", "seed": 3})
+    with Image.open(tmp_path / "a.png") as read:
+        assert read.text == {"prompt": "un café, 文", "seed": "3"}
+        assert np.array_equal(np.asarray(read), np.asarray(picture))
 
 
 def test_json_is_read_as_it_was_written(tmp_path):
