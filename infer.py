@@ -71,7 +71,7 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
 
     @property
     def scale(self) -> float:
-        """How much of the LoRA is put into the model."""
+        """The share of the LoRA that is put into the model."""
         return 1.0 if self.lora_scale is None else self.lora_scale
 
 

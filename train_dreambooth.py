@@ -8,7 +8,7 @@ with class pictures, so that other dogs stay dogs:
 
     ... --with_prior_preservation --class_data_dir ./class_images --class_prompt "a photo of a dog"
 
-a LoRA, a file of some megabytes beside the model, which stays as it is:
+a LoRA, a file of a few megabytes beside the unchanged model:
 
     ... --lora_rank 4 --learning_rate 1e-4
 

@@ -44,7 +44,7 @@ class Subject:
 
     @property
     def is_full(self) -> bool:
-        """Whether this is the full-size model, which takes fewer repetitions."""
+        """Check whether this is the full-size model, which takes fewer repetitions."""
         return self.name == "full"
 
 

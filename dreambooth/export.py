@@ -4,7 +4,7 @@
     python -m dreambooth.export --model_path ./dream_outputs --format single_file --output ./sks_dog.safetensors
     python -m dreambooth.export --model_path ./dream_outputs --format lora_web_ui --output ./sks_dog_lora.safetensors
 
-Formats: pdparams and safetensors are Paddle's own; diffusers is the folder that Hugging Face diffusers loads as it is;
+Formats: pdparams and safetensors are Paddle's own; diffusers is the folder that Hugging Face diffusers loads;
 single_file is one .safetensors in the layout of the original Stable Diffusion, as web UIs load it. A LoRA alone becomes
 one .safetensors: lora_paddle for PPDiffusers, lora_diffusers, or lora_web_ui. In the other formats, the folder of a
 LoRA stands for its base model with the LoRA in it.
@@ -96,11 +96,11 @@ def _write_lora(settings: ExportSettings) -> None:
     parts = lora.read(lora.find_file(settings.model_path, "--model_path"), "--model_path", registry.LORA_PARTS)
     prefixes = registry.lora_prefixes(parts)
     if settings.format == "lora_web_ui" and prefixes is None:
-        raise BadInput(f"--format {settings.format}: web UIs know {registry.WEB_UI_NETWORKS} alone")
+        raise BadInput(f"--format {settings.format}: web UIs load {registry.WEB_UI_NETWORKS} alone")
     if settings.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
         raise BadInput(
-            f"--model_path {settings.model_path}: its layers' names have no dots, as web UIs like it; only"
-            " with its model they could be told apart"
+            f"--model_path {settings.model_path}: its layers' names have no dots, as in files for web UIs;"
+            " give --format lora_web_ui, or put it into its model"
         )
     with atomic.whole_file(Path(settings.output)) as temporary:
         lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)

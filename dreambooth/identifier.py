@@ -36,11 +36,11 @@ class IdentifierSettings(commands.CommandFlags, title="model and words"):
     count: int = flag(
         "how many to list", 20, least=1)
     seed: int = flag(
-        "which to draw of all there are", 0, least=0)
+        "the seed of the random choice", 0, least=0)
     all: bool = flag(
         "list all, the rarest first, instead of some", False)
     check: str | None = flag(
-        "look at this prompt instead: is its identifier rare, is its class named")
+        "check this prompt instead: is its identifier rare, is its class named")
 # fmt: on
 
 

@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
         ("fine-tuned", "--model_path", settings.model_path),
     ):
         family = loading.load_family(loading.Source(path), option)
-        drawn[name], class_pictures = draw(family, requests, settings, name)
+        drawn[name], class_pictures = _draw(family, requests, settings, name)
         del family  # before the next is loaded
         rows = [clip.encode_pictures(group) for group in drawn[name]]
         of_class = clip.encode_pictures(class_pictures) if class_pictures else np.zeros([0, subject.shape[1]])
@@ -182,18 +182,18 @@ def without(prompt: str, identifier: str | None) -> str:
     return " ".join(word for word in prompt.split() if word != identifier)
 
 
-def draw(
-    family: Family, requests: Sequence[Request], settings: MetricsSettings, name: str
+def _draw(
+    family: Family, prompts: Sequence[Request], settings: MetricsSettings, name: str
 ) -> tuple[list[list[Image]], list[Image]]:
     """Draw pictures of each prompt and of the class prompt, from the same noise for every model."""
     count = settings.num_images
-    all_requests = sampling.requests_for([request.prompt for request in requests], count)
+    requests = sampling.requests_for([each.prompt for each in prompts], count)
     if settings.class_prompt:
-        all_requests += sampling.requests_for([settings.class_prompt], settings.num_class_images)
-    drawing = sampling.draw(family, settings.draw_settings(family.default_size), all_requests)
-    pictures = list(console.progress_bar(drawing, total=len(all_requests), desc=f"Drawing, {name}"))
-    groups = [pictures[first : first + count] for first in range(0, count * len(requests), count)]
-    return groups, pictures[count * len(requests) :]
+        requests += sampling.requests_for([settings.class_prompt], settings.num_class_images)
+    drawing = sampling.draw(family, settings.draw_settings(family.default_size), requests)
+    pictures = list(console.progress_bar(drawing, total=len(requests), desc=f"Drawing, {name}"))
+    groups = [pictures[first : first + count] for first in range(0, count * len(prompts), count)]
+    return groups, pictures[count * len(prompts) :]
 
 
 def _save_pictures(groups: Sequence[Sequence[Image]], folder: Path) -> None:

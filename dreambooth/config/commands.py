@@ -14,18 +14,18 @@ from dreambooth.system.types import Size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-GUIDANCE = 7.5
+_GUIDANCE = 7.5
 
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """How pictures are drawn."""
+    """The settings of a drawing."""
 
     seed: int
     purpose: str  # of the random numbers
     size: Size
     steps: int
-    guidance: float = GUIDANCE
+    guidance: float = _GUIDANCE
     scheduler: SchedulerName | None = None  # None: the model's own
     batch_size: int = 4
     negative_prompt: str | None = None
@@ -50,7 +50,7 @@ class DrawFlags(CommandFlags, title="drawing"):
     num_inference_steps: int = flag(
         "denoising steps", 50, least=1)
     guidance_scale: float = flag(
-        "weight of the prompt", GUIDANCE, least=0)
+        "weight of the prompt", _GUIDANCE, least=0)
     scheduler: SchedulerName | None = flag(
         "the scheduler that draws (default: the model's own)", choices=get_args(SchedulerName))
     seed: int = flag(

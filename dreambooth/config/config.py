@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.fields import Section
 
-POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
+_POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Config:
 
     def __post_init__(self) -> None:
         model, concepts, saving = self.model, self.concepts, self.saving
-        if self.optimizer.lr_scheduler == "polynomial" and self.base_rate <= POLYNOMIAL_END:
-            raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {POLYNOMIAL_END}; must be more")
+        if self.optimizer.lr_scheduler == "polynomial" and self.base_rate <= _POLYNOMIAL_END:
+            raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
         if concepts.with_prior_preservation:
             for name in ("class_data_dir", "class_prompt"):
                 if not (getattr(concepts, name) or "").strip():
@@ -125,25 +125,25 @@ class Config:
         text_encoder = self.optimizer.text_encoder_lr or self.base_rate
         return {part: (self.base_rate if part == denoiser else text_encoder) * scale for part in parts}
 
-    def course(self, steps: int, processes: int) -> dict[str, Any]:
-        """List the settings that decide what an update does, by flag; a resumed run is compared with them."""
-        course = {name: getattr(getattr(self, section), name) for section, name, is_course in _fields() if is_course}
+    def fingerprint(self, steps: int, processes: int) -> dict[str, Any]:
+        """List the settings that decide on an update, by flag; a resumed run is compared with them."""
+        values = {name: getattr(getattr(self, section), name) for section, name, is_course in _fields() if is_course}
         for name in ("resolution", "height", "width"):
-            course.pop(name)
-        course["height"], course["width"] = self.pictures.size
-        course["learning_rate"] = self.base_rate
+            values.pop(name)
+        values["height"], values["width"] = self.pictures.size
+        values["learning_rate"] = self.base_rate
         if self.lora.lora_rank is None:
             for name in ("lora_rank", "lora_alpha", "lora_dropout"):
-                course.pop(name)
+                values.pop(name)
         else:
-            course["lora_alpha"], course["lora_dropout"] = self.lora.alpha, self.lora.dropout
-        course["train_batch_size x gradient_accumulation_steps x processes"] = self.optimizer.global_batch(processes)
+            values["lora_alpha"], values["lora_dropout"] = self.lora.alpha, self.lora.dropout
+        values["train_batch_size x gradient_accumulation_steps x processes"] = self.optimizer.global_batch(processes)
         if not self.concepts.with_prior_preservation:
             for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
-                course.pop(name)
+                values.pop(name)
         if self.optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_END:
-            course["max_train_steps"] = steps
-        return course
+            values["max_train_steps"] = steps
+        return values
 
 
 # the sections in the order of the help

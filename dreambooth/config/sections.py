@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dreambooth.config.fields import Section, flag
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
+
+if TYPE_CHECKING:
+    from dreambooth.system.types import Size
 
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 SchedulerName = Literal["ddim", "ddpm", "dpmsolver++", "euler", "euler_a", "lms", "pndm"]
@@ -20,7 +23,7 @@ Precision = Literal["no", "fp16", "bf16"]
 SaveFormat = Literal["pdparams", "safetensors", "diffusers"]
 WriterType = Literal["visualdl", "tensorboard"]
 
-DEFAULT_SIZE = 512
+_DEFAULT_SIZE = 512
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
@@ -74,18 +77,18 @@ class ConceptSettings(Section, title="subject and class"):
         "the number of class pictures to train on", 100, course=True, least=1)
 
     def epoch(self, pictures: int) -> int:
-        """Examples in one epoch, which covers the longer of the two lists of pictures."""
+        """Count the examples in one epoch, which covers the longer of the two lists of pictures."""
         return max(pictures, self.num_class_images if self.with_prior_preservation else 0)
 
 
 @dataclass(frozen=True)
 class PictureSettings(Section, title="pictures"):
-    """How pictures are shown to the network."""
+    """The size, crop and flip of the training pictures."""
 
     height: int | None = flag(
-        f"height to train at (default: {DEFAULT_SIZE})", type=int, course=True, least=8)
+        f"height to train at (default: {_DEFAULT_SIZE})", type=int, course=True, least=8)
     width: int | None = flag(
-        f"width to train at (default: {DEFAULT_SIZE})", type=int, course=True, least=8)
+        f"width to train at (default: {_DEFAULT_SIZE})", type=int, course=True, least=8)
     resolution: int | None = flag(
         "sets --height and --width, where they are not given themselves", type=int, course=True, least=8)
     center_crop: bool = flag(
@@ -102,9 +105,9 @@ class PictureSettings(Section, title="pictures"):
                 raise BadInput(f"--{source} {size}: must be a multiple of 8")
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """(height, width) of the pictures to train on."""
-        both = self.resolution or DEFAULT_SIZE
+        both = self.resolution or _DEFAULT_SIZE
         return self.height or both, self.width or both
 
 
@@ -143,7 +146,7 @@ class LoraSettings(Section, title="LoRA"):
 
     @property
     def saves_pipeline(self) -> bool:
-        """Whether a whole pipeline results, and not a LoRA alone."""
+        """Check whether a whole pipeline results, and not a LoRA alone."""
         return self.lora_merge or not self.lora_rank
 
 
@@ -194,11 +197,11 @@ class OptimizerSettings(Section, title="optimization"):
         "clip the gradients' global norm to this (default: no clipping)", type=float, course=True, above=0)
 
     def global_batch(self, processes: int) -> int:
-        """Subject pictures in one update."""
+        """Count the subject pictures in one update."""
         return self.train_batch_size * self.gradient_accumulation_steps * processes
 
     def total_steps(self, examples: int, processes: int) -> int:
-        """Updates in the whole run, where one epoch is `examples` examples.
+        """Count the updates in the whole run, where one epoch is `examples` examples.
 
         No example is dropped at an epoch's end: examples follow each other across it, and only the very last update is
         rounded up.
@@ -210,7 +213,7 @@ class OptimizerSettings(Section, title="optimization"):
 
 @dataclass(frozen=True)
 class MemorySettings(Section, title="memory and speed"):
-    """What a run trades between memory and time."""
+    """The trade between memory and time."""
 
     gradient_checkpointing: bool = flag(
         "compute activations again in the backward pass: less memory, slower", False)
@@ -225,7 +228,7 @@ class MemorySettings(Section, title="memory and speed"):
 
 @dataclass(frozen=True)
 class SampleSettings(Section, title="class and validation pictures"):
-    """How a training run draws class and validation pictures."""
+    """The drawing of class and validation pictures during training."""
 
     sample_batch_size: int = flag(
         "pictures drawn at once on a card (the CPU draws one by one)", 4, least=1)
@@ -288,6 +291,6 @@ class LoggingSettings(Section, title="logging"):
 
     @property
     def validation_count(self) -> int:
-        """Pictures for each validation prompt."""
+        """The number of pictures for each validation prompt."""
         return self.num_validation_images or 4
 # fmt: on

@@ -29,7 +29,7 @@ class Concept:
 
 
 class View(NamedTuple):
-    """How a picture is shown to the network."""
+    """The size, crop and flip of a picture for the network."""
 
     original: Size
     size: Size

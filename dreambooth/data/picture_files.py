@@ -33,14 +33,14 @@ def open_picture(path: str | Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def inspect_picture(path: Path) -> Picture | None:
+def _inspect_picture(path: Path) -> Picture | None:
     """Return a Picture if the file is readable as one, None if it is something else.
 
-    Raises ValueError if its name or its first bytes claim a picture and it can't be read.
+    Raises ValueError if its name or its first bytes claim a picture and it cannot be read.
     """
     claims = path.suffix.lower() in _EXTENSIONS
     try:
-        path.name.encode()  # JSON can't hold a name that is no Unicode
+        path.name.encode()  # JSON cannot hold a name that is no Unicode
         with Image.open(path, formats=_FORMATS):
             claims = True
         width, height = open_picture(path).size
@@ -64,7 +64,7 @@ def scan_folder(folder: str | Path) -> tuple[list[Picture], list[str], list[Path
         if path.is_dir():
             continue
         try:
-            picture = inspect_picture(path)
+            picture = _inspect_picture(path)
         except ValueError as error:
             problems.append(str(error))
             continue

@@ -50,7 +50,7 @@ class RareWords:
 
     @functools.cached_property
     def _first_rare(self) -> int:
-        """The first rare token among those in the order of their frequency."""
+        """The first rare token in the order of frequency."""
         ordered = [word for word in self._vocabulary if self._is_byte_pair or _is_latin(word)]
         numbers = sorted(self._vocabulary[word] for word in ordered)
         return numbers[int((1 - _RARE_SHARE) * len(numbers))] if numbers else len(self._vocabulary)
@@ -60,7 +60,7 @@ class RareWords:
         return [each.replace(_WORD_END, "").removeprefix("##") for each in self.tokenizer.tokenize(word)]
 
     def is_rare(self, word: str) -> bool:
-        """Test whether a word is a single token, and a rare one."""
+        """Check whether a word is a single token, and a rare one."""
         tokens = self.tokenizer.tokenize(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token:
             return False
@@ -85,7 +85,7 @@ class RareWords:
         return sorted(found, key=lambda each: -each.token)
 
     def _is_decodable(self, word: str) -> bool:
-        """Test whether a word is rare and decodes to itself."""
+        """Check whether a word is rare and decodes to itself."""
         return self.is_rare(word) and self.tokenizer.convert_tokens_to_string(self._pieces(word)).strip() == word
 
     def problems(self, instance_prompt: str, class_prompt: str | None = None) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _is_latin(word: str) -> bool:
 
 
 def _is_uncommon_character(character: str) -> bool:
-    """Test whether a Chinese character is not among the 3755 most used, the first level of GB 2312."""
+    """Check whether a Chinese character is not among the 3755 most used, the first level of GB 2312."""
     try:
         return character.encode("gb2312")[0] >= _LEVEL_TWO
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Class pictures: what the base model drew of the class before training, drawn once and kept as files."""
+"""Class pictures: the base model draws them once before training, and they are kept as files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def scan(concepts: ConceptSettings, model: str, recorded: Sequence[str] = ()) ->
 def draw_missing(
     family: Family, settings: DrawSettings, concepts: ConceptSettings, numbers: Sequence[int]
 ) -> tuple[Picture, ...]:
-    """Draw the class pictures of these numbers into their folder, each process its share; return all that are there."""
+    """Draw the class pictures of these numbers into their folder, each process its share; return all pictures there."""
     folder = _folder(concepts)
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)

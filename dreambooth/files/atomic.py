@@ -99,7 +99,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def can_be_written(folder: Path) -> bool:
-    """Return whether `folder`, or the nearest folder above it that is there, can be written in."""
+    """Check whether `folder`, or the nearest folder above it that is there, can be written in."""
     nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, ClassVar, TypeAlias
 from dreambooth.files.safetensors import shown
 
 # A genuine file needs about 40 for each tensor. A machine that takes more can be made to fill the memory
-MOST_OPCODES = 1_000_000
+_MOST_OPCODES = 1_000_000
 _LONGEST_NAME = 1000
 _LONGEST_TEXT = 1 << 20  # a longer one is the data of an array, as protocol 2 writes it
 _LONGEST_INTEGER = 16
@@ -39,7 +39,7 @@ class Asks(Malformed):
 
 @dataclass(frozen=True)
 class Name:
-    """A name that a file asks for and may ask for."""
+    """A name that a file refers to and may refer to."""
 
     module: str
     name: str
@@ -91,8 +91,8 @@ class Machine:
         """Return the value of the pickle; Malformed for all faults."""
         while (opcode := self._read(1)) != b".":
             self.opcodes += 1
-            if self.opcodes > MOST_OPCODES:
-                raise Malformed(f"it has more than {MOST_OPCODES} opcodes")
+            if self.opcodes > _MOST_OPCODES:
+                raise Malformed(f"it has more than {_MOST_OPCODES} opcodes")
             act, argument = self._ACTIONS.get(opcode, (Machine._refuse, opcode))
             try:
                 act(self, argument)

@@ -1,4 +1,4 @@
-"""What a pickle of weights may build: NumPy's arrays as Paddle writes them, and torch's tensors in their zip archive.
+"""The values in a pickle of weights: NumPy's arrays as Paddle writes them, and torch's tensors in their zip archive.
 
 Each function here stands for a name of NumPy's, Python's or torch's, and takes arguments that a stranger has chosen.
 None calls what it stands for.
@@ -65,7 +65,7 @@ class Type(Buildable):
 
 
 class StoredArray(Buildable):
-    """A NumPy array: empty, and then the place of its numbers."""
+    """A NumPy array: empty, and then the position of its numbers."""
 
     shape: tuple[int, ...] = (0,)
     dtype = np.dtype("i1")
@@ -233,16 +233,16 @@ class Archive:
             raise Malformed("it is a zip archive, but not as torch writes it")
         self.root = pickles[0].removesuffix("data.pkl")
         self.storages: dict[tuple[str, str], Storage] = {}
-        place = self._place(pickles[0])
-        self.pickle = (place.offset, place.offset + place.length)
+        span = self._find(pickles[0])
+        self.pickle = (span.offset, span.offset + span.length)
         order = f"{self.root}byteorder"
         if order in self.entries:
-            place = self._place(order)
-            file.seek(place.offset)
-            if file.read(place.length if place.length < 16 else 0) != b"little":
+            span = self._find(order)
+            file.seek(span.offset)
+            if file.read(span.length if span.length < 16 else 0) != b"little":
                 raise Malformed("its numbers are not in little-endian order")
 
-    def _place(self, name: str) -> Span:
+    def _find(self, name: str) -> Span:
         """Return the place of a file in the archive."""
         entry = self.entries.get(name)
         if entry is None:
@@ -265,10 +265,10 @@ class Archive:
         _, kind, key, _, count = reference
         if not isinstance(kind, Name) or kind.name not in _STORAGES or not isinstance(key, str) or not _is_count(count):
             raise Malformed("it refers to what is no storage")
-        place = self.file.tell()
+        position = self.file.tell()
         found = self.storages.get((kind.name, key))
         if found is None or found.count != count:
-            found = Storage(_STORAGES[kind.name], self._place(f"{self.root}data/{key}"), count)
+            found = Storage(_STORAGES[kind.name], self._find(f"{self.root}data/{key}"), count)
             self.storages[kind.name, key] = found
-        self.file.seek(place)
+        self.file.seek(position)
         return found

@@ -1,5 +1,7 @@
-"""Safetensors files (https://github.com/huggingface/safetensors), written and read one tensor at a time: the library's
-own functions hold a whole file in memory, and to write it two times over."""
+"""Safetensors files (https://github.com/huggingface/safetensors), written and read one tensor at a time.
+
+The library's own functions keep a whole file in memory, and twice to write it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ _SHORT = {name: short for short, name in _KINDS.items() if short != "BF16"}
 
 
 class Entry(NamedTuple):
-    """The place of one tensor: its offsets count from the end of the header."""
+    """The kind, shape and position of one tensor; its offsets count from the end of the header."""
 
     kind: str
     shape: tuple[int, ...]
@@ -57,8 +59,11 @@ class Header(NamedTuple):
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write {name: tensor of Paddle or NumPy}: the length of the header, the header, and each tensor's numbers without
-    a gap, the widest first so that all are aligned."""
+    """Write {name: tensor of Paddle or NumPy}.
+
+    The file is the length of the header, the header, and each tensor's numbers without a gap, the widest first so that
+    all are aligned.
+    """
     kinds = {name: str(tensor.dtype).removeprefix("paddle.") for name, tensor in tensors.items()}
     shorts = {name: _SHORT[kind] for name, kind in kinds.items()}
     order = sorted(tensors, key=lambda name: (-np.dtype(kinds[name]).itemsize, name))
@@ -85,8 +90,8 @@ def copy_renamed(
     entries, _, begin = header(source)
     renamed: dict[str, Any] = {"__metadata__": dict(metadata)}
     for name, entry in entries.items():
-        place = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": [entry.begin, entry.end]}
-        renamed[rename(name)] = place
+        span = [entry.begin, entry.end]
+        renamed[rename(name)] = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": span}
     with open(source, "rb") as old, open(target, "wb") as new:
         old.seek(begin)
         new.write(_encoded(renamed))

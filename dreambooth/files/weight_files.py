@@ -34,7 +34,7 @@ _SPLIT, _NAMES = "UnpackBigParamInfor@@", "StructuredToParameterName@@"
 
 
 class RefusedPickle(ValueError):
-    """A pickle that asks for more than weights, or is damaged: one line that begins with the file's name."""
+    """A pickle that needs more than weights, or is damaged: one line that begins with the file's name."""
 
 
 def write_pickled(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ def write_pickled(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> N
 
 
 class _Pickler(pickle.Pickler):
-    """Turns each tensor of Paddle into an array when its turn comes."""
+    """A pickler that turns each tensor of Paddle into an array when its turn comes."""
 
     @override
     def reducer_override(self, tensor: object) -> Any:  # noqa: ANN401  as the base class has it
@@ -74,7 +74,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Raise what `read` would raise, but read no numbers."""
+    """Raise the errors of `read`, but read no numbers."""
     if not _is_pickle(path):
         safetensors.header(path)
         return
@@ -153,7 +153,7 @@ def _read_pickle(file: BinaryIO, name: str, with_numbers: bool = True) -> object
 
 
 class _Plain:
-    """Turns the result of a pickle into arrays, numbers, texts, lists, tuples and dictionaries.
+    """The plain values in the result of a pickle: arrays, numbers, texts, lists, tuples and dictionaries.
 
     A value may stand in several places. So the walk is bounded by the number of opcodes, and the arrays by the size of
     the file. Without numbers, the arrays have the right shapes and take no memory.

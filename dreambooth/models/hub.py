@@ -79,7 +79,7 @@ def _cache() -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Test whether a folder is a complete pipeline."""
+    """Check whether a folder is a complete pipeline."""
     if not folder.is_dir():
         return False
     try:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from dreambooth.models.registry import FamilyFacts
 
-EITHER = "model.safetensors"  # of Paddle or of torch, as its metadata says
+_EITHER = "model.safetensors"  # of Paddle or of torch, as its metadata says
 # the weights that the library looks for, the best first: safetensors hold nothing but weights
-PADDLE = ("diffusion_paddle_model.safetensors", EITHER, "model_state.pdparams")
-TORCH = ("diffusion_pytorch_model.safetensors", EITHER, "diffusion_pytorch_model.bin", "pytorch_model.bin")
+PADDLE = ("diffusion_paddle_model.safetensors", _EITHER, "model_state.pdparams")
+TORCH = ("diffusion_pytorch_model.safetensors", _EITHER, "diffusion_pytorch_model.bin", "pytorch_model.bin")
 CONFIG, OLD_CONFIG = "config.json", "model_config.json"
 INDEX = "model_index.json"
 _SMALL = (".json", ".txt", ".model")  # settings, vocabularies, SentencePiece
@@ -57,7 +57,7 @@ class Choice(NamedTuple):
 def choose(names: Mapping[str, Collection[str]], either_is_torch: Mapping[str, bool]) -> Choice | None:
     """Choose between Paddle's and torch's files of the networks; None if neither has one for each network.
 
-    `names` has the names of the files of each part; `either_is_torch` says of which kind a part's EITHER is, if that is
+    `names` has the names of the files of each part; `either_is_torch` has the kind of a part's _EITHER, where that is
     known. Full precision goes before half, safetensors before pickles, and torch's pickles before Paddle's: the library
     itself leaves a .pdparams in a folder of torch, and a stranger may too.
     """
@@ -67,7 +67,7 @@ def choose(names: Mapping[str, Collection[str]], either_is_torch: Mapping[str, b
         pickles = sum(not weights.file.endswith(".safetensors") for weights in choice.files.values())
         # a repository whose files are all of unknown kind is one of torch
         guesses = sum(
-            weights.expected == EITHER and part not in either_is_torch for part, weights in choice.files.items()
+            weights.expected == _EITHER and part not in either_is_torch for part, weights in choice.files.items()
         )
         return halves, pickles, 0 if choice.is_torch else guesses, pickles > 0 and not choice.is_torch
 
@@ -86,7 +86,7 @@ def _best(names: Collection[str], is_torch: bool, either_is_torch: bool | None) 
     half = {name.replace(".fp16.", "."): name for name in names if ".fp16." in name}
     for known in (full, half):
         for expected in TORCH if is_torch else PADDLE:
-            if expected in known and (expected != EITHER or either_is_torch in (None, is_torch)):
+            if expected in known and (expected != _EITHER or either_is_torch in (None, is_torch)):
                 return Weights(known[expected], expected)
     return None
 
@@ -97,7 +97,7 @@ def choose_files(folder: Path, facts: FamilyFacts) -> Choice:
     names = {part: _files_in(path) for part, path in folders.items()}
     either_is_torch = {}
     for part, inside in names.items():
-        for file in (EITHER, EITHER.replace(".", ".fp16.")):
+        for file in (_EITHER, _EITHER.replace(".", ".fp16.")):
             if file in inside and part not in either_is_torch:
                 metadata = safetensors.header(folders[part] / file).metadata or {}
                 either_is_torch[part] = metadata.get("format", "pt") == "pt"
@@ -112,7 +112,7 @@ def choose_files(folder: Path, facts: FamilyFacts) -> Choice:
 
 
 def has_weights(folder: Path) -> bool:
-    """Test whether the folder of a network has weights of some kind."""
+    """Check whether the folder of a network has weights of some kind."""
     return any(_best(_files_in(folder), is_torch, None) for is_torch in (False, True))
 
 
@@ -203,7 +203,7 @@ def _old_settings(part: Path) -> dict[str, Any] | None:
 
 
 def _lacks_prefix(file: Path) -> bool:
-    """Test whether the weights of a CLIP text encoder have the names that transformers 5 gives them."""
+    """Check whether the weights of a CLIP text encoder have the names that transformers 5 gives them."""
     if file.suffix != ".safetensors":
         return False
     config = atomic.read_json(file.parent / CONFIG)

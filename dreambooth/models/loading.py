@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from."""
+    """The origin of a model."""
 
     name: str  # a folder, or a name on the hub
     revision: str | None = None
@@ -148,7 +148,7 @@ def merge(
     scale: float = 1.0,
     flag: str = "--lora",
 ) -> None:
-    """Add the product of each layer's two matrices to the networks' own weights; `parts` is what lora.read returns."""
+    """Add the product of each layer's two matrices to the networks' own weights; `parts` is the result of lora.read."""
     for part, layers in parts.items():
         own = dict(networks[part].named_sublayers()) if part in networks else {}
         flat = {name.replace(".", "_"): layer for name, layer in own.items()}

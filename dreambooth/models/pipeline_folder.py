@@ -19,7 +19,7 @@ FLAG = "--pretrained_model_name_or_path"
 
 
 def _is_path(name: str) -> bool:
-    """Test whether a name that is no folder is rather meant as a path than as a name on the hub."""
+    """Check whether a name that is no folder is rather meant as a path than as a name on the hub."""
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
 
 

@@ -138,7 +138,6 @@ CLASSES = {
     *(each for facts in FAMILIES.values() for classes in facts.parts.values() for each in classes),
     *_SMALL,
     "StableDiffusionSafetyChecker",
-    "CLIPVisionModelWithProjection",
 }
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreambooth.config.sections import SaveFormat
 from dreambooth.files import atomic, safetensors, weight_files
 from dreambooth.system import disk, patches
 from dreambooth.system.errors import BadInput
@@ -15,9 +14,9 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from dreambooth.config.sections import SaveFormat
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors
 
-FORMATS = get_args(SaveFormat)
 SINGLE_FILE = "single_file"
 # of PPDiffusers' networks alone, with their defaults
 _OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}

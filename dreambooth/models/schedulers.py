@@ -1,4 +1,4 @@
-"""The schedulers that draw pictures: one table of what this tool has to know of each."""
+"""The schedulers that draw pictures: one table of their facts."""
 
 from __future__ import annotations
 

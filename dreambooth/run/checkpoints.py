@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dreambooth.config.sections import SavingSettings
     from dreambooth.system.types import JSON, Arrays, Network, Tensors
 
-STATE = "state.json"
+_STATE = "state.json"
 _NAME = re.compile(r"^checkpoint-\d+$")
 
 
@@ -31,11 +31,11 @@ class Stateful(Protocol):
         """Return (tensors by name, JSON)."""
 
     def restore(self, tensors: Arrays, state: JSON) -> None:
-        """Put back what state() returned."""
+        """Put back the result of state()."""
 
 
 class State(TypedDict):
-    """What state.json holds; beside it stands the JSON of each Stateful under its name."""
+    """The content of state.json; the JSON of each Stateful stands beside it under its name."""
 
     step: int
     written_ns: int
@@ -86,7 +86,7 @@ def save(
                 "arguments": record,
                 "files": {str(path.relative_to(temporary)): path.stat().st_size for path in atomic.files_in(temporary)},
             }
-            atomic.write_json(temporary / STATE, state)
+            atomic.write_json(temporary / _STATE, state)
         _prune(output_dir, limit)
     return folder
 
@@ -100,7 +100,7 @@ def what_is_whole(output_dir: str | Path) -> str:
 
 
 def _save_network(network: Network, folder: Path) -> None:
-    """Write what the network's save_pretrained writes, without its second and third copy in memory."""
+    """Write the files of the network's save_pretrained, without its second and third copy in memory."""
     folder.mkdir()
     if hasattr(network, "save_config"):
         saving.save_network(network, "safetensors", folder)
@@ -113,7 +113,7 @@ def _save_network(network: Network, folder: Path) -> None:
 def read_state(folder: Path) -> State:
     """Read state.json of a whole checkpoint; ValueError names the fault of one that is not whole."""
     try:
-        state: State = atomic.read_json(folder / STATE)
+        state: State = atomic.read_json(folder / _STATE)
         files = state["files"]
         for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
             if not isinstance(state[key], kind):  # type: ignore[literal-required]
@@ -122,9 +122,9 @@ def read_state(folder: Path) -> State:
             raise ValueError(f"step is {state['step']!r}")
         state["course"]["seed"]
     except FileNotFoundError:
-        raise ValueError(f"it has no {STATE}") from None
+        raise ValueError(f"it has no {_STATE}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"its {STATE} can't be read ({error})") from None
+        raise ValueError(f"its {_STATE} can't be read ({error})") from None
     for name, size in files.items():
         if not (folder / name).is_file():
             raise ValueError(f"{name} is missing")

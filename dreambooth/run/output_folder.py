@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from dreambooth.run.checkpoints import Checkpoint
 
 ARGUMENTS = "training_args.json"
-CARD = "README.md"
+_CARD = "README.md"
 SAMPLES = "samples"
 INDEX = "model_index.json"
 _LAST = (*lora.NAMES.values(), INDEX)  # the files by which a folder loads, in the order in which they arrive
 
 
 class Record(TypedDict):
-    """What training_args.json holds: all that is needed to make the result again."""
+    """The content of training_args.json, from which the result can be made again."""
 
     flags: dict[str, Any]
     base_model: str
@@ -41,9 +41,9 @@ class Record(TypedDict):
 
 
 def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> None:
-    """Refuse a folder that can't be written, or that holds something else than an earlier run.
+    """Refuse a folder that cannot be written, or that holds something else than an earlier run.
 
-    `others` are the run's other folders by flag. What killed processes left in the folder is removed.
+    `others` are the run's other folders by flag. Leftovers of killed processes are removed.
     """
     for flag, path in {"--output_dir": folder, **others}.items():
         if not atomic.can_be_written(path):
@@ -73,7 +73,7 @@ def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> Non
 
 
 def _is_ours(folder: Path) -> bool:
-    """Return whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
+    """Check whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
     try:
         return bool({"flags", "base_model", "concepts", "versions"} <= atomic.read_json(folder / ARGUMENTS).keys())
     except (OSError, ValueError, AttributeError):
@@ -81,7 +81,10 @@ def _is_ours(folder: Path) -> bool:
 
 
 def make_record(flags: dict[str, Any], steps: int, processes: int, concepts: Iterable[Concept]) -> Record:
-    """Record all that is needed to make the result again. There is no flag for a token, so none can get in here."""
+    """Record the settings and pictures from which the result can be made again.
+
+    There is no flag for a token, so none can get in here.
+    """
 
     def listed(pictures: Iterable[Picture]) -> list[dict[str, str]]:
         return [{"name": each.path.name, "sha256": each.sha256} for each in pictures]
@@ -128,11 +131,11 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
         if settings.saves_pipeline:
             family.save(temporary, saving.save_format)
         atomic.write_json(temporary / ARGUMENTS, record)
-        atomic.write_text(temporary / CARD, card)
+        atomic.write_text(temporary / _CARD, card)
 
 
 def lacks_result(folder: Path, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint is newer than the result in the folder, as after a full disk at the end of a run."""
+    """Check whether a checkpoint is newer than the result in the folder, as after a full disk at the end of a run."""
     record = folder / ARGUMENTS
     return not record.exists() or record.stat().st_mtime_ns < checkpoint.state["written_ns"]
 

@@ -1,4 +1,4 @@
-"""The plan of a run: all that can be checked before the libraries are loaded, and the lines that describe the run."""
+"""The plan of a run: its input, checked before the libraries are loaded, and the lines that describe it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make(config: Config) -> tuple[Config, Plan]:
             console.warn(problem)
         if config.run.seed is None:
             config = config.with_seed(resumed.state["course"]["seed"])
-    fingerprint = config.course(steps, world)
+    fingerprint = config.fingerprint(steps, world)
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model)
     fingerprint["the pictures' hashes"] = [picture.sha256 for picture in pictures]
     plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed)
@@ -193,9 +193,9 @@ def _later_warnings(config: Config, family: Family) -> Iterator[str]:
     if concepts.instance_prompt != class_prompt:  # which has its own warning
         yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)
     for prompt in (concepts.instance_prompt, concepts.class_prompt, *(config.logging.validation_prompt or ())):
-        lost = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
-        if lost:
-            yield f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{lost}"'
+        truncated = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
+        if truncated:
+            yield f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{truncated}"'
 
 
 def _parameters(network: Network) -> int:
@@ -236,7 +236,7 @@ def _quoted(prompt: str) -> str:
 def end_early(step: int, last: Path | None, number: int | None) -> NoReturn:
     """End a run that a signal stopped, here or in another process; `last` is its last checkpoint."""
     remedy = "To go on: the same command with --resume_from_checkpoint latest"
-    message = f"stopped as asked after step {step}; {last} holds it all. {remedy}"
+    message = f"stopped by a signal after step {step}; {last} is complete. {remedy}"
     raise Stopped(message, code=128 + (number or signal.SIGTERM))
 
 

@@ -49,7 +49,7 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
 
     An expected error becomes one line on standard error; --verbose also shows its cause.
     """
-    use_utf8()
+    _use_utf8()
     argv = sys.argv[1:] if argv is None else argv
     try:
         main(argv)
@@ -70,7 +70,7 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
         sys.exit(1 if full else 2)
 
 
-def use_utf8() -> None:
+def _use_utf8() -> None:
     """Read arguments as UTF-8, and print a character that the terminal lacks as its code.
 
     Under LC_ALL=C Python does not decode Chinese prompts; then this starts the process again in UTF-8 mode.

@@ -47,17 +47,17 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Test whether this process prints, logs and writes for all."""
+    """Check whether this process prints, logs and writes for all."""
     return rank() == 0
 
 
-def selected_cards() -> str | None:
+def _selected_cards() -> str | None:
     """Return the cards that the launcher assigned to this process, or None."""
     return os.environ.get("FLAGS_selected_gpus") or None  # noqa: SIM112  the launcher's own name
 
 
 def is_on_gpu() -> bool:
-    """Test whether Paddle computes on a card."""
+    """Check whether Paddle computes on a card."""
     import paddle
 
     return str(paddle.device.get_device()).startswith("gpu")
@@ -70,8 +70,8 @@ def start() -> None:
     """
     import paddle
 
-    if selected_cards() and not paddle.device.cuda.device_count():
-        raise BadInput(f"--gpus {selected_cards()}: this Paddle finds no card; use --nproc_per_node instead")
+    if _selected_cards() and not paddle.device.cuda.device_count():
+        raise BadInput(f"--gpus {_selected_cards()}: this Paddle finds no card; use --nproc_per_node instead")
     if world_size() > 1:
         import paddle.distributed
 
@@ -173,12 +173,12 @@ def mean(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
 
 
 def is_true_anywhere(flag: bool) -> bool:
-    """Test whether the flag is true in any process."""
+    """Check whether the flag is true in any process."""
     return mean({"flag": flag})["flag"] > 0
 
 
 def is_different_anywhere(value: object) -> bool:
-    """Test whether any process has another value than the first."""
+    """Check whether any process has another value than the first."""
     return is_true_anywhere(broadcast(value) != value)
 
 

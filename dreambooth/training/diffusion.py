@@ -34,11 +34,11 @@ class Diffusion(ABC):
 
     @abstractmethod
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Mix noise into clean latents as far as the timesteps say."""
+        """Mix noise into clean latents, in the share that the timesteps give."""
 
     @abstractmethod
     def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Compute what the denoiser has to predict."""
+        """Compute the denoiser's target."""
 
     def weight(self, t: Tensor) -> Tensor | None:
         """Compute the weight [n] of each example's error; None weights all alike."""
@@ -64,7 +64,7 @@ class Discrete(Diffusion):
 
     @override
     def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return the noise, or the velocity (Salimans & Ho 2022) where the scheduler's settings ask for it."""
+        """Return the noise, or the velocity (Salimans & Ho 2022) where the scheduler's settings have it so."""
         if self._scheduler.config.prediction_type == "v_prediction":
             return self._scheduler.get_velocity(clean, noise, t)
         return noise

@@ -86,7 +86,7 @@ class Updates:
         return self.schedule.get_lr()
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a forward pass: half precision where the settings ask for it and a GPU is there."""
+        """Return the context of a forward pass: half precision where it is set and there is a GPU."""
         return paddle.amp.auto_cast(enable=self.half is not None, dtype=self.half or "float16")
 
     def backward(self, loss: Tensor) -> None:
@@ -121,11 +121,11 @@ class Updates:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether so many updates in a row overflowed that a smaller scale can't help."""
+        """Check whether so many updates in a row overflowed that a smaller scale cannot help."""
         return self._overflows >= _MOST_OVERFLOWS
 
     def has_finite_weights(self) -> bool:
-        """Return whether every weight that trains is finite."""
+        """Check whether every weight that trains is finite."""
         return all(bool(paddle.isfinite(each).all()) for each in self.parameters)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_the_table_shows_each_measure_of_each_model():
 
 @pytest.fixture
 def prompts(tmp_path):
-    """What is read of prompts and of a file's text, with pictures of these names."""
+    """Read prompts and a file's text, with pictures of these names."""
     for name in ("grass-0.png", "grass-1.png", "snow-0.png", "snow-10.png"):
         draw_pictures(tmp_path / "new", 1)
         (tmp_path / "new/0.png").rename(tmp_path / name)
@@ -58,8 +58,8 @@ def prompts(tmp_path):
             Path(file).write_bytes(text if isinstance(text, bytes) else text.encode())
         pictures, _ = picture_files.find_pictures(tmp_path, "--subject_data_dir")
         arguments = SimpleNamespace(prompt=list(prompts), prompts_file=file, subject_data_dir=str(tmp_path))
-        wanted = metrics.read_requests(arguments, pictures)
-        return [(each.prompt, [pictures[index].path.name for index in each.references]) for each in wanted]
+        requests = metrics.read_requests(arguments, pictures)
+        return [(each.prompt, [pictures[index].path.name for index in each.references]) for each in requests]
 
     return read
 

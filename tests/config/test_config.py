@@ -263,10 +263,10 @@ def test_the_steps_cover_every_epoch_to_its_last_picture(flags, examples, proces
 
 
 def test_the_course_does_not_depend_on_how_the_global_batch_is_split():
-    whole = read("--train_batch_size 4").course(10, 1)
-    assert read("--train_batch_size 2").course(10, 2) == whole
-    assert read("--train_batch_size 1 --gradient_accumulation_steps 2").course(10, 2) == whole
-    assert read("--train_batch_size 4").course(10, 2) != whole
+    whole = read("--train_batch_size 4").fingerprint(10, 1)
+    assert read("--train_batch_size 2").fingerprint(10, 2) == whole
+    assert read("--train_batch_size 1 --gradient_accumulation_steps 2").fingerprint(10, 2) == whole
+    assert read("--train_batch_size 4").fingerprint(10, 2) != whole
 
 
 OUTSIDE_OF_THE_COURSE = {
@@ -285,20 +285,24 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         - OUTSIDE_OF_THE_COURSE
         - {"resolution"}
     )
-    assert set(read([*PRIOR, "--lora_rank", "2"]).course(10, 1)) == names | {
+    assert set(read([*PRIOR, "--lora_rank", "2"]).fingerprint(10, 1)) == names | {
         "train_batch_size x gradient_accumulation_steps x processes"
     }
 
 
 @pytest.mark.parametrize("flags", ["--seed 1", "--learning_rate 1e-4", "--height 768", "--random_flip"])
 def test_what_changes_an_update_changes_the_course(flags):
-    assert read(flags).course(10, 1) != read().course(10, 1)
+    assert read(flags).fingerprint(10, 1) != read().fingerprint(10, 1)
 
 
 def test_a_lora_is_a_part_of_the_course_only_where_there_is_one():
-    assert not {"lora_rank", "lora_alpha", "lora_dropout"} & read().course(10, 1).keys()
-    course = read("--lora_rank 4").course(10, 1)
-    assert (course["lora_alpha"], course["lora_dropout"], course["learning_rate"]) == (4, 0.0, 1e-4)
+    assert not {"lora_rank", "lora_alpha", "lora_dropout"} & read().fingerprint(10, 1).keys()
+    fingerprint = read("--lora_rank 4").fingerprint(10, 1)
+    assert (
+        fingerprint["lora_alpha"],
+        fingerprint["lora_dropout"],
+        fingerprint["learning_rate"],
+    ) == (4, 0.0, 1e-4)
 
 
 def test_the_rate_that_is_taken_is_the_one_that_is_recorded():
@@ -307,19 +311,19 @@ def test_the_rate_that_is_taken_is_the_one_that_is_recorded():
 
 
 def test_a_size_is_the_same_course_however_it_was_said():
-    assert read("--resolution 768").course(10, 1) == read("--height 768 --width 768").course(10, 1)
+    assert read("--resolution 768").fingerprint(10, 1) == read("--height 768 --width 768").fingerprint(10, 1)
 
 
 def test_the_class_is_a_part_of_the_course_only_with_prior_preservation():
-    assert read("--num_class_images 7").course(10, 1) == read().course(10, 1)
-    assert read([*PRIOR, "--num_class_images", "7"]).course(10, 1) != read(PRIOR).course(10, 1)
+    assert read("--num_class_images 7").fingerprint(10, 1) == read().fingerprint(10, 1)
+    assert read([*PRIOR, "--num_class_images", "7"]).fingerprint(10, 1) != read(PRIOR).fingerprint(10, 1)
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_the_runs_length_is_a_part_of_the_course_only_for_schedules_with_an_end(schedule):
     config = read(f"--lr_scheduler {schedule}")
     endless = schedule in ("constant", "constant_with_warmup")
-    assert (config.course(10, 1) == config.course(20, 1)) == endless
+    assert (config.fingerprint(10, 1) == config.fingerprint(20, 1)) == endless
 
 
 @pytest.mark.parametrize(

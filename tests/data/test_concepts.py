@@ -15,10 +15,6 @@ EXAMPLES = (
 )
 
 
-def test_a_view_shows_the_whole_picture_as_it_is_unless_it_says_otherwise():
-    assert VIEW.crop is None and not VIEW.flip
-
-
 def test_a_micro_batch_lists_its_keys_in_order_and_its_prompts_once():
     batch = MicroBatch(EXAMPLES, prior=1)
     assert batch.keys == [(3, 0, 0), (3, 1, 0), (3, 0, 1)]
@@ -32,8 +28,3 @@ def test_a_micro_batch_lists_its_keys_in_order_and_its_prompts_once():
 def test_nothing_changes_after_it_is_made(value, field):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, field, None)
-
-
-def test_a_concept_may_have_no_class():
-    concept = Concept("a photo of sks dog", ())
-    assert concept.class_prompt is None and concept.class_pictures == ()

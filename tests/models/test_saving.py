@@ -1,6 +1,7 @@
 """What a saved folder says of itself, in each format."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ from safetensors import safe_open
 from support.families import load_family, load_pipeline
 from support.weights import assert_same
 
+from dreambooth.config.sections import SaveFormat
 from dreambooth.models import saving
 
 
 @pytest.fixture(scope="module")
 def saved(twin, tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats")
-    for name in saving.FORMATS:
+    for name in get_args(SaveFormat):
         saving.save(load_pipeline(twin), folder / name, name)
     return folder
 
@@ -39,7 +41,7 @@ def test_the_files_of_each_format(saved):
 
 
 @pytest.mark.parametrize("model", ["twin", "velocity_twin", "unidiffuser_twin"])
-@pytest.mark.parametrize("form", saving.FORMATS)
+@pytest.mark.parametrize("form", get_args(SaveFormat))
 def test_weights_and_settings_are_those_that_the_library_writes(model, form, tmp_path, request):
     pipeline = load_pipeline(request.getfixturevalue(model))
     saving.save(pipeline, tmp_path / "mine", form)

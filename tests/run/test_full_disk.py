@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -12,9 +13,9 @@ from support.families import load_pipeline
 
 import infer
 from dreambooth import metrics
+from dreambooth.config.sections import SaveFormat
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic
-from dreambooth.models import saving
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.system import disk
 
@@ -56,7 +57,7 @@ def test_a_checkpoint_on_a_disk_that_fills_up(recorded, small_disk):
     assert found == {"refused", "failed", "written"}
 
 
-@pytest.mark.parametrize("save_format", saving.FORMATS)
+@pytest.mark.parametrize("save_format", get_args(SaveFormat))
 def test_a_pipeline_on_a_disk_that_fills_up(recorded, small_disk, save_format):
     family, settings, lora, record, card = recorded["save_result"]
     settings = replace(settings, output_dir=str(small_disk / "out"), save_format=save_format)

@@ -203,5 +203,5 @@ def test_web_uis_have_no_place_for_bert(tmp_path):
         prefixes={},
         text_encoders=["text_encoder"],
     )
-    with pytest.raises(BadInput, match="--format lora_web_ui: web UIs know"):
+    with pytest.raises(BadInput, match="--format lora_web_ui: web UIs load"):
         exported(tmp_path / "a", "lora_web_ui", tmp_path / "b.safetensors")

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -12,14 +13,14 @@ from support.weights import assert_same
 import infer
 import train_dreambooth
 from dreambooth import export
+from dreambooth.config.sections import SaveFormat
 from dreambooth.files import atomic
-from dreambooth.models import saving
 from dreambooth.run import checkpoints, output_folder
 
 
-@pytest.mark.parametrize("form", [*saving.FORMATS, "single_file", "lora_web_ui"])
+@pytest.mark.parametrize("form", [*get_args(SaveFormat), "single_file", "lora_web_ui"])
 def test_an_export_on_a_disk_that_fills_up(twin, pictures, small_disk, tmp_path, form, capfd):
-    model, place = twin, small_disk / ("out" if form in saving.FORMATS else "out.safetensors")
+    model, place = twin, small_disk / ("out" if form in get_args(SaveFormat) else "out.safetensors")
     if form == "lora_web_ui":
         model = tmp_path / "lora"
         train(command_line(twin, pictures, model, lora_rank=4, max_train_steps=1))

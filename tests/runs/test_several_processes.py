@@ -104,7 +104,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(flags, tmp_path):
     os.kill(workers_of(launcher.pid)[1], signal.SIGTERM)
     out = launcher.communicate(timeout=60)[0]
     assert launcher.returncode != 0
-    assert "stopped as asked after step" in out and "Traceback" not in out
+    assert "stopped by a signal after step" in out and "Traceback" not in out
 
 
 DIFFERENT = """

@@ -141,14 +141,14 @@ class Family(ABC):
         return prediction
 
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
-        """Refuse training settings that the model can't take."""
+        """Refuse training settings that the model cannot take."""
         factor = self.pipeline.vae_scale_factor
         for name, side in zip(("height", "width"), size):
             if side % factor:
                 raise BadInput(f"--{name} {side}: must be a multiple of {factor}, the model's factor")
 
     def check_drawing(self, settings: DrawSettings) -> None:
-        """Refuse settings that the model can't draw with."""
+        """Refuse settings that the model cannot draw with."""
         factor = max(8, self.pipeline.vae_scale_factor)
         for name, side in zip(("height", "width"), settings.size):
             if side <= 0 or side % factor:

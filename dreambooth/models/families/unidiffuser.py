@@ -1,4 +1,4 @@
-"""UniDiffuser: one transformer for pictures and texts, trained here to draw what a text says.
+"""UniDiffuser: one transformer for pictures and texts, trained here to draw pictures from texts.
 
 A picture is two things to it: the latents of a VAE, and an embedding of CLIP's. Both are noised together, in one long
 row, and the loss is that of the VAE's part (Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal
@@ -73,7 +73,7 @@ class UniDiffuser(Family):
 
     @override
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
-        """Refuse other sizes than its own, since its transformer knows each place of a picture."""
+        """Refuse other sizes than its own, since its transformer has an embedding for each place of a picture."""
         height, width = self.default_size
         for name, side, own in zip(("height", "width"), size, self.default_size):
             if side != own:
