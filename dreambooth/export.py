@@ -100,7 +100,7 @@ def _write_lora(settings: ExportSettings) -> None:
     if settings.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
         raise BadInput(
             f"--model_path {settings.model_path}: its layers' names have no dots, as in files for web UIs;"
-            " give --format lora_web_ui, or put it into its model"
+            " without its model, only --format lora_web_ui can be written"
         )
     with atomic.whole_file(Path(settings.output)) as temporary:
         lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)
