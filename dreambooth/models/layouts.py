@@ -29,14 +29,6 @@ TORCH = ("diffusion_pytorch_model.safetensors", _EITHER, "diffusion_pytorch_mode
 CONFIG, OLD_CONFIG = "config.json", "model_config.json"
 INDEX = "model_index.json"
 _SMALL = (".json", ".txt", ".model")  # settings, vocabularies, SentencePiece
-_PREFIX = "text_model."  # of the weights of a CLIP text encoder; transformers 5 omits it
-_OLD_TEXT_SETTINGS = {
-    "max_text_length": "max_position_embeddings",
-    "text_embed_dim": "hidden_size",
-    "text_heads": "num_attention_heads",
-    "text_layers": "num_hidden_layers",
-    "text_hidden_act": "hidden_act",
-}
 _kept: list[tempfile.TemporaryDirectory[str]] = []  # folders of links, deleted when the process ends
 
 
@@ -164,12 +156,13 @@ def _link_folder(source: Path, links: Path, facts: FamilyFacts, choice: Choice) 
                 (part / file.name).symlink_to(file)
         if name in choice.files:
             file, expected = folder / choice.files[name].file, part / choice.files[name].expected
-            if choice.is_torch and name in facts.text_encoders and _lacks_prefix(file):
-                _restore_prefix(file, expected)
+            prefix = _omitted_prefix(file) if choice.is_torch and name in facts.text_encoders else None
+            if prefix is not None:
+                _add_prefix(file, expected, prefix)
             else:
                 expected.symlink_to(file)
         _write_vocabulary(part)
-        if settings := _old_settings(folder):
+        if settings := _newer_settings(folder):
             atomic.write_json(part / CONFIG, settings)
 
 
@@ -185,37 +178,33 @@ def _write_index(index: Mapping[str, Any], links: Path, facts: FamilyFacts) -> N
     atomic.write_json(links / INDEX, known)
 
 
-def _old_settings(part: Path) -> dict[str, Any] | None:
-    """Return the settings of a CLIP text encoder of before 2023 in their names of today, None if they have them."""
+def _newer_settings(part: Path) -> dict[str, Any] | None:
+    """Return the settings of a text encoder of before 2023 in their names of today, None if they have them."""
     path = part / OLD_CONFIG
     if (part / CONFIG).exists() or not path.is_file():
         return None
     old = atomic.read_json(path)
     for inner in old.pop("init_args", []):
         old |= inner if isinstance(inner, dict) else {}
-    if "text_layers" not in old:
-        return None
-    settings = {_OLD_TEXT_SETTINGS.get(name, name): value for name, value in old.items()}
-    settings.setdefault("hidden_act", "quick_gelu")
-    settings["intermediate_size"] = 4 * settings["hidden_size"]
-    settings["architectures"] = [settings.pop("init_class", registry.CLIP_TEXT_ENCODER)]
-    return {**settings, "bos_token_id": settings["vocab_size"] - 2, "eos_token_id": settings["vocab_size"] - 1}
+    newer = (facts.newer_settings(old) for facts in registry.TEXT_ENCODER_CLASSES)
+    return next((settings for settings in newer if settings is not None), None)
 
 
-def _lacks_prefix(file: Path) -> bool:
-    """Check whether the weights of a CLIP text encoder have the names that transformers 5 gives them."""
+def _omitted_prefix(file: Path) -> str | None:
+    """Return the prefix that a text encoder's weights lack, as transformers 5 writes them; None if they lack none."""
     if file.suffix != ".safetensors":
-        return False
+        return None
     config = atomic.read_json(file.parent / CONFIG)
-    classes = config.get("architectures", ())
-    is_clip = config.get("model_type") == "clip_text_model" or registry.CLIP_TEXT_ENCODER in classes
-    return is_clip and not any(name.startswith(_PREFIX) for name in safetensors.header(file).entries)
+    prefix = next((facts.prefix for facts in registry.TEXT_ENCODER_CLASSES if facts.has(config)), None)
+    if prefix is None or any(name.startswith(prefix) for name in safetensors.header(file).entries):
+        return None
+    return prefix
 
 
-def _restore_prefix(file: Path, target: Path) -> None:
+def _add_prefix(file: Path, target: Path, prefix: str) -> None:
     """Write the same weights under the names that they had before transformers 5."""
     metadata = {**(safetensors.header(file).metadata or {}), "format": "pt"}
-    safetensors.copy_renamed(file, target, lambda name: _PREFIX + name, metadata)
+    safetensors.copy_renamed(file, target, lambda name: prefix + name, metadata)
 
 
 def _write_vocabulary(tokenizer: Path) -> None:

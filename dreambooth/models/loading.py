@@ -153,7 +153,7 @@ def merge(
         own = dict(networks[part].named_sublayers()) if part in networks else {}
         flat = {name.replace(".", "_"): layer for name, layer in own.items()}
         for name, (down, up) in layers.items():
-            names = (name, f"text_model.{name}")  # the prefix that transformers 5 omits
+            names = (name, *(facts.prefix + name for facts in registry.TEXT_ENCODER_CLASSES))
             layer = next((own[each] for each in names if each in own), flat.get(name))
             weight = getattr(layer, "weight", None)
             change = scale * (up.reshape(len(up), -1) @ down.reshape(len(down), -1))

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dreambooth.models import schedulers
 
 CLIP_TEXT_ENCODER = "CLIPTextModel"
+_CLIP_SETTINGS_BEFORE_2023 = {
+    "max_text_length": "max_position_embeddings",
+    "text_embed_dim": "hidden_size",
+    "text_heads": "num_attention_heads",
+    "text_layers": "num_hidden_layers",
+    "text_hidden_act": "hidden_act",
+}
 # The library imports whatever module and class model_index.json names; these are what genuine files have
 LIBRARIES = (
     "ppdiffusers",
@@ -28,6 +35,36 @@ _GPT_TOKENIZERS = ("GPTTokenizer", "GPT2Tokenizer", "GPT2TokenizerFast")
 _IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor")
 # the classes of small files, which have no weights
 _SMALL = {*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS, *_GPT_TOKENIZERS, *_IMAGE_PROCESSORS}
+
+
+def _newer_clip_settings(old: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings of a CLIP text encoder of before 2023 in their names of today; None if it is none."""
+    if "text_layers" not in old:
+        return None
+    settings = {_CLIP_SETTINGS_BEFORE_2023.get(name, name): value for name, value in old.items()}
+    settings.setdefault("hidden_act", "quick_gelu")
+    settings["intermediate_size"] = 4 * settings["hidden_size"]
+    settings["architectures"] = [settings.pop("init_class", CLIP_TEXT_ENCODER)]
+    return {**settings, "bos_token_id": settings["vocab_size"] - 2, "eos_token_id": settings["vocab_size"] - 1}
+
+
+@dataclass(frozen=True)
+class TextEncoderFacts:
+    """The facts of a class of text encoders whose files had another form at some time."""
+
+    class_name: str
+    model_type: str  # in its config.json
+    prefix: str  # of its weights; transformers 5 omits it
+    newer_settings: Callable[[Mapping[str, Any]], dict[str, Any] | None]  # from an old model_config.json
+
+    def has(self, settings: Mapping[str, Any]) -> bool:
+        """Check whether a config.json is that of a network of this class."""
+        return settings.get("model_type") == self.model_type or self.class_name in settings.get("architectures", ())
+
+
+TEXT_ENCODER_CLASSES = (
+    TextEncoderFacts(CLIP_TEXT_ENCODER, "clip_text_model", prefix="text_model.", newer_settings=_newer_clip_settings),
+)
 
 
 @dataclass(frozen=True)
