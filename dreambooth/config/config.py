@@ -71,7 +71,7 @@ class Config:
         return dataclasses.replace(self, run=dataclasses.replace(self.run, seed=seed))
 
     def warnings(self) -> Iterator[str]:
-        """Explain what is allowed and yet probably a mistake."""
+        """Explain allowed settings that are probably a mistake."""
         concepts = self.concepts
         if (
             concepts.with_prior_preservation

@@ -39,7 +39,7 @@ _NO_DIRECTORY_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)  # file systems
 
 @contextlib.contextmanager
 def whole_file(path: Path, size: int = 0, replace: bool = True) -> Iterator[Path]:
-    """Yield a path beside `path`; when the block ends, flush what was written there and rename it to `path`.
+    """Yield a path beside `path`; when the block ends, flush it and rename it to `path`.
 
     `size` is the number of bytes to come, where known. Without `replace`, a file that is there by then stays as it is.
     A device or a pipe, such as /dev/stdout, is written to directly. Raises DiskFull.
@@ -60,7 +60,7 @@ def whole_file(path: Path, size: int = 0, replace: bool = True) -> Iterator[Path
 
 @contextlib.contextmanager
 def whole_folder(path: Path, size: int = 0) -> Iterator[Path]:
-    """Yield a folder beside `path`; when the block ends, flush what was written there and rename it to `path`.
+    """Yield a folder beside `path`; when the block ends, flush it and rename it to `path`.
 
     An earlier folder stays until then. `size` is the number of bytes to come, where known. Raises DiskFull.
     """
@@ -78,7 +78,7 @@ def whole_folder(path: Path, size: int = 0) -> Iterator[Path]:
 
 
 def clean(folder: Path) -> None:
-    """Remove what killed processes left in `folder`, and put back a folder that was to be replaced.
+    """Remove leftovers of killed processes in `folder`, and put back a folder that was to be replaced.
 
     What a living process is writing stays. A process does this by itself in each folder that it writes in.
     """

@@ -25,7 +25,7 @@ _RECORD = "move.json"  # in it: the parts that move last, and those of the folde
 
 @contextlib.contextmanager
 def whole_parts(folder: Path, last: Sequence[str], owned: Collection[str], what: str) -> Iterator[Path]:
-    """Yield a folder inside `folder`; when the block ends, flush what was written there and move it into `folder`.
+    """Yield a folder inside `folder`; when the block ends, flush it and move it into `folder`.
 
     `folder` loads by the files named in `last`, which arrive in this order after all other parts. `owned` names the
     parts of an earlier result; those that are not written anew are removed. Raises DiskFull, which names `what`.

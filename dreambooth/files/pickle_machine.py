@@ -68,7 +68,7 @@ Functions: TypeAlias = Mapping[tuple[str, str], "Callable[..., object] | None"]
 class Machine:
     """One run over the bytes [begin, end) of a file.
 
-    `functions` has the names that a file may ask for, with the functions that take their place. `stored` resolves the
+    `functions` has the names that a file may refer to, with the functions that take their place. `stored` resolves the
     references of a torch archive to its other files.
     """
 
@@ -117,7 +117,7 @@ class Machine:
         return found
 
     def _skip(self, length: int) -> Span:
-        """Return the place of the next bytes, which stay in the file."""
+        """Return the span of the next bytes, which stay in the file."""
         if not 0 <= length <= self.left:
             raise Malformed("it is cut short")
         self.left -= length
@@ -278,7 +278,7 @@ class Machine:
 
 
 def _names(rest: bytes) -> list[tuple[str, str]]:
-    """Return the names that the rest of a pickle asks for by GLOBAL and INST."""
+    """Return the names that the rest of a pickle refers to by GLOBAL and INST."""
     names = []
     with contextlib.suppress(Exception):  # the rest may be anything
         for known, argument, _ in pickletools.genops(io.BytesIO(rest)):

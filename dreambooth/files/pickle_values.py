@@ -1,7 +1,7 @@
 """The values in a pickle of weights: NumPy's arrays as Paddle writes them, and torch's tensors in their zip archive.
 
 Each function here stands for a name of NumPy's, Python's or torch's, and takes arguments that a stranger has chosen.
-None calls what it stands for.
+None calls the thing that it stands for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dreambooth.system.types import override
 if TYPE_CHECKING:
     from dreambooth.files.pickle_machine import Functions
 
-# NumPy's kinds as it writes them. An object array would hold what a pickle may not
+# NumPy's kinds as it writes them. An object array could hold any value
 _KINDS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 _STORAGES = {
     "DoubleStorage": "f8",
@@ -243,7 +243,7 @@ class Archive:
                 raise Malformed("its numbers are not in little-endian order")
 
     def _find(self, name: str) -> Span:
-        """Return the place of a file in the archive."""
+        """Find the span of a file in the archive."""
         entry = self.entries.get(name)
         if entry is None:
             raise Malformed(f"its archive lacks {shown(name)}")

@@ -275,7 +275,7 @@ def _checked_entry(name: str, value: object) -> Entry:
 
 
 def _are_counts(value: object) -> bool:
-    """Test whether JSON has a list of integers from 0; True is none."""
+    """Check whether JSON has a list of integers from 0; True is none."""
     return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
 
 

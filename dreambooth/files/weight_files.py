@@ -1,7 +1,7 @@
 """Weights in files of any kind: safetensors, Paddle's .pdparams, and torch's .bin and .pt, read without torch.
 
-The last three are pickles. Nothing in them is called or imported; `pickle_machine` says how. They may hold arrays,
-numbers, texts, lists, tuples and dictionaries. All else is refused, and the error names the file and what it asks for.
+The last three are pickles. Nothing in them is called or imported, as `pickle_machine` explains. They may hold arrays,
+numbers, texts, lists, tuples and dictionaries. All else is refused; the error names the file and the refused name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PICKLES = (".pdparams", ".pdopt", ".bin", ".pt", ".pth", ".ckpt")
 _MOST_SHARED, _ALWAYS_ALLOWED = 8, 64 << 20
 _DEEPEST = 30
 _OLD_TORCH = 0x1950A86A20F9469CFC6C  # the first value in a file of torch before 1.6
-# Paddle's keys for what it has split, and for its tensors' own names
+# Paddle's keys for split arrays, and for its tensors' own names
 _SPLIT, _NAMES = "UnpackBigParamInfor@@", "StructuredToParameterName@@"
 
 
@@ -102,7 +102,7 @@ def _is_pickle(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_archive(file: BinaryIO) -> bool:
-    """Test whether a file is a zip archive of torch."""
+    """Check whether a file is a zip archive of torch."""
     begin = file.tell()
     start = file.read(4)
     file.seek(begin)
@@ -244,8 +244,8 @@ def _paddles_own(found: dict[Any, Any], with_numbers: bool) -> dict[Any, Any]:
     if not isinstance(names, dict) or not all(key in found and isinstance(names[key], str) for key in names):
         raise Malformed("its table of names does not fit")
     joined: set[int] = set()  # the identities of all pieces: one that stands in two places would be copied twice
-    for name, place in found.pop(_SPLIT, {}).items():
-        pieces, shape = [found.pop(piece) for piece in place["slices"]], tuple(place["OriginShape"])
+    for name, entry in found.pop(_SPLIT, {}).items():
+        pieces, shape = [found.pop(piece) for piece in entry["slices"]], tuple(entry["OriginShape"])
         before, joined = len(joined), joined | {id(piece) for piece in pieces}
         if len(joined) != before + len(pieces):
             raise Malformed("its split arrays do not fit")

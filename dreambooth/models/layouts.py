@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dreambooth.models.registry import FamilyFacts
 
-_EITHER = "model.safetensors"  # of Paddle or of torch, as its metadata says
+_EITHER = "model.safetensors"  # of Paddle or of torch, according to its metadata
 # the weights that the library looks for, the best first: safetensors hold nothing but weights
 PADDLE = ("diffusion_paddle_model.safetensors", _EITHER, "model_state.pdparams")
 TORCH = ("diffusion_pytorch_model.safetensors", _EITHER, "diffusion_pytorch_model.bin", "pytorch_model.bin")
@@ -84,7 +84,7 @@ def _best(names: Collection[str], is_torch: bool, either_is_torch: bool | None) 
 
 
 def choose_files(folder: Path, facts: FamilyFacts) -> Choice:
-    """Choose the files of the networks of a folder that has weights for each. ValueError says what is wrong."""
+    """Choose the files of the networks of a folder that has weights for each. ValueError names the fault."""
     folders = {part: part_folder(folder, part, facts) for part in facts.networks}
     names = {part: _files_in(path) for part, path in folders.items()}
     either_is_torch = {}

@@ -24,7 +24,7 @@ def _is_path(name: str) -> bool:
 
 
 def check(name: str, flag: str = FLAG) -> None:
-    """Refuse a local folder that is no whole pipeline of a family of the registry; the message says what is missing.
+    """Refuse a local folder that is no whole pipeline of a family of the registry; the message names the fault.
 
     A name on the hub passes: it is checked when it has been fetched.
     """
@@ -93,7 +93,7 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
 
 
 def _check_names(name: str | Path, part: str, value: JSON, flag: str) -> None:
-    """Refuse what the library would import to load a part, unless genuine pipelines have it."""
+    """Refuse classes that no genuine pipeline has, which the library would import to load a part."""
     if value == [None, None]:
         return
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(each, str) for each in value):

@@ -48,7 +48,7 @@ def save_network(
     safe_serialization: bool = True,
     to_diffusers: bool = False,
 ) -> None:
-    """Write what the save_pretrained of a network of PPDiffusers writes, in its place."""
+    """Write the files of a PPDiffusers network's save_pretrained, in its place."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     network.save_config(str(folder), to_diffusers=to_diffusers)
     path = Path(folder) / _WEIGHTS[save_format]
@@ -118,7 +118,7 @@ def _remove_own_settings(folder: Path) -> None:
 
 
 def no_single_file(what: str) -> BadInput:
-    """Make the error for what the one-file layout has no place for."""
+    """Make the error for weights that have no place in the one-file layout."""
     return BadInput(f"--format {SINGLE_FILE}: the layout has no place for a {what}; web UIs can't load it")
 
 

@@ -247,7 +247,7 @@ class Checkpointer:
     def rescue(self, step: int) -> Iterator[None]:
         """Save a checkpoint of a step where the block fails, unless the last one is of that step.
 
-        Where the disk is full that is not possible, and the block's own error is what the user reads.
+        Where the disk is full that is not possible, and the user reads the block's own error.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""The model card: what a model is, how it was made, how to draw with it."""
+"""The model card: a model's kind, its making, and the command that draws with it."""
 
 from __future__ import annotations
 

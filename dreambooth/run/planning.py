@@ -37,7 +37,7 @@ class Plan:
     pictures: tuple[Picture, ...]
     others: tuple[Path, ...]  # files in the pictures' folder that are no pictures
     steps: int
-    fingerprint: dict[str, Any]  # what decides on the run's updates
+    fingerprint: dict[str, Any]  # the input that decides on the run's updates
     resumed: Checkpoint | None = None
 
     @property
@@ -133,7 +133,7 @@ def _check_resumed(resumed: Checkpoint, plan: Plan, output_dir: Path, allow_chan
 
 
 def _warnings(config: Config, pictures: Sequence[Picture], steps: int) -> Iterator[str]:
-    """Yield what is allowed and yet probably a mistake."""
+    """Yield a warning for each allowed input that is probably a mistake."""
     yield from config.warnings()
     height, width = config.pictures.size
     squeezed = transforms.squeezed(pictures, config.pictures.size)
@@ -151,7 +151,7 @@ def _warnings(config: Config, pictures: Sequence[Picture], steps: int) -> Iterat
 
 
 def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int]) -> None:
-    """Print what the run will do, a line for each topic; `missing` are the numbers of the class pictures to draw."""
+    """Print a line for each topic of the run; `missing` are the numbers of the class pictures to draw."""
     concepts, optimizer = config.concepts, config.optimizer
     name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"

@@ -58,7 +58,7 @@ class Tracker:
         self._warn_once()
 
     def close(self) -> None:
-        """Write what is left, and close the files."""
+        """Write the rest, and close the files."""
         self._writer.close()
         self._warn_once()
 

@@ -31,7 +31,7 @@ class Validation:
         self._prompts = settings.validation_prompt or ()
 
     def is_due(self, step: int) -> bool:
-        """Return whether to draw after a step in the middle of the run."""
+        """Check whether to draw after a step in the middle of the run."""
         every = self._settings.validation_steps if self._prompts else None
         return every is not None and step % every == 0
 

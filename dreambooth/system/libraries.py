@@ -1,4 +1,4 @@
-"""The import of Paddle, PaddleNLP and PPDiffusers, quiet except for what is wrong with a run."""
+"""The import of Paddle, PaddleNLP and PPDiffusers, quiet except for faults of a run."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def all_weights_found() -> Iterator[None]:
 
 
 def keep_padding(text_encoder: Network) -> None:
-    """Let the embedding of the padding token be what was learned, as in torch."""
+    """Let the padding token have its learned embedding, as in torch."""
     # Library: Paddle 2.6.2 and 3.3.1.
     # Symptom: Embedding(padding_idx=0) gives zeros for that token, where torch gives the stored row. With the [PAD] of
     # a Chinese text encoder, the prompt's encoding is off by 2.6.

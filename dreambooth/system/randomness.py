@@ -1,6 +1,6 @@
 """Randomness as a function: every random number of a run is drawn from (seed, purpose, key), never from a state.
 
-A key names what the number is for, such as (update, slot, kind) of an example. So a resumed run continues bit for bit,
+A key names the number's use, such as (update, slot, kind) of an example. So a resumed run continues bit for bit,
 and the split into processes and micro-batches does not change a number. NumPy's SeedSequence makes the streams.
 """
 

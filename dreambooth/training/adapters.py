@@ -123,7 +123,7 @@ class Adapters(base.Adapters):
 
     @override
     def choose_dropout(self, batch: MicroBatch) -> None:
-        """Choose what the rows of a micro-batch lose in the next passes.
+        """Choose the features that the rows of a micro-batch lose in the next passes.
 
         The denoiser's rows are examples. A text encoder's are the prompts of the micro-batch, each once.
         """

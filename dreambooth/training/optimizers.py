@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class OptimizerSpec(NamedTuple):
-    """An optimizer: how it is made, and what it keeps for each parameter."""
+    """An optimizer: its construction, and its state for each parameter."""
 
     make: Callable[[OptimizerSettings, LRScheduler, Groups], Optimizer]
-    accumulators: tuple[str, ...]  # Paddle's names of what it keeps
+    accumulators: tuple[str, ...]  # Paddle's names of its state
     bytes_per_weight: int  # of its accumulators
 
     def accumulator_names(self, named: Mapping[str, Tensor], separator: str = ".") -> dict[str, str]:
@@ -60,7 +60,7 @@ def learning_rate_schedule(settings: OptimizerSettings, rate: float, steps: int)
         settings.lr_scheduler,
         learning_rate=rate,
         num_warmup_steps=settings.lr_warmup_steps,
-        # polynomial divides by what is left after the warm-up
+        # polynomial divides by the steps after the warm-up
         num_training_steps=max(steps, settings.lr_warmup_steps + 1),
         num_cycles=settings.lr_num_cycles,
         power=settings.lr_power,

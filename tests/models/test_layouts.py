@@ -31,7 +31,7 @@ def copy(torch_twin, tmp_path):
 
 
 def outputs(folder):
-    """What a model's text encoder, UNet and VAE answer to the same input."""
+    """Compute the outputs of a model's text encoder, UNet and VAE for the same input."""
     pipeline = load_pipeline(folder)
     paddle.seed(1)
     latents, prompt = paddle.randn([2, 4, 16, 16]), paddle.randn([2, 32, 32])

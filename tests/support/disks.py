@@ -1,4 +1,4 @@
-"""What can happen to a disk: it is small and fills up, and a process that writes to it is killed."""
+"""Disks that are small and fill up, and processes that are killed as they write."""
 
 import errno
 import itertools
@@ -65,5 +65,5 @@ def run_out(*arguments, **options):
 
 
 def hidden(folder):
-    """What is left in a folder, and below it, of files that were not finished."""
+    """List the files in a folder, and below it, that were not finished."""
     return [str(path) for path in folder.rglob(".*")]

@@ -69,7 +69,7 @@ class Adapters(dict[str, Adapter]):
             self.attach()
 
     def choose_dropout(self, batch: MicroBatch) -> None:
-        """Choose what the rows of a micro-batch lose in the next passes: nothing without a LoRA."""
+        """Choose the features that the rows of a micro-batch lose in the next passes: none without a LoRA."""
 
     def clear_dropout(self) -> None:
         """Keep all features."""
@@ -242,7 +242,7 @@ class Family(ABC):
         saving.save(pipeline, folder, save_format)
         self.finish_folder(folder, save_format)
 
-    # what the families share
+    # shared by the families
 
     def _parts(self, names: Iterable[str]) -> dict[str, Network]:
         parts = {name: getattr(self.pipeline, name) for name in names}
