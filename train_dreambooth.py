@@ -122,7 +122,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
                 noisy, target = diffusion.add_noise(clean, noise, t), diffusion.target(clean, noise, t)
                 with updates.precision():
                     prediction = family.predict(noisy, t, encodings.conditioning(batch))
-                errors = loss.example_errors(family.learned_part(prediction), family.learned_part(target))
+                prediction, target = family.learned_part(prediction), family.learned_part(target)
+                errors = loss.example_errors(prediction, target, encodings.masks(batch))
                 parts = loss.dreambooth_loss(errors, batch.prior, diffusion.weight(t), prior_weight)
                 updates.backward(parts["loss"] / accumulation)
                 for name, part in parts.items():

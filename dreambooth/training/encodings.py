@@ -62,6 +62,10 @@ class Encodings:
         views = [example.view for example in batch.examples]
         return self._family.conditioning(prompts, self._encoding(batch), views)
 
+    def masks(self, batch: MicroBatch) -> Tensor | None:
+        """Return the weight [n, 1, height, width] of each place in the examples' errors; None: all places count."""
+        return None  # no picture has a mask
+
     def _encoding(self, batch: MicroBatch) -> Tensors:
         """Return the encodings of a micro-batch's pictures: the same for its latents and for its conditioning."""
         if self._last is None or self._last[0] is not batch:
