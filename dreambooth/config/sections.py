@@ -22,6 +22,8 @@ Solver = Literal["own", SchedulerName]
 Precision = Literal["no", "fp16", "bf16"]
 SaveFormat = Literal["pdparams", "safetensors", "diffusers"]
 WriterType = Literal["visualdl", "tensorboard"]
+OptimizerName = Literal["adamw"]
+LoraTarget = Literal["attention"]
 
 _DEFAULT_SIZE = 512
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4

@@ -202,7 +202,7 @@ def _parameters(network: Network) -> int:
     return sum(each.size for each in network.parameters())
 
 
-def _memory(family: Family) -> int:
+def _memory(family: Family) -> float:
     """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
     from dreambooth.training import optimizers
 

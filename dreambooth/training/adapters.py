@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
-    from dreambooth.config.sections import LoraSettings
+    from dreambooth.config.sections import LoraSettings, LoraTarget
     from dreambooth.data.concepts import MicroBatch
     from dreambooth.system.types import Array, Key
 
 # which linear layers a LoRA adapts, by their names in a UNet, CLIP or BERT
-TARGETS = {
+TARGETS: dict[LoraTarget, re.Pattern[str]] = {
     "attention": re.compile(r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$"),
 }
 

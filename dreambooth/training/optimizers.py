@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import paddle
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import LRScheduler
 from ppdiffusers.optimization import get_scheduler
 
+from dreambooth.config.sections import OptimizerName, OptimizerSettings
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from paddle import Tensor
-    from paddle.optimizer import Optimizer
-    from paddle.optimizer.lr import LRScheduler
-
-    from dreambooth.config.sections import OptimizerSettings
 
     # groups of parameters, each with a factor on the learning rate
     Groups = Sequence[Mapping[str, Any]]
 
 
-class OptimizerSpec(NamedTuple):
+@dataclass(frozen=True)
+class OptimizerSpec:
     """An optimizer: its construction, and its state for each parameter."""
 
     make: Callable[[OptimizerSettings, LRScheduler, Groups], Optimizer]
     accumulators: tuple[str, ...]  # Paddle's names of its state
-    bytes_per_weight: int  # of its accumulators
+    bytes_per_weight: float  # of its accumulators
 
     def accumulator_names(self, named: Mapping[str, Tensor], separator: str = ".") -> dict[str, str]:
         """Map a name for each accumulator of each parameter to the optimizer's own, which is automatic."""
@@ -47,11 +50,11 @@ def _adamw(settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -
     )
 
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[OptimizerName, OptimizerSpec] = {
     # its two moments are float32
     "adamw": OptimizerSpec(_adamw, ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc"), bytes_per_weight=8),
 }
-DEFAULT = "adamw"
+DEFAULT: OptimizerName = "adamw"
 
 
 def learning_rate_schedule(settings: OptimizerSettings, rate: float, steps: int) -> LRScheduler:

@@ -1,15 +1,17 @@
 """LoRA's layers beside a network: what they add, what learns, what a dropout drops, and that the network stays."""
 
+from typing import get_args
+
 import numpy as np
 import paddle
 import pytest
 from support.families import load_family
 
-from dreambooth.config.sections import LoraSettings
+from dreambooth.config.sections import LoraSettings, LoraTarget
 from dreambooth.data.concepts import Example, MicroBatch, View
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
-from dreambooth.training.adapters import Adapter, Adapters
+from dreambooth.training.adapters import TARGETS, Adapter, Adapters
 from dreambooth.training.diffusion import diffusion_for
 
 
@@ -122,6 +124,10 @@ def test_the_adapters_of_all_parts_detach_and_forget_their_dropout_together():
     adapters.detach()
     for network, expected in zip(networks.values(), before):
         assert np.array_equal(network(given()).numpy(), expected)
+
+
+def test_every_name_of_a_target_has_its_pattern():
+    assert set(TARGETS) == set(get_args(LoraTarget))
 
 
 def test_a_network_without_attention_is_refused():

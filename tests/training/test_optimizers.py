@@ -1,13 +1,14 @@
 """The optimizers and the learning-rate schedules, against closed formulas and numbers worked out by hand."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
-from dreambooth.config.sections import OptimizerSettings
+from dreambooth.config.sections import OptimizerName, OptimizerSettings
 from dreambooth.training import optimizers
 
 RATE, STEPS, WARMUP = 1e-3, 20, 4
@@ -74,6 +75,10 @@ def test_adamw_follows_its_equations():
         weight -= rate * decay * weight
         weight -= rate * first / (1 - beta1**step) / (math.sqrt(second / (1 - beta2**step)) + epsilon)
         assert network.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
+def test_every_name_of_an_optimizer_has_its_row():
+    assert set(optimizers.OPTIMIZERS) == set(get_args(OptimizerName))
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
