@@ -29,7 +29,7 @@ from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
-from dreambooth.run import checkpoints, model_card, output_folder, planning, tracking
+from dreambooth.run import checkpoints, endings, model_card, output_folder, planning, tracking
 from dreambooth.run.validation import Validation
 from dreambooth.system import console, disk, libraries, processes
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     if missing:
         drawing = config.draw_settings("class picture")
         class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
-    plan = planning.with_class_pictures(config, plan, class_pictures)
+    plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
     concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
     with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
         train(config, plan, family, diffusion, [concept])
@@ -132,12 +132,12 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             # Agree with the other processes on the losses, and on whether to stop
             means = processes.mean({**losses, "stop": stop.signal or 0})
             is_stop_requested = means.pop("stop") > 0
-            planning.check_finite(math.isfinite(means["loss"]), "loss", done + 1, updates.rate, saved.last)
+            endings.check_finite(math.isfinite(means["loss"]), "loss", done + 1, updates.rate, saved.last)
 
             # Update the weights; an update that overflowed in half precision is repeated at a smaller scale
             rate, norm = updates.rate, updates.gather_gradients()
             if not updates.step(norm):
-                planning.check_finite(not updates.is_stuck, "gradient", done + 1, rate, saved.last)
+                endings.check_finite(not updates.is_stuck, "gradient", done + 1, rate, saved.last)
                 continue
             done += 1
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
@@ -151,11 +151,11 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
                 tracker.add_scalars({**means, "learning_rate": rate, **measured, **speed.measure(done)}, done)
             saving = stopping or done % config.saving.save_steps == 0
             if saving or ending:
-                planning.check_finite(updates.has_finite_weights(), "weights", done, rate, saved.last)
+                endings.check_finite(updates.has_finite_weights(), "weights", done, rate, saved.last)
             if saving:
                 saved.save(done)
             if stopping:
-                planning.end_early(done, saved.last, stop.signal)
+                endings.end_early(done, saved.last, stop.signal)
             if validation.is_due(done) and not ending:
                 validation.draw(done)
 
@@ -164,7 +164,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             validation.draw(done)
             card = model_card.make_card(config, plan.steps, world, family.facts)
             output_folder.save_result(family, config.saving, config.lora, record, card)
-    planning.describe_result(config)
+    endings.describe_result(config.saving, config.lora, config.concepts.instance_prompt)
 
 
 if __name__ == "__main__":

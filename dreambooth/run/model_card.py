@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.run import output_folder, planning
+from dreambooth.run import endings, output_folder
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
+    from dreambooth.config.sections import LoggingSettings, SavingSettings
     from dreambooth.models.registry import FamilyFacts
 
 
@@ -24,7 +25,7 @@ def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts) ->
     return f"""---
 base_model: {json.dumps(model)}
 instance_prompt: {json.dumps(prompt, ensure_ascii=False)}
-tags: [text-to-image, dreambooth, paddlepaddle, {_library(config)}{", lora" if config.lora.lora_rank else ""}]
+tags: [text-to-image, dreambooth, paddlepaddle, {_library(config.saving)}{", lora" if config.lora.lora_rank else ""}]
 ---
 
 # DreamBooth: {prompt}
@@ -40,14 +41,14 @@ All settings, versions and the pictures' hashes are in `{output_folder.ARGUMENTS
 ## Draw with it
 
 ```bash
-{planning.draw_command(config.saving.output_dir, prompt)}
+{endings.draw_command(config.saving.output_dir, prompt)}
 ```
-{_example_code(config, facts)}{_samples(config, steps)}"""
+{_example_code(config, facts)}{_samples(config.saving.output_dir, config.logging, steps)}"""
 
 
-def _library(config: Config) -> str:
+def _library(saving: SavingSettings) -> str:
     """Return the library that loads the result."""
-    return "diffusers" if config.saving.save_format == "diffusers" else "ppdiffusers"
+    return "diffusers" if saving.save_format == "diffusers" else "ppdiffusers"
 
 
 def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts) -> dict[str, str]:
@@ -76,7 +77,7 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
 
 def _example_code(config: Config, facts: FamilyFacts) -> str:
     """Return Python code that draws with the library alone; none where that takes conditions, which README.md has."""
-    library, saving = _library(config), config.saving
+    library, saving = _library(config.saving), config.saving
     conditions = not facts.lora_in_library or config.model.train_text_encoder or library == "diffusers"
     if conditions and not config.lora.saves_pipeline:
         return ""
@@ -94,12 +95,12 @@ pipeline({json.dumps(config.concepts.instance_prompt, ensure_ascii=False)}).imag
 """
 
 
-def _samples(config: Config, steps: int) -> str:
+def _samples(output_dir: str, logging: LoggingSettings, steps: int) -> str:
     """Return a section that shows the last validation pictures, if there are any."""
-    last = sorted((Path(config.saving.output_dir) / output_folder.SAMPLES).glob(f"step-{steps}-*.png"))
+    last = sorted((Path(output_dir) / output_folder.SAMPLES).glob(f"step-{steps}-*.png"))
     if not last:
         return ""
     shown = "\n".join(f"![{path.stem}]({output_folder.SAMPLES}/{path.name})" for path in last)
-    validation = config.logging.validation_prompt or ()
+    validation = logging.validation_prompt or ()
     prompts = "\n".join(f'- {number}: "{prompt}"' for number, prompt in enumerate(validation))
     return f"\n## Samples\n\nThe first number after the step is the prompt's:\n\n{prompts}\n\n{shown}\n"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import shlex
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import sections
 from dreambooth.data import picture_files, transforms
@@ -17,12 +15,13 @@ from dreambooth.models import pipeline_folder, tokenizers
 from dreambooth.run import checkpoints, output_folder, tracking
 from dreambooth.run.checkpoints import Checkpoint
 from dreambooth.system import console, processes
-from dreambooth.system.errors import BadInput, Stopped
+from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dreambooth.config.config import Config
+    from dreambooth.config.sections import ConceptSettings, SavingSettings
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Network
 
@@ -94,17 +93,19 @@ def agree(config: Config, plan: Plan) -> tuple[Config, Plan]:
     return config.with_seed(seed), dataclasses.replace(plan, fingerprint={**plan.fingerprint, "seed": seed})
 
 
-def with_class_pictures(config: Config, plan: Plan, pictures: Sequence[Picture]) -> Plan:
+def with_class_pictures(
+    plan: Plan, pictures: Sequence[Picture], concepts: ConceptSettings, saving: SavingSettings
+) -> Plan:
     """Copy the plan with the class pictures' hashes.
 
     Raises BadInput where another process has other pictures, or the resumed run had.
     """
     hashes = [picture.sha256 for picture in pictures]
     if processes.is_different_anywhere(hashes):
-        raise BadInput(f"--class_data_dir {config.concepts.class_data_dir}: all machines must see the same folder")
+        raise BadInput(f"--class_data_dir {concepts.class_data_dir}: all machines must see the same folder")
     if plan.resumed:
         recorded = {_CLASS_HASHES: plan.resumed.state["course"].get(_CLASS_HASHES)}
-        _check_changes(plan.resumed.folder, recorded, {_CLASS_HASHES: hashes}, config.saving.allow_changes)
+        _check_changes(plan.resumed.folder, recorded, {_CLASS_HASHES: hashes}, saving.allow_changes)
     return dataclasses.replace(plan, fingerprint={**plan.fingerprint, _CLASS_HASHES: hashes})
 
 
@@ -213,37 +214,3 @@ def _memory(family: Family) -> float:
     # a weight that trains has a gradient too, and the optimizer's accumulators
     updates = (2 * _BYTES + kept) * trained + _BYTES * beneath
     return max(updates, _BYTES * sum(_parameters(network) for network in networks.values()))
-
-
-def describe_result(config: Config) -> None:
-    """Print where the result is, and the command that draws with it."""
-    folder, prompt = config.saving.output_dir, config.concepts.instance_prompt
-    what = "pipeline " if config.lora.saves_pipeline else "LoRA     "
-    command = draw_command(folder, prompt, *console.script_command("infer.py"))
-    console.print_message(f"{what} {folder}; to draw with it: {command}")
-
-
-def draw_command(output_dir: str, prompt: str, python: str = "python", script: str = "infer.py") -> str:
-    """Return the infer.py command that draws with a result."""
-    return f"{python} {script} --model_path {shlex.quote(output_dir)} --prompt {_quoted(prompt)}"
-
-
-def _quoted(prompt: str) -> str:
-    """Put a prompt into double quotes, as a person would type it, unless a shell would read it otherwise."""
-    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
-
-
-def end_early(step: int, last: Path | None, number: int | None) -> NoReturn:
-    """End a run that a signal stopped, here or in another process; `last` is its last checkpoint."""
-    remedy = "To go on: the same command with --resume_from_checkpoint latest"
-    message = f"stopped by a signal after step {step}; {last} is complete. {remedy}"
-    raise Stopped(message, code=128 + (number or signal.SIGTERM))
-
-
-def check_finite(finite: bool, what: str, step: int, rate: float, last: Path | None) -> None:
-    """End a run whose numbers are no longer finite; `last` is its last checkpoint."""
-    if not finite:
-        verb = "are" if what == "weights" else "is"
-        kept = f"; {last} is the last checkpoint, though an earlier one may be sounder" if last else ""
-        remedy = f"give a lower --learning_rate{kept}"
-        raise Stopped(f"the {what} {verb} not finite at step {step}, learning rate {rate:.3g}: {remedy}", code=1)

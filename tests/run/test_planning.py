@@ -1,7 +1,5 @@
 """The plan: steps and epochs, warnings, and the lines that describe a run."""
 
-import shlex
-
 import pytest
 from support.commands import train
 from support.pictures import draw_pictures
@@ -54,15 +52,6 @@ def test_a_warmup_that_never_ends_is_told(flags, capsys):
 def test_a_prompt_that_is_too_long_is_told_with_the_part_that_is_lost(flags, capsys):
     train(flags(instance_prompt="a photo of sks dog with a very long red and white hat", max_train_steps=1))
     assert 'this part is lost: "' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "prompt", ["a photo of sks dog", 'a "sks" dog', "a $sks dog", "it's `sks`!", "一张sks狗的照片"]
-)
-def test_the_command_that_draws_means_the_same_to_a_shell(flags, tmp_path, prompt):
-    config, _ = made(flags(instance_prompt=prompt, output_dir=tmp_path / "with space"))
-    words = shlex.split(planning.draw_command(config.saving.output_dir, prompt))
-    assert words == ["python", "infer.py", "--model_path", str(tmp_path / "with space"), "--prompt", prompt]
 
 
 def test_files_that_were_passed_over_are_counted(flags, tmp_path):

@@ -1,0 +1,48 @@
+"""The end of a run: its result and the command that draws with it, or the reason of an early end."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from typing import TYPE_CHECKING, NoReturn
+
+from dreambooth.system import console
+from dreambooth.system.errors import Stopped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dreambooth.config.sections import LoraSettings, SavingSettings
+
+
+def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str) -> None:
+    """Print where the result is, and the command that draws with it."""
+    what = "pipeline " if lora.saves_pipeline else "LoRA     "
+    command = draw_command(saving.output_dir, prompt, *console.script_command("infer.py"))
+    console.print_message(f"{what} {saving.output_dir}; to draw with it: {command}")
+
+
+def draw_command(output_dir: str, prompt: str, python: str = "python", script: str = "infer.py") -> str:
+    """Return the infer.py command that draws with a result."""
+    return f"{python} {script} --model_path {shlex.quote(output_dir)} --prompt {_quoted(prompt)}"
+
+
+def _quoted(prompt: str) -> str:
+    """Put a prompt into double quotes, as a person would type it, unless a shell would read it otherwise."""
+    return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
+
+
+def end_early(step: int, last: Path | None, number: int | None) -> NoReturn:
+    """End a run that a signal stopped, here or in another process; `last` is its last checkpoint."""
+    remedy = "To go on: the same command with --resume_from_checkpoint latest"
+    message = f"stopped by a signal after step {step}; {last} is complete. {remedy}"
+    raise Stopped(message, code=128 + (number or signal.SIGTERM))
+
+
+def check_finite(finite: bool, what: str, step: int, rate: float, last: Path | None) -> None:
+    """End a run whose numbers are no longer finite; `last` is its last checkpoint."""
+    if not finite:
+        verb = "are" if what == "weights" else "is"
+        kept = f"; {last} is the last checkpoint, though an earlier one may be sounder" if last else ""
+        remedy = f"give a lower --learning_rate{kept}"
+        raise Stopped(f"the {what} {verb} not finite at step {step}, learning rate {rate:.3g}: {remedy}", code=1)
