@@ -3,11 +3,14 @@
 import json
 
 import numpy as np
+import paddle
 import pytest
 from support.commands import command_line, launch, python, train
 from support.families import load_family
 from support.pictures import draw_pictures
 from support.weights import assert_same, largest_difference, weights
+
+from dreambooth.training.encodings import Encodings
 
 # Splitting a batch changes the order in which float32 numbers are added: the gradients differ by about 1e-7 of their
 # size. AdamW divides by the gradient's own size, so a weight whose gradient is nearly nought, such as a bias in front
@@ -288,6 +291,22 @@ def test_what_was_learned_outlives_a_pipeline_that_can_not_be_finished(flags, tm
     with pytest.raises(OSError):
         train(flags())
     assert (tmp_path / "out/checkpoint-2/state.json").exists() and "holds what was learned" in capsys.readouterr().err
+
+
+def test_the_masks_of_the_examples_reach_the_loss(flags, monkeypatch, tmp_path):
+    """A mask of ones changes nothing, and one that hides a half of each picture does."""
+
+    def left(encodings, batch):
+        mask = np.ones([1, 1, *encodings.latents(batch).shape[2:]], np.float32)
+        mask[..., mask.shape[-1] // 2 :] = 0
+        return paddle.to_tensor(mask)
+
+    train(flags(output_dir=tmp_path / "none", max_train_steps=1))
+    for name, masks in (("whole", lambda encodings, batch: paddle.ones([1, 1, 1, 1])), ("left", left)):
+        monkeypatch.setattr(Encodings, "masks", masks)
+        train(flags(output_dir=tmp_path / name, max_train_steps=1))
+    assert_same(tmp_path / "none/unet", tmp_path / "whole/unet")
+    assert largest_difference(tmp_path / "none/unet", tmp_path / "left/unet") > 0
 
 
 def test_gradients_are_exchanged_once_for_each_update(flags, monkeypatch):
