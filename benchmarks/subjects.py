@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
-from dreambooth.files import atomic, weight_files
+from dreambooth.files import atomic, moves, weight_files
 from dreambooth.models import pipeline_folder
 from dreambooth.system import libraries
 from dreambooth.system.errors import BadInput
@@ -76,7 +76,7 @@ def subject_of(arguments: argparse.Namespace) -> Subject:
 
 def find_folder(model: str) -> Path:
     """Return the folder of a model; build it if it is the full-size model and does not exist."""
-    if model == "full" and not (FULL / "model_index.json").is_file():
+    if model == "full" and not (FULL / moves.INDEX).is_file():
         print(f"making {FULL}", flush=True)
         # a process for the build alone gives its memory back
         build = "from benchmarks import subjects; subjects.build_full_size(subjects.FULL)"

@@ -19,7 +19,7 @@ from dreambooth.config.parser import Parser
 from dreambooth.drawing import measures
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
-from dreambooth.files import atomic, weight_files
+from dreambooth.files import atomic, moves, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 from miniworld import judge, paths, photograph, world
@@ -70,7 +70,7 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
     pictures, result = folder / subject / "pictures", folder / subject / f"{settings.replace(' ', '-')}-{seed}"
     if not pictures.is_dir():
         photograph.write_training_pictures(subject, pictures)
-    if not (result / "model_index.json").exists():
+    if not (result / moves.INDEX).exists():
         flags = {
             "pretrained_model_name_or_path": model,
             "instance_data_dir": pictures,

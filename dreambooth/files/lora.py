@@ -29,6 +29,7 @@ NAMES: dict[Literal["paddle", "diffusers"], str] = {
     "paddle": "paddle_lora_weights.safetensors",
     "diffusers": "pytorch_lora_weights.safetensors",
 }
+RECORD = "training_args.json"  # of the run beside its result; it names the base model
 # what other tools write too; the files that hold nothing but weights come first
 _ALL_NAMES = (*NAMES.values(), "paddle_lora_weights.pdparams", "pytorch_lora_weights.bin")
 _SIDES = {"lora_down": 0, "lora_A": 0, "down": 0, "lora_up": 1, "lora_B": 1, "up": 1}
@@ -79,10 +80,10 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
     """
     folder = Path(name)
     moves.finish_move(folder, flag)
-    if (folder / "model_index.json").exists() or not any((folder / file).is_file() for file in _ALL_NAMES):
+    if (folder / moves.INDEX).exists() or not any((folder / file).is_file() for file in _ALL_NAMES):
         return None
     try:
-        record = atomic.read_json(folder / "training_args.json")
+        record = atomic.read_json(folder / RECORD)
         model, flags = record["base_model"], record["flags"]
         revision, tokenizer = flags["revision"], flags["tokenizer_name"]
         if not isinstance(model, str) or not all(isinstance(each, (str, type(None))) for each in (revision, tokenizer)):
@@ -90,7 +91,7 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
         return {"model": model, "revision": revision, "tokenizer": tokenizer}
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(
-            f"{flag} {name}: it holds a LoRA, but no training_args.json that names the base model; give that model,"
+            f"{flag} {name}: it holds a LoRA, but no {RECORD} that names the base model; give that model,"
             " and this folder as --lora of infer.py"
         ) from None
 

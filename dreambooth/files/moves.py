@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
+INDEX = "model_index.json"  # the file by which the folder of a pipeline loads
 _NEW = ".pipeline.new"
 _RECORD = "move.json"  # in it: the parts that move last, and those of the folder that become stale
 

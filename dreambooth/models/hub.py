@@ -7,6 +7,7 @@ import functools
 import os
 from pathlib import Path
 
+from dreambooth.files import moves
 from dreambooth.models import layouts, pipeline_folder
 from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
@@ -103,7 +104,7 @@ def _fetch_from_paddle(name: str, revision: str | None) -> Path:
                 missing = error
         raise missing
 
-    index = fetch_first("", "model_index.json")
+    index = fetch_first("", moves.INDEX)
     facts = pipeline_folder.check_index(name, pipeline_folder.read_index(index.parent))
     for part in (*facts.parts, *facts.optional_parts):
         if part == "scheduler":

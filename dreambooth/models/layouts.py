@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dreambooth.files import atomic, safetensors
+from dreambooth.files import atomic, moves, safetensors
 from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
 
@@ -27,7 +27,6 @@ _EITHER = "model.safetensors"  # of Paddle or of torch, according to its metadat
 PADDLE = ("diffusion_paddle_model.safetensors", _EITHER, "model_state.pdparams")
 TORCH = ("diffusion_pytorch_model.safetensors", _EITHER, "diffusion_pytorch_model.bin", "pytorch_model.bin")
 CONFIG, OLD_CONFIG = "config.json", "model_config.json"
-INDEX = "model_index.json"
 _SMALL = (".json", ".txt", ".model")  # settings, vocabularies, SentencePiece
 _kept: list[tempfile.TemporaryDirectory[str]] = []  # folders of links, deleted when the process ends
 
@@ -126,7 +125,7 @@ def readable(name: str | Path, flag: str) -> Iterator[tuple[Path, bool]]:
     saved by copying them.
     """
     source = Path(name).resolve()
-    index = atomic.read_json(source / INDEX)
+    index = atomic.read_json(source / moves.INDEX)
     facts = registry.FAMILIES[index["_class_name"]]
     try:
         choice = choose_files(source, facts)
@@ -175,7 +174,7 @@ def _write_index(index: Mapping[str, Any], links: Path, facts: FamilyFacts) -> N
         names = index.get(part) or index.get(facts.newer_names.get(part, part))
         if names and (links / part).is_dir():
             known[part] = names
-    atomic.write_json(links / INDEX, known)
+    atomic.write_json(links / moves.INDEX, known)
 
 
 def _newer_settings(part: Path) -> dict[str, Any] | None:
@@ -236,4 +235,4 @@ def worth_fetching(files: Collection[str]) -> list[str]:
     for part, names in networks.items():
         weights = choice.files[part] if choice else _best(names, True, None) or _best(names, False, None)
         chosen |= {f"{part}/{weights.file}"} if weights else set()
-    return sorted({INDEX, *chosen})
+    return sorted({moves.INDEX, *chosen})

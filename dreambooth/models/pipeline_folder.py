@@ -34,13 +34,13 @@ def check(name: str, flag: str = FLAG) -> None:
             raise BadInput(f"{flag} {name}: there is no such folder")
         return
     moves.finish_move(folder, flag)
-    if not (folder / layouts.INDEX).is_file():
+    if not (folder / moves.INDEX).is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
-        raise BadInput(f"{flag} {name}: no pipeline, it has no model_index.json (there is {inside})")
+        raise BadInput(f"{flag} {name}: no pipeline, it has no {moves.INDEX} (there is {inside})")
     try:
         index = read_index(folder)
     except ValueError as error:
-        raise BadInput(f"{flag} {name}: its model_index.json can't be read ({error})") from None
+        raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be read ({error})") from None
     facts = check_index(name, index, flag)
     for part in facts.parts:
         _check_part(name, folder, part, facts, flag)
@@ -69,13 +69,13 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
 
 def read_index(folder: str | Path) -> JSON:
     """Read the model_index.json of a pipeline's folder."""
-    return atomic.read_json(Path(folder) / layouts.INDEX)
+    return atomic.read_json(Path(folder) / moves.INDEX)
 
 
 def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     """Refuse a pipeline, or a class of one of its parts, that is not supported; return the family's facts."""
     if not isinstance(index, dict):
-        raise BadInput(f"{flag} {name}: its model_index.json can't be read (it is no JSON object)")
+        raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be read (it is no JSON object)")
     pipeline = index.get("_class_name")
     facts = registry.FAMILIES.get(pipeline) if isinstance(pipeline, str) else None
     if facts is None:
@@ -86,7 +86,7 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     for part, classes in facts.parts.items():
         value = index.get(part) or index.get(facts.newer_names.get(part)) or (None, None)
         if not isinstance(value, (list, tuple)) or value[1] is None:
-            raise BadInput(f"{flag} {name}: its model_index.json names no {part}")
+            raise BadInput(f"{flag} {name}: its {moves.INDEX} names no {part}")
         if value[1] not in classes:
             raise BadInput(f"{flag} {name}: its {part} is a {value[1]}; supported: {', '.join(classes)}")
     return facts
@@ -97,11 +97,11 @@ def _check_names(name: str | Path, part: str, value: JSON, flag: str) -> None:
     if value == [None, None]:
         return
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(each, str) for each in value):
-        raise BadInput(f"{flag} {name}: its model_index.json can't be read (the entry of {shown(part)})")
+        raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be read (the entry of {shown(part)})")
     library, class_name = value
     if library not in registry.LIBRARIES or class_name not in registry.CLASSES:
         raise BadInput(
-            f"{flag} {name}: its model_index.json asks for {shown(f'{library}.{class_name}')} as {shown(part)}, which"
+            f"{flag} {name}: its {moves.INDEX} asks for {shown(f'{library}.{class_name}')} as {shown(part)}, which"
             " this tool does not import; nothing of it was run"
         )
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreambooth.files import lora
 from dreambooth.run import endings, output_folder
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ A text-to-image model that was taught one subject with DreamBooth (https://arxiv
 |---|---|
 {table}
 
-All settings, versions and the pictures' hashes are in `{output_folder.ARGUMENTS}`.
+All settings, versions and the pictures' hashes are in `{lora.RECORD}`.
 
 ## Draw with it
 

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
     from dreambooth.run.checkpoints import Checkpoint
 
-ARGUMENTS = "training_args.json"
 _CARD = "README.md"
 SAMPLES = "samples"
-INDEX = "model_index.json"
-_LAST = (*lora.NAMES.values(), INDEX)  # the files by which a folder loads, in the order in which they arrive
+_LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
 
 
 class Record(TypedDict):
@@ -51,7 +49,7 @@ def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> Non
     if not folder.is_dir():
         return
     moves.finish_move(folder)
-    if not saves_pipeline and (folder / INDEX).exists():
+    if not saves_pipeline and (folder / moves.INDEX).exists():
         raise BadInput(
             f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
             " folder, or --lora_merge"
@@ -75,7 +73,7 @@ def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> Non
 def _is_ours(folder: Path) -> bool:
     """Check whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
     try:
-        return bool({"flags", "base_model", "concepts", "versions"} <= atomic.read_json(folder / ARGUMENTS).keys())
+        return bool({"flags", "base_model", "concepts", "versions"} <= atomic.read_json(folder / lora.RECORD).keys())
     except (OSError, ValueError, AttributeError):
         return bool(checkpoints.scan(folder)[0])
 
@@ -130,20 +128,20 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
                 loading.merge(family.learners(), matrices)
         if settings.saves_pipeline:
             family.save(temporary, saving.save_format)
-        atomic.write_json(temporary / ARGUMENTS, record)
+        atomic.write_json(temporary / lora.RECORD, record)
         atomic.write_text(temporary / _CARD, card)
 
 
 def lacks_result(folder: Path, checkpoint: Checkpoint) -> bool:
     """Check whether a checkpoint is newer than the result in the folder, as after a full disk at the end of a run."""
-    record = folder / ARGUMENTS
+    record = folder / lora.RECORD
     return not record.exists() or record.stat().st_mtime_ns < checkpoint.state["written_ns"]
 
 
 def _parts_of(folder: Path) -> list[str]:
     """List the names of what belongs to the pipeline in a folder."""
     try:
-        index = atomic.read_json(folder / INDEX)
+        index = atomic.read_json(folder / moves.INDEX)
         return [name for name in index if isinstance(index[name], list) and name == Path(name).name]
     except (OSError, ValueError, TypeError):
         return []

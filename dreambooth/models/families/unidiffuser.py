@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dreambooth.files import atomic, safetensors
+from dreambooth.files import atomic, moves, safetensors
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import registry, schedulers
 from dreambooth.models.families.base import Family
@@ -115,14 +115,14 @@ class UniDiffuser(Family):
         """Name the parts, and their classes, as diffusers does today, and write the text decoder's tied layer twice."""
         if save_format != "diffusers":
             return
-        index = atomic.read_json(folder / "model_index.json")
+        index = atomic.read_json(folder / moves.INDEX)
         for old, new in self.facts.newer_names.items():
             (folder / old).rename(folder / new)
             index[new] = index.pop(old)
         for part, value in index.items():
             if isinstance(value, list):
                 index[part] = [value[0], _NEWER_CLASSES.get(value[1], value[1])]
-        atomic.write_json(folder / "model_index.json", index)
+        atomic.write_json(folder / moves.INDEX, index)
         for path in folder.glob("*tokenizer/tokenizer_config.json"):
             settings = atomic.read_json(path)
             name = _NEWER_CLASSES.get(settings["tokenizer_class"], "CLIPTokenizer")
