@@ -256,5 +256,5 @@ class Checkpointer:
                 if self.last is None or self.last.name != f"checkpoint-{step}":
                     self.save(step)
                 if not disk.reason(error):  # that error names the checkpoint itself
-                    console.warn(f"the pipeline could not be finished, but {self.last} holds what was learned")
+                    console.warn(f"the pipeline could not be finished, but {self.last} has the trained weights")
             raise

@@ -16,8 +16,10 @@ from support.pictures import draw_pictures
 from support.twins import build_twin
 from support.weights import assert_same, weights
 
+from dreambooth.config.sections import SavingSettings
 from dreambooth.files import atomic
 from dreambooth.run import checkpoints
+from dreambooth.run.checkpoints import Checkpointer
 from dreambooth.system.errors import BadInput
 
 
@@ -32,7 +34,7 @@ def names(folder):
     return {path.name for path in folder.glob("checkpoint-*")}
 
 
-def test_a_checkpoint_holds_what_learns_and_its_state_and_no_pickle(run):
+def test_a_checkpoint_has_the_trained_networks_and_their_state_and_no_pickle(run):
     folder = run / "checkpoint-2"
     files = {str(path.relative_to(folder)) for path in atomic.files_in(folder)}
     assert files == {
@@ -74,8 +76,8 @@ def test_latest_belongs_to_the_run_that_wrote_last_even_if_an_older_one_was_long
 
 
 def test_a_checkpoint_is_found_by_name_and_by_path(run):
-    for wanted in ("checkpoint-2", str(run / "checkpoint-2"), str(run / "checkpoint-2") + "/"):
-        assert checkpoints.find(wanted, run)[0].state["step"] == 2
+    for name in ("checkpoint-2", str(run / "checkpoint-2"), str(run / "checkpoint-2") + "/"):
+        assert checkpoints.find(name, run)[0].state["step"] == 2
 
 
 def test_somebodys_own_copies_and_notes_are_left_alone(flags, tmp_path):
@@ -173,9 +175,9 @@ def test_a_finished_run_says_that_there_is_nothing_to_do(run, flags):
 
 
 def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path):
-    def refused(wanted, match, **changes):
+    def refused(name, match, **changes):
         with pytest.raises(BadInput, match=match) as error:
-            train(flags(resume_from_checkpoint=wanted, max_train_steps=9, **changes))
+            train(flags(resume_from_checkpoint=name, max_train_steps=9, **changes))
         assert "--resume_from_checkpoint" in str(error.value)
 
     refused("checkpoint-7", "no such checkpoint .*checkpoint-1, checkpoint-2, checkpoint-3")
@@ -274,3 +276,36 @@ def test_a_state_that_lacks_something_is_refused_in_one_line(run):
     checkpoint = checkpoints.find("latest", run)[0]
     with pytest.raises(BadInput, match="checkpoint-3: it can't be read"):
         checkpoints.load(checkpoint, {}, {"average": Counter()})
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    """Checkpoints of a tiny network and a counter, of which one stays."""
+    import paddle
+
+    settings = SavingSettings(output_dir=str(tmp_path), checkpoints_total_limit=1)
+    networks, stateful = {"unet": paddle.nn.Linear(2, 2)}, {"optimizer": Counter()}
+    return Checkpointer(settings, networks, stateful, {"seed": 1}, {"flags": {}})
+
+
+def test_a_runs_checkpoints_are_saved_and_loaded_together(checkpointer, tmp_path):
+    assert checkpointer.last is None
+    for step in (3, 4):
+        checkpointer.save(step)
+    assert names(tmp_path) == {"checkpoint-4"} and checkpointer.last == tmp_path / "checkpoint-4"
+    checkpointer.last = None
+    assert checkpointer.load(checkpoints.find("latest", tmp_path)[0]) == 4
+    assert checkpointer.last == tmp_path / "checkpoint-4"
+
+
+def test_what_fails_after_training_leaves_a_checkpoint_of_that_step(checkpointer, tmp_path, capsys):
+    with checkpointer.rescue(5):
+        pass
+    assert not names(tmp_path)
+    with pytest.raises(RuntimeError, match="the hub went away"), checkpointer.rescue(5):
+        raise RuntimeError("the hub went away")
+    assert names(tmp_path) == {"checkpoint-5"} and "checkpoint-5 has the trained weights" in capsys.readouterr().err
+    written = (tmp_path / "checkpoint-5/state.json").stat().st_mtime_ns
+    with pytest.raises(RuntimeError), checkpointer.rescue(5):
+        raise RuntimeError
+    assert (tmp_path / "checkpoint-5/state.json").stat().st_mtime_ns == written  # once is enough

@@ -31,7 +31,7 @@ def test_with_class_pictures_an_epoch_goes_through_the_longer_list(flags, tmp_pa
     assert made(flags(max_train_steps=None, num_class_images=2, **prior))[1].steps == 5
 
 
-def test_a_squeeze_of_more_than_a_tenth_is_told_once_and_names_the_remedy(flags, tmp_path, capsys):
+def test_a_squeeze_of_more_than_a_tenth_is_reported_once_and_names_the_remedy(flags, tmp_path, capsys):
     wide = draw_pictures(tmp_path / "wide", 3, size=(60, 40))
     made(flags(instance_data_dir=wide))
     [warning] = capsys.readouterr().err.splitlines()
@@ -41,7 +41,7 @@ def test_a_squeeze_of_more_than_a_tenth_is_told_once_and_names_the_remedy(flags,
     assert capsys.readouterr().err == ""
 
 
-def test_a_warmup_that_never_ends_is_told(flags, capsys):
+def test_a_warmup_that_never_ends_is_reported(flags, capsys):
     made(flags(lr_scheduler="linear"))
     assert "--lr_warmup_steps 500" in capsys.readouterr().err
     made(flags(lr_scheduler="linear", lr_warmup_steps=1))
@@ -49,7 +49,7 @@ def test_a_warmup_that_never_ends_is_told(flags, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_prompt_that_is_too_long_is_told_with_the_part_that_is_lost(flags, capsys):
+def test_a_prompt_that_is_too_long_is_reported_with_the_part_that_is_lost(flags, capsys):
     train(flags(instance_prompt="a photo of sks dog with a very long red and white hat", max_train_steps=1))
     assert 'this part is lost: "' in capsys.readouterr().err
 

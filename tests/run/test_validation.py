@@ -21,8 +21,8 @@ def test_they_are_due_every_so_many_steps():
 @pytest.mark.parametrize("gradient_checkpointing", [None, True])
 def test_pictures_go_to_the_folder_and_training_does_not_notice(flags, tmp_path, gradient_checkpointing):
     common = dict(max_train_steps=3, gradient_checkpointing=gradient_checkpointing, train_text_encoder=True)
-    asked = dict(validation_prompt=["a sks dog", "a dog"], validation_steps=2, num_validation_images=2)
-    train(flags(output_dir=tmp_path / "with", **common, **asked))
+    drawn = dict(validation_prompt=["a sks dog", "a dog"], validation_steps=2, num_validation_images=2)
+    train(flags(output_dir=tmp_path / "with", **common, **drawn))
     train(flags(output_dir=tmp_path / "without", **common))
     for network in ("unet", "text_encoder"):
         assert_same(tmp_path / "with" / network, tmp_path / "without" / network)

@@ -290,7 +290,7 @@ def test_what_was_learned_outlives_a_pipeline_that_can_not_be_finished(flags, tm
     monkeypatch.setattr(output_folder, "save_result", fail)
     with pytest.raises(OSError):
         train(flags())
-    assert (tmp_path / "out/checkpoint-2/state.json").exists() and "holds what was learned" in capsys.readouterr().err
+    assert (tmp_path / "out/checkpoint-2/state.json").exists() and "has the trained weights" in capsys.readouterr().err
 
 
 def test_the_masks_of_the_examples_reach_the_loss(flags, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""LoRA's layers beside a network: what they add, what learns, what a dropout drops, and that the network stays."""
+"""The LoRA of a network: what it adds, its gradients, its dropout, and that the network stays as it was."""
 
 from typing import get_args
 

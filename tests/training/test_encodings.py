@@ -97,15 +97,15 @@ def test_each_example_gets_the_embedding_of_its_own_prompt(family, batches):
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_prompts_are_encoded_anew_only_where_the_text_encoder_learns(twin, batches):
-    for learns in (False, True):
-        family = load_family(twin, train_text_encoders=learns)
+def test_prompts_are_encoded_anew_only_where_the_text_encoder_trains(twin, batches):
+    for trains in (False, True):
+        family = load_family(twin, train_text_encoders=trains)
         family.prepare_training(gradient_checkpointing=False)
         conditioning = Encodings(family, batches, ONCE, SEED).conditioning(batches.micro_batch(0, 0))
-        assert conditioning["hidden"].stop_gradient != learns
+        assert conditioning["hidden"].stop_gradient != trains
 
 
-def test_a_text_encoder_that_learns_encodes_each_prompt_of_a_micro_batch_once(family, batches, encoded, monkeypatch):
+def test_a_text_encoder_that_trains_encodes_each_prompt_of_a_micro_batch_once(family, batches, encoded, monkeypatch):
     monkeypatch.setattr(family, "train_text_encoders", True)
     made = Encodings(family, batches, ONCE, SEED)
     batches.prompts.append("a prompt of no example")

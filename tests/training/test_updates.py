@@ -124,7 +124,7 @@ def test_max_grad_norm_bounds_what_an_update_sees():
     assert moved[1] == pytest.approx(1e-6, rel=0.05)
 
 
-def test_the_norm_is_told_where_it_is_limited():
+def test_the_norm_is_returned_where_it_is_limited():
     assert update(updates_of(two_networks())) is None
     assert update(updates_of(two_networks(), max_grad_norm=1.0)) > 0
 
