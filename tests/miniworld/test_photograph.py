@@ -83,9 +83,9 @@ def test_each_prompt_is_compared_with_its_own_scenes_pictures(taken, tmp_path, i
     pictures, others = picture_files.find_pictures(folder, "--subject_data_dir")
     assert [each.name for each in others] == [photograph.PROMPTS]
     arguments = SimpleNamespace(prompt=[], prompts_file=folder / photograph.PROMPTS, subject_data_dir=folder)
-    wanted = metrics.read_prompts(arguments, pictures)
-    assert [each.prompt for each in wanted] == [f"a photo of {identifier} car {scene}" for scene in world.UNSEEN]
-    for each, scene in zip(wanted, world.UNSEEN):
+    requests = metrics.read_requests(arguments, pictures)
+    assert [each.prompt for each in requests] == [f"a photo of {identifier} car {scene}" for scene in world.UNSEEN]
+    for each, scene in zip(requests, world.UNSEEN):
         names = [pictures[index].path.name for index in each.references]
         assert names == [f"{scene.replace(' ', '-')}-{number}.png" for number in range(4)]
 
