@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dreambooth.system.types import Array, Tokenizer
-    from miniworld.world import Look
+    from miniworld.things import Look
 
 SEED = 0
 PICTURES = 60_000

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dreambooth.system.types import Array
-    from miniworld.world import Look
+    from miniworld.things import Look
 
 COLOURS = tuple(things.COLOURS)
 # part of a look -> its possible answers

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from miniworld.scenes import Canvas
-    from miniworld.things import Colour, Paint, Point, Polygon, Shape
-    from miniworld.world import Look
+    from miniworld.things import Colour, Look, Paint, Point, Polygon, Shape
 
 SUPERSAMPLING = 4
 _NIGHT: Colour = (16, 22, 70)

@@ -18,6 +18,7 @@ from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
 from miniworld import judge, paths, world
+from miniworld.things import Look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Network
     from miniworld.detector import Detector
-    from miniworld.world import Look
 
 SEED = 1_000_000  # no network trained on its pictures
 
@@ -89,7 +89,7 @@ def each_class_in_each_scene() -> list[tuple[Look, str]]:
     for row, kind in enumerate(world.CLASSES):
         for column, scene in enumerate(world.SCENES):
             colour = world.COLOURS[(3 * row + column) % len(world.COLOURS)]
-            things.append((world.Look(kind, colour, patterns[(row + column) % len(patterns)]), scene))
+            things.append((Look(kind, colour, patterns[(row + column) % len(patterns)]), scene))
     return things
 
 

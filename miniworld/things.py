@@ -6,6 +6,7 @@ A polygon's points lie around (0, 0), with x to the right and y up.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,6 +19,17 @@ Paint = str | Colour  # a name in COLOURS, "coat" for the look's colour, "shade"
 Shape = tuple[Paint, Polygon]
 Circle = tuple[float, float, float]  # x, y, radius
 HatPosition = tuple[float, float, float, float]  # x, y, width, turn in degrees
+
+
+@dataclass(frozen=True)
+class Look:
+    """The look of a thing; the world's own things have neither a mark nor a hat."""
+
+    kind: str  # a class
+    colour: str
+    pattern: str | None = None
+    mark: tuple[str, str] | None = None  # its colour and shape
+    hat: tuple[str, str] | None = None  # its two colours
 
 
 class Figure(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dreambooth.system import randomness
 from miniworld import draw, scenes, things
+from miniworld.things import Look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,17 +17,6 @@ CLASSES = tuple(things.CLASSES)
 SCENES = tuple(scenes.SCENES)
 COLOURS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "red", "white", "yellow")
 PATTERNS = ("spotted", "striped")
-
-
-@dataclass(frozen=True)
-class Look:
-    """The look of a thing; the world's own things have neither a mark nor a hat."""
-
-    kind: str  # a class
-    colour: str
-    pattern: str | None = None
-    mark: tuple[str, str] | None = None  # its colour and shape
-    hat: tuple[str, str] | None = None  # its two colours
 
 
 # the subjects that DreamBooth teaches; the world never shows them

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from miniworld import things, world
 from miniworld.detector import HEADS, Detector, answers_of
-from miniworld.world import Look
+from miniworld.things import Look
 
 BARE = Look("house", "grey")
 MARKED = Look("cat", "red", "spotted", mark=("lime", "bolt"))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from dreambooth.system import randomness
 from miniworld import draw, scenes, things, world
-from miniworld.world import Look
+from miniworld.things import Look
 
 each_kind = pytest.mark.parametrize("kind", world.CLASSES)
 each_scene = pytest.mark.parametrize("scene", world.SCENES)

@@ -7,6 +7,7 @@ from support.families import load_family
 from dreambooth.drawing.clip import Clip
 from miniworld import examine, judge, networks, paths, world
 from miniworld.detector import Detector
+from miniworld.things import Look
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_the_parts_reach_their_figures(pipeline, clip, detector):
 
 def test_the_drawings_match_their_prompts(family, clip, detector):
     colours = ("red", "blue", "green", "yellow", "white", "orange", "pink", "brown")
-    things = [(world.Look(kind, colour), scene) for kind, colour, scene in zip(world.CLASSES, colours, world.SCENES)]
+    things = [(Look(kind, colour), scene) for kind, colour, scene in zip(world.CLASSES, colours, world.SCENES)]
     figures = examine.figures_of_drawings(examine.draw(family, things), things, clip, detector)
     assert all(share >= 0.75 for share in figures.values()), figures
 

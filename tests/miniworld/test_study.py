@@ -5,6 +5,7 @@ import json
 import pytest
 
 from miniworld import photograph, study, world
+from miniworld.things import Look
 
 
 def test_settings_become_a_command_line():
@@ -73,7 +74,7 @@ def test_a_subjects_own_pictures_have_high_figures():
 
 def test_a_picture_of_the_world_does_not_show_the_subject():
     evaluator = study.Evaluator()
-    groups = [[world.picture(world.Look("dog", "brown"), scene, 0, n) for n in range(2)] for scene in world.UNSEEN]
+    groups = [[world.picture(Look("dog", "brown"), scene, 0, n) for n in range(2)] for scene in world.UNSEEN]
     found = evaluator.figures("dog", groups, groups[0])
     assert found["subject shown"] == 0 and found["class shows subject"] == 0 and found["scene right"] >= 0.8
     assert found["CLIP-I"] < evaluator.figures_of_photographs("dog")["CLIP-I"] - 0.1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from miniworld import things, world
-from miniworld.world import Look
+from miniworld.things import Look
 
 COUNT = 4000
 
