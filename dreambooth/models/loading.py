@@ -31,6 +31,42 @@ class Source:
     revision: str | None = None
     tokenizer_name: str | None = None  # in place of the model's own tokenizer
 
+    def load_pipeline(self, flag: str = pipeline_folder.FLAG, **parts: Any) -> Pipeline:
+        """Load the library's pipeline in float32, without the safety checker.
+
+        `parts` are taken as they are given, not loaded.
+        """
+        import ppdiffusers
+
+        index, folder = _find_index(self, flag)
+        facts = registry.FAMILIES[index["_class_name"]]
+        try:
+            with patches.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
+                # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
+                # than all the rest, and needs twice the memory
+                pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
+                    str(readable),
+                    paddle_dtype="float32",
+                    from_diffusers=from_torch,
+                    low_cpu_mem_usage=True,
+                    **{**parts, **facts.omitted},
+                )
+                _record_source(pipeline, readable, Path(folder))
+        except BadInput:
+            raise
+        except Exception as error:
+            raise _cannot_load(self, error, flag) from error
+        for tokenizer, text_encoder in zip(facts.tokenizers, facts.text_encoders):
+            tokenizers.limit_tokens(getattr(pipeline, tokenizer), getattr(pipeline, text_encoder))
+            patches.keep_padding(getattr(pipeline, text_encoder))
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def scheduler_settings(self, scheduler: Scheduler) -> dict[str, Any]:
+        """Read a model's own settings of its scheduler, which the library amends where it finds them outdated."""
+        folder = hub.find_model(self.name, self.revision)
+        return type(scheduler).load_config(folder, subfolder="scheduler")
+
 
 def load_family(
     source: Source,
@@ -43,7 +79,7 @@ def load_family(
         family = load_family(Source(base["model"], base["revision"], base["tokenizer"]), flag)
         merge_lora(family, source.name, lora_scale, flag)
         return family
-    pipeline = load_pipeline(source, flag)
+    pipeline = source.load_pipeline(flag)
     facts = registry.FAMILIES[type(pipeline).__name__]
     if source.tokenizer_name:
         part = facts.tokenizers[0]
@@ -52,35 +88,6 @@ def load_family(
     module, class_name = facts.family.split(":")
     family_class = getattr(importlib.import_module(f"dreambooth.models.families.{module}"), class_name)
     return family_class(pipeline, source, train_text_encoders)
-
-
-def load_pipeline(source: Source, flag: str = pipeline_folder.FLAG, **parts: Any) -> Pipeline:
-    """Load the library's pipeline in float32, except for the parts that are given, and without the safety checker."""
-    import ppdiffusers
-
-    index, folder = _find_index(source, flag)
-    facts = registry.FAMILIES[index["_class_name"]]
-    try:
-        with patches.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
-            # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
-            # than all the rest, and needs twice the memory
-            pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
-                str(readable),
-                paddle_dtype="float32",
-                from_diffusers=from_torch,
-                low_cpu_mem_usage=True,
-                **{**parts, **facts.omitted},
-            )
-            _record_source(pipeline, readable, Path(folder))
-    except BadInput:
-        raise
-    except Exception as error:
-        raise _cannot_load(source, error, flag) from error
-    for tokenizer, text_encoder in zip(facts.tokenizers, facts.text_encoders):
-        tokenizers.limit_tokens(getattr(pipeline, tokenizer), getattr(pipeline, text_encoder))
-        patches.keep_padding(getattr(pipeline, text_encoder))
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _record_source(pipeline: Pipeline, readable: Path, folder: Path) -> None:
@@ -127,12 +134,6 @@ def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk
     links = re.escape(tempfile.gettempdir()) + r"/dreambooth-[^/\s]+"
     text = re.sub(links, lambda _: str(source.name), " ".join(str(error).split()))
     return BadInput(f"{flag} {source.name}: it can't be loaded ({text})")
-
-
-def scheduler_settings(source: Source, scheduler: Scheduler) -> dict[str, Any]:
-    """Read a model's own settings of its scheduler, which the library amends where it finds them outdated."""
-    folder = hub.find_model(source.name, source.revision)
-    return type(scheduler).load_config(folder, subfolder="scheduler")
 
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:

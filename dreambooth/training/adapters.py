@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 from ppdiffusers.models.lora import LoRALinearLayer
 
-from dreambooth.models.families import base
+from dreambooth.models.families import interfaces
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -113,7 +113,7 @@ class Adapter(nn.Layer):
         return add
 
 
-class Adapters(base.Adapters):
+class Adapters(interfaces.Adapters):
     """The LoRA of a run by part; empty without --lora_rank."""
 
     def __init__(self, networks: Mapping[str, nn.Layer], denoiser: str, settings: LoraSettings, seed: int) -> None:

@@ -2,83 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import paddle
 from paddle import nn
 
-from dreambooth.models import loading, saving, schedulers
+from dreambooth.models import saving, schedulers
+from dreambooth.models.families.interfaces import Adapters
 from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from paddle import Tensor
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.sections import SaveFormat
-    from dreambooth.data.concepts import MicroBatch, View
+    from dreambooth.data.concepts import View
+    from dreambooth.models.families.interfaces import Source
     from dreambooth.models.registry import FamilyFacts
-    from dreambooth.system.types import Array, Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
-
-
-class Adapter(Protocol):
-    """The layers that train beside one network, as those of a LoRA do."""
-
-    def attach(self) -> None:
-        """Add the layers' share to the network's outputs."""
-
-    def detach(self) -> None:
-        """Leave the network as it was."""
-
-    def choose_dropout(self, keys: Sequence[Key], seed: int) -> None:
-        """Choose the features of the layers' inputs that each row loses, by its key."""
-
-    def clear_dropout(self) -> None:
-        """Keep all features."""
-
-    def matrices(self) -> dict[str, tuple[Array, Array]]:
-        """Return (down [rank, features], up [features, rank]) of each layer, the scale in the second."""
-
-
-class Adapters(dict[str, Adapter]):
-    """The adapters of a family by part; empty without a LoRA."""
-
-    def attach(self) -> None:
-        """Add the share of every adapter to the outputs of its network."""
-        for adapter in self.values():
-            adapter.attach()
-
-    def detach(self) -> None:
-        """Leave the networks as they were."""
-        for adapter in self.values():
-            adapter.detach()
-
-    @contextlib.contextmanager
-    def off(self) -> Iterator[None]:
-        """Leave the networks as they were, within the context."""
-        self.detach()
-        try:
-            yield
-        finally:
-            self.attach()
-
-    def choose_dropout(self, batch: MicroBatch) -> None:
-        """Choose the features that the rows of a micro-batch lose in the next passes: none without a LoRA."""
-
-    def clear_dropout(self) -> None:
-        """Keep all features."""
-        for adapter in self.values():
-            adapter.clear_dropout()
-
-    def matrices(self) -> dict[str, dict[str, tuple[Array, Array]]]:
-        """Return (down, up) of each layer of each part, the scale in the second."""
-        return {part: adapter.matrices() for part, adapter in self.items()}
+    from dreambooth.system.types import Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
 
 
 class Family(ABC):
@@ -86,7 +33,7 @@ class Family(ABC):
 
     facts: ClassVar[FamilyFacts]
 
-    def __init__(self, pipeline: Pipeline, source: loading.Source, train_text_encoders: bool = False) -> None:
+    def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
         self.pipeline = pipeline  # the library's; a freed part is None
         self.source, self.train_text_encoders = source, train_text_encoders
         self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
@@ -227,7 +174,7 @@ class Family(ABC):
             family.pipeline = copy.copy(self.pipeline)
         else:
             modes = [(network, network.training) for network in self.learners().values()]
-            family.pipeline = loading.load_pipeline(self.source, **parts)
+            family.pipeline = self.source.load_pipeline(**parts)
             for network, training in modes:  # loading puts everything into eval mode
                 network.train() if training else network.eval()
         if scheduler:
@@ -237,7 +184,7 @@ class Family(ABC):
     def save(self, folder: Path, save_format: SaveFormat) -> None:
         """Write the whole pipeline into a folder; its scheduler is the source's, as it was."""
         pipeline = self.whole().pipeline
-        settings = loading.scheduler_settings(self.source, pipeline.scheduler)
+        settings = self.source.scheduler_settings(pipeline.scheduler)
         pipeline.scheduler = type(pipeline.scheduler).from_config(settings)
         saving.save(pipeline, folder, save_format)
         self.finish_folder(folder, save_format)

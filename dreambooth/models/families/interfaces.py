@@ -1,0 +1,80 @@
+"""The interfaces of the classes that a family works with: the origin of its model, and its adapters."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dreambooth.data.concepts import MicroBatch
+    from dreambooth.system.types import Array, Key, Pipeline, Scheduler
+
+
+class Source(Protocol):
+    """The origin of a model, from which its parts can be loaded again."""
+
+    @property
+    def name(self) -> str:
+        """A folder, or a name on the hub."""
+
+    def load_pipeline(self, **parts: Any) -> Pipeline:
+        """Load the library's pipeline, except for the parts that are given."""
+
+    def scheduler_settings(self, scheduler: Scheduler) -> dict[str, Any]:
+        """Read the model's own settings of its scheduler."""
+
+
+class Adapter(Protocol):
+    """The layers that train beside one network, as those of a LoRA do."""
+
+    def attach(self) -> None:
+        """Add the layers' share to the network's outputs."""
+
+    def detach(self) -> None:
+        """Leave the network as it was."""
+
+    def choose_dropout(self, keys: Sequence[Key], seed: int) -> None:
+        """Choose the features of the layers' inputs that each row loses, by its key."""
+
+    def clear_dropout(self) -> None:
+        """Keep all features."""
+
+    def matrices(self) -> dict[str, tuple[Array, Array]]:
+        """Return (down [rank, features], up [features, rank]) of each layer, the scale in the second."""
+
+
+class Adapters(dict[str, Adapter]):
+    """The adapters of a family by part; empty without a LoRA."""
+
+    def attach(self) -> None:
+        """Add the share of every adapter to the outputs of its network."""
+        for adapter in self.values():
+            adapter.attach()
+
+    def detach(self) -> None:
+        """Leave the networks as they were."""
+        for adapter in self.values():
+            adapter.detach()
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Leave the networks as they were, within the context."""
+        self.detach()
+        try:
+            yield
+        finally:
+            self.attach()
+
+    def choose_dropout(self, batch: MicroBatch) -> None:
+        """Choose the features that the rows of a micro-batch lose in the next passes: none without a LoRA."""
+
+    def clear_dropout(self) -> None:
+        """Keep all features."""
+        for adapter in self.values():
+            adapter.clear_dropout()
+
+    def matrices(self) -> dict[str, dict[str, tuple[Array, Array]]]:
+        """Return (down, up) of each layer of each part, the scale in the second."""
+        return {part: adapter.matrices() for part, adapter in self.items()}
