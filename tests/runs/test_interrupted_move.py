@@ -35,7 +35,7 @@ def interrupt(folder):
     for part in list(folder.iterdir()):
         if part != new and not part.name.startswith("checkpoint"):
             part.rename(new / part.name)
-    (new / "move.json").write_text(json.dumps({"last": list(output_folder.LAST), "stale": ["feature_extractor"]}))
+    (new / "move.json").write_text(json.dumps({"last": list(output_folder._LAST), "stale": ["feature_extractor"]}))
     (folder / "feature_extractor").mkdir()
     return folder
 

@@ -147,7 +147,7 @@ def test_drawings_that_find_no_room(twin, tmp_path, capfd, monkeypatch):
 def test_a_full_disk_anywhere_else_is_one_line_too(twin, pictures, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(train_dreambooth.planning, "describe", run_out)
     error = one_error(capfd, train_dreambooth.main, command_line(twin, pictures, tmp_path / "out"))
-    assert error == "error: a temporary file: the disk is full"
+    assert error == "error: the output or a temporary file: the disk is full"
     assert not (tmp_path / "out").exists()
 
 
