@@ -161,11 +161,13 @@ def write_picture(
 
 
 def read_json(path: Path) -> JSON:
-    """Read a JSON file; whatever is wrong with its text is a ValueError."""
+    """Read a JSON file that holds an object; whatever is wrong with its text is a ValueError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found := json.loads(path.read_text(encoding="utf-8")), dict):
+            return found
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
+    raise ValueError("it is no JSON object")
 
 
 def write_json(path: Path, value: JSON) -> None:

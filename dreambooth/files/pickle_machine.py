@@ -33,7 +33,7 @@ class Malformed(ValueError):
     """A fault of a pickle, without the file's name."""
 
 
-class Asks(Malformed):
+class Forbidden(Malformed):
     """A name that weights never need."""
 
 
@@ -227,7 +227,7 @@ class Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Malformed("it has a name that is no text")
         if (module, name) not in self.functions:
-            raise Asks(shown(f"{module}.{name}"))
+            raise Forbidden(shown(f"{module}.{name}"))
         self.stack.append(Name(module, name))
 
     def _call(self, nothing: None) -> None:
@@ -255,7 +255,7 @@ class Machine:
         """Refuse an opcode; where it leads to a name, that name tells more than the opcode."""
         for name in _names(opcode + self.file.read(1 << 16)):
             if name not in self.functions:
-                raise Asks(shown(".".join(name)))
+                raise Forbidden(shown(".".join(name)))
         known = _OPCODES.get(opcode)
         raise Malformed(f"it uses {known}, which weights never need" if known else "it is no pickle")
 

@@ -49,6 +49,11 @@ class Entry(NamedTuple):
     begin: int
     end: int
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The kind of number as it is stored; bfloat16 is a uint16."""
+        return np.dtype(_KINDS[self.kind])
+
 
 class Header(NamedTuple):
     """The checked header of a file, and the offset of the first tensor."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from dreambooth.files import safetensors
-from dreambooth.files.pickle_machine import Asks, Machine, Malformed, Span
+from dreambooth.files.pickle_machine import Forbidden, Machine, Malformed, Span
 from dreambooth.files.pickle_values import PADDLE, TORCH, Archive, StoredArray, View, size_of
 from dreambooth.system import patches
 from dreambooth.system.types import override
@@ -76,10 +76,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 def check(path: str | os.PathLike[str]) -> None:
     """Raise the errors of `read`, but read no numbers."""
     if not _is_pickle(path):
-        safetensors.header(path)
-        return
-    with open(path, "rb") as file:
-        _weights(_read_pickle(file, str(path), with_numbers=False), path)
+        kinds = {name: entry.dtype for name, entry in safetensors.header(path).entries.items()}
+    else:
+        with open(path, "rb") as file:
+            found = _weights(_read_pickle(file, str(path), with_numbers=False), path)
+        kinds = {name: array.dtype for name, array in found.items()}
+    for name, kind in kinds.items():
+        # the libraries would take a quantized model's integers for its weights; a uint16 is Paddle's bfloat16
+        if kind.kind in "iub" and kind != np.uint16 and name.endswith((".weight", ".bias")):
+            raise ValueError(f"{path}: {safetensors.shown(name)} is of kind {kind}, and weights are floating point")
 
 
 def load_pickle(source: str | os.PathLike[str] | BinaryIO) -> object:
@@ -141,9 +146,9 @@ def _read_pickle(file: BinaryIO, name: str, with_numbers: bool = True) -> object
         if type(plain) is int and plain == _OLD_TORCH:
             raise Malformed("it is in the format of torch before 1.6")
         return _paddles_own(plain, with_numbers) if isinstance(plain, dict) else plain
-    except Asks as error:
+    except Forbidden as error:
         reason = (
-            f"it asks for {error}, which weights do not need; nothing of it was run; use a safetensors file instead"
+            f"it refers to {error}, which weights do not need; nothing of it was run; use a safetensors file instead"
         )
     except Malformed as error:
         reason = f"it can't be read as weights ({error})"

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from dreambooth.system.types import JSON
 
 FLAG = "--pretrained_model_name_or_path"
+# files of the parts that hold a JSON object, as the index does
+_SETTINGS = (
+    layouts.CONFIG,
+    layouts.OLD_CONFIG,
+    "scheduler_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+)
 
 
 def _is_path(name: str) -> bool:
@@ -55,6 +64,11 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
     folder = layouts.part_folder(pipeline, part, facts)
     if not folder.is_dir():
         raise BadInput(f"{flag} {name}: it has no folder {part}/")
+    for file in filter(Path.is_file, (folder / each for each in _SETTINGS)):
+        try:
+            atomic.read_json(file)
+        except ValueError as error:
+            raise BadInput(f"{flag} {name}: {part}/{file.name} can't be read ({error})") from None
     if part in facts.without_weights:
         if not any(folder.iterdir()):
             raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
@@ -74,8 +88,6 @@ def read_index(folder: str | Path) -> JSON:
 
 def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     """Refuse a pipeline, or a class of one of its parts, that is not supported; return the family's facts."""
-    if not isinstance(index, dict):
-        raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be read (it is no JSON object)")
     pipeline = index.get("_class_name")
     facts = registry.FAMILIES.get(pipeline) if isinstance(pipeline, str) else None
     if facts is None:
@@ -101,7 +113,7 @@ def _check_names(name: str | Path, part: str, value: JSON, flag: str) -> None:
     library, class_name = value
     if library not in registry.LIBRARIES or class_name not in registry.CLASSES:
         raise BadInput(
-            f"{flag} {name}: its {moves.INDEX} asks for {shown(f'{library}.{class_name}')} as {shown(part)}, which"
+            f"{flag} {name}: its {moves.INDEX} names {shown(f'{library}.{class_name}')} as {shown(part)}, which"
             " this tool does not import; nothing of it was run"
         )
 

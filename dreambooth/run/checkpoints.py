@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 from dreambooth.files import atomic, safetensors
-from dreambooth.files.safetensors import Reader
+from dreambooth.files.safetensors import Reader, shown
 from dreambooth.models import saving
 from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput, Stopped
@@ -127,7 +127,7 @@ def read_state(folder: Path) -> State:
         raise ValueError(f"its {_STATE} can't be read ({error})") from None
     for name, size in files.items():
         if not (folder / name).is_file():
-            raise ValueError(f"{name} is missing")
+            raise ValueError(f"{shown(name)} is missing")
         if (folder / name).stat().st_size != size:
             raise ValueError(f"{name} has {(folder / name).stat().st_size} bytes instead of {size}")
     return state

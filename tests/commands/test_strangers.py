@@ -111,7 +111,7 @@ def test_no_command_runs_a_models_file(part, suffix, models, clip, pictures, mar
         code, errors = run(main, arguments, capsys)
         assert code == 2 and len(errors.splitlines()) == 1, errors
         assert errors.startswith("error: --") and f"{model}/{part}/" in errors
-        assert f"{suffix}: it asks for posix.system, " in errors and "; use a safetensors file instead" in errors
+        assert f"{suffix}: it refers to posix.system, " in errors and "; use a safetensors file instead" in errors
         assert not marker.exists()
     assert not (tmp_path / "out").exists() and not (tmp_path / "exported").exists()
 
@@ -122,7 +122,7 @@ def test_no_command_runs_a_lora(suffix, twin, lora, clip, pictures, marker, tmp_
     for main, arguments in list(commands(twin, strange, clip, pictures, tmp_path))[1:4]:
         code, errors = run(main, arguments, capsys)
         assert code == 2 and len(errors.splitlines()) == 1, errors
-        assert f"{strange}/" in errors and f"{suffix}: it can't be read (it asks for posix.system, " in errors
+        assert f"{strange}/" in errors and f"{suffix}: it can't be read (it refers to posix.system, " in errors
         assert not marker.exists()
     # and where it stands in the place of a model, as the file alone, and for a LoRA's own formats
     for main, arguments in [
@@ -145,7 +145,7 @@ def test_metrics_does_not_run_a_clip(suffix, twin, clip, pictures, marker, tmp_p
     write_attack(strange / f"{'model_state' if suffix == '.pdparams' else 'pytorch_model'}{suffix}", marker)
     main, arguments = list(commands(twin, None, strange, pictures, tmp_path))[2]
     code, errors = run(main, arguments, capsys)
-    assert code == 2 and len(errors.splitlines()) == 1 and "it asks for posix.system" in errors
+    assert code == 2 and len(errors.splitlines()) == 1 and "it refers to posix.system" in errors
     assert "--clip_model_path" in errors and not marker.exists()
 
 
@@ -155,7 +155,7 @@ def test_the_libraries_do_not_run_a_file_that_was_not_checked(part, suffix, mode
     """As where a file changes after the check."""
     model = strange_model(models, suffix, part, marker, tmp_path / "model")
     monkeypatch.setattr(weight_files, "check", lambda path: None)
-    with pytest.raises(BadInput, match=r"it can't be loaded \(.*it asks for posix.system"):
+    with pytest.raises(BadInput, match=r"it can't be loaded \(.*it refers to posix.system"):
         load_pipeline(model)
     assert not marker.exists()
 
@@ -197,15 +197,15 @@ def test_the_library_alone_runs_them(models, marker, tmp_path):
 
 
 INDEX = [
-    ({"unet": ["os", "system"]}, "asks for os.system as unet, which"),
-    ({"scheduler": ["builtins", "eval"]}, "asks for builtins.eval as scheduler"),
-    ({"safety_checker": ["os", "system"]}, "asks for os.system as safety_checker"),
-    ({"feature_extractor": ["subprocess", "Popen"]}, "asks for subprocess.Popen as feature_extractor"),
-    ({"another": ["a_module_in_the_folder", "Network"]}, "asks for a_module_in_the_folder.Network as another"),
-    ({"one\nerror: two": ["os", "system"]}, r"asks for os.system as one\\nerror: two"),
+    ({"unet": ["os", "system"]}, "names os.system as unet, which"),
+    ({"scheduler": ["builtins", "eval"]}, "names builtins.eval as scheduler"),
+    ({"safety_checker": ["os", "system"]}, "names os.system as safety_checker"),
+    ({"feature_extractor": ["subprocess", "Popen"]}, "names subprocess.Popen as feature_extractor"),
+    ({"another": ["a_module_in_the_folder", "Network"]}, "names a_module_in_the_folder.Network as another"),
+    ({"one\nerror: two": ["os", "system"]}, r"names os.system as one\\nerror: two"),
     ({"tokenizer": ["paddlenlp.transformers", "ErnieTinyTokenizer"]}, "ErnieTinyTokenizer as tokenizer"),
-    ({"unet": ["ppdiffusers.utils.load_utils", "UNet2DConditionModel"]}, "asks for ppdiffusers.utils.load_utils"),
-    ({"unet": ["ppdiffusers", "DiffusionPipeline"]}, "asks for ppdiffusers.DiffusionPipeline"),
+    ({"unet": ["ppdiffusers.utils.load_utils", "UNet2DConditionModel"]}, "names ppdiffusers.utils.load_utils"),
+    ({"unet": ["ppdiffusers", "DiffusionPipeline"]}, "names ppdiffusers.DiffusionPipeline"),
     ({"unet": ["ppdiffusers", "AutoencoderKL"]}, "its unet is a AutoencoderKL; supported: UNet2DConditionModel"),
     ({"unet": ["ppdiffusers", None]}, "can't be read .the entry of unet"),
     ({"unet": [["os"], {}]}, "can't be read .the entry of unet"),

@@ -215,7 +215,7 @@ def test_json_is_read_as_it_was_written(tmp_path):
     atomic.write_json(tmp_path / "new/file.json", value)
     assert atomic.read_json(tmp_path / "new/file.json") == value
     assert "一只狗" in (tmp_path / "new/file.json").read_text(encoding="utf-8")
-    for text in ("{", "[" * 100_000, "\xff"):
+    for text in ("{", "[" * 100_000, "\xff", "[]", "null", '"text"'):
         (tmp_path / "bad.json").write_text(text, encoding="latin-1")
         with pytest.raises(ValueError):
             atomic.read_json(tmp_path / "bad.json")

@@ -8,7 +8,7 @@ import paddle
 import pytest
 from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, plain, refused
 
-from dreambooth.files import weight_files
+from dreambooth.files import safetensors, weight_files
 
 BASE = np.arange(24, dtype=np.float32)
 
@@ -47,6 +47,19 @@ def test_bfloat16_is_widened(tmp_path):
     paddle.save({"w": paddle.to_tensor(MATRIX).astype("bfloat16")}, str(tmp_path / "a.pdparams"))
     assert weight_files.load_pickle(tmp_path / "a.pdparams")["w"].dtype == np.uint16
     assert_equal(weight_files.read(tmp_path / "a.pdparams")[0]["w"], MATRIX)
+
+
+@pytest.mark.parametrize("file", ["a.safetensors", "a.pdparams"])
+def test_integers_are_no_weights(file, tmp_path):
+    """Those of a quantized model would be taken for its weights, and noise drawn."""
+    write = safetensors.write if file.endswith("safetensors") else weight_files.write_pickled
+    genuine = {"embeddings.position_ids": np.arange(3), "w.weight": MATRIX, "half.weight": MATRIX.astype(np.uint16)}
+    write(tmp_path / file, genuine)
+    weight_files.check(tmp_path / file)
+    write(tmp_path / file, {**genuine, "v.weight": MATRIX.astype(np.int8)})
+    with pytest.raises(ValueError, match=r"v.weight is of kind int8, and weights are floating point") as caught:
+        weight_files.check(tmp_path / file)
+    assert str(caught.value).startswith(f"{tmp_path / file}: ")
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

@@ -136,7 +136,7 @@ def test_a_strangers_model_from_the_store_or_its_cache_runs_nothing(twin, serve,
     for _ in range(2):  # from the store, and from the cache
         done = look(environment)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-        assert "error: --model " in done.stderr and "unet/model_state.pdparams: it asks for posix.system" in done.stderr
+        assert "error: --model " in done.stderr and "unet/model_state.pdparams: it refers to posix.system" in done.stderr
         assert not (tmp_path / "marker").exists()
 
 
@@ -159,7 +159,7 @@ def test_a_strangers_model_from_hugging_face_runs_nothing(torch_twin, serve, tmp
     server, environment = serve(hub=hub)
     done = look(environment)
     [error] = [line for line in done.stderr.splitlines() if line and not line.startswith("Fetching")]
-    assert done.returncode == 2 and "text_encoder/pytorch_model.bin: it asks for posix.system" in error
+    assert done.returncode == 2 and "text_encoder/pytorch_model.bin: it refers to posix.system" in error
     assert not (tmp_path / "marker").exists() and not [path for path in server.asked if path.endswith(".py")]
 
 

@@ -66,13 +66,22 @@ def test_what_is_missing_is_named(folder):
         ({"_class_name": "StableDiffusionXLPipeline"}, "it is a StableDiffusionXLPipeline; supported: Stable"),
         ({"unet": None}, "its model_index.json names no unet"),
         ({"unet": ["ppdiffusers", "BertModel"]}, "its unet is a BertModel; supported: UNet2DConditionModel"),
-        ({"unet": ["os", "system"]}, "asks for os.system as unet, which this tool does not import"),
+        ({"unet": ["os", "system"]}, "names os.system as unet, which this tool does not import"),
         ({"vae": ["ppdiffusers"]}, "its model_index.json can't be read (the entry of vae)"),
     ],
 )
 def test_other_pipelines_and_parts_are_refused(folder, changes, named):
     edit_index(folder, **changes)
     assert named in complaint(folder)
+
+
+@pytest.mark.parametrize(
+    "file", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"]
+)
+@pytest.mark.parametrize("text, fault", [("[]", "it is no JSON object"), ("{", "Expecting property name")])
+def test_settings_that_can_not_be_read_are_named(file, text, fault, folder):
+    (folder / file).write_text(text)
+    assert f"{file} can't be read ({fault}" in complaint(folder)
 
 
 def test_a_fingerprint_depends_on_settings_and_files_and_not_on_the_folders_name(folder, twin):

@@ -193,6 +193,7 @@ def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path
     whole = json.loads((run / "checkpoint-3/state.json").read_text())
     schedule = {**whole["optimizer"], "schedule": {"last_epoch": "x"}}
     for change, match in (
+        ({"files": {"a\0\nerror": 1}}, r"not whole: a.x00.nerror is missing"),
         ({"step": -7}, "not whole: its state.json can't be read .step is -7"),
         ({"optimizer": {"schedule": 5, "scaler": {}}}, "can't be read"),
         ({"optimizer": schedule}, "can't be read .the state of its schedule is 'x'"),

@@ -19,7 +19,8 @@ import json, os, runpy, sys
 import numpy
 made, default_rng = [], numpy.random.default_rng
 def record(key=None):
-    if os.path.abspath(sys._getframe(1).f_code.co_filename).startswith(os.getcwd() + os.sep):
+    caller = os.path.abspath(sys._getframe(1).f_code.co_filename)
+    if caller.startswith(os.getcwd() + os.sep) and "site-packages" not in caller:  # .venv lies in the folder too
         made[-1].append(key)
     return default_rng(key)
 numpy.random.default_rng = record
