@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth.system import patches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _HARMLESS = (
     "No ccache found",
@@ -38,12 +43,14 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=f"(?s).*{message}")
         logging.getLogger("datasets").setLevel(logging.WARNING)  # reports the version of a torch that is installed
-    import paddle  # noqa: F401
+    with _without_collection():
+        import paddle  # noqa: F401
 
-    patches.recompute_without_random_state()
-    patches.read_weights_only(readers)
-    from paddlenlp.utils.log import logger
-    from ppdiffusers.utils import logging as ppdiffusers_logging
+        patches.import_what_is_used()
+        patches.recompute_without_random_state()
+        patches.read_weights_only(readers)
+        from paddlenlp.utils.log import logger
+        from ppdiffusers.utils import logging as ppdiffusers_logging
 
     if not verbose:
         logger.set_level("ERROR")
@@ -51,6 +58,19 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         ppdiffusers_logging.disable_progress_bar()
     # both imports replace the handler of SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Look for no garbage: an import makes many objects, and all of them stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _use_fast_mathematics() -> None:

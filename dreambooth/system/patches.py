@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import io
 import pickle
 import re
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dreambooth.system.types import override
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dreambooth.system.types import Network
 
@@ -29,6 +35,43 @@ _UNUSED_WEIGHTS = (
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 )
+
+# what PaddleNLP imports and no pipeline needs: datasets, scikit-learn, pandas, a web server, …
+_UNUSED_MODULES = {
+    f"paddlenlp.{name}"
+    for name in ("dataaug", "datasets", "embeddings", "losses", "metrics", "prompt", "seq2vec", "trainer")
+}
+_UNUSED_NAMES = {"paddlenlp.server": "SimpleServer", "paddlenlp.taskflow": "Taskflow"}
+
+
+class _UnusedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules that nothing uses: those of the first table load on use, those of the second are empty."""
+
+    @override
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in _UNUSED_NAMES:
+            return importlib.machinery.ModuleSpec(fullname, self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname in _UNUSED_MODULES else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec
+
+    @override
+    def exec_module(self, module: types.ModuleType) -> None:
+        setattr(module, _UNUSED_NAMES[module.__name__], None)
+
+
+def import_what_is_used() -> None:
+    """Let PaddleNLP leave out its parts that no pipeline needs; call it before PaddleNLP is imported."""
+    # Library: PaddleNLP 2.8.1.
+    # Symptom: its import takes longer than Paddle's own, most of it for datasets, metrics and a server.
+    # Remedy: those modules load when something first uses them; the server and Taskflow, whose classes PaddleNLP itself
+    # imports, are empty.
+    # Test: test_only_what_is_used_is_imported, test_the_libraries_alone_import_all_of_paddlenlp.
+    if not any(isinstance(finder, _UnusedModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _UnusedModules())
 
 
 def recompute_without_random_state() -> None:

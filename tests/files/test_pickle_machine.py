@@ -1,4 +1,4 @@
-"""Attacks: a pickle that refers to anything but weights runs nothing, takes little memory and is refused in one line."""
+"""Attacks: a pickle that refers to anything but weights runs nothing, takes little memory and is refused in a line."""
 
 import io
 import pickle

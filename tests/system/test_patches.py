@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
-from support.commands import ROOT
+from support.commands import ROOT, python
 from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, system, torch_file
 from support.twins import tiny_vae
 
@@ -28,7 +28,7 @@ from paddlenlp.utils.serialization import load_torch
 from ppdiffusers.utils.load_utils import smart_load, torch_load
 
 folder, genuine, marker = map(Path, sys.argv[1:])
-did = {}
+did = {"PaddleNLP imports all": {"paddlenlp.server.server", "datasets", "sklearn", "pandas"} <= set(sys.modules)}
 
 def runs(what, read):
     try:
@@ -123,6 +123,24 @@ def alone(folder):
 )
 def test_the_libraries_alone_run_what_they_read(reader, alone):
     assert alone[reader]
+
+
+def test_the_libraries_alone_import_all_of_paddlenlp(alone):
+    assert alone["PaddleNLP imports all"]
+
+
+def test_only_what_is_used_is_imported():
+    """What is left out loads on use."""
+    code = (
+        "import sys; from dreambooth.files import weight_files; from dreambooth.system import libraries\n"
+        "libraries.load(weight_files.READERS); libraries.load(weight_files.READERS)\n"
+        "from ppdiffusers import StableDiffusionPipeline, UniDiffuserPipeline\n"
+        "assert not {'datasets', 'sklearn', 'pandas', 'fastapi'} & set(sys.modules)\n"
+        "import paddlenlp; assert paddlenlp.Taskflow is None and paddlenlp.metrics.ChunkEvaluator\n"
+        "assert 'sklearn' in sys.modules"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_libraries_alone_misread_strides_and_single_numbers(alone):
