@@ -20,7 +20,7 @@ def test_the_tokenizer_alone_is_the_one_that_reads_the_prompts(model, request):
 
 def test_what_can_not_be_loaded_is_told_in_one_line(twin, tmp_path):
     shutil.copytree(twin, tmp_path / "copy")
-    (tmp_path / "copy/unet/config.json").write_text("{")
+    (tmp_path / "copy/unet/config.json").write_text('{"in_channels": "many"}')
     with pytest.raises(BadInput, match=rf"^--model_path {tmp_path}/copy: it can't be loaded \(.*\)$"):
         loading.load_family(loading.Source(str(tmp_path / "copy")), "--model_path")
 
