@@ -39,7 +39,7 @@ _UNUSED_WEIGHTS = (
 # what PaddleNLP imports and no pipeline needs: datasets, scikit-learn, pandas, a web server, …
 _UNUSED_MODULES = {
     f"paddlenlp.{name}"
-    for name in ("dataaug", "datasets", "embeddings", "losses", "metrics", "prompt", "seq2vec", "trainer")
+    for name in ("dataaug", "datasets", "embeddings", "losses", "metrics", "peft", "prompt", "seq2vec", "trainer")
 }
 _UNUSED_NAMES = {"paddlenlp.server": "SimpleServer", "paddlenlp.taskflow": "Taskflow"}
 
