@@ -50,6 +50,7 @@ for count in (1, 2, 5):
     assert processes.gather_rows({{"x": mine}}, count)["x"].tolist() == [[index * 10] for index in range(count)], count
 processes.wait()
 console.print_message("only once")
+processes.finish()
 """
 
 
