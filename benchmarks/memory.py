@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import subjects
+from dreambooth.data import randomness
 from dreambooth.files import atomic
-from dreambooth.system import console, randomness
+from dreambooth.system import console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
+from dreambooth.data import randomness
 from dreambooth.data.rare_words import RareWords
 from dreambooth.files import weight_files
 from dreambooth.models import loading, pipeline_folder
-from dreambooth.system import console, libraries, randomness
+from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:

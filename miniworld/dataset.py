@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ImageFilter
 
+from dreambooth.data import randomness
 from dreambooth.files import atomic
-from dreambooth.system import console, randomness
+from dreambooth.system import console
 from miniworld import networks, world
 
 if TYPE_CHECKING:

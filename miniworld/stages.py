@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dreambooth.data import randomness
 from dreambooth.files import atomic
-from dreambooth.system import console, processes, randomness
+from dreambooth.system import console, processes
 from miniworld import dataset, networks, world
 
 if TYPE_CHECKING:

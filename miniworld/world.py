@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 from miniworld import draw, scenes, things
 from miniworld.things import Look
 

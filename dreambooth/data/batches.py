@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dreambooth.data import transforms
+from dreambooth.data import randomness, transforms
 from dreambooth.data.concepts import Example, MicroBatch
-from dreambooth.system import randomness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

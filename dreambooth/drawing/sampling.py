@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dreambooth.data import randomness
 from dreambooth.models import schedulers
-from dreambooth.system import processes, randomness
+from dreambooth.system import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -14,8 +14,8 @@ import paddle
 from paddle import nn
 from ppdiffusers.models.lora import LoRALinearLayer
 
+from dreambooth.data import randomness
 from dreambooth.models.families import interfaces
-from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 

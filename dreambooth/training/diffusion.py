@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import paddle
 from ppdiffusers import DDPMScheduler
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 

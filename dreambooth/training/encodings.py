@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import paddle
 
-from dreambooth.data import picture_files, transforms
-from dreambooth.system import console, processes, randomness
+from dreambooth.data import picture_files, randomness, transforms
+from dreambooth.system import console, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,9 +12,9 @@ from PIL import Image
 from support.families import load_family
 
 from dreambooth.config.commands import DrawSettings
+from dreambooth.data import randomness
 from dreambooth.drawing import sampling, sheets
 from dreambooth.models import schedulers
-from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 
 each_scheduler = pytest.mark.parametrize("name", schedulers.SCHEDULERS)

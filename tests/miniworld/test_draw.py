@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 from miniworld import draw, scenes, things, world
 from miniworld.things import Look
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 from miniworld import scenes
 
 each_scene = pytest.mark.parametrize("scene", scenes.SCENES.values(), ids=scenes.SCENES)

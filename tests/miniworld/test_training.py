@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 from safetensors.numpy import load_file
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 from miniworld import training
 from miniworld.training import Recipe, Training
 

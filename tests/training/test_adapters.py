@@ -8,8 +8,8 @@ import pytest
 from support.families import load_family
 
 from dreambooth.config.sections import LoraSettings, LoraTarget
+from dreambooth.data import randomness
 from dreambooth.data.concepts import Example, MicroBatch, View
-from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.training.adapters import TARGETS, Adapter, Adapters
 from dreambooth.training.diffusion import diffusion_for

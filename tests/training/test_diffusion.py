@@ -5,7 +5,7 @@ import paddle
 import pytest
 from ppdiffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.training import diffusion
 from dreambooth.training.diffusion import Diffusion, Discrete

@@ -9,10 +9,9 @@ from support.families import load_family
 from support.pictures import draw_pictures
 
 from dreambooth.config.sections import MemorySettings, OptimizerSettings, PictureSettings
-from dreambooth.data import picture_files, transforms
+from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept, Example, MicroBatch, View
-from dreambooth.system import randomness
 from dreambooth.training import encodings
 from dreambooth.training.encodings import Encodings
 

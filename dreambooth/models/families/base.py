@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import paddle
 from paddle import nn
 
+from dreambooth.data import randomness
 from dreambooth.models import saving, schedulers
 from dreambooth.models.families.interfaces import Adapters
-from dreambooth.system import randomness
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from dreambooth.system import randomness
+from dreambooth.data import randomness
 
 
 def test_the_same_key_gives_the_same_numbers():
