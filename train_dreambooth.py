@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.config import Config
+    from dreambooth.data.concepts import Share
     from dreambooth.models.families.base import Family
     from dreambooth.run.planning import Plan
     from dreambooth.training.diffusion import Diffusion
@@ -85,6 +86,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     """Train the family on the concepts, and save the result."""
     from dreambooth.training import loss
     from dreambooth.training.encodings import Encodings
+    from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
 
     # Encode pictures and prompts, and free the encoders that are no longer needed
@@ -97,7 +99,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     family.prepare_training(config.memory.gradient_checkpointing)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory.mixed_precision)
-    record = output_folder.make_record(config.flat(), plan.steps, world, concepts)
+    record = output_folder.make_record(config.flat(), plan.steps, world, family.machine, concepts)
     saved = checkpoints.Checkpointer(config.saving, family.trained(), {"optimizer": updates}, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0
 
@@ -108,26 +110,31 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     validation = Validation(family, config.draw_settings("picture"), config.logging, config.saving.output_dir, tracker)
     bar = console.progress_bar(total=plan.steps, initial=start, desc="Training")
 
-    accumulation, prior_weight = config.optimizer.gradient_accumulation_steps, config.objective.prior_loss_weight
-    with console.StopRequest() as stop, closing(tracker), bar:
+    def go_through(update: int, share: Share) -> dict[str, Tensor]:
+        """Go forward and backward through a share of an update's micro-batches."""
+        losses: dict[str, Tensor] = {}
+        accumulation = config.optimizer.gradient_accumulation_steps
+        for micro in range(accumulation):
+            batch = batches.micro_batch(update, micro).part(share)
+            family.adapters.choose_dropout(batch)  # nothing without a LoRA
+            clean = encodings.latents(batch)
+            noise, t = diffusion.noise(seed, batch.keys, clean.shape[1:]), diffusion.sample_t(seed, batch.keys)
+            noisy, target = diffusion.add_noise(clean, noise, t), diffusion.target(clean, noise, t)
+            with updates.precision():
+                prediction = family.predict(noisy, t, encodings.conditioning(batch))
+            prediction, target = family.learned_part(prediction), family.learned_part(target)
+            errors = loss.example_errors(prediction, target, encodings.masks(batch))
+            parts = loss.dreambooth_loss(errors, batch, diffusion.weight(t), config.objective.prior_loss_weight)
+            updates.backward(parts["loss"] / accumulation)
+            for name, part in parts.items():
+                losses[name] = losses.get(name, 0) + part.detach() / accumulation
+        return losses
+
+    team = Team(min(family.split.workers, batches.pictures_at_once), updates.parameters, go_through)
+    with console.StopRequest() as stop, closing(tracker), closing(team), bar:
         done = start
         while done < plan.steps:
-            # Go forward and backward through the update's micro-batches
-            losses: dict[str, Tensor] = {}
-            for micro in range(accumulation):
-                batch = batches.micro_batch(done, micro)
-                family.adapters.choose_dropout(batch)  # nothing without a LoRA
-                clean = encodings.latents(batch)
-                noise, t = diffusion.noise(seed, batch.keys, clean.shape[1:]), diffusion.sample_t(seed, batch.keys)
-                noisy, target = diffusion.add_noise(clean, noise, t), diffusion.target(clean, noise, t)
-                with updates.precision():
-                    prediction = family.predict(noisy, t, encodings.conditioning(batch))
-                prediction, target = family.learned_part(prediction), family.learned_part(target)
-                errors = loss.example_errors(prediction, target, encodings.masks(batch))
-                parts = loss.dreambooth_loss(errors, batch.prior, diffusion.weight(t), prior_weight)
-                updates.backward(parts["loss"] / accumulation)
-                for name, part in parts.items():
-                    losses[name] = losses.get(name, 0) + part.detach() / accumulation
+            losses = team.go_through(done)
 
             # Agree with the other processes on the losses, and on whether to stop
             means = processes.mean({**losses, "stop": stop.signal or 0})

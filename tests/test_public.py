@@ -127,7 +127,8 @@ def test_the_files_of_a_runs_folder(runs: RecordedRuns) -> None:
 
 def test_training_args_json(runs: RecordedRuns) -> None:
     record, given = runs.json("plain/training_args.json"), runs.given["plain"]
-    assert record.keys() == {"flags", "base_model", "steps", "processes", "concepts", "versions"}
+    assert record.keys() == {"flags", "base_model", "steps", "processes", "machine", "concepts", "versions"}
+    assert record["machine"].keys() == {"processor", "mkl", "workers", "threads"}
     assert record["flags"] == {**face.DEFAULTS, **given}
     names = {re.match(r"--(\w+)", flag)[1] for flag in flags_in(face.TRAIN)}
     assert record["flags"].keys() == names - {"no_cache_latents"}

@@ -40,7 +40,9 @@ class Batches:
             if concept.class_pictures and concept.class_prompt:
                 prior += self.add(concept.class_pictures, concept.class_prompt)
         self._kinds = (instance, prior)  # the pictures of the subjects, and those of the classes
-        self.pictures_per_update = optimizer.global_batch(processes) * (2 if prior else 1)
+        kinds = 2 if prior else 1
+        self.pictures_at_once = optimizer.train_batch_size * kinds  # in a micro-batch of this process
+        self.pictures_per_update = optimizer.global_batch(processes) * kinds
 
     def add(self, pictures: Sequence[Picture], prompt: str) -> range:
         """Add pictures with their prompt, and return their indices."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from dreambooth.system.types import Box, Key, Size
 
@@ -46,12 +46,26 @@ class Example(NamedTuple):
     view: View
 
 
+Share: TypeAlias = tuple[int, int]  # (number of a worker, number of workers)
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """The examples that go through the network at once; the last `prior` of them show the class."""
 
     examples: tuple[Example, ...]
     prior: int = 0
+    # the shares of a whole micro-batch's examples of the subject, and of the class, where this is a part of one
+    shares: tuple[float, float] = (1.0, 1.0)
+
+    def part(self, share: Share) -> MicroBatch:
+        """Return the examples of one worker of several."""
+        number, workers = share
+        count, subject = len(self.examples), len(self.examples) - self.prior
+        first, end = number * count // workers, (number + 1) * count // workers
+        prior = end - max(first, min(end, subject))
+        shares = (end - first - prior) / max(1, subject), prior / max(1, self.prior)
+        return MicroBatch(self.examples[first:end], prior, shares) if workers > 1 else self
 
     @property
     def keys(self) -> list[Key]:

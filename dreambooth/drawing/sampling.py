@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.data import randomness
 from dreambooth.models import schedulers
-from dreambooth.system import processes
+from dreambooth.system import machine, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,12 +38,13 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
     # size changes how the sums of a matrix product are split: some pixels would differ by one level.
     batch_size = 1 if stochastic or not processes.is_on_gpu() else settings.batch_size
     encoded = _EncodedPrompts(family, settings)
-    for first in range(0, len(requests), batch_size):
-        prompts, numbers = zip(*requests[first : first + batch_size])
+
+    def draw_batch(batch: Sequence[Request]) -> list[Image]:
+        prompts, numbers = zip(*batch)
         keys = [(number,) for number in numbers]
         if stochastic:
             paddle.seed(int(randomness.integers(settings.seed, f"{settings.purpose} steps", keys, 2**31)[0]))
-        yield from family.pipeline(
+        drawn: list[Image] = family.pipeline(
             **encoded.take(prompts),
             height=settings.size[0],
             width=settings.size[1],
@@ -51,6 +52,13 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
             guidance_scale=settings.guidance,
             **family.first_latents(settings.seed, settings.purpose, keys, settings.size),
         ).images
+        return drawn
+
+    if family.split.workers > 1:
+        encoded.take([prompt for prompt, _ in requests])  # once for all workers
+    batches = [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
+    for pictures in machine.shared(draw_batch, batches, family.split.workers):
+        yield from pictures
 
 
 class _EncodedPrompts:

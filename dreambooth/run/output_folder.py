@@ -34,6 +34,7 @@ class Record(TypedDict):
     base_model: str
     steps: int
     processes: int
+    machine: dict[str, Any]
     concepts: list[dict[str, Any]]
     versions: dict[str, str]
 
@@ -78,7 +79,9 @@ def _is_ours(folder: Path) -> bool:
         return bool(checkpoints.scan(folder)[0])
 
 
-def make_record(flags: dict[str, Any], steps: int, processes: int, concepts: Iterable[Concept]) -> Record:
+def make_record(
+    flags: dict[str, Any], steps: int, processes: int, machine: dict[str, Any], concepts: Iterable[Concept]
+) -> Record:
     """Record the settings and pictures from which the result can be made again.
 
     There is no flag for a token, so none can get in here.
@@ -92,6 +95,7 @@ def make_record(flags: dict[str, Any], steps: int, processes: int, concepts: Ite
         "base_model": flags["pretrained_model_name_or_path"],
         "steps": steps,
         "processes": processes,
+        "machine": machine,
         "concepts": [
             {
                 "prompt": concept.prompt,

@@ -14,7 +14,7 @@ from dreambooth.data.rare_words import RareWords
 from dreambooth.models import pipeline_folder, tokenizers
 from dreambooth.run import checkpoints, output_folder, tracking
 from dreambooth.run.checkpoints import Checkpoint
-from dreambooth.system import console, processes
+from dreambooth.system import console, machine, processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -173,23 +173,31 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     split += f" x {world} processes" if world > 1 else ""
     console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
     console.print_message(f"seed      {config.run.seed}")
+    if family.machine:
+        console.print_message(f"machine   {machine.in_words(family.machine)}")
     if config.run.dry_run:
         memory = f"about {_memory(family) / 1e9:.2f} GB for weights, gradients and optimizer"
         console.print_message(f"memory    {memory}; activations come on top")
     else:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
         console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
-    for warning in _later_warnings(config, family):
+    for warning in _later_warnings(config, plan, family):
         console.warn(warning)
     if config.run.dry_run:
         console.print_message("dry run   all is in order, and nothing was written")
 
 
-def _later_warnings(config: Config, family: Family) -> Iterator[str]:
+def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]:
     """Yield the warnings that need the libraries or the model."""
     concepts, precision = config.concepts, config.memory.mixed_precision
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
+    before = plan.resumed.state["arguments"].get("machine") if plan.resumed else None
+    if before and before != family.machine:
+        yield (
+            f"the checkpoint was made on another machine or split ({machine.in_words(before)}), so the last bits of the"
+            " result may differ from those of a run without the stop"
+        )
     class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
     if concepts.instance_prompt != class_prompt:  # which has its own warning
         yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
 import signal
-import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.system import patches
+from dreambooth.system import machine, patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +23,6 @@ _HARMLESS = (
     "The configuration file of this scheduler",
     "The class CLIPFeatureExtractor is deprecated",
 )
-# of glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def load(readers: patches.Readers, verbose: bool = False) -> None:
@@ -35,7 +30,7 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
 
     It takes several seconds, so check all arguments before. Afterwards SIGTERM has its default handler.
     """
-    _use_fast_mathematics()
+    machine.set_up()
     import zlib  # noqa: F401  before Paddle: 2.6.2 exports zlib symbols too, and a later import of zlib crashes
 
     if not verbose:
@@ -71,24 +66,6 @@ def _without_collection() -> Iterator[None]:
         gc.freeze()
         if was_enabled:
             gc.enable()
-
-
-def _use_fast_mathematics() -> None:
-    """Set up fast matrix products and a memory allocator that keeps large blocks, before Paddle is imported.
-
-    Paddle's CPU build brings an MKL of 2019, which runs its oldest code on AMD's processors. MKL_DEBUG_CPU_TYPE=5
-    selects its AVX2 code: a matrix product is three times as fast. And glibc returns every block above 128 KiB to the
-    system at once, which then clears its pages for each new block.
-    """
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):  # no /proc, or another C library than glibc
-        processor = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-        if "AuthenticAMD" in processor and " avx2 " in processor:
-            os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def versions() -> dict[str, str]:

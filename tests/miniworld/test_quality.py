@@ -122,7 +122,7 @@ def test_a_prior_with_the_subjects_prompt_is_noticed(faulty, sound, monkeypatch)
 
 def test_a_prior_without_weight_is_noticed(faulty, sound, monkeypatch):
     whole = loss.dreambooth_loss
-    monkeypatch.setattr(loss, "dreambooth_loss", lambda errors, prior, weight, _: whole(errors, prior, weight, 0.0))
+    monkeypatch.setattr(loss, "dreambooth_loss", lambda errors, batch, weight, _: whole(errors, batch, weight, 0.0))
     assert not class_is_kept(faulty(PRIOR), sound(PLAIN), sound("base"))
 
 

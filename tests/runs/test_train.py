@@ -10,6 +10,7 @@ from support.families import load_family
 from support.pictures import draw_pictures
 from support.weights import assert_same, largest_difference, weights
 
+from dreambooth.system import machine
 from dreambooth.training.encodings import Encodings
 
 # Splitting a batch changes the order in which float32 numbers are added: the gradients differ by about 1e-7 of their
@@ -132,6 +133,52 @@ def test_an_update_is_the_same_however_its_batch_is_split(flags, class_pictures,
     assert mean_difference(whole / "unet", tmp_path / "processes/unet") < SPLIT_TOLERANCE * floor
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_an_update_is_the_same_however_many_workers_share_it(
+    flags, class_pictures, tmp_path, monkeypatch, workers, lora_rank
+):
+    common = dict(
+        with_prior_preservation=True,
+        class_data_dir=class_pictures,
+        class_prompt="a photo of a dog",
+        num_class_images=4,
+        train_batch_size=2,
+        gradient_accumulation_steps=2,
+        train_text_encoder=True,
+        max_grad_norm=1.0,
+        lora_rank=lora_rank,
+        lora_dropout=0.5 if lora_rank else None,
+        lora_merge=True if lora_rank else None,
+    )
+    train(flags(output_dir=tmp_path / "alone", **common))
+    train(flags(output_dir=tmp_path / "another seed", **common, seed=1))
+    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(workers, 1))
+    for name in ("shared", "again"):
+        train(flags(output_dir=tmp_path / name, **common))
+    for part in ("unet", "text_encoder"):
+        floor = mean_difference(tmp_path / "alone" / part, tmp_path / "another seed" / part)
+        assert floor > 0 and mean_difference(tmp_path / "alone" / part, tmp_path / "shared" / part) < 0.01 * floor
+        assert_same(tmp_path / "shared" / part, tmp_path / "again" / part)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_with_workers_is_resumed_bit_for_bit_and_another_split_is_pointed_out(
+    flags, tmp_path, monkeypatch, capsys, workers
+):
+    common = dict(train_batch_size=4, save_steps=1, max_train_steps=3)
+    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(2, 1))
+    train(flags(output_dir=tmp_path / "whole", **common))
+    checkpoint = tmp_path / "whole/checkpoint-2"
+    assert "2 workers" in capsys.readouterr().out
+    train(flags(output_dir=tmp_path / "again", resume_from_checkpoint=checkpoint, **common))
+    assert_same(tmp_path / "whole/unet", tmp_path / "again/unet")
+    assert "another machine" not in capsys.readouterr().err
+    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(workers, 1))
+    train(flags(output_dir=tmp_path / "other", resume_from_checkpoint=checkpoint, **common))
+    assert "the checkpoint was made on another machine or split" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("train_text_encoder", [None, True])
 def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(flags, tmp_path, train_text_encoder):
     common = dict(
@@ -239,7 +286,7 @@ def test_a_run_prints_its_lines_and_nothing_else(flags, tmp_path):
     done = python("train_dreambooth.py", *flags(output_dir=tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     starts = [line.split()[0] for line in done.stdout.splitlines()]
-    assert starts == ["model", "pictures", "learning", "steps", "seed", "log", "pipeline"]
+    assert starts == ["model", "pictures", "learning", "steps", "seed", "machine", "log", "pipeline"]
     bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
     assert bars and all(line.startswith(("Encoding:", "Training:")) for line in bars), done.stderr
     command = done.stdout.splitlines()[-1].split("to draw with it: ")[1]

@@ -2,7 +2,6 @@
 
 import sys
 
-import pytest
 from support.commands import ROOT, python
 
 from dreambooth.system import libraries
@@ -25,25 +24,3 @@ def test_versions_name_paddle_the_libraries_and_numpy():
     found = libraries.versions()
     assert found["ppdiffusers"] == "0.29.0" and any(name.startswith("paddlepaddle") for name in found)
     assert found["numpy"] == sys.modules["numpy"].__version__
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is set up")
-@pytest.mark.parametrize(
-    "processor, own, expected",
-    [
-        ("vendor_id: AuthenticAMD flags: avx avx2 fma", None, "5"),
-        ("vendor_id: AuthenticAMD flags: avx avx2 fma", "4", "4"),
-        ("vendor_id: AuthenticAMD flags: sse4", None, "None"),
-        ("vendor_id: GenuineIntel flags: avx avx2 fma", None, "None"),
-    ],
-)
-def test_an_amd_processor_uses_avx2_unless_the_user_chooses(processor, own, expected):
-    code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pathlib import Path; from dreambooth.system import libraries\n"
-        "os.environ.pop('MKL_DEBUG_CPU_TYPE', None)\n"
-        f"os.environ.update({ ({'MKL_DEBUG_CPU_TYPE': own} if own else {})!r})\n"
-        f"Path.read_text = lambda *_, **__: {processor!r}\n"
-        "libraries._use_fast_mathematics(); print(os.environ.get('MKL_DEBUG_CPU_TYPE'))\n"
-    )
-    assert python("-c", code).stdout.strip() == expected

@@ -5,6 +5,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+from dreambooth.data.concepts import MicroBatch
 from dreambooth.training import loss
 
 # errors 1, 2 | 3, 4: squares average to 2.5 for the subject's half, 12.5 for the class's, 7.5 over both
@@ -13,7 +14,8 @@ TARGET = paddle.zeros([2, 2])
 
 
 def parts_of(prediction, target, prior, prior_weight=1.0, weight=None, mask=None):
-    return loss.dreambooth_loss(loss.example_errors(prediction, target, mask), prior, weight, prior_weight)
+    batch = MicroBatch((), prior)
+    return loss.dreambooth_loss(loss.example_errors(prediction, target, mask), batch, weight, prior_weight)
 
 
 def numbers_of(parts):
@@ -22,6 +24,19 @@ def numbers_of(parts):
 
 def test_without_a_prior_it_is_the_mean_square_of_the_whole_batch():
     assert numbers_of(parts_of(PREDICTION, TARGET, prior=0)) == {"loss": 7.5, "instance_loss": 7.5}
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_the_losses_of_a_micro_batchs_parts_add_up(workers):
+    errors, weight = paddle.arange(12, dtype="float32").reshape([4, 3]), paddle.to_tensor([1.0, 2.0, 3.0, 4.0])
+    batch = MicroBatch(tuple(range(4)), prior=1)
+    whole, total, first = numbers_of(loss.dreambooth_loss(errors, batch, weight, 0.5)), {}, 0
+    for number in range(workers):
+        part = batch.part((number, workers))
+        rows = slice(first, first := first + len(part.examples))
+        for name, value in numbers_of(loss.dreambooth_loss(errors[rows], part, weight[rows], 0.5)).items():
+            total[name] = total.get(name, 0) + value
+    assert total == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("weight, total", [(0, 2.5), (0.5, 8.75), (1, 15.0), (2, 27.5)])

@@ -1,0 +1,242 @@
+"""The processor: the width of its matrix products, the cores that this process may use, and work shared among them.
+
+A large network computes each product with a thread on every core. In a small one, the threads wait for each other more
+than they compute. So processes share its work, each with one thread: the pictures of a drawing, the examples of an
+update. They are forks of this process, and so have its networks at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import platform
+import re
+import signal
+import sys
+import warnings
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from dreambooth.system.errors import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from multiprocessing.connection import Connection
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+_MKL_PATH, _THREADS = "MKL_DEBUG_CPU_TYPE", "OMP_NUM_THREADS"
+_WIDE = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_MAKERS = ("AuthenticAMD", "GenuineIntel")
+_SMALL = 50_000_000  # weights, up to which workers are faster than threads
+_environment: dict[str, str] = {}  # as it was before Paddle was imported
+_NAMES = {"5": "AVX2", "7": "AVX-512"}
+
+
+def set_up() -> None:
+    """Choose MKL's code path, and keep large blocks of memory, before Paddle is imported.
+
+    Paddle's CPU build brings an MKL of 2019, which selects its code by the processor's maker, and runs the oldest on
+    AMD's. MKL_DEBUG_CPU_TYPE selects the code for the processor's own width. And glibc returns every block above 128
+    KiB to the system at once, which then clears its pages for each new block.
+    """
+    if "paddle" not in sys.modules:  # which changes it
+        _environment.update(os.environ)
+    if sys.platform != "linux":
+        return
+    if path := mkl_path(_processor()):
+        os.environ.setdefault(_MKL_PATH, path)
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+
+
+def mkl_path(processor: str) -> str | None:
+    """Return the value of MKL_DEBUG_CPU_TYPE for a processor, given as /proc/cpuinfo describes it.
+
+    A path that the processor does not have would end in an illegal instruction.
+    """
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", processor, re.MULTILINE)
+    flags = set(found[1].split()) if found else set()
+    if not any(maker in processor for maker in _MAKERS):
+        return None
+    if flags >= _WIDE:
+        return "7"
+    return "5" if {"avx2", "fma"} <= flags else None
+
+
+class Split(NamedTuple):
+    """How a process uses its cores: forks of it that share the work, and the threads of each."""
+
+    workers: int
+    threads: int
+
+
+def split(weights: int) -> Split:
+    """Choose the split for a network with so many weights.
+
+    Each worker has a copy of the network's activations, and of its gradients while it trains. The processes of a launch
+    are workers already.
+    """
+    budget = _own_threads() or max(1, cores() // max(1, int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))))
+    is_small = weights <= _SMALL and hasattr(os, "fork") and "PADDLE_LOCAL_SIZE" not in os.environ
+    return Split(budget, 1) if is_small else Split(1, budget)
+
+
+def _own_threads() -> int:
+    """Return the user's OMP_NUM_THREADS, or 0. Paddle sets it to 1 itself, in the launcher for all its processes."""
+    text = _environment.get(_THREADS, "")
+    own = int(text) if text.isdecimal() else 0
+    return 0 if own == 1 and "PADDLE_LOCAL_SIZE" in os.environ else own
+
+
+def cores() -> int:
+    """Count the cores that this process may use: those of its affinity, within the limits of its control groups."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(
+        1, min([available, *(int(limit) for limit in _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))])
+    )
+
+
+def _limits(groups: Path, root: Path) -> list[float]:
+    """List the limits of the control groups that this process is in, in cores; of version 1 and 2."""
+    found = []
+    for line in _lines(groups):
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for folder in (root, root / "cpu"):
+            # a container often sees its own group as the root
+            inside = folder / group.lstrip("/")
+            for place in (inside, *inside.parents):
+                if place.is_relative_to(folder):
+                    found += _limit(place)
+    return found
+
+
+def _limit(group: Path) -> list[float]:
+    """Read the limit of one group, if it has one."""
+    texts = [_lines(group / "cpu.max")]  # of version 2: "max 100000" or "150000 100000"
+    texts.append([" ".join(sum((_lines(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")), []))])
+    limits = []
+    for lines in texts:
+        words = lines[0].split() if lines else []
+        if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):
+            limits.append(int(words[0]) / int(words[1]))
+    return limits
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+@functools.cache
+def _processor() -> str:
+    return "\n".join(_lines(Path("/proc/cpuinfo")))
+
+
+def describe(split: Split) -> dict[str, Any]:
+    """Return what the last bits of a result on the CPU depend on, beside its settings."""
+    model = re.search(r"^model name\s*:\s*(.+)$", _processor(), re.MULTILINE)
+    path = os.environ.get(_MKL_PATH, "")
+    return {
+        "processor": model[1].strip() if model else platform.machine(),
+        "mkl": _NAMES.get(path, path),
+        "workers": split.workers,
+        "threads": split.threads,
+    }
+
+
+def in_words(machine: Mapping[str, Any]) -> str:
+    """Return the result of describe() as a text."""
+    path = f" ({machine['mkl']})" if machine["mkl"] else ""
+    counts = [f"{machine[each]} {each}" for each in ("workers", "threads") if machine[each] > 1] or ["1 thread"]
+    return f"{machine['processor']}{path}, {' of '.join(counts)}"
+
+
+def shared(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int) -> Iterator[_Result]:
+    """Yield function(item) for each item, in order, computed by some forks of this process."""
+    if min(workers, len(items)) < 2:
+        yield from map(function, items)
+        return
+
+    def work(share: Sequence[_Item]) -> Callable[[Connection], None]:
+        def send_results(connection: Connection) -> None:
+            for item in share:
+                connection.send((function(item), None))
+
+        return send_results
+
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(forked(work(items[first::workers]))) for first in range(workers)]
+        for index in range(len(items)):
+            yield receive(connections[index % workers])
+
+
+@contextlib.contextmanager
+def forked(work: Callable[[Connection], None]) -> Iterator[Connection]:
+    """Run work(connection) in a fork of this process, which ends with the block; yield the connection's other end.
+
+    The fork sends pairs (result, error), which receive() takes apart.
+    """
+    ours, theirs = Pipe()
+    with warnings.catch_warnings():
+        # Python 3.12 warns where there are threads: those of a log's writer, whose locks the fork does not need
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if not process:
+        ours.close()
+        _be_forked(work, theirs)
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+def _be_forked(work: Callable[[Connection], None], connection: Connection) -> None:
+    """Do the work of a fork, and end it: silently, since the first process handles signals and prints."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with the first process
+        use_threads(1)
+        work(connection)
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            connection.send((None, error))
+    finally:
+        os._exit(0)
+
+
+def receive(connection: Connection) -> Any:  # noqa: ANN401  whatever the fork sends
+    """Return the next result of a fork, or raise its error here."""
+    try:
+        result, error = connection.recv()
+    except EOFError:
+        raise Stopped("a process that shared the work has ended, perhaps for want of memory", code=1) from None
+    if error is not None:
+        raise error
+    return result
+
+
+def use_threads(count: int) -> None:
+    """Let Paddle's matrix products run on so many threads. It has one unless told otherwise."""
+    from paddle.base import core
+
+    core.set_num_threads(count)

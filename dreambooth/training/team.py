@@ -1,0 +1,103 @@
+"""Workers that share the examples of each update, on the cores of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import paddle
+
+from dreambooth.system import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from multiprocessing.connection import Connection
+
+    from paddle import Tensor
+
+    from dreambooth.data.concepts import Share
+    from dreambooth.system.types import Array
+
+    Losses = Mapping[str, Tensor]
+    Passes = Callable[[int, Share], Losses]  # (update, share of its examples) -> losses; it leaves the gradients
+
+
+class Team:
+    """The first process and its forks: each goes through its share of an update's examples, with the same weights.
+
+    The forks begin when it is made: with the networks as they are then. Weights and gradients go through memory that
+    all of them have. The sum of the gradients is in the order of the workers, and so the same in every run.
+    """
+
+    def __init__(self, workers: int, parameters: Sequence[Tensor], passes: Passes) -> None:
+        self._passes, self._parameters, self._workers = passes, parameters, workers
+        self._stack = contextlib.ExitStack()
+        self._forks: list[Connection] = []
+        self._gradients: list[list[Array]] = []  # of each fork and parameter
+        if workers > 1:
+            self._weights = _shared_arrays(parameters)
+            for number in range(1, workers):
+                self._gradients.append(_shared_arrays(parameters))
+                self._forks.append(self._stack.enter_context(machine.forked(self._work(number))))
+
+    def go_through(self, update: int) -> dict[str, Tensor]:
+        """Go forward and backward through an update, and return its losses."""
+        if self._forks:
+            for shared, parameter in zip(self._weights, self._parameters):
+                shared[...] = parameter.numpy()
+            for fork in self._forks:
+                fork.send(update)
+        losses = dict(self._passes(update, (0, self._workers)))
+        for fork, gradients in zip(self._forks, self._gradients):
+            present, theirs = machine.receive(fork)
+            for name, loss in theirs.items():
+                losses[name] = losses[name] + loss if name in losses else paddle.to_tensor(loss)
+            for parameter, gradient, is_there in zip(self._parameters, gradients, present):
+                if is_there:
+                    _add(parameter, gradient)
+        return losses
+
+    def close(self) -> None:
+        """End the forks."""
+        self._stack.close()
+
+    def _work(self, number: int) -> Callable[[Connection], None]:
+        gradients = self._gradients[number - 1]
+
+        def go_through_shares(connection: Connection) -> None:
+            while True:
+                try:
+                    update = connection.recv()
+                except EOFError:
+                    return
+                for shared, parameter in zip(self._weights, self._parameters):
+                    parameter.set_value(shared)
+                losses = self._passes(update, (number, self._workers))
+                present = [parameter.grad is not None for parameter in self._parameters]
+                for gradient, parameter in zip(gradients, self._parameters):
+                    if parameter.grad is not None:
+                        gradient[...] = parameter.grad.numpy()
+                        parameter.clear_gradient(set_to_zero=True)
+                connection.send(((present, {name: float(loss) for name, loss in losses.items()}), None))
+
+        return go_through_shares
+
+
+@paddle.no_grad()
+def _add(parameter: Tensor, gradient: Array) -> None:
+    """Add to a parameter's gradient."""
+    tensor = paddle.to_tensor(gradient)
+    if parameter.grad is None:
+        parameter.grad = tensor
+    else:
+        parameter.grad.add_(tensor)
+
+
+def _shared_arrays(parameters: Sequence[Tensor]) -> list[Array]:
+    """Make an array of each parameter's shape, in memory that forks of this process have too."""
+    sizes = [int(parameter.size) for parameter in parameters]
+    numbers = np.frombuffer(mmap.mmap(-1, 4 * max(1, sum(sizes))), np.float32)
+    parts = np.split(numbers[: sum(sizes)], np.cumsum(sizes)[:-1])
+    return [part.reshape(parameter.shape) for part, parameter in zip(parts, parameters)]
