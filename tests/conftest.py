@@ -1,5 +1,7 @@
 """Fixtures that many tests share."""
 
+import os
+
 import pytest
 from support.commands import command_line
 from support.disks import mounted
@@ -9,6 +11,8 @@ from support.twins import build_twin, build_unidiffuser
 from dreambooth.files import weight_files
 from dreambooth.system import libraries
 
+# several tests run at once: each has one core, and those of workers and threads say so
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 libraries.load(weight_files.READERS)
 
 

@@ -54,7 +54,7 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
         ).images
         return drawn
 
-    if family.split.workers > 1:
+    if requests and family.split.workers > 1:
         encoded.take([prompt for prompt, _ in requests])  # once for all workers
     batches = [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
     for pictures in machine.shared(draw_batch, batches, family.split.workers):

@@ -15,6 +15,7 @@ from dreambooth.config.commands import DrawSettings
 from dreambooth.data import randomness
 from dreambooth.drawing import sampling, sheets
 from dreambooth.models import schedulers
+from dreambooth.system import machine
 from dreambooth.system.errors import BadInput
 
 each_scheduler = pytest.mark.parametrize("name", schedulers.SCHEDULERS)
@@ -57,6 +58,23 @@ def test_a_picture_is_the_same_whatever_is_drawn_beside_it(draw, name):
     assert all(same(draw(DOGS, name, batch_size=3), alone))
     mixed = draw([("snow", 9), DOGS[2], ("a cat on a long, long road at night", 1), DOGS[0]], name)
     assert np.array_equal(mixed[1], alone[2]) and np.array_equal(mixed[3], alone[0])
+
+
+@each_scheduler
+def test_workers_draw_what_one_process_draws(draw, family, monkeypatch, name):
+    requests = [*DOGS, ("a cat", 0)]
+    alone = draw(requests, name)
+    monkeypatch.setattr(family, "split", machine.Split(2, 1))
+    assert all(same(draw(requests, name), alone))
+
+
+def test_a_prompt_is_encoded_once_for_all_workers(draw, family, monkeypatch):
+    asked = []
+    hook = family.pipeline.text_encoder.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs))
+    monkeypatch.setattr(family, "split", machine.Split(3, 1))
+    draw([*DOGS, ("a cat", 0)])
+    hook.remove()
+    assert len(asked) == 4
 
 
 def test_a_prompt_is_encoded_once(draw, family):
