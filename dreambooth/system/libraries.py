@@ -42,6 +42,7 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         import paddle  # noqa: F401
 
         patches.import_what_is_used()
+        patches.add_biases_by_products()
         patches.recompute_without_random_state()
         patches.read_weights_only(readers)
         from paddlenlp.utils.log import logger
