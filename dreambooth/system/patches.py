@@ -109,8 +109,9 @@ def add_biases_by_products() -> None:
         of_rows, ones = bias.expand([n, channels]).reshape([-1, 1]), paddle.ones([1, math.prod(sides)])
         return addmm(values.reshape([n * channels, -1]), of_rows, ones).reshape(values.shape)
 
-    def affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return paddle.addmm(bias.reshape([1, -1]), rows, weight)
+    def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        values = paddle.addmm(bias.reshape([1, -1]), x.reshape([-1, x.shape[-1]]), weight)
+        return values.reshape([*x.shape[:-1], -1])
 
     class ToChannels(PyLayer):  # type: ignore[misc]
         @staticmethod
@@ -126,18 +127,20 @@ def add_biases_by_products() -> None:
 
     class ToColumns(PyLayer):  # type: ignore[misc]
         @staticmethod
-        def forward(context: Network, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            context.save_for_backward(rows, weight)
-            context.learns = [not each.stop_gradient for each in (rows, weight, bias)]
-            return affine(rows, weight, bias)
+        def forward(context: Network, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            context.save_for_backward(x, weight)
+            context.learns = [not each.stop_gradient for each in (x, weight, bias)]
+            return affine(x, weight, bias)
 
         @staticmethod
         def backward(context: Network, gradient: Tensor) -> tuple[Tensor | None, ...]:
-            (rows, weight), (of_rows, of_weight, of_bias) = context.saved_tensor(), context.learns
+            (x, weight), (of_x, of_weight, of_bias) = context.saved_tensor(), context.learns
+            # reshaped here: in the forward pass, the gradient of each reshape would be a copy
+            rows, of_rows = x.reshape([-1, x.shape[-1]]), gradient.reshape([-1, gradient.shape[-1]])
             return (
-                paddle.matmul(gradient, weight, transpose_y=True) if of_rows else None,
-                paddle.matmul(rows, gradient, transpose_x=True) if of_weight else None,
-                paddle.matmul(paddle.ones([1, len(gradient)]), gradient).reshape([-1]) if of_bias else None,
+                paddle.matmul(of_rows, weight, transpose_y=True).reshape(x.shape) if of_x else None,
+                paddle.matmul(rows, of_rows, transpose_x=True) if of_weight else None,
+                paddle.matmul(paddle.ones([1, len(rows)]), of_rows).reshape([-1]) if of_bias else None,
             )
 
     def fits(*tensors: Tensor | None) -> bool:
@@ -160,9 +163,7 @@ def add_biases_by_products() -> None:
     def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, name: str | None = None) -> Tensor:
         if not fits(x, weight, bias):
             return linear(x, weight, bias, name)
-        tensors = x.reshape([-1, x.shape[-1]]), weight, bias
-        values = ToColumns.apply(*tensors) if learns(*tensors) else affine(*tensors)
-        return values.reshape([*x.shape[:-1], -1])
+        return (ToColumns.apply if learns(x, weight, bias) else affine)(x, weight, bias)
 
     functional.conv._conv_nd, functional.linear = fast_convolve, fast_linear  # noqa: SLF001
 
