@@ -39,6 +39,7 @@ _UNUSED_WEIGHTS = (
     "vision_model.embeddings.position_ids",
 )
 
+_MANY = 1 << 16  # numbers from which a product pays
 # what PaddleNLP imports and no pipeline needs: datasets, scikit-learn, pandas, a web server, …
 _UNUSED_MODULES = {
     f"paddlenlp.{name}"
@@ -109,6 +110,10 @@ def add_biases_by_products() -> None:
         of_rows, ones = bias.expand([n, channels]).reshape([-1, 1]), paddle.ones([1, math.prod(sides)])
         return addmm(values.reshape([n * channels, -1]), of_rows, ones).reshape(values.shape)
 
+    def add_in_place(values: Tensor, bias: Tensor) -> Tensor:
+        # for a few numbers, Python takes longer than it saves
+        return values.add_(bias.reshape([1, -1, 1, 1])) if values.size < _MANY else add(values, bias, paddle.addmm_)
+
     def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         values = paddle.addmm(bias.reshape([1, -1]), x.reshape([-1, x.shape[-1]]), weight)
         return values.reshape([*x.shape[:-1], -1])
@@ -149,23 +154,25 @@ def add_biases_by_products() -> None:
     def learns(*tensors: Tensor) -> bool:
         return paddle.is_grad_enabled() and not all(each.stop_gradient for each in tensors)
 
-    convolve, linear = functional.conv._conv_nd, functional.linear  # noqa: SLF001
-    if linear.__module__ == __name__:
-        return
+    def faster(convolve: Callable[..., Tensor], layout_at: int) -> Callable[..., Tensor]:
+        def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
+            layout = named.get("data_format", more[layout_at] if len(more) > layout_at else "NCHW")
+            if layout != "NCHW" or not fits(x, bias):
+                return convolve(x, weight, bias, *more, **named)
+            values = convolve(x, weight, None, *more, **named)
+            return ToChannels.apply(values, bias) if learns(values, bias) else add_in_place(values, bias)
 
-    def fast_convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
-        layout = named.get("data_format", more[5] if len(more) > 5 else "NCHW")
-        if layout != "NCHW" or not fits(x, bias):
-            return convolve(x, weight, bias, *more, **named)
-        values = convolve(x, weight, None, *more, **named)
-        return ToChannels.apply(values, bias) if learns(values, bias) else add(values, bias, paddle.addmm_)
+        return fast
 
     def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, name: str | None = None) -> Tensor:
         if not fits(x, weight, bias):
             return linear(x, weight, bias, name)
         return (ToColumns.apply if learns(x, weight, bias) else affine)(x, weight, bias)
 
-    functional.conv._conv_nd, functional.linear = fast_convolve, fast_linear  # noqa: SLF001
+    linear = functional.linear
+    if linear.__module__ != __name__:
+        functional.linear, functional.conv2d = fast_linear, faster(functional.conv2d, 4)
+        functional.conv._conv_nd = faster(functional.conv._conv_nd, 5)  # noqa: SLF001  nn.Conv2D itself calls this
 
 
 @dataclass(frozen=True)

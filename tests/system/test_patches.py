@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle.nn import functional
+from ppdiffusers.models.lora import LoRACompatibleConv
 from safetensors.numpy import load_file, save_file
 from support.commands import ROOT, python
 from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, system, torch_file
@@ -19,10 +20,16 @@ from support.twins import tiny_vae
 from dreambooth.files import weight_files
 from dreambooth.system import patches
 
-OUR_FUNCTIONS = functional.conv._conv_nd, functional.linear
+OUR_FUNCTIONS = functional.linear, functional.conv2d, functional.conv._conv_nd
 ALONE_FUNCTIONS = tuple(
-    inspect.getclosurevars(each).nonlocals[name] for each, name in zip(OUR_FUNCTIONS, ("convolve", "linear"))
+    inspect.getclosurevars(each).nonlocals[name]
+    for each, name in zip(OUR_FUNCTIONS, ("linear", "convolve", "convolve"))
 )
+
+
+def set_functions(functions):
+    functional.linear, functional.conv2d, functional.conv._conv_nd = functions
+
 
 # one process for all that the libraries do without us; it prints {what: whether it happened}
 ALONE = """
@@ -140,6 +147,7 @@ def layers_and_inputs():
     yield "linear, one row", paddle.nn.Linear(6, 5), paddle.randn([6])
     yield "linear without bias", paddle.nn.Linear(6, 5, bias_attr=False), paddle.randn([2, 6])
     yield "convolution", paddle.nn.Conv2D(3, 4, 3, padding=1), paddle.randn([2, 3, 5, 4])
+    yield "convolution of PPDiffusers", LoRACompatibleConv(3, 4, 3, padding=1), paddle.randn([2, 3, 5, 4])
     yield "strides", paddle.nn.Conv2D(3, 4, 3, stride=2), paddle.randn([2, 3, 9, 8])
     yield "groups", paddle.nn.Conv2D(4, 4, 3, groups=4), paddle.randn([2, 4, 5, 4])
     yield "channels last", paddle.nn.Conv2D(3, 4, 1, data_format="NHWC"), paddle.randn([2, 5, 4, 3])
@@ -162,7 +170,7 @@ def test_biases_and_gradients_are_those_of_paddle(name, frozen):
     gradient = None
     found = []
     for functions in (ALONE_FUNCTIONS, OUR_FUNCTIONS):
-        functional.conv._conv_nd, functional.linear = functions
+        set_functions(functions)
         values = layer(x)
         gradient = paddle.randn(values.shape, values.dtype) if gradient is None else gradient
         if not values.stop_gradient:
@@ -203,7 +211,7 @@ def test_paddle_alone_is_slow_with_biases():
     layer, x = paddle.nn.Conv2D(64, 64, 1), paddle.randn([8, 64, 16, 16])
 
     def seconds(functions):
-        functional.conv._conv_nd, functional.linear = functions
+        set_functions(functions)
         taken = []
         for _ in range(15):
             start = time.perf_counter()
@@ -212,7 +220,7 @@ def test_paddle_alone_is_slow_with_biases():
         return min(taken)
 
     assert seconds(OUR_FUNCTIONS) < 0.9 * seconds(ALONE_FUNCTIONS)
-    functional.conv._conv_nd, functional.linear = OUR_FUNCTIONS
+    set_functions(OUR_FUNCTIONS)
 
 
 def test_the_libraries_alone_import_all_of_paddlenlp(alone):
