@@ -1,27 +1,30 @@
-"""Measure the time of a training step, over its floor: forward, backward and AdamW on the same network and tensors.
+"""Measure a training step: its time over a bare loop's, and the share of the machine's limit that it reaches.
 
     python -m benchmarks.step                   # the embedded model, batch 4
     python -m benchmarks.step --model full      # Stable Diffusion 1's shape, 256 x 256, batch 1: needs 24 GB, minutes
 
-It makes a whole run of train_dreambooth.py. A step of the bare loop precedes each step of the run: in the same process,
-on the same network, with the same optimizer. So a disturbance of the machine affects both. With --lora_rank, the bare
-loop trains the whole network, with a second AdamW.
+It makes a whole run of train_dreambooth.py. A step of the bare loop precedes each step of the run: forward, backward
+and AdamW on the same network and tensors, in the same process. So a disturbance of the machine affects both. With
+--lora_rank, the bare loop trains the whole network, with a second AdamW.
+
+The limit is the speed of a large matrix product on the same cores. The operations of a forward pass are counted: two
+for each multiplication in a linear layer, a convolution or an attention. A backward pass has twice as many.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 from benchmarks import subjects
-from dreambooth.data.batches import Batches
 from dreambooth.files import weight_files
 from dreambooth.models import loading
-from dreambooth.system import console, libraries
+from dreambooth.system import console, libraries, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,11 +33,13 @@ if TYPE_CHECKING:
     from paddle.optimizer import AdamW
 
     from benchmarks.subjects import Subject
-    from dreambooth.data.concepts import MicroBatch
     from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Network
+    from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
 
 WARM_UP = 2
+_SIDE = 2048  # of the large matrices
 
 
 class _AllTimed(Exception):
@@ -51,6 +56,7 @@ class Stopwatch:
         self.count = steps + WARM_UP
         self.steps: list[float] = []
         self.floors: list[float] = []
+        self.passes: list[float] = []  # the forward and backward passes of each step
         self.inputs: tuple[Tensor, Tensor, Mapping[str, Tensor]] | None = None  # of the last step: x_t, t, conditioning
         self._start: float | None = None
         self._adamw: AdamW | None = None
@@ -94,6 +100,16 @@ class Stopwatch:
             for weight in weights:
                 weight.stop_gradient = True
 
+    def operations(self) -> float:
+        """Count the operations of a step's forward and backward passes on the denoiser."""
+        import paddle
+
+        assert self.inputs is not None
+        noisy, t, conditioning = self.inputs
+        with paddle.no_grad(), counted(self.family.denoiser) as counts:
+            self.family.predict(noisy, t, conditioning)
+        return 3 * sum(counts)
+
     def pairs(self) -> list[tuple[float, float]]:
         """Return (floor, step) of each step that has a floor, without the first steps."""
         return list(zip(self.floors[WARM_UP - 1 :], self.steps[WARM_UP:]))
@@ -102,25 +118,36 @@ class Stopwatch:
 @contextlib.contextmanager
 def _attached(stopwatch: Stopwatch) -> Iterator[None]:
     """Give the stopwatch the model, the optimizer and the inputs of a run, and the start of each step."""
+    import paddle
+
+    from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
 
-    load, micro_batch, make_updates = loading.load_family, Batches.micro_batch, Updates.__init__
+    load, go_through, make_updates = loading.load_family, Team.go_through, Updates.__init__
 
     def load_and_keep(*arguments: Any, **options: Any) -> Family:
         stopwatch.family = family = load(*arguments, **options)
         predict = family.predict
 
         def predict_and_keep(noisy: Tensor, t: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-            stopwatch.inputs = noisy.detach(), t, {name: tensor.detach() for name, tensor in conditioning.items()}
+            workers = family.split.workers  # which have as many examples as this process
+            stopwatch.inputs = (
+                paddle.concat([noisy.detach()] * workers),
+                paddle.concat([t] * workers),
+                {name: paddle.concat([tensor.detach()] * workers) for name, tensor in conditioning.items()},
+            )
             return predict(noisy, t, conditioning)
 
         setattr(family, "predict", predict_and_keep)  # noqa: B010  mypy forbids to assign to a method
         return family
 
-    def time_and_get(self: Batches, update: int, micro: int) -> MicroBatch:
-        if micro == 0:
-            stopwatch.begin_step()
-        return micro_batch(self, update, micro)
+    def time_and_go(self: Team, update: int) -> dict[str, Tensor]:
+        stopwatch.begin_step()
+        start = time.perf_counter()
+        losses = go_through(self, update)
+        float(losses["loss"])
+        stopwatch.passes.append(time.perf_counter() - start)
+        return losses
 
     def make_and_keep(self: Updates, *arguments: Any) -> None:
         stopwatch.updates = self
@@ -128,14 +155,75 @@ def _attached(stopwatch: Stopwatch) -> Iterator[None]:
 
     with (
         mock.patch.object(loading, "load_family", load_and_keep),
-        mock.patch.object(Batches, "micro_batch", time_and_get),
+        mock.patch.object(Team, "go_through", time_and_go),
         mock.patch.object(Updates, "__init__", make_and_keep),
     ):
         yield
 
 
-def measure(subject: Subject, steps: int, *more: str) -> list[tuple[float, float]]:
-    """Make a run; return (floor, step) of its steps, in seconds."""
+@contextlib.contextmanager
+def counted(network: Network) -> Iterator[list[float]]:
+    """Yield a list to which each layer of a network adds the operations of its forward pass."""
+    from paddle import nn
+
+    counts: list[float] = []
+    hooks = []
+
+    def count(layer: Network, inputs: Sequence[Tensor], output: Tensor) -> None:
+        weights = layer.weight.shape
+        of_each = math.prod(weights[1:]) if isinstance(layer, nn.Conv2D) else weights[0]
+        counts.append(2.0 * math.prod(output.shape) * of_each)
+
+    def count_attention(layer: Network) -> None:
+        rows: list[int] = []
+
+        def of_queries(_: Network, inputs: Sequence[Tensor], output: Tensor) -> None:
+            rows[:] = [math.prod(output.shape)]
+
+        def of_keys(_: Network, inputs: Sequence[Tensor], output: Tensor) -> None:
+            counts.append(4.0 * rows[0] * output.shape[1])  # each query with each key, and their values
+
+        hooks.append(layer.to_q.register_forward_post_hook(of_queries))
+        hooks.append(layer.to_k.register_forward_post_hook(of_keys))
+
+    for layer in network.sublayers():
+        if isinstance(layer, (nn.Conv2D, nn.Linear)):
+            hooks.append(layer.register_forward_post_hook(count))
+        elif hasattr(layer, "to_q") and hasattr(layer, "to_k"):
+            count_attention(layer)
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def measure_limit(split: machine.Split) -> float:
+    """Return the operations in a second of large matrix products on all cores of a split."""
+    import paddle
+
+    def multiply(_: int) -> float:
+        # made here: a fork shares no memory with the others
+        matrix, best = paddle.ones([_SIDE, _SIDE]), math.inf
+        for _ in range(12):
+            start = time.perf_counter()
+            paddle.matmul(matrix, matrix)
+            best = min(best, time.perf_counter() - start)
+        return 2.0 * _SIDE**3 / best
+
+    return sum(machine.shared(multiply, range(split.workers), split.workers))
+
+
+class Measured(NamedTuple):
+    """The figures of a run, in seconds and operations."""
+
+    pairs: list[tuple[float, float]]  # (floor, step)
+    speed: float  # operations in a second of the forward and backward passes
+    limit: float
+
+
+def measure(subject: Subject, steps: int, *more: str) -> Measured:
+    """Make a run, and time its steps."""
     import train_dreambooth
 
     libraries.load(weight_files.READERS)
@@ -144,7 +232,8 @@ def measure(subject: Subject, steps: int, *more: str) -> list[tuple[float, float
         line = subjects.command_line(subject, output, steps + WARM_UP + 1, *more)
         with contextlib.suppress(_AllTimed):
             train_dreambooth.main(line)
-    return stopwatch.pairs()
+    speed = stopwatch.operations() / subjects.median(stopwatch.passes[WARM_UP:])
+    return Measured(stopwatch.pairs(), speed, measure_limit(stopwatch.family.split))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -156,16 +245,19 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     subject = subjects.subject_of(arguments)
     more = ("--lora_rank", str(arguments.lora_rank)) if arguments.lora_rank else ()
-    pairs = measure(subject, arguments.steps or (8 if subject.is_full else 60), *more)
+    pairs, speed, limit = measure(subject, arguments.steps or (8 if subject.is_full else 60), *more)
     floor, step = (subjects.median(times) for times in zip(*pairs))
     ratios = sorted(step / floor for floor, step in pairs)
     quarter = len(ratios) // 4
     print(subjects.table(
-        ["model", "size", "batch", "floor, s", "step, s", "ratio (quartiles)", "steps"],
+        [
+            "model", "size", "batch", "floor, s", "step, s", "ratio (quartiles)", "steps", "GF/s", "limit, GF/s",
+            "share of the limit",
+        ],
         [[
             " ".join([subject.name, *more]), f"{subject.size} x {subject.size}", subject.batch, f"{floor:.3f}",
             f"{step:.3f}", f"{subjects.median(ratios):.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})",
-            len(pairs),
+            len(pairs), f"{speed / 1e9:.0f}", f"{limit / 1e9:.0f}", f"{speed / limit:.2f}",
         ]],
     ))  # fmt: skip
 
