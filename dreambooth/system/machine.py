@@ -20,7 +20,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dreambooth.system.errors import Stopped
+from dreambooth.system import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,6 +71,10 @@ def mkl_path(processor: str) -> str | None:
     if flags >= _WIDE:
         return "7"
     return "5" if {"avx2", "fma"} <= flags else None
+
+
+class Lost(Exception):
+    """A fork that has ended before its work."""
 
 
 class Split(NamedTuple):
@@ -181,8 +185,15 @@ def shared(function: Callable[[_Item], _Result], items: Sequence[_Item], workers
 
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(forked(work(items[first::workers]))) for first in range(workers)]
-        for index in range(len(items)):
-            yield receive(connections[index % workers])
+        lost: set[int] = set()
+        for index, item in enumerate(items):
+            number = index % workers
+            try:
+                yield function(item) if number in lost else receive(connections[number])
+            except Lost as error:
+                lost.add(number)
+                console.warn(str(error))
+                yield function(item)
 
 
 @contextlib.contextmanager
@@ -225,11 +236,11 @@ def _be_forked(work: Callable[[Connection], None], connection: Connection) -> No
 
 
 def receive(connection: Connection) -> Any:  # noqa: ANN401  whatever the fork sends
-    """Return the next result of a fork, or raise its error here."""
+    """Return the next result of a fork, or raise its error here; Lost where the fork is no longer there."""
     try:
         result, error = connection.recv()
-    except EOFError:
-        raise Stopped("a process that shared the work has ended, perhaps for want of memory", code=1) from None
+    except (EOFError, OSError):
+        raise Lost("a worker has ended, perhaps for want of memory; the first process does its share") from None
     if error is not None:
         raise error
     return result

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import paddle
 
-from dreambooth.system import machine
+from dreambooth.system import console, machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,13 +28,14 @@ class Team:
     """The first process and its forks: each goes through its share of an update's examples, with the same weights.
 
     The forks begin when it is made: with the networks as they are then. Weights and gradients go through memory that
-    all of them have. The sum of the gradients is in the order of the workers, and so the same in every run.
+    all of them have. The sum of the gradients is in the order of the workers, and so the same in every run. Where a
+    fork ends, for want of memory perhaps, the first process goes through its share.
     """
 
     def __init__(self, workers: int, parameters: Sequence[Tensor], passes: Passes) -> None:
         self._passes, self._parameters, self._workers = passes, parameters, workers
         self._stack = contextlib.ExitStack()
-        self._forks: list[Connection] = []
+        self._forks: list[Connection | None] = []  # None: it is lost
         self._gradients: list[list[Array]] = []  # of each fork and parameter
         if workers > 1:
             self._weights = _shared_arrays(parameters)
@@ -48,16 +49,30 @@ class Team:
             for shared, parameter in zip(self._weights, self._parameters):
                 shared[...] = parameter.numpy()
             for fork in self._forks:
-                fork.send(update)
+                with contextlib.suppress(ConnectionError):  # noticed when its answer is missing
+                    if fork is not None:
+                        fork.send(update)
         losses = dict(self._passes(update, (0, self._workers)))
-        for fork, gradients in zip(self._forks, self._gradients):
-            present, theirs = machine.receive(fork)
-            for name, loss in theirs.items():
+        for number in range(1, self._workers):
+            for name, loss in self._join(update, number).items():
                 losses[name] = losses[name] + loss if name in losses else paddle.to_tensor(loss)
-            for parameter, gradient, is_there in zip(self._parameters, gradients, present):
-                if is_there:
-                    _add(parameter, gradient)
         return losses
+
+    def _join(self, update: int, number: int) -> Mapping[str, float]:
+        """Add the gradients of a worker's share to those of this process, and return its losses."""
+        fork = self._forks[number - 1]
+        if fork is not None:
+            try:
+                present, losses = machine.receive(fork)
+            except machine.Lost as error:
+                console.warn(str(error))
+                self._forks[number - 1] = None
+            else:
+                for parameter, gradient, is_there in zip(self._parameters, self._gradients[number - 1], present):
+                    if is_there:
+                        _add(parameter, gradient)
+                return losses
+        return {name: float(loss) for name, loss in self._passes(update, (number, self._workers)).items()}
 
     def close(self) -> None:
         """End the forks."""
