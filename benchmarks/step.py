@@ -69,13 +69,17 @@ class Stopwatch:
         if len(self.steps) == self.count:
             raise _AllTimed
         if self.inputs is not None:
-            start = time.perf_counter()
-            if self.family.adapters:
-                self.make_whole_step()
-            else:
-                self.make_bare_step(self.updates.optimizer)
-            self.floors.append(time.perf_counter() - start)
+            self.floors.append(self.make_floor())
         self._start = time.perf_counter()
+
+    def make_floor(self) -> float:
+        """Make what each step is compared with, and return its seconds."""
+        start = time.perf_counter()
+        if self.family.adapters:
+            self.make_whole_step()
+        else:
+            self.make_bare_step(self.updates.optimizer)
+        return time.perf_counter() - start
 
     def make_bare_step(self, adamw: AdamW) -> None:
         """Make a step of the bare loop with the inputs of the last step."""
@@ -222,16 +226,21 @@ class Measured(NamedTuple):
     limit: float
 
 
-def measure(subject: Subject, steps: int, *more: str) -> Measured:
-    """Make a run, and time its steps."""
+def time_run(subject: Subject, stopwatch: Stopwatch, *more: str) -> Stopwatch:
+    """Make a run, time its steps, and return the stopwatch."""
     import train_dreambooth
 
     libraries.load(weight_files.READERS)
-    stopwatch = Stopwatch(steps)
     with tempfile.TemporaryDirectory() as output, contextlib.redirect_stdout(io.StringIO()), _attached(stopwatch):
-        line = subjects.command_line(subject, output, steps + WARM_UP + 1, *more)
+        line = subjects.command_line(subject, output, stopwatch.count + 1, *more)
         with contextlib.suppress(_AllTimed):
             train_dreambooth.main(line)
+    return stopwatch
+
+
+def measure(subject: Subject, steps: int, *more: str) -> Measured:
+    """Make a run, and compare its steps with the bare loop and with the machine's limit."""
+    stopwatch = time_run(subject, Stopwatch(steps), *more)
     speed = stopwatch.operations() / subjects.median(stopwatch.passes[WARM_UP:])
     return Measured(stopwatch.pairs(), speed, measure_limit(stopwatch.family.split))
 

@@ -1,0 +1,190 @@
+"""Measure against torch and diffusers on the same shapes: a training step, and a drawing with the same solver.
+
+    python -m benchmarks.peers --torch_python ./torch_env/bin/python
+    python -m benchmarks.peers --torch_python ./torch_env/bin/python --model full
+
+It needs another Python, with torch, diffusers and transformers. To make one:
+
+    python3 -m venv ./torch_env && ./torch_env/bin/pip install torch diffusers transformers
+
+The model is written for diffusers into a temporary folder, and loaded there. Then the two work in turn, each on all
+cores while the other waits, so that a disturbance of the machine affects both. A step is forward, backward and AdamW
+in float32; ours is the whole step of a run of train_dreambooth.py. A drawing is 25 steps of DPM-Solver++ with guidance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import step, subjects
+from dreambooth.config.commands import DrawSettings
+from dreambooth.drawing import sampling
+from dreambooth.files import weight_files
+from dreambooth.models import loading
+from dreambooth.system import console, libraries, machine
+from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.subjects import Subject
+    from dreambooth.models.families.base import Family
+
+DRAW_STEPS = 25
+PROMPT = "a photo of a dog"
+# runs in the other Python; answers each line on its input with a line of JSON
+PEER = """
+import json, sys, time
+folder, cores, latents, batch = sys.argv[1], *map(int, sys.argv[2:5])
+import torch
+torch.set_num_threads(cores)
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+pipeline.set_progress_bar_config(disable=True)
+pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+unet, width = pipeline.unet, pipeline.unet.config.cross_attention_dim
+adamw = None
+noisy, t = torch.randn(batch, 4, latents, latents), torch.full((batch,), 500)
+hidden = torch.randn(batch, pipeline.tokenizer.model_max_length, width)
+
+def step():
+    global adamw
+    adamw = adamw or torch.optim.AdamW(unet.parameters(), lr=5e-6, weight_decay=0.02)
+    torch.nn.functional.mse_loss(unet(noisy, t, hidden).sample, noisy).backward()
+    adamw.step()
+    adamw.zero_grad()
+
+def draw(size, steps, pictures):
+    for _ in range(pictures):
+        pipeline("a photo of a dog", height=size, width=size, num_inference_steps=steps, guidance_scale=7.5)
+
+print(json.dumps({"torch": torch.__version__}), flush=True)
+for line in sys.stdin:
+    name, *arguments = json.loads(line)
+    start = time.perf_counter()
+    {"step": step, "draw": draw}[name](*arguments)
+    print(json.dumps(time.perf_counter() - start), flush=True)
+"""
+
+
+class Peer:
+    """The other Python, which works when it is asked to."""
+
+    def __init__(self, python: str, folder: Path, subject: Subject) -> None:
+        shape = subject.size // subject.factor, subject.batch
+        line = [python, "-c", PEER, str(folder), str(machine.cores()), *map(str, shape)]
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
+        try:
+            self._process = subprocess.Popen(
+                line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, text=True
+            )
+        except OSError as error:
+            raise BadInput(f"--torch_python {python}: it can't be run ({error.strerror})") from None
+        self.version: str = self._answer(python)["torch"]
+
+    def ask(self, name: str, *arguments: int) -> float:
+        """Let it work, and return its seconds."""
+        assert self._process.stdin is not None
+        print(json.dumps([name, *arguments]), file=self._process.stdin, flush=True)
+        seconds: float = self._answer(name)
+        return seconds
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._output.close()
+
+    def _answer(self, what: str) -> Any:  # noqa: ANN401  JSON
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._output.seek(0)
+            words = self._output.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise BadInput(f"--torch_python, {what}: {words[-1]}")
+        return json.loads(line)
+
+
+def time_steps(subject: Subject, steps: int, peer: Peer) -> list[tuple[float, float]]:
+    """Make a run, and let the peer make a step before each of the run's; return (theirs, ours) in seconds."""
+
+    class InTurn(step.Stopwatch):
+        @override
+        def make_floor(self) -> float:
+            return peer.ask("step")
+
+    return step.time_run(subject, InTurn(steps)).pairs()
+
+
+def time_drawings(family: Family, size: int, times: int, peer: Peer) -> list[tuple[float, float]]:
+    """Draw with the peer and with us in turn; return (theirs, ours) in seconds a picture."""
+    settings = DrawSettings(0, "picture", (size, size), DRAW_STEPS, scheduler="dpmsolver++")
+    count, found = family.split.workers, []  # workers draw a picture each
+    for _ in range(times + 1):
+        theirs = peer.ask("draw", size, DRAW_STEPS, count)
+        start = time.perf_counter()
+        list(sampling.draw(family, settings, sampling.requests_for([PROMPT], count)))
+        found.append((theirs / count, (time.perf_counter() - start) / count))
+    return found[1:]  # without the first, which warms up
+
+
+@contextlib.contextmanager
+def _for_diffusers(subject: Subject) -> Iterator[Path]:
+    """Yield a folder with the subject's model as diffusers loads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        line = ["-m", "dreambooth.export", "--model_path", subject.folder, "--format", "diffusers", "--output", path]
+        # a process of its own gives its memory back
+        subprocess.run([sys.executable, *map(str, line)], cwd=subjects.ROOT, check=True, stdout=subprocess.DEVNULL)
+        yield path
+
+
+def _row(what: str, pairs: Sequence[tuple[float, float]]) -> list[str]:
+    theirs, ours = (subjects.median(times) for times in zip(*pairs))
+    ratios = sorted(ours / theirs for theirs, ours in pairs)
+    quarter = len(ratios) // 4
+    spread = f"{subjects.median(ratios):.2f} ({ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
+    return [what, f"{ours:.3f}", f"{theirs:.3f}", spread, str(len(pairs))]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = subjects.make_parser("peers", __doc__)
+    subjects.add_run_flags(parser)
+    parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch, diffusers and transformers")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps to time (default: 30; full 5)")
+    parser.add_argument("--drawings", type=int, metavar="N", help="drawings to time (default: 5; full 1)")
+    parser.add_argument("--draw_size", type=int, metavar="N", help="pixels a side of a drawing (default: 64; full 512)")
+    arguments = parser.parse_args(argv)
+    if not arguments.torch_python:
+        raise BadInput(
+            "--torch_python: give a Python with torch, diffusers and transformers; to make one:"
+            " python3 -m venv ./torch_env && ./torch_env/bin/pip install torch diffusers transformers"
+        )
+    subject = subjects.subject_of(arguments)
+    full = subject.is_full
+    size = arguments.draw_size or (512 if full else subject.size)
+    libraries.load(weight_files.READERS)
+    with _for_diffusers(subject) as folder, contextlib.closing(Peer(arguments.torch_python, folder, subject)) as peer:
+        family = loading.load_family(loading.Source(str(subject.folder)))
+        drawings = time_drawings(family, size, arguments.drawings or (1 if full else 5), peer)
+        del family
+        steps = time_steps(subject, arguments.steps or (5 if full else 30), peer)
+        version = peer.version
+    rows = [
+        _row(f"step, {subject.name}, {subject.size} x {subject.size}, batch {subject.batch}", steps),
+        _row(f"picture, {subject.name}, {size} x {size}, {DRAW_STEPS} steps", drawings),
+    ]
+    print(subjects.table(["", "ours, s", f"torch {version}, s", "ratio (quartiles)", "times"], rows))
+
+
+if __name__ == "__main__":
+    console.run_command(main)
