@@ -30,7 +30,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 # of glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _MKL_PATH, _THREADS = "MKL_DEBUG_CPU_TYPE", "OMP_NUM_THREADS"
 _WIDE = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
@@ -44,8 +44,9 @@ def set_up() -> None:
     """Choose MKL's code path, and keep large blocks of memory, before Paddle is imported.
 
     Paddle's CPU build brings an MKL of 2019, which selects its code by the processor's maker, and runs the oldest on
-    AMD's. MKL_DEBUG_CPU_TYPE selects the code for the processor's own width. And glibc returns every block above 128
-    KiB to the system at once, which then clears its pages for each new block.
+    AMD's. MKL_DEBUG_CPU_TYPE selects the code for the processor's own width. And glibc maps large blocks one by one and
+    returns each at once, so the system clears their pages anew in every step: half of a full-size backward pass. Here
+    it keeps them for the next blocks. The peak stays as it was.
     """
     if "paddle" not in sys.modules:  # which changes it
         _environment.update(os.environ)
@@ -55,8 +56,8 @@ def set_up() -> None:
         os.environ.setdefault(_MKL_PATH, path)
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def mkl_path(processor: str) -> str | None:
