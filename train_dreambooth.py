@@ -31,7 +31,7 @@ from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.run import checkpoints, endings, model_card, output_folder, planning, tracking
 from dreambooth.run.validation import Validation
-from dreambooth.system import console, disk, libraries, processes
+from dreambooth.system import console, disk, libraries, machine, processes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     family.prepare_training(config.memory.gradient_checkpointing)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory.mixed_precision)
-    record = output_folder.make_record(config.flat(), plan.steps, world, family.machine, concepts)
+    record = output_folder.make_record(config.flat(), plan.steps, world, machine.describe(family.split), concepts)
     saved = checkpoints.Checkpointer(config.saving, family.trained(), {"optimizer": updates}, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0
 

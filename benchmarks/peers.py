@@ -27,7 +27,7 @@ from benchmarks import step, subjects
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
 from dreambooth.files import weight_files
-from dreambooth.models import loading
+from dreambooth.models import loading, pipeline_folder, registry
 from dreambooth.system import console, libraries, machine
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -43,22 +43,22 @@ PROMPT = "a photo of a dog"
 # runs in the other Python; answers each line on its input with a line of JSON
 PEER = """
 import json, sys, time
-folder, cores, latents, batch = sys.argv[1], *map(int, sys.argv[2:5])
+folder, part, cores, latents, batch = *sys.argv[1:3], *map(int, sys.argv[3:6])
 import torch
 torch.set_num_threads(cores)
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+pipeline = DiffusionPipeline.from_pretrained(folder, safety_checker=None)
 pipeline.set_progress_bar_config(disable=True)
 pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-unet, width = pipeline.unet, pipeline.unet.config.cross_attention_dim
+denoiser = getattr(pipeline, part)
 adamw = None
 noisy, t = torch.randn(batch, 4, latents, latents), torch.full((batch,), 500)
-hidden = torch.randn(batch, pipeline.tokenizer.model_max_length, width)
+hidden = torch.randn(batch, pipeline.tokenizer.model_max_length, denoiser.config.cross_attention_dim)
 
 def step():
     global adamw
-    adamw = adamw or torch.optim.AdamW(unet.parameters(), lr=5e-6, weight_decay=0.02)
-    torch.nn.functional.mse_loss(unet(noisy, t, hidden).sample, noisy).backward()
+    adamw = adamw or torch.optim.AdamW(denoiser.parameters(), lr=5e-6, weight_decay=0.02)
+    torch.nn.functional.mse_loss(denoiser(noisy, t, hidden).sample, noisy).backward()
     adamw.step()
     adamw.zero_grad()
 
@@ -80,7 +80,7 @@ class Peer:
 
     def __init__(self, python: str, folder: Path, subject: Subject) -> None:
         shape = subject.size // subject.factor, subject.batch
-        line = [python, "-c", PEER, str(folder), str(machine.cores()), *map(str, shape)]
+        line = [python, "-c", PEER, str(folder), _denoiser_of(folder), str(machine.cores()), *map(str, shape)]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
         try:
             self._process = subprocess.Popen(
@@ -111,6 +111,10 @@ class Peer:
             words = self._output.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
             raise BadInput(f"--torch_python, {what}: {words[-1]}")
         return json.loads(line)
+
+
+def _denoiser_of(folder: Path) -> str:
+    return registry.FAMILIES[pipeline_folder.read_index(folder)["_class_name"]].denoiser
 
 
 def time_steps(subject: Subject, steps: int, peer: Peer) -> list[tuple[float, float]]:

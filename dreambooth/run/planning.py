@@ -173,8 +173,8 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     split += f" x {world} processes" if world > 1 else ""
     console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
     console.print_message(f"seed      {config.run.seed}")
-    if family.machine:
-        console.print_message(f"machine   {machine.in_words(family.machine)}")
+    if cores := machine.describe(family.split):
+        console.print_message(f"machine   {machine.in_words(cores)}")
     if config.run.dry_run:
         memory = f"about {_memory(family) / 1e9:.2f} GB for weights, gradients and optimizer"
         console.print_message(f"memory    {memory}; activations come on top")
@@ -193,7 +193,7 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
     before = plan.resumed.state["arguments"].get("machine") if plan.resumed else None
-    if before and before != family.machine:
+    if before and before != machine.describe(family.split):
         yield (
             f"the checkpoint was made on another machine or split ({machine.in_words(before)}), so the last bits of the"
             " result may differ from those of a run without the stop"

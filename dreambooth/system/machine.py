@@ -20,11 +20,13 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dreambooth.system import console
+from dreambooth.system import console, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
+
+    from paddle import Tensor
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -79,10 +81,19 @@ class Lost(Exception):
 
 
 class Split(NamedTuple):
-    """How a process uses its cores: forks of it that share the work, and the threads of each."""
+    """How a process uses its cores: forks of it that share the work, and the threads of each. On a card, no threads."""
 
     workers: int
     threads: int
+
+
+def use_cores(parameters: Iterable[Tensor]) -> Split:
+    """Choose the split for a network with these parameters, and set the threads."""
+    if processes.is_on_gpu():
+        return Split(1, 0)
+    chosen = split(sum(parameter.size for parameter in parameters))
+    use_threads(chosen.threads)
+    return chosen
 
 
 def split(weights: int) -> Split:
@@ -153,7 +164,9 @@ def _processor() -> str:
 
 
 def describe(split: Split) -> dict[str, Any]:
-    """Return what the last bits of a result on the CPU depend on, beside its settings."""
+    """Return what the last bits of a result on the CPU depend on, beside its settings; empty on a card."""
+    if not split.threads:
+        return {}
     model = re.search(r"^model name\s*:\s*(.+)$", _processor(), re.MULTILINE)
     path = os.environ.get(_MKL_PATH, "")
     return {

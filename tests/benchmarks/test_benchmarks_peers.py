@@ -9,9 +9,9 @@ from dreambooth.system.errors import BadInput
 
 STAND_IN = """#!{python}
 import json, sys, time
-folder, cores, latents, batch = sys.argv[3], *map(int, sys.argv[4:7])
+folder, part, cores, latents, batch = *sys.argv[3:5], *map(int, sys.argv[5:8])
 import os
-assert os.path.isfile(folder + "/unet/diffusion_pytorch_model.safetensors") and cores > 0
+assert os.path.isfile(folder + "/unet/diffusion_pytorch_model.safetensors") and cores > 0 and part == "unet"
 print(json.dumps({{"torch": "0.1"}}), flush=True)
 for line in sys.stdin:
     name, *arguments = json.loads(line)

@@ -160,7 +160,7 @@ def test_run_multi_trains(twin, pictures, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out/model_index.json").exists() and "x 2 processes" in done.stdout
     printed = [line for line in (done.stdout + done.stderr).replace("\r", "\n").splitlines() if line.strip()]
-    ours = ("model", "pictures", "learning", "steps", "seed", "log", "pipeline", "Encoding", "Training")
+    ours = ("model", "pictures", "learning", "steps", "seed", "machine", "log", "pipeline", "Encoding", "Training")
     assert [line for line in printed if not line.startswith(ours)] == []
 
 

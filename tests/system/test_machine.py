@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.commands import ROOT, python
 
-from dreambooth.system import machine
+from dreambooth.system import machine, processes
 from dreambooth.system.errors import BadInput
 
 WIDE = "avx avx2 fma avx512f avx512bw avx512cd avx512dq avx512vl"
@@ -121,6 +121,12 @@ def test_small_networks_have_workers_and_large_ones_threads(own, launched, small
 def test_a_machine_in_words(mkl, workers, threads, expected):
     described = {"processor": "Big", "mkl": mkl, "workers": workers, "threads": threads}
     assert machine.in_words(described) == expected
+
+
+def test_a_card_has_neither_workers_nor_threads(monkeypatch):
+    monkeypatch.setattr(processes, "is_on_gpu", lambda: True)
+    split = machine.use_cores([])
+    assert split.workers == 1 and machine.describe(split) == {}
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 9])

@@ -12,7 +12,7 @@ from paddle import nn
 from dreambooth.data import randomness
 from dreambooth.models import saving, schedulers
 from dreambooth.models.families.interfaces import Adapters
-from dreambooth.system import machine, processes
+from dreambooth.system import machine
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -39,13 +39,7 @@ class Family(ABC):
         self.source, self.train_text_encoders = source, train_text_encoders
         self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
         self.adapters = Adapters()
-        self.split = machine.Split(1, 1) if processes.is_on_gpu() else machine.split(self._weights_of_denoiser())
-        machine.use_threads(self.split.threads)
-
-    @property
-    def machine(self) -> dict[str, Any]:
-        """The processor and how this process uses it; empty on a card."""
-        return {} if processes.is_on_gpu() else machine.describe(self.split)
+        self.split = machine.use_cores(self.denoiser.parameters())
 
     @property
     def denoiser(self) -> Network:
@@ -192,15 +186,11 @@ class Family(ABC):
     def save(self, folder: Path, save_format: SaveFormat) -> None:
         """Write the whole pipeline into a folder; its scheduler is the source's, as it was."""
         pipeline = self.whole().pipeline
-        settings = self.source.scheduler_settings(pipeline.scheduler)
-        pipeline.scheduler = type(pipeline.scheduler).from_config(settings)
+        pipeline.scheduler = pipeline.scheduler.from_config(self.source.scheduler_settings(pipeline.scheduler))
         saving.save(pipeline, folder, save_format)
         self.finish_folder(folder, save_format)
 
     # shared by the families
-
-    def _weights_of_denoiser(self) -> int:
-        return sum(each.size for each in self.denoiser.parameters())
 
     def _parts(self, names: Iterable[str]) -> dict[str, Network]:
         parts = {name: getattr(self.pipeline, name) for name in names}
