@@ -25,6 +25,7 @@ _MOST_OPCODES = 1_000_000
 _LONGEST_NAME = 1000
 _LONGEST_TEXT = 1 << 20  # a longer one is the data of an array, as protocol 2 writes it
 _LONGEST_INTEGER = 16
+_ALWAYS_COPIED = 64 << 20  # bytes, beside twice the file's: its texts may all become arrays
 
 _OPCODES = {each.code.encode("latin-1"): each.name for each in pickletools.opcodes}
 
@@ -84,7 +85,7 @@ class Machine:
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
-        self.opcodes = 0
+        self.opcodes, self.copies = 0, 2 * self.left + _ALWAYS_COPIED
         file.seek(begin)
 
     def run(self) -> object:
@@ -235,7 +236,12 @@ class Machine:
         function = self.functions[name.module, name.name] if isinstance(name, Name) else None
         if function is None or not isinstance(arguments, tuple):
             raise Malformed("it calls what is no function")
-        self.stack.append(function(*arguments))
+        made = function(*arguments)
+        if isinstance(made, (bytes, tuple)):  # copies, of which a few bytes of a file can ask for many
+            self.copies -= len(made) * (1 if isinstance(made, bytes) else 8)
+            if self.copies < 0:
+                raise Malformed("its copies would take far more memory than weights need")
+        self.stack.append(made)
 
     def _build(self, nothing: None) -> None:
         [state], target = self._pop(1), self.stack[-1]

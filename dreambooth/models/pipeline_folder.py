@@ -22,6 +22,7 @@ _SETTINGS = (
     layouts.OLD_CONFIG,
     "scheduler_config.json",
     "tokenizer_config.json",
+    "vocab.json",
     "special_tokens_map.json",
     "preprocessor_config.json",
 )

@@ -18,9 +18,10 @@ import sys
 import warnings
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from dreambooth.system import console, processes
+from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ _Result = TypeVar("_Result")
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MKL_PATH, _THREADS = "MKL_DEBUG_CPU_TYPE", "OMP_NUM_THREADS"
 _WIDE = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _MAKERS = ("AuthenticAMD", "GenuineIntel")
@@ -76,10 +78,6 @@ def mkl_path(processor: str) -> str | None:
     return "5" if {"avx2", "fma"} <= flags else None
 
 
-class Lost(Exception):
-    """A fork that has ended before its work."""
-
-
 class Split(NamedTuple):
     """How a process uses its cores: forks of it that share the work, and the threads of each. On a card, no threads."""
 
@@ -104,7 +102,7 @@ def split(weights: int) -> Split:
     """
     budget = _own_threads() or max(1, cores() // max(1, int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))))
     is_small = weights <= _SMALL and hasattr(os, "fork") and "PADDLE_LOCAL_SIZE" not in os.environ
-    return Split(budget, 1) if is_small else Split(1, budget)
+    return Split(min(budget, cores()), 1) if is_small else Split(1, budget)
 
 
 def _own_threads() -> int:
@@ -186,7 +184,8 @@ def in_words(machine: Mapping[str, Any]) -> str:
 
 def shared(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int) -> Iterator[_Result]:
     """Yield function(item) for each item, in order, computed by some forks of this process."""
-    if min(workers, len(items)) < 2:
+    workers = min(workers, len(items))
+    if workers < 2:
         yield from map(function, items)
         return
 
@@ -198,16 +197,34 @@ def shared(function: Callable[[_Item], _Result], items: Sequence[_Item], workers
         return send_results
 
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(forked(work(items[first::workers]))) for first in range(workers)]
-        lost: set[int] = set()
+        connections = [begin(stack, work(items[first::workers])) for first in range(workers)]
         for index, item in enumerate(items):
             number = index % workers
             try:
-                yield function(item) if number in lost else receive(connections[number])
-            except Lost as error:
-                lost.add(number)
-                console.warn(str(error))
-                yield function(item)
+                result = receive(connections[number])
+            except Lost as lost:
+                lost.tell()
+                connections[number] = None
+                result = function(item)
+            yield result
+
+
+class Lost(Exception):
+    """A fork that has not begun, or has ended before its work; the first process does it instead."""
+
+    def tell(self) -> None:
+        """Warn of it, if it is news."""
+        if str(self):
+            console.warn(f"{self}; the first process does its share")
+
+
+def begin(stack: contextlib.ExitStack, work: Callable[[Connection], None]) -> Connection | None:
+    """Begin a fork that ends with the stack; None where the system allows no more of them."""
+    try:
+        return stack.enter_context(forked(work))
+    except OSError as error:
+        Lost(f"a worker can't be started ({error.strerror})").tell()
+        return None
 
 
 @contextlib.contextmanager
@@ -217,44 +234,59 @@ def forked(work: Callable[[Connection], None]) -> Iterator[Connection]:
     The fork sends pairs (result, error), which receive() takes apart.
     """
     ours, theirs = Pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 warns where there are threads: those of a log's writer, whose locks the fork does not need
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process = os.fork()
-    if not process:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the fork ignores them
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 warns where there are threads: those of a log's writer, whose locks the fork does not need
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = os.fork()
+        if not process:
+            _be_forked(work, theirs)
+    except OSError:
         ours.close()
-        _be_forked(work, theirs)
+        theirs.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     try:
         yield ours
     finally:
         ours.close()
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        with contextlib.suppress(ChildProcessError):  # the system itself takes ended processes where SIGCHLD is ignored
+            if os.waitpid(process, os.WNOHANG) == (0, 0):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
 
 
-def _be_forked(work: Callable[[Connection], None], connection: Connection) -> None:
+def _be_forked(work: Callable[[Connection], None], connection: Connection) -> NoReturn:
     """Do the work of a fork, and end it: silently, since the first process handles signals and prints."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with the first process
         use_threads(1)
         work(connection)
+    except MemoryError:
+        pass  # the first process has room for one share at a time
     except BaseException as error:
+        # another error might need more to be made again than its text
+        is_plain = isinstance(error, BadInput) or type(error).__module__ == "builtins"
         with contextlib.suppress(Exception):
-            connection.send((None, error))
+            connection.send((None, error if is_plain else RuntimeError(f"{type(error).__name__}: {error}")))
     finally:
         os._exit(0)
 
 
-def receive(connection: Connection) -> Any:  # noqa: ANN401  whatever the fork sends
-    """Return the next result of a fork, or raise its error here; Lost where the fork is no longer there."""
+def receive(connection: Connection | None) -> Any:  # noqa: ANN401  whatever the fork sends
+    """Return the next result of a fork, or raise its error here; Lost where the fork is not there, with news once."""
+    if connection is None:
+        raise Lost
     try:
         result, error = connection.recv()
     except (EOFError, OSError):
-        raise Lost("a worker has ended, perhaps for want of memory; the first process does its share") from None
+        raise Lost("a worker has ended, perhaps for want of memory") from None
     if error is not None:
         raise error
     return result

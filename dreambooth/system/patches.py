@@ -121,14 +121,15 @@ def add_biases_by_products() -> None:
     class ToChannels(PyLayer):  # type: ignore[misc]
         @staticmethod
         def forward(context: Network, values: Tensor, bias: Tensor) -> Tensor:
-            context.learns = not bias.stop_gradient
+            context.learns = [not each.stop_gradient for each in (values, bias)]
             return add(values, bias, paddle.addmm)
 
         @staticmethod
-        def backward(context: Network, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
-            n, channels, *sides = gradient.shape
+        def backward(context: Network, gradient: Tensor) -> tuple[Tensor | None, ...]:
+            (of_values, of_bias), [n, channels, *sides] = context.learns, gradient.shape
             rows, ones = gradient.reshape([n * channels, -1]), paddle.ones([math.prod(sides), 1])
-            return gradient, paddle.matmul(rows, ones).reshape([n, channels]).sum(0) if context.learns else None
+            sums = paddle.matmul(rows, ones).reshape([n, channels]).sum(0) if of_bias else None
+            return gradient if of_values else None, sums
 
     class ToColumns(PyLayer):  # type: ignore[misc]
         @staticmethod

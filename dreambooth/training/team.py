@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import paddle
 
-from dreambooth.system import console, machine
+from dreambooth.system import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ class Team:
             self._weights = _shared_arrays(parameters)
             for number in range(1, workers):
                 self._gradients.append(_shared_arrays(parameters))
-                self._forks.append(self._stack.enter_context(machine.forked(self._work(number))))
+                self._forks.append(machine.begin(self._stack, self._work(number)))
 
     def go_through(self, update: int) -> dict[str, Tensor]:
         """Go forward and backward through an update, and return its losses."""
@@ -60,19 +60,27 @@ class Team:
 
     def _join(self, update: int, number: int) -> Mapping[str, float]:
         """Add the gradients of a worker's share to those of this process, and return its losses."""
-        fork = self._forks[number - 1]
-        if fork is not None:
-            try:
-                present, losses = machine.receive(fork)
-            except machine.Lost as error:
-                console.warn(str(error))
-                self._forks[number - 1] = None
-            else:
-                for parameter, gradient, is_there in zip(self._parameters, self._gradients[number - 1], present):
-                    if is_there:
-                        _add(parameter, gradient)
-                return losses
-        return {name: float(loss) for name, loss in self._passes(update, (number, self._workers)).items()}
+        try:
+            present, losses = machine.receive(self._forks[number - 1])
+        except machine.Lost as lost:
+            lost.tell()
+            self._forks[number - 1] = None
+            return self._go_through_instead(update, number)
+        for parameter, gradient, is_there in zip(self._parameters, self._gradients[number - 1], present):
+            if is_there:
+                _add(parameter, gradient)
+        return losses
+
+    def _go_through_instead(self, update: int, number: int) -> Mapping[str, float]:
+        """Go through a lost worker's share, and add its whole gradients, as the worker would have given them."""
+        before = [None if each.grad is None else each.grad.numpy() for each in self._parameters]
+        for parameter in self._parameters:
+            parameter.clear_gradient(set_to_zero=False)
+        losses = {name: float(loss) for name, loss in self._passes(update, (number, self._workers)).items()}
+        for parameter, gradient in zip(self._parameters, before):
+            if gradient is not None:
+                _add(parameter, gradient)
+        return losses
 
     def close(self) -> None:
         """End the forks."""

@@ -51,6 +51,17 @@ def doubled(times):
         "nested lists": b"\x80\x04" + b"]" * 900_000 + b"a" * 99_999 + b".",
         "deep lists": b"\x80\x04" + b"]" * 400_000 + b"a" * 399_999 + b".",
         "a list in itself": b"\x80\x04]\x94h\x00a.",
+        "a text encoded often": b"\x80\x02c_codecs\nencode\nq\x00X\x00\x00\x10\x00"
+        + b"a" * (1 << 20)
+        + text(b"latin1")
+        + b"\x86q\x01("
+        + b"h\x00h\x01R" * 20_000
+        + b"l.",
+        "a list made a tuple often": b"\x80\x02cbuiltins\ntuple\nq\x00]q\x01("
+        + b"K\x01" * 400_000
+        + b"eh\x01\x85q\x02("
+        + b"h\x00h\x02R" * 100_000
+        + b"l.",
         "lists that double": b"\x80\x04(]\x94" + doubled(25) + b"t.",
     }.items(),
     ids=lambda item: item[0],

@@ -94,6 +94,7 @@ def test_the_cores_are_those_of_the_affinity_within_the_limits(monkeypatch):
         ("3", None, (3, 1), (1, 3)),
         ("1", None, (1, 1), (1, 1)),
         ("many", None, (8, 1), (1, 8)),
+        ("16", None, (8, 1), (1, 16)),  # more workers than cores help nobody
         (None, "2", (1, 4), (1, 4)),
         ("1", "2", (1, 4), (1, 4)),  # the launcher's own value
         ("2", "4", (1, 2), (1, 2)),
@@ -166,6 +167,51 @@ def test_the_first_process_does_the_work_of_a_fork_that_is_killed(capsys):
 
     assert list(machine.shared(square, range(8), 2)) == [item * item for item in range(8)]
     assert capsys.readouterr().err.count("a worker has ended, perhaps for want of memory") == 1
+
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def raise_odd(item):
+    raise Odd("this", "that")
+
+
+def test_an_error_that_can_not_be_sent_is_told_in_words():
+    with pytest.raises(RuntimeError, match="Odd: this and that"):
+        list(machine.shared(raise_odd, range(4), 2))
+
+
+def test_a_fork_without_memory_leaves_its_work_to_the_first_process(capsys):
+    first = os.getpid()
+
+    def need(item):
+        if os.getpid() != first:
+            raise MemoryError
+        return item
+
+    assert list(machine.shared(need, range(4), 2)) == [0, 1, 2, 3]
+    assert capsys.readouterr().err.count("a worker has ended, perhaps for want of memory") == 2
+
+
+def test_the_first_process_does_all_where_no_fork_can_begin(capsys, monkeypatch):
+    def refused():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refused)
+    files = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else None
+    assert list(machine.shared(str, range(3), 3)) == ["0", "1", "2"]
+    assert capsys.readouterr().err.count("a worker can't be started (Resource temporarily unavailable)") == 3
+    assert files is None or set(os.listdir("/proc/self/fd")) == files
+
+
+def test_ended_forks_may_be_taken_by_the_system():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert list(machine.shared(str, range(3), 2)) == ["0", "1", "2"]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_fork_ends_with_its_block():

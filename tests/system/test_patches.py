@@ -159,7 +159,8 @@ BIASES = [name for name, *_ in layers_and_inputs()]
 
 
 @pytest.mark.parametrize(
-    "frozen", [(), ("bias",), ("weight",), ("input",), ("weight", "bias"), ("weight", "bias", "input")]
+    "frozen",
+    [(), ("bias",), ("weight",), ("input",), ("weight", "bias"), ("weight", "input"), ("weight", "bias", "input")],
 )
 @pytest.mark.parametrize("name", BIASES)
 def test_biases_and_gradients_are_those_of_paddle(name, frozen):
