@@ -167,10 +167,12 @@ def test_a_process_alone_raises_its_own_error():
 
 FAILING = """
 import sys, time; sys.path.insert(0, {root!r})
-from dreambooth.system import console, processes
+from dreambooth.files import weight_files
+from dreambooth.system import console, libraries, processes
 from dreambooth.system.errors import Stopped
 
 def main(argv):
+    libraries.load(weight_files.READERS)  # also removes Paddle's handler of SIGTERM, which prints a trace
     processes.start()
     with processes.together():
         pass
