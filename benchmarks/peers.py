@@ -27,7 +27,7 @@ from benchmarks import step, subjects
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
 from dreambooth.files import weight_files
-from dreambooth.models import loading, pipeline_folder, registry
+from dreambooth.models import loading
 from dreambooth.system import console, libraries, machine
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -62,9 +62,9 @@ def step():
     adamw.step()
     adamw.zero_grad()
 
-def draw(size, steps, pictures):
+def draw(size, steps, pictures, prompt):
     for _ in range(pictures):
-        pipeline("a photo of a dog", height=size, width=size, num_inference_steps=steps, guidance_scale=7.5)
+        pipeline(prompt, height=size, width=size, num_inference_steps=steps, guidance_scale=7.5)
 
 print(json.dumps({"torch": torch.__version__}), flush=True)
 for line in sys.stdin:
@@ -78,9 +78,9 @@ for line in sys.stdin:
 class Peer:
     """The other Python, which works when it is asked to."""
 
-    def __init__(self, python: str, folder: Path, subject: Subject) -> None:
+    def __init__(self, python: str, folder: Path, denoiser: str, subject: Subject) -> None:
         shape = subject.size // subject.factor, subject.batch
-        line = [python, "-c", PEER, str(folder), _denoiser_of(folder), str(machine.cores()), *map(str, shape)]
+        line = [python, "-c", PEER, str(folder), denoiser, str(machine.cores()), *map(str, shape)]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
         try:
             self._process = subprocess.Popen(
@@ -90,7 +90,7 @@ class Peer:
             raise BadInput(f"--torch_python {python}: it can't be run ({error.strerror})") from None
         self.version: str = self._answer(python)["torch"]
 
-    def ask(self, name: str, *arguments: int) -> float:
+    def ask(self, name: str, *arguments: int | str) -> float:
         """Let it work, and return its seconds."""
         assert self._process.stdin is not None
         print(json.dumps([name, *arguments]), file=self._process.stdin, flush=True)
@@ -113,10 +113,6 @@ class Peer:
         return json.loads(line)
 
 
-def _denoiser_of(folder: Path) -> str:
-    return registry.FAMILIES[pipeline_folder.read_index(folder)["_class_name"]].denoiser
-
-
 def time_steps(subject: Subject, steps: int, peer: Peer) -> list[tuple[float, float]]:
     """Make a run, and let the peer make a step before each of the run's; return (theirs, ours) in seconds."""
 
@@ -133,7 +129,7 @@ def time_drawings(family: Family, size: int, times: int, peer: Peer) -> list[tup
     settings = DrawSettings(0, "picture", (size, size), DRAW_STEPS, scheduler="dpmsolver++")
     count, found = family.split.workers, []  # workers draw a picture each
     for _ in range(times + 1):
-        theirs = peer.ask("draw", size, DRAW_STEPS, count)
+        theirs = peer.ask("draw", size, DRAW_STEPS, count, PROMPT)
         start = time.perf_counter()
         list(sampling.draw(family, settings, sampling.requests_for([PROMPT], count)))
         found.append((theirs / count, (time.perf_counter() - start) / count))
@@ -153,10 +149,7 @@ def _for_diffusers(subject: Subject) -> Iterator[Path]:
 
 def _row(what: str, pairs: Sequence[tuple[float, float]]) -> list[str]:
     theirs, ours = (subjects.median(times) for times in zip(*pairs))
-    ratios = sorted(ours / theirs for theirs, ours in pairs)
-    quarter = len(ratios) // 4
-    spread = f"{subjects.median(ratios):.2f} ({ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
-    return [what, f"{ours:.3f}", f"{theirs:.3f}", spread, str(len(pairs))]
+    return [what, f"{ours:.3f}", f"{theirs:.3f}", subjects.ratio(pairs, digits=2), str(len(pairs))]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -177,12 +170,13 @@ def main(argv: Sequence[str]) -> None:
     full = subject.is_full
     size = arguments.draw_size or (512 if full else subject.size)
     libraries.load(weight_files.READERS)
-    with _for_diffusers(subject) as folder, contextlib.closing(Peer(arguments.torch_python, folder, subject)) as peer:
+    with _for_diffusers(subject) as folder:
         family = loading.load_family(loading.Source(str(subject.folder)))
-        drawings = time_drawings(family, size, arguments.drawings or (1 if full else 5), peer)
-        del family
-        steps = time_steps(subject, arguments.steps or (5 if full else 30), peer)
-        version = peer.version
+        with contextlib.closing(Peer(arguments.torch_python, folder, family.facts.denoiser, subject)) as peer:
+            drawings = time_drawings(family, size, arguments.drawings or (1 if full else 5), peer)
+            del family
+            steps = time_steps(subject, arguments.steps or (5 if full else 30), peer)
+            version = peer.version
     rows = [
         _row(f"step, {subject.name}, {subject.size} x {subject.size}, batch {subject.batch}", steps),
         _row(f"picture, {subject.name}, {size} x {size}, {DRAW_STEPS} steps", drawings),

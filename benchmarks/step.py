@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
 
+    Inputs = tuple[Tensor, Tensor, Mapping[str, Tensor]]  # x_t, t, conditioning
+
 WARM_UP = 2
 _SIDE = 2048  # of the large matrices
 
@@ -57,7 +59,9 @@ class Stopwatch:
         self.steps: list[float] = []
         self.floors: list[float] = []
         self.passes: list[float] = []  # the forward and backward passes of each step
-        self.inputs: tuple[Tensor, Tensor, Mapping[str, Tensor]] | None = None  # of the last step: x_t, t, conditioning
+        self.own_inputs: Inputs | None = None  # of this process, in the last step
+        self.inputs: Inputs | None = None  # of the whole batch
+        self.workers = 1  # which have as many examples as this process
         self._start: float | None = None
         self._adamw: AdamW | None = None
 
@@ -68,9 +72,18 @@ class Stopwatch:
             self.steps.append(now - self._start)
         if len(self.steps) == self.count:
             raise _AllTimed
-        if self.inputs is not None:
+        if self.own_inputs is not None:
+            self.inputs = self._whole(self.own_inputs)
             self.floors.append(self.make_floor())
         self._start = time.perf_counter()
+
+    def _whole(self, own: Inputs) -> Inputs:
+        """Repeat a share of the batch to as many examples as the batch has."""
+        import paddle
+
+        noisy, t, conditioning = own
+        rows = {name: paddle.concat([tensor] * self.workers) for name, tensor in conditioning.items()}
+        return paddle.concat([noisy] * self.workers), paddle.concat([t] * self.workers), rows
 
     def make_floor(self) -> float:
         """Make what each step is compared with, and return its seconds."""
@@ -122,8 +135,6 @@ class Stopwatch:
 @contextlib.contextmanager
 def _attached(stopwatch: Stopwatch) -> Iterator[None]:
     """Give the stopwatch the model, the optimizer and the inputs of a run, and the start of each step."""
-    import paddle
-
     from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
 
@@ -134,18 +145,14 @@ def _attached(stopwatch: Stopwatch) -> Iterator[None]:
         predict = family.predict
 
         def predict_and_keep(noisy: Tensor, t: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-            workers = family.split.workers  # which have as many examples as this process
-            stopwatch.inputs = (
-                paddle.concat([noisy.detach()] * workers),
-                paddle.concat([t] * workers),
-                {name: paddle.concat([tensor.detach()] * workers) for name, tensor in conditioning.items()},
-            )
+            stopwatch.own_inputs = noisy.detach(), t, {name: each.detach() for name, each in conditioning.items()}
             return predict(noisy, t, conditioning)
 
         setattr(family, "predict", predict_and_keep)  # noqa: B010  mypy forbids to assign to a method
         return family
 
     def time_and_go(self: Team, update: int) -> dict[str, Tensor]:
+        stopwatch.workers = self.workers
         stopwatch.begin_step()
         start = time.perf_counter()
         losses = go_through(self, update)
@@ -256,8 +263,6 @@ def main(argv: Sequence[str]) -> None:
     more = ("--lora_rank", str(arguments.lora_rank)) if arguments.lora_rank else ()
     pairs, speed, limit = measure(subject, arguments.steps or (8 if subject.is_full else 60), *more)
     floor, step = (subjects.median(times) for times in zip(*pairs))
-    ratios = sorted(step / floor for floor, step in pairs)
-    quarter = len(ratios) // 4
     print(subjects.table(
         [
             "model", "size", "batch", "floor, s", "step, s", "ratio (quartiles)", "steps", "GF/s", "limit, GF/s",
@@ -265,8 +270,8 @@ def main(argv: Sequence[str]) -> None:
         ],
         [[
             " ".join([subject.name, *more]), f"{subject.size} x {subject.size}", subject.batch, f"{floor:.3f}",
-            f"{step:.3f}", f"{subjects.median(ratios):.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})",
-            len(pairs), f"{speed / 1e9:.0f}", f"{limit / 1e9:.0f}", f"{speed / limit:.2f}",
+            f"{step:.3f}", subjects.ratio(pairs), len(pairs), f"{speed / 1e9:.0f}",
+            f"{limit / 1e9:.0f}", f"{speed / limit:.2f}",
         ]],
     ))  # fmt: skip
 

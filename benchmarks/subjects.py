@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic, moves, weight_files
 from dreambooth.models import pipeline_folder
-from dreambooth.system import libraries
+from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
 from miniworld import networks, paths
 
@@ -145,6 +145,14 @@ def command_line(subject: Subject, output: Path | str, steps: int, *more: str) -
     ]
 
 
+def ratio(pairs: Sequence[tuple[float, float]], digits: int = 3) -> str:
+    """Return the median of each pair's second figure over its first, with the quartiles."""
+    ratios = sorted(second / first for first, second in pairs)
+    quarter = len(ratios) // 4
+    middle, low, high = (f"{each:.{digits}f}" for each in (median(ratios), ratios[quarter], ratios[-1 - quarter]))
+    return f"{middle} ({low} to {high})"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a table in Markdown, with a line about the machine below."""
     lines = [head, ["---"] * len(head), *rows]
@@ -153,16 +161,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _machine() -> str:
     """Return one line with processor, memory and versions."""
-    processor = platform.processor() or platform.machine()
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":")[1].strip()
-                break
         memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     except (OSError, ValueError):
         memory = "memory unknown"
     versions = ", ".join(f"{name} {number}" for name, number in libraries.versions().items())
-    return (
-        f"{processor}, {len(os.sched_getaffinity(0))} cores, {memory}; Python {platform.python_version()}, {versions}"
-    )
+    cores = len(os.sched_getaffinity(0))
+    python = platform.python_version()
+    return f"{machine.processor_name()}, {cores} cores, {memory}; Python {python}, {versions}"

@@ -61,11 +61,13 @@ class MicroBatch:
     def part(self, share: Share) -> MicroBatch:
         """Return the examples of one worker of several."""
         number, workers = share
+        if workers == 1:
+            return self
         count, subject = len(self.examples), len(self.examples) - self.prior
         first, end = number * count // workers, (number + 1) * count // workers
         prior = end - max(first, min(end, subject))
         shares = (end - first - prior) / max(1, subject), prior / max(1, self.prior)
-        return MicroBatch(self.examples[first:end], prior, shares) if workers > 1 else self
+        return MicroBatch(self.examples[first:end], prior, shares)
 
     @property
     def keys(self) -> list[Key]:

@@ -54,8 +54,8 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
         ).images
         return drawn
 
-    if requests and family.split.workers > 1:
-        encoded.take([prompt for prompt, _ in requests])  # once for all workers
+    if family.split.workers > 1:
+        encoded.encode(prompt for prompt, _ in requests)  # once for all workers
     batches = [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
     for pictures in machine.shared(draw_batch, batches, family.split.workers):
         yield from pictures
@@ -69,10 +69,14 @@ class _EncodedPrompts:
         self._guided = settings.guidance > 1
         self._arguments: dict[str, dict[str, Any]] = {}
 
-    def take(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Put together the arguments for some prompts, a row or an item for each."""
+    def encode(self, prompts: Iterable[str]) -> None:
+        """Encode those that are new."""
         for prompt in set(prompts) - self._arguments.keys():
             self._arguments[prompt] = self._family.prompt_arguments([prompt], self._negative, self._guided)
+
+    def take(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Put together the arguments for some prompts, a row or an item for each."""
+        self.encode(prompts)
         rows = [self._arguments[prompt] for prompt in prompts]
         return {name: _join([row[name] for row in rows]) for name in rows[0]}
 

@@ -129,7 +129,7 @@ def read_state(folder: Path) -> State:
         if not (folder / name).is_file():
             raise ValueError(f"{shown(name)} is missing")
         if (folder / name).stat().st_size != size:
-            raise ValueError(f"{name} has {(folder / name).stat().st_size} bytes instead of {size}")
+            raise ValueError(f"{shown(name)} has {(folder / name).stat().st_size} bytes instead of {size}")
     return state
 
 

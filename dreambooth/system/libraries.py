@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 import signal
 import warnings
@@ -37,7 +36,6 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=f"(?s).*{message}")
-        logging.getLogger("datasets").setLevel(logging.WARNING)  # reports the version of a torch that is installed
     with _without_collection():
         import paddle  # noqa: F401
 

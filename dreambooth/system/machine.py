@@ -115,15 +115,14 @@ def _own_threads() -> int:
 def cores() -> int:
     """Count the cores that this process may use: those of its affinity, within the limits of its control groups."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(
-        1, min([available, *(int(limit) for limit in _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))])
-    )
+    limits = _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(1, min([available, *map(int, limits)]))
 
 
 def _limits(groups: Path, root: Path) -> list[float]:
     """List the limits of the control groups that this process is in, in cores; of version 1 and 2."""
     found = []
-    for line in _lines(groups):
+    for line in _text(groups).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
@@ -139,36 +138,40 @@ def _limits(groups: Path, root: Path) -> list[float]:
 
 def _limit(group: Path) -> list[float]:
     """Read the limit of one group, if it has one."""
-    texts = [_lines(group / "cpu.max")]  # of version 2: "max 100000" or "150000 100000"
-    texts.append([" ".join(sum((_lines(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")), []))])
     limits = []
-    for lines in texts:
-        words = lines[0].split() if lines else []
+    # of version 2: "max 100000" or "150000 100000" in one file; of version 1: a file for each number
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        words = " ".join(_text(group / name) for name in names).split()
         if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):
             limits.append(int(words[0]) / int(words[1]))
     return limits
 
 
-def _lines(file: Path) -> list[str]:
+def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="ascii", errors="replace").splitlines()
+        return file.read_text(encoding="ascii", errors="replace")
     except OSError:
-        return []
+        return ""
 
 
 @functools.cache
 def _processor() -> str:
-    return "\n".join(_lines(Path("/proc/cpuinfo")))
+    return _text(Path("/proc/cpuinfo"))
+
+
+def processor_name() -> str:
+    """Return the processor's name."""
+    model = re.search(r"^model name\s*:\s*(.+)$", _processor(), re.MULTILINE)
+    return model[1].strip() if model else platform.processor() or platform.machine()
 
 
 def describe(split: Split) -> dict[str, Any]:
     """Return what the last bits of a result on the CPU depend on, beside its settings; empty on a card."""
     if not split.threads:
         return {}
-    model = re.search(r"^model name\s*:\s*(.+)$", _processor(), re.MULTILINE)
     path = os.environ.get(_MKL_PATH, "")
     return {
-        "processor": model[1].strip() if model else platform.machine(),
+        "processor": processor_name(),
         "mkl": _NAMES.get(path, path),
         "workers": split.workers,
         "threads": split.threads,
@@ -189,15 +192,13 @@ def shared(function: Callable[[_Item], _Result], items: Sequence[_Item], workers
         yield from map(function, items)
         return
 
-    def work(share: Sequence[_Item]) -> Callable[[Connection], None]:
-        def send_results(connection: Connection) -> None:
-            for item in share:
-                connection.send((function(item), None))
-
-        return send_results
+    def send_results(share: Sequence[_Item], connection: Connection) -> None:
+        for item in share:
+            connection.send((function(item), None))
 
     with contextlib.ExitStack() as stack:
-        connections = [begin(stack, work(items[first::workers])) for first in range(workers)]
+        shares = [items[first::workers] for first in range(workers)]
+        connections = [begin(stack, functools.partial(send_results, share)) for share in shares]
         for index, item in enumerate(items):
             number = index % workers
             try:

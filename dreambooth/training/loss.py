@@ -32,12 +32,14 @@ def dreambooth_loss(errors: Tensor, batch: MicroBatch, weight: Tensor | None, pr
     if weight is not None:
         errors = errors * weight.reshape([-1, *[1] * (errors.ndim - 1)])
     subject = len(errors) - batch.prior
-    # one mean over all values of a part: a mean of the examples' means would differ in the last bits
-    parts = {}
-    for name, of_part, share in zip(
-        ("instance_loss", "prior_loss"), (errors[:subject], errors[subject:]), batch.shares
+    instance_share, prior_share = batch.shares
+    weighted, parts = [], {}
+    for name, of_part, share, of_loss in (
+        ("instance_loss", errors[:subject], instance_share, 1.0),
+        ("prior_loss", errors[subject:], prior_share, prior_weight),
     ):
         if len(of_part):
-            parts[name] = of_part.mean() * share if share < 1 else of_part.mean()
-    weighted = [part * prior_weight if name == "prior_loss" else part for name, part in parts.items()]
+            # one mean over all values of a part: a mean of the examples' means would differ in the last bits
+            parts[name] = of_part.mean() * share
+            weighted.append(parts[name] * of_loss)
     return {"loss": sum(weighted[1:], weighted[0]), **parts}

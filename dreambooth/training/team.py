@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Team:
     """
 
     def __init__(self, workers: int, parameters: Sequence[Tensor], passes: Passes) -> None:
-        self._passes, self._parameters, self._workers = passes, parameters, workers
+        self._passes, self._parameters, self.workers = passes, parameters, workers
         self._stack = contextlib.ExitStack()
         self._forks: list[Connection | None] = []  # None: it is lost
         self._gradients: list[list[Array]] = []  # of each fork and parameter
@@ -41,7 +42,7 @@ class Team:
             self._weights = _shared_arrays(parameters)
             for number in range(1, workers):
                 self._gradients.append(_shared_arrays(parameters))
-                self._forks.append(machine.begin(self._stack, self._work(number)))
+                self._forks.append(machine.begin(self._stack, functools.partial(self._serve, number)))
 
     def go_through(self, update: int) -> dict[str, Tensor]:
         """Go forward and backward through an update, and return its losses."""
@@ -52,8 +53,8 @@ class Team:
                 with contextlib.suppress(ConnectionError):  # noticed when its answer is missing
                     if fork is not None:
                         fork.send(update)
-        losses = dict(self._passes(update, (0, self._workers)))
-        for number in range(1, self._workers):
+        losses = dict(self._passes(update, (0, self.workers)))
+        for number in range(1, self.workers):
             for name, loss in self._join(update, number).items():
                 losses[name] = losses[name] + loss if name in losses else paddle.to_tensor(loss)
         return losses
@@ -76,7 +77,7 @@ class Team:
         before = [None if each.grad is None else each.grad.numpy() for each in self._parameters]
         for parameter in self._parameters:
             parameter.clear_gradient(set_to_zero=False)
-        losses = {name: float(loss) for name, loss in self._passes(update, (number, self._workers)).items()}
+        losses = {name: float(loss) for name, loss in self._passes(update, (number, self.workers)).items()}
         for parameter, gradient in zip(self._parameters, before):
             if gradient is not None:
                 _add(parameter, gradient)
@@ -86,26 +87,22 @@ class Team:
         """End the forks."""
         self._stack.close()
 
-    def _work(self, number: int) -> Callable[[Connection], None]:
-        gradients = self._gradients[number - 1]
-
-        def go_through_shares(connection: Connection) -> None:
-            while True:
-                try:
-                    update = connection.recv()
-                except EOFError:
-                    return
-                for shared, parameter in zip(self._weights, self._parameters):
-                    parameter.set_value(shared)
-                losses = self._passes(update, (number, self._workers))
-                present = [parameter.grad is not None for parameter in self._parameters]
-                for gradient, parameter in zip(gradients, self._parameters):
-                    if parameter.grad is not None:
-                        gradient[...] = parameter.grad.numpy()
-                        parameter.clear_gradient(set_to_zero=True)
-                connection.send(((present, {name: float(loss) for name, loss in losses.items()}), None))
-
-        return go_through_shares
+    def _serve(self, number: int, connection: Connection) -> None:
+        """Go through a fork's share of each update that the first process asks for."""
+        while True:
+            try:
+                update = connection.recv()
+            except EOFError:
+                return
+            for shared, parameter in zip(self._weights, self._parameters):
+                parameter.set_value(shared)
+            losses = self._passes(update, (number, self.workers))
+            present = [parameter.grad is not None for parameter in self._parameters]
+            for gradient, parameter in zip(self._gradients[number - 1], self._parameters):
+                if parameter.grad is not None:
+                    gradient[...] = parameter.grad.numpy()
+                    parameter.clear_gradient(set_to_zero=True)
+            connection.send(((present, {name: float(loss) for name, loss in losses.items()}), None))
 
 
 @paddle.no_grad()
