@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.data.concepts import Share
-    from dreambooth.system.types import Array
 
     Losses = Mapping[str, Tensor]
     Passes = Callable[[int, Share], Losses]  # (update, share of its examples) -> losses; it leaves the gradients
@@ -28,27 +27,28 @@ if TYPE_CHECKING:
 class Team:
     """The first process and its forks: each goes through its share of an update's examples, with the same weights.
 
-    The forks begin when it is made: with the networks as they are then. Weights and gradients go through memory that
-    all of them have. The sum of the gradients is in the order of the workers, and so the same in every run. Where a
-    fork ends, for want of memory perhaps, the first process goes through its share.
+    The forks begin when it is made: with the networks as they are then. The weights move into memory that all of them
+    have, so the forks see every update of them; their gradients come back through such memory too. The sum of the
+    gradients is in the order of the workers, and so the same in every run. Where a fork ends, for want of memory
+    perhaps, the first process goes through its share.
     """
 
     def __init__(self, workers: int, parameters: Sequence[Tensor], passes: Passes) -> None:
         self._passes, self._parameters, self.workers = passes, parameters, workers
         self._stack = contextlib.ExitStack()
         self._forks: list[Connection | None] = []  # None: it is lost
-        self._gradients: list[list[Array]] = []  # of each fork and parameter
+        self._gradients: list[list[Tensor]] = []  # of each fork and parameter
         if workers > 1:
-            self._weights = _shared_arrays(parameters)
+            self._weights = _shared_tensors(parameters)
+            self._share_weights()
             for number in range(1, workers):
-                self._gradients.append(_shared_arrays(parameters))
+                self._gradients.append(_shared_tensors(parameters))
                 self._forks.append(machine.begin(self._stack, functools.partial(self._serve, number)))
 
     def go_through(self, update: int) -> dict[str, Tensor]:
         """Go forward and backward through an update, and return its losses."""
         if self._forks:
-            for shared, parameter in zip(self._weights, self._parameters):
-                shared[...] = parameter.numpy()
+            self._share_weights()
             for fork in self._forks:
                 with contextlib.suppress(ConnectionError):  # noticed when its answer is missing
                     if fork is not None:
@@ -58,6 +58,13 @@ class Team:
             for name, loss in self._join(update, number).items():
                 losses[name] = losses[name] + loss if name in losses else paddle.to_tensor(loss)
         return losses
+
+    def _share_weights(self) -> None:
+        """Let each parameter have its values in the shared memory, unless it has; whatever replaced them moves too."""
+        for shared, parameter in zip(self._weights, self._parameters):
+            if parameter.data_ptr() != shared.data_ptr():
+                _copy(parameter, shared)
+                parameter.get_tensor()._share_data_with(shared.get_tensor())  # noqa: SLF001
 
     def _join(self, update: int, number: int) -> Mapping[str, float]:
         """Add the gradients of a worker's share to those of this process, and return its losses."""
@@ -74,7 +81,7 @@ class Team:
 
     def _go_through_instead(self, update: int, number: int) -> Mapping[str, float]:
         """Go through a lost worker's share, and add its whole gradients, as the worker would have given them."""
-        before = [None if each.grad is None else each.grad.numpy() for each in self._parameters]
+        before = [None if each.grad is None else each.grad.clone() for each in self._parameters]
         for parameter in self._parameters:
             parameter.clear_gradient(set_to_zero=False)
         losses = {name: float(loss) for name, loss in self._passes(update, (number, self.workers)).items()}
@@ -94,30 +101,34 @@ class Team:
                 update = connection.recv()
             except EOFError:
                 return
-            for shared, parameter in zip(self._weights, self._parameters):
-                parameter.set_value(shared)
             losses = self._passes(update, (number, self.workers))
             present = [parameter.grad is not None for parameter in self._parameters]
             for gradient, parameter in zip(self._gradients[number - 1], self._parameters):
                 if parameter.grad is not None:
-                    gradient[...] = parameter.grad.numpy()
-                    parameter.clear_gradient(set_to_zero=True)
+                    _copy(parameter.grad, gradient)
+                    parameter.clear_gradient(set_to_zero=False)
             connection.send(((present, {name: float(loss) for name, loss in losses.items()}), None))
 
 
 @paddle.no_grad()
-def _add(parameter: Tensor, gradient: Array) -> None:
+def _add(parameter: Tensor, gradient: Tensor) -> None:
     """Add to a parameter's gradient."""
-    tensor = paddle.to_tensor(gradient)
     if parameter.grad is None:
-        parameter.grad = tensor
+        parameter.grad = gradient.clone()
     else:
-        parameter.grad.add_(tensor)
+        parameter.grad.add_(gradient)
 
 
-def _shared_arrays(parameters: Sequence[Tensor]) -> list[Array]:
-    """Make an array of each parameter's shape, in memory that forks of this process have too."""
+@paddle.no_grad()
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Copy values into the memory that the target has."""
+    paddle.assign(source, target)
+
+
+def _shared_tensors(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Make a tensor of each parameter's shape, in memory that forks of this process have too."""
     sizes = [int(parameter.size) for parameter in parameters]
     numbers = np.frombuffer(mmap.mmap(-1, 4 * max(1, sum(sizes))), np.float32)
     parts = np.split(numbers[: sum(sizes)], np.cumsum(sizes)[:-1])
-    return [part.reshape(parameter.shape) for part, parameter in zip(parts, parameters)]
+    arrays = [part.reshape(parameter.shape) for part, parameter in zip(parts, parameters)]
+    return [paddle.Tensor(array, paddle.CPUPlace(), persistable=False, zero_copy=True) for array in arrays]
