@@ -98,8 +98,9 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     # Make the optimizer; a resumed run takes weights and state from its checkpoint
     family.prepare_training(config.memory.gradient_checkpointing)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
-    updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory.mixed_precision)
-    record = output_folder.make_record(config.flat(), plan.steps, world, machine.describe(family.split), concepts)
+    updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
+    split = planning.split_of_update(config.memory, family)
+    record = output_folder.make_record(config.flat(), plan.steps, world, machine.describe(split), concepts)
     saved = checkpoints.Checkpointer(config.saving, family.trained(), {"optimizer": updates}, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0
 
@@ -130,7 +131,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
                 losses[name] = losses.get(name, 0) + part.detach() / accumulation
         return losses
 
-    team = Team(min(family.split.workers, batches.pictures_at_once), updates.parameters, go_through)
+    team = Team(min(split.workers, batches.pictures_at_once), updates.parameters, go_through)
     with console.StopRequest() as stop, closing(tracker), closing(team), bar:
         done = start
         while done < plan.steps:

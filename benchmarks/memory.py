@@ -51,6 +51,7 @@ for _ in range(steps):
 RUNS = {
     "a run": (),
     "with --gradient_checkpointing": ("--gradient_checkpointing",),
+    "with --early_update": ("--early_update",),
     "with --train_text_encoder": ("--train_text_encoder",),
     "with --lora_rank 4": ("--lora_rank", "4"),
 }

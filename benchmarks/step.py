@@ -91,7 +91,7 @@ class Stopwatch:
         if self.family.adapters:
             self.make_whole_step()
         else:
-            self.make_bare_step(self.updates.optimizer)
+            self.make_bare_step(self.updates.optimizers[0])
         return time.perf_counter() - start
 
     def make_bare_step(self, adamw: AdamW) -> None:

@@ -56,7 +56,7 @@ class DrawFlags(CommandFlags, title="drawing"):
     seed: int = flag(
         "the origin of the noise; picture k of a prompt depends on nothing else of it", 0, least=0)
     batch_size: int = flag(
-        "pictures drawn at once on a card (the CPU draws one by one)", 4, least=1)
+        "pictures drawn at once (on the CPU, by a small network alone)", 4, least=1)
 
     def draw_settings(self, size: Size, negative_prompt: str | None = None) -> DrawSettings:
         """Put together how pictures of a size are drawn."""

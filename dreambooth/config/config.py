@@ -39,6 +39,7 @@ class Config:
         model, concepts, saving = self.model, self.concepts, self.saving
         if self.optimizer.lr_scheduler == "polynomial" and self.base_rate <= _POLYNOMIAL_END:
             raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
+        self._check_early_update()
         if concepts.with_prior_preservation:
             for name in ("class_data_dir", "class_prompt"):
                 if not (getattr(concepts, name) or "").strip():
@@ -47,6 +48,20 @@ class Config:
                 raise BadInput("--class_data_dir is the same folder as --instance_data_dir; give the class its own")
         if _is_same_path(saving.output_dir, model.pretrained_model_name_or_path):
             raise BadInput(f"--output_dir {saving.output_dir}: it is the base model's own folder; give another one")
+
+    def _check_early_update(self) -> None:
+        """Refuse settings that need all gradients of an update at once."""
+        optimizer = self.optimizer
+        reasons = {
+            f"--gradient_accumulation_steps {optimizer.gradient_accumulation_steps}: a gradient is the sum of several"
+            " passes": optimizer.gradient_accumulation_steps > 1,
+            f"--max_grad_norm {optimizer.max_grad_norm}: the norm is that of all gradients": optimizer.max_grad_norm,
+            "--mixed_precision fp16: an update waits for the overflows of all gradients; bf16 does not":
+                self.memory.mixed_precision == "fp16",
+        }  # fmt: skip
+        for reason, applies in reasons.items():
+            if self.memory.early_update and applies:
+                raise BadInput(f"--early_update can't be combined with {reason}")
 
     @classmethod
     def from_flat(cls, **values: Any) -> Config:
@@ -85,6 +100,8 @@ class Config:
             for name in ("class_data_dir", "class_prompt"):
                 if getattr(concepts, name):
                     yield f"--{name} is not used without --with_prior_preservation"
+        if self.memory.early_update and self.lora.lora_rank:
+            yield "--early_update frees next to nothing with --lora_rank, whose gradients are small"
         if self.optimizer.text_encoder_lr and not self.model.train_text_encoder:
             yield "--text_encoder_lr is not used without --train_text_encoder"
 

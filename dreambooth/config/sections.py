@@ -125,8 +125,7 @@ class LoraSettings(Section, title="LoRA"):
     lora_dropout: float | None = flag(
         "the share of its inputs that the LoRA drops in a step (default: 0)", type=float, course=True,
         least=0, below=1)
-    lora_merge: bool = flag(
-        "also write the whole pipeline with the LoRA merged into it", False)
+    lora_merge: bool = flag("also write the whole pipeline with the LoRA merged into it", False)
 
     @override
     def __post_init__(self) -> None:
@@ -219,6 +218,9 @@ class MemorySettings(Section, title="memory and speed"):
 
     gradient_checkpointing: bool = flag(
         "compute activations again in the backward pass: less memory, slower", False)
+    early_update: bool = flag(
+        "update each weight once its gradient is there, and free that: less memory, the same numbers; one process, no"
+        " accumulation, clipping or fp16", False, aliases=("--fused_backward_pass",))
     mixed_precision: Precision = flag(
         "compute in half precision on a GPU; the trainable weights stay float32", "no", course=True,
         choices=get_args(Precision))
@@ -233,7 +235,7 @@ class SampleSettings(Section, title="class and validation pictures"):
     """The drawing of class and validation pictures during training."""
 
     sample_batch_size: int = flag(
-        "pictures drawn at once on a card (the CPU draws one by one)", 4, least=1)
+        "pictures drawn at once (on the CPU, by a small network alone)", 4, least=1)
     prior_scheduler: Solver = flag(
         "the scheduler that draws; 'own' is the model's", "dpmsolver++", choices=get_args(Solver))
     prior_inference_steps: int = flag(

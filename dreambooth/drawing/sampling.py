@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dreambooth.data import randomness
 from dreambooth.models import schedulers
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Array, Pipeline
 
     Request = tuple[str, int]  # (prompt, number of the picture)
 
@@ -34,31 +40,53 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
     import paddle
 
     stochastic = family.facts.stochastic or schedulers.is_stochastic(family.pipeline.scheduler)
-    # Paddle has one generator; alone, a picture can have it to itself. And on the CPU a batch saves little, but its
-    # size changes how the sums of a matrix product are split: some pixels would differ by one level.
-    batch_size = 1 if stochastic or not processes.is_on_gpu() else settings.batch_size
     encoded = _EncodedPrompts(family, settings)
 
-    def draw_batch(batch: Sequence[Request]) -> list[Image]:
+    def run(pipeline: Pipeline, steps: int, batch: Sequence[Request], **more: Any) -> Any:  # noqa: ANN401
         prompts, numbers = zip(*batch)
         keys = [(number,) for number in numbers]
         if stochastic:
             paddle.seed(int(randomness.integers(settings.seed, f"{settings.purpose} steps", keys, 2**31)[0]))
-        drawn: list[Image] = family.pipeline(
+        return pipeline(
             **encoded.take(prompts),
             height=settings.size[0],
             width=settings.size[1],
-            num_inference_steps=settings.steps,
+            num_inference_steps=steps,
             guidance_scale=settings.guidance,
             **family.first_latents(settings.seed, settings.purpose, keys, settings.size),
+            **more,
         ).images
-        return drawn
+
+    def is_exact_in(batches: Sequence[Sequence[Request]]) -> bool:
+        """Check whether the model predicts the same bits for pictures in such batches as for each alone."""
+        pipeline = family.whole("ddim").pipeline  # which can draw in a single step
+
+        def predict(batch: Sequence[Request]) -> Array:
+            return run(pipeline, 1, batch, output_type="latent").numpy()
+
+        sizes = {len(batch) for batch in batches}
+        alone = [predict([request]) for request in requests[: max(sizes)]]
+        return all(np.array_equal(predict(requests[:size]), np.concatenate(alone[:size])) for size in sizes)
 
     if family.split.workers > 1:
         encoded.encode(prompt for prompt, _ in requests)  # once for all workers
-    batches = [requests[first : first + batch_size] for first in range(0, len(requests), batch_size)]
+    # Paddle has one generator; alone, a picture can have it to itself
+    batches = _split(requests, 1 if stochastic else settings.batch_size, family.split.workers)
+    is_small = machine.is_small(family.denoiser.parameters())
+    # On the CPU, a batch saves time with a small network alone. Its size may change how the sums of a matrix product
+    # are split, as it does with AVX2: some pixels would differ by one level
+    if not processes.is_on_gpu() and len(batches) < len(requests) and not (is_small and is_exact_in(batches)):
+        batches = _split(requests, 1, family.split.workers)
+    draw_batch = functools.partial(run, family.pipeline, settings.steps)
     for pictures in machine.shared(draw_batch, batches, family.split.workers):
         yield from pictures
+
+
+def _split(requests: Sequence[Request], most: int, workers: int) -> list[Sequence[Request]]:
+    """Split requests into batches of at most so many, of about equal size, and as many for each worker."""
+    count = min(len(requests), workers * math.ceil(len(requests) / (workers * most)))
+    limits = [len(requests) * number // count for number in range(count + 1)] if count else []
+    return [requests[first:end] for first, end in itertools.pairwise(limits)]
 
 
 class _EncodedPrompts:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dreambooth.config.config import Config
-    from dreambooth.config.sections import ConceptSettings, SavingSettings
+    from dreambooth.config.sections import ConceptSettings, MemorySettings, SavingSettings
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Network
 
@@ -55,6 +55,8 @@ def make(config: Config) -> tuple[Config, Plan]:
         folders["--class_data_dir"] = Path(config.concepts.class_data_dir)
     output_folder.check(Path(saving.output_dir), folders, config.lora.saves_pipeline)
     world = processes.world_size()
+    if config.memory.early_update and world > 1:
+        raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
     steps = config.optimizer.total_steps(config.concepts.epoch(len(pictures)), world)
     resumed = None
     if saving.resume_from_checkpoint:
@@ -173,10 +175,10 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     split += f" x {world} processes" if world > 1 else ""
     console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
     console.print_message(f"seed      {config.run.seed}")
-    if cores := machine.describe(family.split):
+    if cores := machine.describe(split_of_update(config.memory, family)):
         console.print_message(f"machine   {machine.in_words(cores)}")
     if config.run.dry_run:
-        memory = f"about {_memory(family) / 1e9:.2f} GB for weights, gradients and optimizer"
+        memory = f"about {_memory(family, config.memory) / 1e9:.2f} GB for weights, gradients and optimizer"
         console.print_message(f"memory    {memory}; activations come on top")
     else:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
@@ -187,13 +189,18 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
         console.print_message("dry run   all is in order, and nothing was written")
 
 
+def split_of_update(memory: MemorySettings, family: Family) -> machine.Split:
+    """Return how an update uses the cores: an early one can't be shared, since a worker's gradients come after it."""
+    return family.split._replace(workers=1) if memory.early_update else family.split
+
+
 def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]:
     """Yield the warnings that need the libraries or the model."""
     concepts, precision = config.concepts, config.memory.mixed_precision
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
     before = plan.resumed.state["arguments"].get("machine") if plan.resumed else None
-    if before and before != machine.describe(family.split):
+    if before and before != machine.describe(split_of_update(config.memory, family)):
         yield (
             f"the checkpoint was made on another machine or split ({machine.in_words(before)}), so the last bits of the"
             " result may differ from those of a run without the stop"
@@ -211,7 +218,7 @@ def _parameters(network: Network) -> int:
     return sum(each.size for each in network.parameters())
 
 
-def _memory(family: Family) -> float:
+def _memory(family: Family, settings: MemorySettings) -> float:
     """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
     from dreambooth.training import optimizers
 
@@ -219,6 +226,7 @@ def _memory(family: Family) -> float:
     trained = sum(_parameters(network) for network in family.trained().values())
     beneath = sum(_parameters(networks[part]) for part in family.adapters)  # the frozen networks that a LoRA adapts
     kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
-    # a weight that trains has a gradient too, and the optimizer's accumulators
-    updates = (2 * _BYTES + kept) * trained + _BYTES * beneath
+    # a weight that trains has the optimizer's accumulators, and a gradient until it is used
+    numbers = 1 if settings.early_update else 2
+    updates = (numbers * _BYTES + kept) * trained + _BYTES * beneath
     return max(updates, _BYTES * sum(_parameters(network) for network in networks.values()))

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# of glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MKL_PATH, _THREADS = "MKL_DEBUG_CPU_TYPE", "OMP_NUM_THREADS"
@@ -45,23 +43,15 @@ _NAMES = {"5": "AVX2", "7": "AVX-512"}
 
 
 def set_up() -> None:
-    """Choose MKL's code path, and keep large blocks of memory, before Paddle is imported.
+    """Choose MKL's code path, before Paddle is imported.
 
     Paddle's CPU build brings an MKL of 2019, which selects its code by the processor's maker, and runs the oldest on
-    AMD's. MKL_DEBUG_CPU_TYPE selects the code for the processor's own width. And glibc maps large blocks one by one and
-    returns each at once, so the system clears their pages anew in every step: half of a full-size backward pass. Here
-    it keeps them for the next blocks. The peak stays as it was.
+    AMD's. MKL_DEBUG_CPU_TYPE selects the code for the processor's own width.
     """
     if "paddle" not in sys.modules:  # which changes it
         _environment.update(os.environ)
-    if sys.platform != "linux":
-        return
-    if path := mkl_path(_processor()):
+    if sys.platform == "linux" and (path := mkl_path(_processor())):
         os.environ.setdefault(_MKL_PATH, path)
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def mkl_path(processor: str) -> str | None:
@@ -94,6 +84,11 @@ def use_cores(parameters: Iterable[Tensor]) -> Split:
     return chosen
 
 
+def is_small(parameters: Iterable[Tensor]) -> bool:
+    """Check whether a network is so small that its products leave more to gain than they take."""
+    return bool(sum(parameter.size for parameter in parameters) <= _SMALL)
+
+
 def split(weights: int) -> Split:
     """Choose the split for a network with so many weights.
 
@@ -101,8 +96,8 @@ def split(weights: int) -> Split:
     are workers already.
     """
     budget = _own_threads() or max(1, cores() // max(1, int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))))
-    is_small = weights <= _SMALL and hasattr(os, "fork") and "PADDLE_LOCAL_SIZE" not in os.environ
-    return Split(min(budget, cores()), 1) if is_small else Split(1, budget)
+    can_share = weights <= _SMALL and hasattr(os, "fork") and "PADDLE_LOCAL_SIZE" not in os.environ
+    return Split(min(budget, cores()), 1) if can_share else Split(1, budget)
 
 
 def _own_threads() -> int:

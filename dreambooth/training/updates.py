@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from paddle import Tensor, nn
+    from paddle.optimizer import Optimizer
 
-    from dreambooth.config.sections import OptimizerSettings, Precision
+    from dreambooth.config.sections import MemorySettings, OptimizerSettings
     from dreambooth.system.types import Arrays
 
 _HALF = {"fp16": "float16", "bf16": "bfloat16"}
@@ -47,6 +49,12 @@ def gradient_norm(parameters: Iterable[Tensor], max_norm: float | None = None) -
     return norm
 
 
+def _step_alone(optimizer: Optimizer) -> None:
+    """Update one optimizer's parameter, and free its gradient."""
+    optimizer.step()
+    optimizer.clear_grad(set_to_zero=False)
+
+
 class Updates:
     """The loss scale, the exchange of gradients, their clipping, the optimizer and its schedule.
 
@@ -60,7 +68,7 @@ class Updates:
         networks: Mapping[str, nn.Layer],
         rates: Mapping[str, float],
         steps: int,
-        precision: Precision,
+        memory: MemorySettings,
     ) -> None:
         self.named = named_parameters(networks)
         self.parameters = list(self.named.values())
@@ -68,15 +76,24 @@ class Updates:
         self._spec = optimizers.OPTIMIZERS[optimizers.DEFAULT]
         first = rates[next(iter(networks))]
         self.schedule = optimizers.learning_rate_schedule(settings, first, steps)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {
                 "params": [each for each in network.parameters() if not each.stop_gradient],
                 "learning_rate": rates[part] / first,
             }
             for part, network in networks.items()
         ]
-        self.optimizer = self._spec.make(settings, self.schedule, groups)
-        self.half = _HALF.get(precision) if processes.is_on_gpu() else None
+        self._is_early = memory.early_update
+        if self._is_early:
+            # a step is one of all parameters of an optimizer, so each parameter has its own
+            groups = [{**group, "params": [each]} for group in groups for each in group["params"]]
+            self.optimizers = [self._spec.make(settings, self.schedule, [group]) for group in groups]
+            for group, optimizer in zip(groups, self.optimizers):
+                # called in the backward pass, when all uses of the parameter have added to its gradient
+                group["params"][0]._register_backward_hook(functools.partial(_step_alone, optimizer))  # noqa: SLF001
+        else:
+            self.optimizers = [self._spec.make(settings, self.schedule, groups)]
+        self.half = _HALF.get(memory.mixed_precision) if processes.is_on_gpu() else None
         self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
         self._overflows = 0  # in a row
 
@@ -100,7 +117,8 @@ class Updates:
         full-size step on a CPU.
         """
         processes.average_gradients(self.parameters)
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         if self._max_norm or self.scaler.is_enable():
             return float(gradient_norm(self.parameters, self._max_norm))
         return None
@@ -108,12 +126,14 @@ class Updates:
     def step(self, norm: float | None) -> bool:
         """Make the update, and return whether it was made.
 
-        With fp16, gradients that overflowed make none: the scaler lowers its scale, and the caller repeats the step.
+        An early update has made it in the backward pass. With fp16, gradients that overflowed make none: the scaler
+        lowers its scale, and the caller repeats the step.
         """
         overflowed = self.scaler.is_enable() and norm is not None and not math.isfinite(norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.clear_grad(set_to_zero=False)
+        for optimizer in () if self._is_early else self.optimizers:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+            optimizer.clear_grad(set_to_zero=False)
         self._overflows = self._overflows + 1 if overflowed else 0
         if not overflowed:
             self.schedule.step()
@@ -134,22 +154,28 @@ class Updates:
         The tensors are the optimizer's own and no copies, named as unet.conv_in.weight.moment1. Paddle's names are
         automatic (conv2d_0.w_0), and shift when another model is built first.
         """
-        state, ours = self.optimizer.state_dict(), self._spec.accumulator_names(self.named)
+        state: dict[str, Any] = {}
+        for optimizer in self.optimizers:
+            state.update(optimizer.state_dict())
+        ours = self._spec.accumulator_names(self.named)
         tensors = {name: state[automatic] for name, automatic in ours.items() if automatic in state}
         scaler = {name: np.asarray(value).tolist() for name, value in self.scaler.state_dict().items()}
         return tensors, {"scaler": scaler, "schedule": {"last_epoch": self.schedule.last_epoch, "last_lr": self.rate}}
 
     def restore(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
         """Put back what state() returned."""
-        restored = {
-            automatic: paddle.to_tensor(tensors[name])
-            for name, automatic in self._spec.accumulator_names(self.named).items()
-            if name in tensors  # a weight that saw no gradient has no state
-        }
         updates = state["schedule"]["last_epoch"]
         if not isinstance(updates, int) or updates < 0:
             raise ValueError(f"the state of its schedule is {updates!r}")
         self.schedule.step(updates)
-        self.optimizer.set_state_dict({**restored, "LR_Scheduler": self.schedule.state_dict()})
+        # an early update gives each optimizer the state of its parameter alone: it would keep the others
+        by_optimizer = [{name: each} for name, each in self.named.items()] if self._is_early else [self.named]
+        for optimizer, named in zip(self.optimizers, by_optimizer):
+            restored = {
+                automatic: paddle.to_tensor(tensors[name])
+                for name, automatic in self._spec.accumulator_names(named).items()
+                if name in tensors  # a weight that saw no gradient has no state
+            }
+            optimizer.set_state_dict({**restored, "LR_Scheduler": self.schedule.state_dict()})
         if state["scaler"] and self.half == "float16":
             self.scaler.load_state_dict(state["scaler"])

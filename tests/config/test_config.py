@@ -55,6 +55,7 @@ DEFAULTS = dict(
     adam_epsilon=1e-8,
     max_grad_norm=None,
     gradient_checkpointing=False,
+    early_update=False,
     mixed_precision="no",
     cache_latents=True,
     sample_batch_size=4,
@@ -181,6 +182,19 @@ def test_a_bad_value_is_refused_in_one_line_that_names_its_flag(flags):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["--gradient_accumulation_steps 2", "--max_grad_norm 1", "--mixed_precision fp16"])
+def test_an_early_update_is_refused_where_all_gradients_are_needed_at_once(other):
+    for flags in (f"--early_update {other}", f"--fused_backward_pass {other}"):
+        with pytest.raises(BadInput, match=rf"^--early_update can't be combined with {other}") as caught:
+            read(flags)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_early_update_of_a_lora_is_allowed_and_has_a_warning():
+    assert not list(read("--early_update").warnings())
+    assert [each for each in read("--early_update --lora_rank 4").warnings() if each.startswith("--early_update")]
+
+
 @pytest.mark.parametrize("rate", ["1e-7", "1e-8"])
 def test_a_rate_that_is_not_above_the_polynomials_own_end_is_refused(rate):
     with pytest.raises(BadInput, match="--learning_rate"):
@@ -272,7 +286,7 @@ def test_the_course_does_not_depend_on_how_the_global_batch_is_split():
 OUTSIDE_OF_THE_COURSE = {
     *("instance_data_dir", "class_data_dir", "output_dir", "dry_run", "verbose"),  # the pictures count by their hashes
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
-    *("gradient_checkpointing", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
+    *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),
     *("save_steps", "checkpoints_total_limit", "resume_from_checkpoint", "allow_changes", "save_format", "lora_merge"),
     *("logging_dir", "writer_type", "logging_steps", "validation_prompt", "validation_steps", "num_validation_images"),

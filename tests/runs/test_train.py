@@ -1,6 +1,7 @@
 """Whole runs on the twins: what comes out, that it is learned, and that a run does not depend on how it is split."""
 
 import json
+import shutil
 
 import numpy as np
 import paddle
@@ -359,6 +360,20 @@ def test_the_masks_of_the_examples_reach_the_loss(flags, monkeypatch, tmp_path):
     assert largest_difference(tmp_path / "none/unet", tmp_path / "left/unet") > 0
 
 
+@pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": True, "train_text_encoder": True}])
+def test_an_early_update_changes_nothing_but_memory(flags, tmp_path, changes):
+    """Resumed without it halfway, too."""
+    common = dict(**changes, max_train_steps=4, save_steps=2)
+    train(flags(output_dir=tmp_path / "plain", **common))
+    train(flags(output_dir=tmp_path / "early", early_update=True, **common))
+    train(flags(output_dir=tmp_path / "mixed", early_update=True, **{**common, "max_train_steps": 2}))
+    shutil.copytree(tmp_path / "early/checkpoint-2", tmp_path / "mixed/checkpoint-2", dirs_exist_ok=True)
+    train(flags(output_dir=tmp_path / "mixed", resume_from_checkpoint="checkpoint-2", **common))
+    for name in ("early", "mixed"):
+        for part in ("unet", "text_encoder", "checkpoint-4"):
+            assert_same(tmp_path / "plain" / part, tmp_path / name / part)
+
+
 def test_gradients_are_exchanged_once_for_each_update(flags, monkeypatch):
     from dreambooth.system import processes
 
@@ -377,7 +392,7 @@ def test_an_update_that_overflows_is_done_again_and_the_steps_stay_those_asked_f
     def step(updates, norm, real=Updates.step):
         made.append(len(made) >= 2)
         if not made[-1]:
-            updates.optimizer.clear_grad(set_to_zero=False)
+            updates.optimizers[0].clear_grad(set_to_zero=False)
             return False
         return real(updates, norm)
 

@@ -13,6 +13,7 @@ TRAIN = """
 --lr_scheduler {constant,linear,cosine,cosine_with_restarts,polynomial,constant_with_warmup} = constant
 --lr_warmup_steps N = 500  --lr_num_cycles N = 1  --lr_power X = 1.0  --adam_beta1 X = 0.9  --adam_beta2 X = 0.999
 --adam_weight_decay X = 0.02  --adam_epsilon X = 1e-08  --max_grad_norm X  --gradient_checkpointing
+--early_update|--fused_backward_pass
 --mixed_precision {no,fp16,bf16} = no  --cache_latents  --no_cache_latents  --sample_batch_size N = 4
 --prior_scheduler {own,ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm} = dpmsolver++  --prior_inference_steps N = 20
 --dataloader_num_workers N = 0  --save_steps|--checkpointing_steps N = 500  --checkpoints_total_limit N = all
@@ -82,9 +83,9 @@ DEFAULTS = {
     "train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-6, "text_encoder_lr": None,
     "scale_lr": False, "lr_scheduler": "constant", "lr_warmup_steps": 500, "lr_num_cycles": 1, "lr_power": 1.0,
     "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 0.02, "adam_epsilon": 1e-8, "max_grad_norm": None,
-    "gradient_checkpointing": False, "mixed_precision": "no", "cache_latents": True, "sample_batch_size": 4,
-    "prior_scheduler": "dpmsolver++", "prior_inference_steps": 20, "dataloader_num_workers": 0, "save_steps": 500,
-    "checkpoints_total_limit": None, "resume_from_checkpoint": None, "allow_changes": False,
+    "gradient_checkpointing": False, "early_update": False, "mixed_precision": "no", "cache_latents": True,
+    "sample_batch_size": 4, "prior_scheduler": "dpmsolver++", "prior_inference_steps": 20, "dataloader_num_workers": 0,
+    "save_steps": 500, "checkpoints_total_limit": None, "resume_from_checkpoint": None, "allow_changes": False,
     "save_format": "pdparams", "logging_dir": "logs", "writer_type": "visualdl", "logging_steps": 1,
     "validation_prompt": None, "validation_steps": None, "num_validation_images": None,
 }

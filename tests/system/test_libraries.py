@@ -1,7 +1,9 @@
 """The libraries load without their noise, and real warnings still show."""
 
+import subprocess
 import sys
 
+import pytest
 from support.commands import ROOT, python
 
 from dreambooth.system import libraries
@@ -24,3 +26,40 @@ def test_versions_name_paddle_the_libraries_and_numpy():
     found = libraries.versions()
     assert found["ppdiffusers"] == "0.29.0" and any(name.startswith("paddlepaddle") for name in found)
     assert found["numpy"] == sys.modules["numpy"].__version__
+
+
+FAULTS = """
+import paddle, resource
+[paddle.ones([4 << 20]) for _ in range(2)]  # of 16 MB each
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    paddle.ones([4 << 20])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+heaps = open("/proc/self/smaps").read().split("[heap]")[1:]
+print(int(any("hg" in heap.split("VmFlags:")[1].splitlines()[0].split() for heap in heaps)))
+"""
+LOAD = (
+    "from dreambooth.files import weight_files; from dreambooth.system import libraries\n"
+    "libraries.load(weight_files.READERS)\n"
+)
+
+
+def printed_numbers(code, *start):
+    done = subprocess.run([*start, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in done.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+def test_memory_that_is_freed_is_kept_for_the_next_tensor():
+    faults, is_huge = printed_numbers(LOAD + FAULTS)
+    assert faults < 1000 and is_huge
+    # by itself, the system clears 4096 pages for each tensor
+    faults, is_huge = printed_numbers(FAULTS)
+    assert faults > 20_000 and not is_huge
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+def test_no_address_is_reserved_where_a_limit_counts_addresses():
+    faults, is_huge = printed_numbers(LOAD + FAULTS, "bash", "-c", 'ulimit -v 30000000; exec "$@"', "bash")
+    assert faults < 1000 and not is_huge

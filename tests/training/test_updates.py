@@ -33,9 +33,7 @@ def values(networks):
 
 def updates_of(networks, steps=STEPS, **changes):
     config = small_config(**changes)
-    updates = Updates(
-        config.optimizer, networks, config.rates(networks, "unet", processes=1), steps, config.memory.mixed_precision
-    )
+    updates = Updates(config.optimizer, networks, config.rates(networks, "unet", processes=1), steps, config.memory)
     updates.networks = networks  # for update()
     return updates
 
@@ -135,6 +133,62 @@ def test_no_gradient_is_left_after_an_update():
     assert updates.parameters and all(each.grad is None for each in updates.parameters)
 
 
+class WithAnUnusedLayer(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+class WithATiedLayer(nn.Layer):
+    """One weight that is used twice, and one that no loss sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.tied, self.unused = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.tied(paddle.tanh(self.tied(x)))
+
+
+@pytest.mark.parametrize("kind", [small_network, WithATiedLayer, WithAnUnusedLayer])
+def test_early_updates_are_those_of_all_gradients_and_leave_none(kind):
+    """Their checkpoints are the same too: each goes on from the other's."""
+
+    def begin(early, weights):
+        networks = {"unet": kind(), "text_encoder": kind()}
+        for name, parameter in training_updates.named_parameters(networks).items():
+            parameter.set_value(weights[name])
+        settings = dict(learning_rate=1e-2, text_encoder_lr=3e-3, lr_scheduler="cosine", lr_warmup_steps=3)
+        return updates_of(networks, **settings, early_update=early)
+
+    weights = values({"unet": kind(), "text_encoder": kind()})
+    runs = {early: begin(early, weights) for early in (False, True)}
+    for step in range(6):
+        x = paddle.to_tensor(np.random.default_rng(step).standard_normal((5, 3), np.float32))
+        for early, run in runs.items():
+            run.backward(sum((network(x) ** 2).mean() for network in run.networks.values()))
+            assert all((each.grad is None) is (early or "unused" in name) for name, each in run.named.items())
+            assert run.step(run.gather_gradients())
+        assert runs[True].rate == runs[False].rate
+        weights, states = (values(run.networks) for run in runs.values()), [run.state() for run in runs.values()]
+        assert_same_arrays(*weights)
+        tensors = [{name: each.numpy().copy() for name, each in state[0].items()} for state in states]
+        assert_same_arrays(*tensors)
+        if step == 2:
+            for early, run in list(runs.items()):
+                runs[not early] = begin(not early, values(run.networks))
+                runs[not early].restore(tensors[early], json.loads(json.dumps(states[early][1])))
+
+
+def assert_same_arrays(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert np.array_equal(array, other[name]), name
+
+
 def test_what_does_not_learn_is_neither_moved_nor_kept_in_the_state():
     networks = two_networks()
     networks["unet"][0].weight.stop_gradient = True
@@ -157,15 +211,6 @@ def test_the_state_is_named_by_the_layers():
     }
     automatic = [each.name for each in updates.parameters]
     assert not [name for name in automatic if name in json.dumps([*tensors, state])]
-
-
-class WithAnUnusedLayer(nn.Layer):
-    def __init__(self):
-        super().__init__()
-        self.used, self.unused = nn.Linear(3, 2), nn.Linear(3, 2)
-
-    def forward(self, x):
-        return self.used(x)
 
 
 @pytest.mark.parametrize("kind", [small_network, WithAnUnusedLayer])
@@ -261,7 +306,7 @@ def test_the_loss_scale_leaves_the_gradients_and_their_norm_alone():
         updates.scaler = scaler
         updates.backward(network(paddle.ones([2, 3])).sum())
         norms.append(updates.gather_gradients())
-        updates.optimizer.clear_grad(set_to_zero=False)
+        updates.optimizers[0].clear_grad(set_to_zero=False)
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
 
 
