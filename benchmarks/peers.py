@@ -8,13 +8,16 @@ It needs another Python, with torch, diffusers and transformers. To make one:
     python3 -m venv ./torch_env && ./torch_env/bin/pip install torch diffusers transformers
 
 The model is written for diffusers into a temporary folder, and loaded there. Then the two work in turn, each on all
-cores while the other waits, so that a disturbance of the machine affects both. A step is forward, backward and AdamW
-in float32; ours is the whole step of a run of train_dreambooth.py. A drawing is 25 steps of DPM-Solver++ with guidance.
+cores while the other waits, so that a disturbance of the machine affects both. Two full-size trainings do not fit into
+24 GB, so there each turn is a process of some steps. A step is forward, backward and AdamW in float32, ours that of a
+whole run of train_dreambooth.py. A drawing is 25 steps of DPM-Solver++ with guidance, of several pictures at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -24,21 +27,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import step, subjects
+from benchmarks.subjects import Subject
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
 from dreambooth.files import weight_files
-from dreambooth.models import loading
+from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, libraries, machine
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.subjects import Subject
     from dreambooth.models.families.base import Family
 
 DRAW_STEPS = 25
+ROUNDS = 2
+_AT_ONCE = 4  # pictures
+OURS = "import sys; from benchmarks import peers; peers.print_steps(*sys.argv[1:])"
 PROMPT = "a photo of a dog"
 # runs in the other Python; answers each line on its input with a line of JSON
 PEER = """
@@ -63,8 +69,10 @@ def step():
     adamw.zero_grad()
 
 def draw(size, steps, pictures, prompt):
-    for _ in range(pictures):
-        pipeline(prompt, height=size, width=size, num_inference_steps=steps, guidance_scale=7.5)
+    for first in range(0, pictures, 4):
+        count = min(4, pictures - first)
+        pipeline(prompt, height=size, width=size, num_inference_steps=steps, guidance_scale=7.5,
+                 num_images_per_prompt=count)
 
 print(json.dumps({"torch": torch.__version__}), flush=True)
 for line in sys.stdin:
@@ -113,6 +121,36 @@ class Peer:
         return json.loads(line)
 
 
+def time_blocks(subject: Subject, steps: int, start_peer: Callable[[], Peer]) -> list[tuple[float, float]]:
+    """Let the peer make some steps in a process, and then us, several times; return (theirs, ours) in seconds."""
+    found: list[tuple[float, float]] = []
+    for _ in range(ROUNDS):
+        with contextlib.closing(start_peer()) as peer:
+            theirs = [peer.ask("step") for _ in range(step.WARM_UP + steps)][step.WARM_UP :]
+        done = subprocess.run(
+            [sys.executable, "-c", OURS, json.dumps(dataclasses.asdict(subject), default=str), str(steps)],
+            cwd=subjects.ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        found += zip(theirs, json.loads(done.stdout.splitlines()[-1]))
+    return found
+
+
+def print_steps(subject: str, steps: str) -> None:
+    """Make a run, and print the seconds of its steps: in a process of time_blocks()."""
+    facts = json.loads(subject)
+    watch = _Alone(int(steps))
+    step.time_run(Subject(**{**facts, "folder": Path(facts["folder"])}), watch)
+    print(json.dumps(watch.steps[step.WARM_UP :]))
+
+
+class _Alone(step.Stopwatch):
+    """The times of a run's steps, with nothing between them."""
+
+    @override
+    def make_floor(self) -> float:
+        return 0.0
+
+
 def time_steps(subject: Subject, steps: int, peer: Peer) -> list[tuple[float, float]]:
     """Make a run, and let the peer make a step before each of the run's; return (theirs, ours) in seconds."""
 
@@ -126,14 +164,17 @@ def time_steps(subject: Subject, steps: int, peer: Peer) -> list[tuple[float, fl
 
 def time_drawings(family: Family, size: int, times: int, peer: Peer) -> list[tuple[float, float]]:
     """Draw with the peer and with us in turn; return (theirs, ours) in seconds a picture."""
-    settings = DrawSettings(0, "picture", (size, size), DRAW_STEPS, scheduler="dpmsolver++")
-    count, found = family.split.workers, []  # workers draw a picture each
-    for _ in range(times + 1):
-        theirs = peer.ask("draw", size, DRAW_STEPS, count, PROMPT)
+    count = _AT_ONCE * family.split.workers if machine.is_small(family.denoiser.parameters()) else 1
+
+    def draw_both(steps: int) -> tuple[float, float]:
+        settings = DrawSettings(0, "picture", (size, size), steps, scheduler="dpmsolver++")
+        theirs = peer.ask("draw", size, steps, count, PROMPT)
         start = time.perf_counter()
         list(sampling.draw(family, settings, sampling.requests_for([PROMPT], count)))
-        found.append((theirs / count, (time.perf_counter() - start) / count))
-    return found[1:]  # without the first, which warms up
+        return theirs / count, (time.perf_counter() - start) / count
+
+    draw_both(2)  # to warm up
+    return [draw_both(DRAW_STEPS) for _ in range(times)]
 
 
 @contextlib.contextmanager
@@ -157,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     parser = subjects.make_parser("peers", __doc__)
     subjects.add_run_flags(parser)
     parser.add_argument("--torch_python", metavar="PATH", help="a Python with torch, diffusers and transformers")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps to time (default: 30; full 5)")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"steps to time (default: 30; full {ROUNDS} times 3)")
     parser.add_argument("--drawings", type=int, metavar="N", help="drawings to time (default: 5; full 1)")
     parser.add_argument("--draw_size", type=int, metavar="N", help="pixels a side of a drawing (default: 64; full 512)")
     arguments = parser.parse_args(argv)
@@ -171,12 +212,17 @@ def main(argv: Sequence[str]) -> None:
     size = arguments.draw_size or (512 if full else subject.size)
     libraries.load(weight_files.READERS)
     with _for_diffusers(subject) as folder:
+        denoiser = pipeline_folder.check_index(subject.folder, pipeline_folder.read_index(subject.folder)).denoiser
+        start_peer = functools.partial(Peer, arguments.torch_python, folder, denoiser, subject)
+        # the full size first, while the most memory is free
+        steps = time_blocks(subject, arguments.steps or 3, start_peer) if full else []
         family = loading.load_family(loading.Source(str(subject.folder)))
-        with contextlib.closing(Peer(arguments.torch_python, folder, family.facts.denoiser, subject)) as peer:
+        with contextlib.closing(start_peer()) as peer:
             drawings = time_drawings(family, size, arguments.drawings or (1 if full else 5), peer)
-            del family
-            steps = time_steps(subject, arguments.steps or (5 if full else 30), peer)
             version = peer.version
+            del family
+            if not full:
+                steps = time_steps(subject, arguments.steps or 30, peer)
     rows = [
         _row(f"step, {subject.name}, {subject.size} x {subject.size}, batch {subject.batch}", steps),
         _row(f"picture, {subject.name}, {size} x {size}, {DRAW_STEPS} steps", drawings),

@@ -39,7 +39,10 @@ def draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) ->
 def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -> Iterator[Image]:
     import paddle
 
+    from dreambooth.drawing import rows
+
     stochastic = family.facts.stochastic or schedulers.is_stochastic(family.pipeline.scheduler)
+    is_small = machine.is_small(family.denoiser.parameters())
     encoded = _EncodedPrompts(family, settings)
 
     def run(pipeline: Pipeline, steps: int, batch: Sequence[Request], **more: Any) -> Any:  # noqa: ANN401
@@ -47,15 +50,16 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
         keys = [(number,) for number in numbers]
         if stochastic:
             paddle.seed(int(randomness.integers(settings.seed, f"{settings.purpose} steps", keys, 2**31)[0]))
-        return pipeline(
-            **encoded.take(prompts),
-            height=settings.size[0],
-            width=settings.size[1],
-            num_inference_steps=steps,
-            guidance_scale=settings.guidance,
-            **family.first_latents(settings.seed, settings.purpose, keys, settings.size),
-            **more,
-        ).images
+        with rows.in_threads(family.denoiser, 1 if is_small else family.split.threads):
+            return pipeline(
+                **encoded.take(prompts),
+                height=settings.size[0],
+                width=settings.size[1],
+                num_inference_steps=steps,
+                guidance_scale=settings.guidance,
+                **family.first_latents(settings.seed, settings.purpose, keys, settings.size),
+                **more,
+            ).images
 
     def is_exact_in(batches: Sequence[Sequence[Request]]) -> bool:
         """Check whether the model predicts the same bits for pictures in such batches as for each alone."""
@@ -72,7 +76,6 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
         encoded.encode(prompt for prompt, _ in requests)  # once for all workers
     # Paddle has one generator; alone, a picture can have it to itself
     batches = _split(requests, 1 if stochastic else settings.batch_size, family.split.workers)
-    is_small = machine.is_small(family.denoiser.parameters())
     # On the CPU, a batch saves time with a small network alone. Its size may change how the sums of a matrix product
     # are split, as it does with AVX2: some pixels would differ by one level
     if not processes.is_on_gpu() and len(batches) < len(requests) and not (is_small and is_exact_in(batches)):

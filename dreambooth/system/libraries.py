@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import os
 import signal
 import sys
@@ -13,13 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.system import machine, patches
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import types
+    from collections.abc import Iterator, Sequence
 
 # of glibc's malloc.h, and of Linux's mman.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _MADV_HUGEPAGE = -1, -4, 14
 _HUGE_PAGE = 1 << 21
+# what PaddleNLP imports and no pipeline needs: datasets, scikit-learn, pandas, a web server, …
+_UNUSED_MODULES = {
+    f"paddlenlp.{name}"
+    for name in ("dataaug", "datasets", "embeddings", "losses", "metrics", "peft", "prompt", "seq2vec", "trainer")
+}
+_UNUSED_NAMES = {"paddlenlp.server": "SimpleServer", "paddlenlp.taskflow": "Taskflow"}
 _HARMLESS = (
     "No ccache found",
     "Setuptools is replacing distutils",
@@ -28,6 +39,25 @@ _HARMLESS = (
     "The configuration file of this scheduler",
     "The class CLIPFeatureExtractor is deprecated",
 )
+
+
+class _UnusedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules that nothing uses: those of the first table load on use, those of the second are empty."""
+
+    @override
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in _UNUSED_NAMES:
+            return importlib.machinery.ModuleSpec(fullname, self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname in _UNUSED_MODULES else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec
+
+    @override
+    def exec_module(self, module: types.ModuleType) -> None:
+        setattr(module, _UNUSED_NAMES[module.__name__], None)
 
 
 def load(readers: patches.Readers, verbose: bool = False) -> None:
@@ -46,9 +76,10 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
     with _without_collection():
         import paddle  # noqa: F401
 
-        patches.import_what_is_used()
+        _import_what_is_used()
         patches.add_biases_by_products()
         patches.recompute_without_random_state()
+        patches.attend_in_parts()
         patches.read_weights_only(readers)
         from paddlenlp.utils.log import logger
         from ppdiffusers.utils import logging as ppdiffusers_logging
@@ -59,6 +90,17 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         ppdiffusers_logging.disable_progress_bar()
     # both imports replace the handler of SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _import_what_is_used() -> None:
+    """Let PaddleNLP leave out its parts that no pipeline needs; call it before PaddleNLP is imported."""
+    # Library: PaddleNLP 2.8.1.
+    # Symptom: its import takes longer than Paddle's own, most of it for datasets, metrics and a server.
+    # Remedy: those modules load when something first uses them; the server and Taskflow, whose classes PaddleNLP itself
+    # imports, are empty.
+    # Test: test_only_what_is_used_is_imported, test_the_libraries_alone_import_all_of_paddlenlp.
+    if not any(isinstance(finder, _UnusedModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _UnusedModules())
 
 
 def _keep_memory() -> None:

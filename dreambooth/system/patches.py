@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import io
 import math
 import pickle
 import re
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.system.types import override
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from paddle import Tensor
 
@@ -32,50 +26,12 @@ if TYPE_CHECKING:
 
 # weights that a network has and no pipeline here uses; their files may lack them
 _UNUSED_WEIGHTS = (
-    "pooler.",
-    "bert.pooler.",
-    "embeddings.position_ids",
-    "text_model.embeddings.position_ids",
-    "vision_model.embeddings.position_ids",
+    *("pooler.", "bert.pooler."),
+    *(f"{part}embeddings.position_ids" for part in ("", "text_model.", "vision_model.")),
 )
 
 _MANY = 1 << 16  # numbers from which a product pays
-# what PaddleNLP imports and no pipeline needs: datasets, scikit-learn, pandas, a web server, …
-_UNUSED_MODULES = {
-    f"paddlenlp.{name}"
-    for name in ("dataaug", "datasets", "embeddings", "losses", "metrics", "peft", "prompt", "seq2vec", "trainer")
-}
-_UNUSED_NAMES = {"paddlenlp.server": "SimpleServer", "paddlenlp.taskflow": "Taskflow"}
-
-
-class _UnusedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules that nothing uses: those of the first table load on use, those of the second are empty."""
-
-    @override
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname in _UNUSED_NAMES:
-            return importlib.machinery.ModuleSpec(fullname, self)
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname in _UNUSED_MODULES else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
-        return spec
-
-    @override
-    def exec_module(self, module: types.ModuleType) -> None:
-        setattr(module, _UNUSED_NAMES[module.__name__], None)
-
-
-def import_what_is_used() -> None:
-    """Let PaddleNLP leave out its parts that no pipeline needs; call it before PaddleNLP is imported."""
-    # Library: PaddleNLP 2.8.1.
-    # Symptom: its import takes longer than Paddle's own, most of it for datasets, metrics and a server.
-    # Remedy: those modules load when something first uses them; the server and Taskflow, whose classes PaddleNLP itself
-    # imports, are empty.
-    # Test: test_only_what_is_used_is_imported, test_the_libraries_alone_import_all_of_paddlenlp.
-    if not any(isinstance(finder, _UnusedModules) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _UnusedModules())
+_SCORES, _MANY_SCORES = 1 << 20, 1 << 24  # of an attention: those that fit the caches, and those that are split
 
 
 def recompute_without_random_state() -> None:
@@ -152,28 +108,72 @@ def add_biases_by_products() -> None:
     def fits(*tensors: Tensor | None) -> bool:
         return all(each is not None and each.place.is_cpu_place() and each.dtype == paddle.float32 for each in tensors)
 
-    def learns(*tensors: Tensor) -> bool:
-        return paddle.is_grad_enabled() and not all(each.stop_gradient for each in tensors)
-
     def faster(convolve: Callable[..., Tensor], layout_at: int) -> Callable[..., Tensor]:
         def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
             layout = named.get("data_format", more[layout_at] if len(more) > layout_at else "NCHW")
             if layout != "NCHW" or not fits(x, bias):
                 return convolve(x, weight, bias, *more, **named)
             values = convolve(x, weight, None, *more, **named)
-            return ToChannels.apply(values, bias) if learns(values, bias) else add_in_place(values, bias)
+            return ToChannels.apply(values, bias) if _learns(values, bias) else add_in_place(values, bias)
 
         return fast
 
     def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, name: str | None = None) -> Tensor:
         if not fits(x, weight, bias):
             return linear(x, weight, bias, name)
-        return (ToColumns.apply if learns(x, weight, bias) else affine)(x, weight, bias)
+        return (ToColumns.apply if _learns(x, weight, bias) else affine)(x, weight, bias)
 
     linear = functional.linear
     if linear.__module__ != __name__:
         functional.linear, functional.conv2d = fast_linear, faster(functional.conv2d, 4)
         functional.conv._conv_nd = faster(functional.conv._conv_nd, 5)  # noqa: SLF001  nn.Conv2D itself calls this
+
+
+def attend_in_parts() -> None:
+    """Let attention scale its queries, and keep no more scores than it uses at once."""
+    # Library: PPDiffusers 0.29.0.
+    # Symptom: the scale multiplies the scores: 268 million for a picture of 512 x 512 with guidance. These go to memory
+    # and back for each of product, scale and softmax.
+    # Remedy: the queries are scaled. Without a gradient, a part of the queries at a time, whose scores fit the caches.
+    # Test: test_attention_is_that_of_the_library, test_the_library_alone_scales_the_scores.
+    import paddle
+    from paddle.nn import functional
+    from ppdiffusers.models.attention_processor import AttnProcessor
+
+    def part(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        products = paddle.matmul(query, key, transpose_y=True)
+        softmax = functional.softmax if _learns(products) else functional.softmax_
+        return paddle.matmul(softmax(products), value)
+
+    def attend(heads: int, *tensors: Tensor) -> Tensor:  # query, key and value: [n, tokens, heads x width]
+        query, key, value = (each.reshape([0, 0, heads, -1]).transpose([0, 2, 1, 3]) for each in tensors)
+        if _learns(*tensors) or math.prod(query.shape[:3]) * key.shape[2] <= _MANY_SCORES:
+            return part(query, key, value).transpose([0, 2, 1, 3]).flatten(2)
+        at_once = max(64, _SCORES // key.shape[2])
+        done = [
+            part(of_queries[first : first + at_once], of_keys, of_values)
+            for of_queries, of_keys, of_values in zip(*(each.flatten(0, 1).unbind() for each in (query, key, value)))
+            for first in range(0, len(of_queries), at_once)
+        ]
+        return paddle.concat(done).reshape(query.shape).transpose([0, 2, 1, 3]).flatten(2)
+
+    def faster(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(call)
+        def fast(
+            self: object, attn: Network, x: Tensor, encoder_hidden_states: Tensor | None = None, **named: Any
+        ) -> Tensor:
+            odd = (attn.spatial_norm, attn.group_norm, attn.norm_cross, attn.residual_connection, *named.values())
+            upcasts = attn.upcast_attention, attn.upcast_softmax
+            if x.ndim != 3 or any(each is not None and each is not False for each in (*odd, *upcasts)):
+                return call(self, attn, x, encoder_hidden_states, **named)
+            context = x if encoder_hidden_states is None else encoder_hidden_states
+            attended = attend(attn.heads, attn.to_q(x) * attn.scale, attn.to_k(context), attn.to_v(context))
+            return attn.to_out[1](attn.to_out[0](attended)) / attn.rescale_output_factor
+
+        return fast
+
+    if not hasattr(AttnProcessor.__call__, "__wrapped__"):
+        AttnProcessor.__call__ = faster(AttnProcessor.__call__)
 
 
 @dataclass(frozen=True)
@@ -292,3 +292,9 @@ def keep_padding(text_encoder: Network) -> None:
     for layer in text_encoder.sublayers():
         if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:  # noqa: SLF001
             layer._padding_idx = text_encoder.config.pad_token_id = None  # noqa: SLF001
+
+
+def _learns(*tensors: Tensor) -> bool:
+    import paddle
+
+    return paddle.is_grad_enabled() and not all(each.stop_gradient for each in tensors)

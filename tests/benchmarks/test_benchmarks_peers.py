@@ -16,7 +16,7 @@ print(json.dumps({{"torch": "0.1"}}), flush=True)
 for line in sys.stdin:
     name, *arguments = json.loads(line)
     if name == "draw":
-        assert arguments[:2] == [32, 25] and latents == 16 and batch == 2
+        assert arguments[0] == 32 and arguments[1] in (2, 25) and latents == 16 and batch == 2
         {fault}
     print(json.dumps(0.5), flush=True)
 """

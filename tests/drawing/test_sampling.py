@@ -68,6 +68,55 @@ def test_workers_draw_what_one_process_draws(draw, family, monkeypatch, name):
     assert all(same(draw(requests, name), alone))
 
 
+@pytest.mark.parametrize("rows_count", [False, True])
+def test_a_small_network_draws_several_at_once_if_that_changes_no_bit(draw, family, monkeypatch, rows_count):
+    """As with AVX-512; with AVX2, the number of rows in a matrix product decides how its sums are split."""
+    rows = []
+
+    def forward(sample, *arguments, **options):
+        rows.append(len(sample))
+        return (sample * (0.5 + 1e-7 * len(sample) * rows_count),)
+
+    monkeypatch.setattr(family.pipeline.unet, "forward", forward)
+    alone = [picture for each in DOGS for picture in draw([each], "ddim")]
+    assert set(rows) == {2}  # the guidance doubles them
+    rows.clear()
+    assert all(same(draw(DOGS, "ddim"), alone))
+    drawn = rows[-3:]  # the last steps, after the comparison
+    assert drawn == [2] * 3 if rows_count else drawn == [8] * 3
+    for changes in ({"name": "ddim", "batch_size": 1}, {"name": "ddpm"}):
+        rows.clear()
+        draw(DOGS, **changes)
+        assert set(rows) == {2} and len(rows) == 12  # nothing to compare
+
+
+def test_a_large_network_draws_one_by_one(draw, family, monkeypatch):
+    monkeypatch.setattr(machine, "_SMALL", 1000)
+    rows = []
+    hook = family.pipeline.unet.register_forward_pre_hook(lambda layer, inputs: rows.append(len(inputs[0])))
+    draw(DOGS, "ddim")
+    hook.remove()
+    assert rows == [2] * 12
+
+
+@pytest.mark.parametrize(
+    "count, most, workers, sizes",
+    [
+        (20, 4, 2, [3, 3, 4, 3, 3, 4]),
+        (48, 4, 2, [4] * 12),
+        (3, 4, 2, [1, 2]),
+        (1, 4, 2, [1]),
+        (5, 1, 2, [1] * 5),
+        (10, 4, 1, [3, 3, 4]),
+        (0, 4, 2, []),
+    ],
+)
+def test_requests_are_split_evenly_over_the_workers(count, most, workers, sizes):
+    requests = sampling.requests_for(["a dog"], count)
+    batches = sampling._split(requests, most, workers)
+    assert [len(batch) for batch in batches] == sizes and [each for batch in batches for each in batch] == requests
+
+
 def test_a_prompt_is_encoded_once_for_all_workers(draw, family, monkeypatch):
     asked = []
     hook = family.pipeline.text_encoder.register_forward_pre_hook(lambda layer, inputs: asked.append(inputs))

@@ -6,6 +6,7 @@ from support.pictures import draw_pictures
 
 from dreambooth.config.parser import read_config
 from dreambooth.run import planning
+from dreambooth.system.errors import BadInput
 
 
 def made(line):
@@ -29,6 +30,23 @@ def test_with_class_pictures_an_epoch_goes_through_the_longer_list(flags, tmp_pa
     prior = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=tmp_path / "class")
     assert made(flags(max_train_steps=None, num_class_images=20, **prior))[1].steps == 20
     assert made(flags(max_train_steps=None, num_class_images=2, **prior))[1].steps == 5
+
+
+def test_an_early_update_is_refused_in_several_processes(flags, monkeypatch):
+    made(flags(early_update=True))
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    made(flags())
+    with pytest.raises(BadInput, match="^--early_update can't be combined with 2 processes"):
+        made(flags(early_update=True))
+
+
+def test_the_plan_counts_no_gradients_for_an_early_update(flags, capsys):
+    sizes = []
+    for early in (False, True):
+        train(flags(early_update=early or None, dry_run=True))
+        [line] = [each for each in capsys.readouterr().out.splitlines() if each.startswith("memory ")]
+        sizes.append(float(line.split()[2]))
+    assert sizes[1] < sizes[0]
 
 
 def test_a_squeeze_of_more_than_a_tenth_is_reported_once_and_names_the_remedy(flags, tmp_path, capsys):

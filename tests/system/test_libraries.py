@@ -22,6 +22,20 @@ def test_loading_prints_nothing_and_leaves_warnings_on():
     assert [line for line in done.stderr.splitlines() if "Warning" in line] == ["<string>:4: UserWarning: a real one"]
 
 
+def test_only_what_is_used_is_imported():
+    """What is left out loads on use."""
+    code = (
+        "import sys; from dreambooth.files import weight_files; from dreambooth.system import libraries\n"
+        "libraries.load(weight_files.READERS); libraries.load(weight_files.READERS)\n"
+        "from ppdiffusers import StableDiffusionPipeline, UniDiffuserPipeline\n"
+        "assert not {'datasets', 'sklearn', 'pandas', 'fastapi'} & set(sys.modules)\n"
+        "import paddlenlp; assert paddlenlp.Taskflow is None and paddlenlp.metrics.ChunkEvaluator\n"
+        "assert 'sklearn' in sys.modules"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_versions_name_paddle_the_libraries_and_numpy():
     found = libraries.versions()
     assert found["ppdiffusers"] == "0.29.0" and any(name.startswith("paddlepaddle") for name in found)

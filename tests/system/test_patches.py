@@ -13,7 +13,7 @@ import pytest
 from paddle.nn import functional
 from ppdiffusers.models.lora import LoRACompatibleConv
 from safetensors.numpy import load_file, save_file
-from support.commands import ROOT, python
+from support.commands import ROOT
 from support.crafted_pickles import GENUINE, MATRIX, PICTURES, assert_equal, system, torch_file
 from support.twins import tiny_vae
 
@@ -228,18 +228,81 @@ def test_the_libraries_alone_import_all_of_paddlenlp(alone):
     assert alone["PaddleNLP imports all"]
 
 
-def test_only_what_is_used_is_imported():
-    """What is left out loads on use."""
-    code = (
-        "import sys; from dreambooth.files import weight_files; from dreambooth.system import libraries\n"
-        "libraries.load(weight_files.READERS); libraries.load(weight_files.READERS)\n"
-        "from ppdiffusers import StableDiffusionPipeline, UniDiffuserPipeline\n"
-        "assert not {'datasets', 'sklearn', 'pandas', 'fastapi'} & set(sys.modules)\n"
-        "import paddlenlp; assert paddlenlp.Taskflow is None and paddlenlp.metrics.ChunkEvaluator\n"
-        "assert 'sklearn' in sys.modules"
-    )
-    done = python("-c", code)
-    assert done.returncode == 0, done.stderr
+def small_attention(**changes):
+    from ppdiffusers.models.attention_processor import Attention
+
+    paddle.seed(3)
+    return Attention(query_dim=12, heads=2, dim_head=6, **changes)
+
+
+def both_attentions():
+    from ppdiffusers.models.attention_processor import AttnProcessor
+
+    return AttnProcessor.__call__, AttnProcessor.__call__.__wrapped__
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("words", [None, 3, 70])
+def test_attention_is_that_of_the_library(monkeypatch, split, words):
+    """With and without a gradient, of one thing or two, at once or in parts, of which the last is smaller."""
+    monkeypatch.setattr(patches, "_MANY_SCORES", 0 if split else 1 << 24)
+    monkeypatch.setattr(patches, "_SCORES", 64)
+    attention, x = small_attention(cross_attention_dim=12 if words else None), paddle.randn([2, 150, 12])
+    context = paddle.randn([2, words, 12]) if words else None
+    results = []
+    for call in both_attentions():
+        with paddle.no_grad():
+            drawn = call(None, attention, x, encoder_hidden_states=context).numpy()
+        one = x.clone()
+        one.stop_gradient = False
+        learned = call(None, attention, one, encoder_hidden_states=context)
+        (learned * paddle.arange(12, dtype="float32")).sum().backward()
+        gradients = [each.grad.numpy() for each in (one, *attention.parameters()) if each.grad is not None]
+        attention.clear_gradients()
+        results.append([drawn, learned.numpy(), *gradients])
+    assert len(results[0]) == len(results[1]) > 6
+    for mine, theirs in zip(*results):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    "changes, shape",
+    [
+        (dict(upcast_attention=True), [2, 5, 12]),
+        (dict(upcast_softmax=True), [2, 5, 12]),
+        (dict(norm_num_groups=3, residual_connection=True, rescale_output_factor=2.0), [2, 12, 2, 3]),
+        (dict(norm_num_groups=3), [2, 5, 12]),
+        (dict(residual_connection=True), [2, 5, 12]),
+        (dict(rescale_output_factor=2.0), [2, 5, 12]),
+    ],
+)
+def test_other_attentions_are_the_librarys(changes, shape):
+    attention, x = small_attention(**changes), paddle.randn(shape)
+    mine, theirs = (call(None, attention, x).numpy() for call in both_attentions())
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_is_obeyed():
+    attention, x = small_attention(), paddle.randn([2, 5, 12])
+    mask = paddle.to_tensor([[[0.0, 0.0, 0.0, -1e9, -1e9]]] * 2)
+    mine, theirs = (call(None, attention, x, attention_mask=mask).numpy() for call in both_attentions())
+    assert np.array_equal(mine, theirs)
+    assert not np.allclose(mine, attention(x).numpy(), atol=1e-3)
+
+
+def test_the_library_alone_scales_the_scores(monkeypatch):
+    attention, x = small_attention(), paddle.ones([1, 5, 12])
+    largest, multiply = [], paddle.matmul
+
+    def matmul(x, y, **options):
+        if options.get("transpose_y"):
+            largest.append(float(x.abs().max()))
+        return multiply(x, y, **options)
+
+    monkeypatch.setattr(paddle, "matmul", matmul)
+    for call in both_attentions():
+        call(None, attention, x)
+    assert largest[0] == pytest.approx(largest[1] * attention.scale, rel=1e-5)
 
 
 def test_the_libraries_alone_misread_strides_and_single_numbers(alone):
