@@ -129,7 +129,7 @@ def time_blocks(subject: Subject, steps: int, start_peer: Callable[[], Peer]) ->
             theirs = [peer.ask("step") for _ in range(step.WARM_UP + steps)][step.WARM_UP :]
         done = subprocess.run(
             [sys.executable, "-c", OURS, json.dumps(dataclasses.asdict(subject), default=str), str(steps)],
-            cwd=subjects.ROOT, check=True, capture_output=True, text=True,
+            cwd=subjects.ROOT, env=machine.environment(), check=True, capture_output=True, text=True,
         )  # fmt: skip
         found += zip(theirs, json.loads(done.stdout.splitlines()[-1]))
     return found

@@ -39,7 +39,6 @@ _WIDE = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _MAKERS = ("AuthenticAMD", "GenuineIntel")
 _SMALL = 50_000_000  # weights, up to which workers are faster than threads
 _environment: dict[str, str] = {}  # as it was before Paddle was imported
-_NAMES = {"5": "AVX2", "7": "AVX-512"}
 
 
 def set_up() -> None:
@@ -52,6 +51,12 @@ def set_up() -> None:
         _environment.update(os.environ)
     if sys.platform == "linux" and (path := mkl_path(_processor())):
         os.environ.setdefault(_MKL_PATH, path)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for another process: without the number of threads that Paddle's import sets."""
+    added = {_THREADS} - _environment.keys() if "paddle" in sys.modules else set()
+    return {name: value for name, value in os.environ.items() if name not in added}
 
 
 def mkl_path(processor: str) -> str | None:
@@ -85,7 +90,7 @@ def use_cores(parameters: Iterable[Tensor]) -> Split:
 
 
 def is_small(parameters: Iterable[Tensor]) -> bool:
-    """Check whether a network is so small that its products leave more to gain than they take."""
+    """Check whether a network is so small that processes, and batches, use the cores better than threads."""
     return bool(sum(parameter.size for parameter in parameters) <= _SMALL)
 
 
@@ -167,7 +172,7 @@ def describe(split: Split) -> dict[str, Any]:
     path = os.environ.get(_MKL_PATH, "")
     return {
         "processor": processor_name(),
-        "mkl": _NAMES.get(path, path),
+        "mkl": {"5": "AVX2", "7": "AVX-512"}.get(path, path),
         "workers": split.workers,
         "threads": split.threads,
     }

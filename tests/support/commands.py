@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth.system import console
+from support import forks
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +45,19 @@ def train(line):
 
 
 def python(*arguments, **environment):
-    """Run a command of the tool in a process of its own; the CompletedProcess, with its text."""
+    """Run a command of the tool in a process of its own; the CompletedProcess, with its text.
+
+    It is a fork of this process, which has the libraries already, unless it has another environment or is no command.
+    """
+    line = [str(each) for each in arguments]
+    is_command = line[0].endswith(".py") or (line[0] == "-m" and line[1].partition(".")[0] in forks.PACKAGES)
+    if is_command and not environment and hasattr(os, "fork"):
+        return forks.run(line)
+    return new_python(*line, **environment)
+
+
+def new_python(*arguments, **environment):
+    """Run Python in a process that has nothing of this one; the CompletedProcess, with its text."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
@@ -58,7 +71,7 @@ def python(*arguments, **environment):
 
 def launch(folder, *arguments, processes=2):
     """Run a command under Paddle's launcher, on several processes of this machine's CPU."""
-    return python(
+    return new_python(
         "-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "launcher", *arguments
     )  # fmt: skip
 

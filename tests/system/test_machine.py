@@ -242,3 +242,12 @@ def test_a_fork_ends_with_the_first_process():
             return
         time.sleep(0.1)
     pytest.fail("the fork is still there")
+
+
+def test_another_process_gets_the_threads_of_the_user_alone(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("DREAMBOOTH_TEST", "kept")
+    for before, expected in (({}, None), ({"OMP_NUM_THREADS": "1"}, "1")):
+        monkeypatch.setattr(machine, "_environment", before)
+        given = machine.environment()
+        assert given.get("OMP_NUM_THREADS") == expected and given["DREAMBOOTH_TEST"] == "kept"
