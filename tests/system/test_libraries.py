@@ -67,13 +67,13 @@ def printed_numbers(code, *start):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
 def test_memory_that_is_freed_is_kept_for_the_next_tensor():
     faults, is_huge = printed_numbers(LOAD + FAULTS)
-    assert faults < 1000 and is_huge
+    assert faults < 20_000 and is_huge
     # by itself, the system clears 4096 pages for each tensor
     faults, is_huge = printed_numbers(FAULTS)
-    assert faults > 20_000 and not is_huge
+    assert faults > 60_000 and not is_huge
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
 def test_no_address_is_reserved_where_a_limit_counts_addresses():
     faults, is_huge = printed_numbers(LOAD + FAULTS, "bash", "-c", 'ulimit -v 30000000; exec "$@"', "bash")
-    assert faults < 1000 and not is_huge
+    assert faults < 20_000 and not is_huge
