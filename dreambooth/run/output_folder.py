@@ -131,6 +131,7 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
                 family.adapters.detach()
                 loading.merge(family.learners(), matrices)
         if settings.saves_pipeline:
+            libraries.release_memory()  # the freed parts are loaded again, beside the optimizer's state
             family.save(temporary, saving.save_format)
         atomic.write_json(temporary / lora.RECORD, record)
         atomic.write_text(temporary / _CARD, card)

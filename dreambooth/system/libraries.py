@@ -128,6 +128,13 @@ def _keep_memory() -> None:
             libc.free(block)
 
 
+def release_memory() -> None:
+    """Give the memory that is free back to the system, before work whose blocks have other sizes."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def _may_reserve() -> bool:
     """Check whether addresses alone cost nothing: no limit counts them."""
     import resource  # not on Windows

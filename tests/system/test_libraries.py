@@ -77,3 +77,25 @@ def test_memory_that_is_freed_is_kept_for_the_next_tensor():
 def test_no_address_is_reserved_where_a_limit_counts_addresses():
     faults, is_huge = printed_numbers(LOAD + FAULTS, "bash", "-c", 'ulimit -v 30000000; exec "$@"', "bash")
     assert faults < 20_000 and not is_huge
+
+
+RELEASE = """
+import os, paddle
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+kept = []
+for _ in range(16):
+    freed = paddle.ones([4 << 20])
+    kept.append(paddle.ones([1 << 10]))  # above each
+    del freed
+paddle.ones([64 << 20])
+before = resident()
+libraries.release_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+def test_free_memory_goes_back_to_the_system():
+    [megabytes] = printed_numbers(LOAD + RELEASE)
+    assert megabytes > 200
