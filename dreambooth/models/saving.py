@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 SINGLE_FILE = "single_file"
 # of PPDiffusers' networks alone, with their defaults
 _OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
-# the names of the weights of PPDiffusers' networks
+# the names of the weights, of PPDiffusers' networks and of PaddleNLP's
 _WEIGHTS = {
-    "pdparams": "model_state.pdparams",
-    "safetensors": "diffusion_paddle_model.safetensors",
-    "diffusers": "diffusion_pytorch_model.safetensors",
+    "pdparams": ("model_state.pdparams", "model_state.pdparams"),
+    "safetensors": ("diffusion_paddle_model.safetensors", "model.safetensors"),
+    "diffusers": ("diffusion_pytorch_model.safetensors", "model.safetensors"),
 }
 
 
@@ -32,8 +32,7 @@ def save(pipeline: Pipeline, folder: Path, save_format: SaveFormat) -> None:
     """Write a pipeline into a folder; a full disk is noticed before anything is written."""
     networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
     disk.require(folder, sum(bytes_of(network.state_dict()) for network in networks))
-    own = [network for network in networks if hasattr(network, "save_config")]  # those of PPDiffusers, the large ones
-    with patches.streamed_writing(own, save_network, save_format):
+    with patches.streamed_writing(networks, save_network, save_format):
         pipeline.save_pretrained(
             str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
         )
@@ -48,16 +47,30 @@ def save_network(
     safe_serialization: bool = True,
     to_diffusers: bool = False,
 ) -> None:
-    """Write the files of a PPDiffusers network's save_pretrained, in its place."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    network.save_config(str(folder), to_diffusers=to_diffusers)
-    path = Path(folder) / _WEIGHTS[save_format]
+    """Write the files of a network's save_pretrained, in its place; one file has all weights."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(network, "save_config"):
+        network.save_config(str(folder), to_diffusers=to_diffusers)
+        _write_weights(network, network.state_dict(), folder / _WEIGHTS[save_format][0], save_format, "pd")
+    else:  # a network of PaddleNLP, whose function writes the settings, and calls ours with the weights
+        path = folder / _WEIGHTS[save_format][1]
+        type(network).save_pretrained(
+            network,
+            str(folder),
+            save_function=lambda weights, _: _write_weights(network, weights, path, save_format, "np"),
+            max_shard_size=bytes_of(network.state_dict()) + 1,
+        )
+
+
+def _write_weights(network: Network, weights: Tensors, path: Path, save_format: SaveFormat, of_paddle: str) -> None:
     if save_format == "pdparams":
-        weight_files.write_pickled(path, network.state_dict())
+        weight_files.write_pickled(path, weights)
     elif save_format == "safetensors":
-        safetensors.write(path, network.state_dict(), {"format": "pd"})
+        safetensors.write(path, weights, {"format": of_paddle})
     else:
-        safetensors.write(path, torch_layout(network), {"format": "pt"})
+        of_torch = {name: value for name, value in torch_layout(network).items() if name in weights}
+        safetensors.write(path, of_torch, {"format": "pt"})
 
 
 def bytes_of(weights: Tensors | Arrays) -> int:

@@ -225,8 +225,8 @@ def read_weights_only(readers: Readers) -> None:
 
 @contextlib.contextmanager
 def streamed_writing(networks: Iterable[Network], write: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Within it, write(network, *arguments, …) is the save_pretrained of networks of PPDiffusers."""
-    # Library: PPDiffusers 0.29.0.
+    """Within it, write(network, *arguments, …) is the save_pretrained of networks."""
+    # Library: PPDiffusers 0.29.0, PaddleNLP 2.8.1.
     # Symptom: save_pretrained copies all weights of a network before it writes the first of them. At the end of a run,
     # the optimizer's state is still in memory beside them.
     # Remedy: a function that writes one tensor after the other.

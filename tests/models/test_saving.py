@@ -1,9 +1,11 @@
 """What a saved folder says of itself, in each format."""
 
 import json
+import weakref
 from typing import get_args
 
 import numpy as np
+import paddle
 import pytest
 from safetensors import safe_open
 from support.families import load_family, load_pipeline
@@ -58,6 +60,23 @@ def test_weights_and_settings_are_those_that_the_library_writes(model, form, tmp
         own = json.loads((theirs / "config.json").read_text())
         kept = json.loads((tmp_path / "mine" / part / "config.json").read_text())
         assert own.items() >= kept.items() and own.keys() - kept.keys() <= saving._OWN_SETTINGS.keys()
+
+
+@pytest.mark.parametrize("form", get_args(SaveFormat))
+def test_one_weight_at_a_time_is_copied(form, twin, tmp_path, monkeypatch):
+    pipeline, numpy, copies, most = load_pipeline(twin), paddle.Tensor.numpy, [], []
+
+    def counting(tensor, *arguments):
+        array = numpy(tensor, *arguments)
+        copies.append(weakref.ref(array))
+        most.append(sum(each() is not None for each in copies))
+        return array
+
+    monkeypatch.setattr(paddle.Tensor, "numpy", counting)
+    saving.save(pipeline, tmp_path, form)
+    networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
+    assert len(most) >= sum(len(network.state_dict()) for network in networks)
+    assert max(most) <= 2  # the next beside the last
 
 
 def test_diffusers_finds_its_own_names(saved):
