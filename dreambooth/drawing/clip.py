@@ -9,8 +9,8 @@ import numpy as np
 
 from dreambooth.files import weight_files
 from dreambooth.models import layouts
-from dreambooth.system import patches
 from dreambooth.system.errors import BadInput
+from dreambooth.system.patches import storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Clip:
             for path in (Path(name) / file for file in {*layouts.PADDLE, *layouts.TORCH}):
                 if path.is_file():
                     weight_files.check(path)
-            with patches.all_weights_found():
+            with storage.all_weights_found():
                 self.model = CLIPModel.from_pretrained(name, dtype="float32")
             self.tokenizer = CLIPTokenizer.from_pretrained(name)
             self.processor = CLIPImageProcessor.from_pretrained(name)

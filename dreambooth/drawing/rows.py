@@ -8,10 +8,9 @@ batch then.
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.system import machine
+from dreambooth.system import threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,18 +38,13 @@ def in_threads(network: Network, cores: int) -> Iterator[None]:
             own, more = _row((sample, *arguments), number, rows), _row(options, number, rows)
             return forward(*own, **more)
 
-        machine.use_threads(max(1, cores // rows))
-        try:
-            return _joined(list(pool.map(go_through_row, range(rows))))
-        finally:
-            machine.use_threads(cores)
+        return _joined(threads.side_by_side(go_through_row, range(rows)))
 
-    with ThreadPoolExecutor(cores) as pool:
-        network.forward = go_through
-        try:
-            yield
-        finally:
-            del network.forward
+    network.forward = go_through
+    try:
+        yield
+    finally:
+        del network.forward
 
 
 def _row(value: Any, number: int, rows: int) -> Any:  # noqa: ANN401  an argument of a network

@@ -16,7 +16,7 @@ import numpy as np
 from dreambooth.files import safetensors
 from dreambooth.files.pickle_machine import Forbidden, Machine, Malformed, Span
 from dreambooth.files.pickle_values import PADDLE, TORCH, Archive, StoredArray, View, size_of
-from dreambooth.system import patches
+from dreambooth.system.patches import storage
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def load_pickle(source: str | os.PathLike[str] | BinaryIO) -> object:
 
 
 # what libraries.load gives to the libraries
-READERS = patches.Readers(safetensors.Reader, load_pickle)
+READERS = storage.Readers(safetensors.Reader, load_pickle)
 
 
 def _is_pickle(path: str | os.PathLike[str]) -> bool:

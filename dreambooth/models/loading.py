@@ -13,8 +13,9 @@ import numpy as np
 
 from dreambooth.files import lora
 from dreambooth.models import hub, layouts, pipeline_folder, registry, tokenizers
-from dreambooth.system import disk, patches
+from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
+from dreambooth.system.patches import storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,7 @@ class Source:
         index, folder = _find_index(self, flag)
         facts = registry.FAMILIES[index["_class_name"]]
         try:
-            with patches.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
+            with storage.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
                 # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
                 # than all the rest, and needs twice the memory
                 pipeline = getattr(ppdiffusers, facts.pipeline).from_pretrained(
@@ -58,7 +59,7 @@ class Source:
             raise _cannot_load(self, error, flag) from error
         for tokenizer, text_encoder in zip(facts.tokenizers, facts.text_encoders):
             tokenizers.limit_tokens(getattr(pipeline, tokenizer), getattr(pipeline, text_encoder))
-            patches.keep_padding(getattr(pipeline, text_encoder))
+            storage.keep_padding(getattr(pipeline, text_encoder))
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

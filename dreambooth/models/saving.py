@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreambooth.files import atomic, safetensors, weight_files
-from dreambooth.system import disk, patches
+from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
+from dreambooth.system.patches import storage
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -32,7 +33,7 @@ def save(pipeline: Pipeline, folder: Path, save_format: SaveFormat) -> None:
     """Write a pipeline into a folder; a full disk is noticed before anything is written."""
     networks = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
     disk.require(folder, sum(bytes_of(network.state_dict()) for network in networks))
-    with patches.streamed_writing(networks, save_network, save_format):
+    with storage.streamed_writing(networks, save_network, save_format):
         pipeline.save_pretrained(
             str(folder), safe_serialization=save_format != "pdparams", to_diffusers=save_format == "diffusers"
         )

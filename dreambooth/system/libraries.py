@@ -15,7 +15,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.system import machine, patches
+from dreambooth.system import machine
+from dreambooth.system.patches import layers, storage
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class _UnusedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         setattr(module, _UNUSED_NAMES[module.__name__], None)
 
 
-def load(readers: patches.Readers, verbose: bool = False) -> None:
+def load(readers: storage.Readers, verbose: bool = False) -> None:
     """Import the libraries, quietly unless `verbose`, and replace their readers of weights.
 
     It takes several seconds, so check all arguments before. Afterwards SIGTERM has its default handler.
@@ -77,10 +78,11 @@ def load(readers: patches.Readers, verbose: bool = False) -> None:
         import paddle  # noqa: F401
 
         _import_what_is_used()
-        patches.add_biases_by_products()
-        patches.recompute_without_random_state()
-        patches.attend_in_parts()
-        patches.read_weights_only(readers)
+        layers.convolve_in_bands()
+        layers.add_biases_by_products()
+        layers.recompute_without_random_state()
+        layers.attend_in_parts()
+        storage.read_weights_only(readers)
         from paddlenlp.utils.log import logger
         from ppdiffusers.utils import logging as ppdiffusers_logging
 

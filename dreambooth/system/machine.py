@@ -20,7 +20,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from dreambooth.system import console, processes
+from dreambooth.system import console, processes, threads
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def use_cores(parameters: Iterable[Tensor]) -> Split:
     if processes.is_on_gpu():
         return Split(1, 0)
     chosen = split(sum(parameter.size for parameter in parameters))
-    use_threads(chosen.threads)
+    threads.use(chosen.threads)
     return chosen
 
 
@@ -267,7 +267,7 @@ def _be_forked(work: Callable[[Connection], None], connection: Connection) -> No
             signal.signal(number, signal.SIG_IGN)
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with the first process
-        use_threads(1)
+        threads.use(1)
         work(connection)
     except MemoryError:
         pass  # the first process has room for one share at a time
@@ -291,10 +291,3 @@ def receive(connection: Connection | None) -> Any:  # noqa: ANN401  whatever the
     if error is not None:
         raise error
     return result
-
-
-def use_threads(count: int) -> None:
-    """Let Paddle's matrix products run on so many threads. It has one unless told otherwise."""
-    from paddle.base import core
-
-    core.set_num_threads(count)

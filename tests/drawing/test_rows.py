@@ -10,7 +10,7 @@ from support.families import load_family
 
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import rows, sampling
-from dreambooth.system import machine
+from dreambooth.system import machine, threads
 
 
 class Network(nn.Layer):
@@ -27,11 +27,11 @@ class Network(nn.Layer):
 
 
 @pytest.fixture
-def threads(monkeypatch):
+def chosen(monkeypatch):
     """The numbers of threads that are set."""
-    chosen = []
-    monkeypatch.setattr(machine, "use_threads", chosen.append)
-    return chosen
+    numbers = []
+    monkeypatch.setattr(threads, "use", numbers.append)
+    return numbers
 
 
 def inputs(count):
@@ -41,7 +41,8 @@ def inputs(count):
 
 
 @pytest.mark.parametrize("count, cores, of_each", [(2, 2, 1), (2, 8, 4), (3, 2, 1), (1, 4, 4)])
-def test_each_row_goes_alone_and_the_rows_are_joined(threads, count, cores, of_each):
+def test_each_row_goes_alone_and_the_rows_are_joined(chosen, count, cores, of_each, monkeypatch):
+    monkeypatch.setattr(threads, "_count", cores)
     network, given = Network(), inputs(count)
     more = ["words", given[0] + 5]
     with paddle.no_grad():
@@ -53,27 +54,28 @@ def test_each_row_goes_alone_and_the_rows_are_joined(threads, count, cores, of_e
         also["more"].numpy(), beside["more"].numpy()
     )
     assert [call[1:] for call in network.calls] == [(1, 1, 0, 1)] * count
-    assert threading.get_ident() not in {call[0] for call in network.calls}
-    assert threads == [of_each, cores]
+    assert (threading.get_ident() in {call[0] for call in network.calls}) == (count == 1)
+    assert chosen == ([of_each, cores] if count > 1 else [])
     network.calls.clear()
     with paddle.no_grad():
         network(*given, more=more)
     assert len(network.calls) == 1  # as before
 
 
-def test_on_one_core_or_a_card_nothing_changes(threads):
+def test_on_one_core_or_a_card_nothing_changes(chosen):
     network, given = Network(), inputs(2)
     for cores in (0, 1):
         with paddle.no_grad(), rows.in_threads(network, cores):
             network(*given, more=["", given[0]])
-    assert [call[1] for call in network.calls] == [2, 2] and threads == []
+    assert [call[1] for call in network.calls] == [2, 2] and chosen == []
 
 
-def test_an_error_in_a_row_is_raised_and_the_network_is_as_before(threads):
+def test_an_error_in_a_row_is_raised_and_the_network_is_as_before(chosen, monkeypatch):
+    monkeypatch.setattr(threads, "_count", 2)
     network, given = Network(), inputs(2)
     with pytest.raises(TypeError), rows.in_threads(network, 2):
         network(*given)  # nothing more
-    assert "forward" not in vars(network) and threads == [1, 2]
+    assert "forward" not in vars(network) and chosen == [1, 2]
 
 
 def test_a_large_networks_picture_has_its_rows_side_by_side(twin, monkeypatch):
@@ -84,9 +86,10 @@ def test_a_large_networks_picture_has_its_rows_side_by_side(twin, monkeypatch):
     pictures, calls = [], []
     hook = family.pipeline.unet.conv_in.register_forward_pre_hook(lambda layer, given: calls.append(len(given[0])))
     for cores in (1, 2):
+        threads.use(cores)
         monkeypatch.setattr(family, "split", machine.Split(1, cores))
         pictures += [np.asarray(each, int) for each in sampling.draw(family, settings, request)]
     hook.remove()
-    machine.use_threads(1)
+    threads.use(1)
     assert calls == [2, 2, 1, 1, 1, 1]
     assert abs(pictures[0] - pictures[1]).max() <= 1

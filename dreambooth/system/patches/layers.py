@@ -1,4 +1,4 @@
-"""Every change to a library, one function each.
+"""How the layers of the libraries compute: every change to that, one function each.
 
 Each names the library and its version, the symptom, the remedy and the test. The tests show that the library alone
 still fails, so that a release without the fault shows itself.
@@ -6,32 +6,26 @@ still fails, so that a release without the fault shows itself.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
+import inspect
 import math
-import pickle
-import re
-import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from dreambooth.system import threads
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable
 
     from paddle import Tensor
 
     from dreambooth.system.types import Network
 
-# weights that a network has and no pipeline here uses; their files may lack them
-_UNUSED_WEIGHTS = (
-    *("pooler.", "bert.pooler."),
-    *(f"{part}embeddings.position_ids" for part in ("", "text_model.", "vision_model.")),
-)
-
 _MANY = 1 << 16  # numbers from which a product pays
-_SCORES, _MANY_SCORES = 1 << 20, 1 << 24  # of an attention: those that fit the caches, and those that are split
+_COPIES, _MANY_COPIES = 5 << 18, 1 << 22  # of a convolution: numbers that fit the caches, and those that are split
+_SCORES, _MANY_SCORES = 1 << 20, 1 << 24  # of an attention, likewise
+_LEAST = 1e-30  # sum of exponentials, far from the ends of float32
 
 
 def recompute_without_random_state() -> None:
@@ -105,13 +99,10 @@ def add_biases_by_products() -> None:
                 paddle.matmul(paddle.ones([1, len(rows)]), of_rows).reshape([-1]) if of_bias else None,
             )
 
-    def fits(*tensors: Tensor | None) -> bool:
-        return all(each is not None and each.place.is_cpu_place() and each.dtype == paddle.float32 for each in tensors)
-
     def faster(convolve: Callable[..., Tensor], layout_at: int) -> Callable[..., Tensor]:
         def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
             layout = named.get("data_format", more[layout_at] if len(more) > layout_at else "NCHW")
-            if layout != "NCHW" or not fits(x, bias):
+            if layout != "NCHW" or not _fits(x, bias):
                 return convolve(x, weight, bias, *more, **named)
             values = convolve(x, weight, None, *more, **named)
             return ToChannels.apply(values, bias) if _learns(values, bias) else add_in_place(values, bias)
@@ -119,7 +110,7 @@ def add_biases_by_products() -> None:
         return fast
 
     def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, name: str | None = None) -> Tensor:
-        if not fits(x, weight, bias):
+        if not _fits(x, weight, bias):
             return linear(x, weight, bias, name)
         return (ToColumns.apply if _learns(x, weight, bias) else affine)(x, weight, bias)
 
@@ -129,12 +120,56 @@ def add_biases_by_products() -> None:
         functional.conv._conv_nd = faster(functional.conv._conv_nd, 5)  # noqa: SLF001  nn.Conv2D itself calls this
 
 
+def convolve_in_bands() -> None:
+    """Let a large convolution on the CPU go through its picture band by band; call it before add_biases_by_products."""
+    # Library: Paddle 2.6.2 and 3.3.1, on the CPU.
+    # Symptom: it first copies the picture nine times, once for each place of its kernel, on one core: 1.2 GB for 128
+    # channels of 512 x 512. These go to memory and back.
+    # Remedy: without a gradient, bands of rows whose copies fit the caches, on all cores.
+    # Test: test_bands_are_the_whole, test_paddle_alone_copies_the_whole_picture.
+    import paddle
+    from paddle.nn import functional
+
+    def in_bands(x: Tensor, weight: Tensor, rows: int) -> Tensor:
+        height = x.shape[2]
+
+        def band(first: int) -> Tensor:
+            end = min(first + rows, height)
+            with paddle.no_grad():
+                part = x[:, :, max(first - 1, 0) : end + 1]  # with the neighbours of its first and last row
+                return conv2d(part, weight, padding=[int(first == 0), int(end == height), 1, 1])
+
+        return paddle.concat(threads.side_by_side(band, range(0, height, rows)), 2)
+
+    def faster(convolve: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        signature = inspect.signature(convolve)
+
+        def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
+            of_row = 9 * x.shape[1] * x.shape[-1]
+            is_large = x.ndim == 4 and of_row * x.shape[2] > _MANY_COPIES and weight.shape[2:] == [3, 3]
+            if is_large and bias is None and _fits(x, weight) and not _learns(x, weight):
+                bound = signature.bind(x, weight, bias, *more, **named)
+                bound.apply_defaults()
+                names = ("stride", "padding", "dilation", "groups")
+                is_nchw = bound.arguments["data_format"] == "NCHW"
+                if is_nchw and all({*np.ravel(bound.arguments[name])} == {1} for name in names):
+                    return in_bands(x, weight, max(1, _COPIES // of_row))
+            return convolve(x, weight, bias, *more, **named)
+
+        return fast
+
+    conv2d = functional.conv2d
+    if conv2d.__module__ != __name__:
+        functional.conv2d, functional.conv._conv_nd = map(faster, (conv2d, functional.conv._conv_nd))  # noqa: SLF001
+
+
 def attend_in_parts() -> None:
-    """Let attention scale its queries, and keep no more scores than it uses at once."""
+    """Let attention on the CPU scale its queries, and keep no more scores than it uses at once."""
     # Library: PPDiffusers 0.29.0.
     # Symptom: the scale multiplies the scores: 268 million for a picture of 512 x 512 with guidance. These go to memory
     # and back for each of product, scale and softmax.
-    # Remedy: the queries are scaled. Without a gradient, a part of the queries at a time, whose scores fit the caches.
+    # Remedy: the queries are scaled. Without a gradient, a part of the queries at a time, whose scores fit the caches;
+    # their exponentials are summed by the product with the values, which gets one more column.
     # Test: test_attention_is_that_of_the_library, test_the_library_alone_scales_the_scores.
     import paddle
     from paddle.nn import functional
@@ -150,12 +185,19 @@ def attend_in_parts() -> None:
         if _learns(*tensors) or math.prod(query.shape[:3]) * key.shape[2] <= _MANY_SCORES:
             return part(query, key, value).transpose([0, 2, 1, 3]).flatten(2)
         at_once = max(64, _SCORES // key.shape[2])
-        done = [
-            part(of_queries[first : first + at_once], of_keys, of_values)
-            for of_queries, of_keys, of_values in zip(*(each.flatten(0, 1).unbind() for each in (query, key, value)))
-            for first in range(0, len(of_queries), at_once)
-        ]
-        return paddle.concat(done).reshape(query.shape).transpose([0, 2, 1, 3]).flatten(2)
+
+        def in_parts(value: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
+            """Return the sums of the values for each query of each head, by the weights that its scores become."""
+            of_heads = zip(*(each.flatten(0, 1).unbind() for each in (query, key, value)))
+            parts = ((q[first : first + at_once], k, v) for q, k, v in of_heads for first in range(0, len(q), at_once))
+            return paddle.concat([paddle.matmul(weigh(paddle.matmul(q, k, transpose_y=True)), v) for q, k, v in parts])
+
+        sums = in_parts(paddle.concat([value, paddle.ones_like(value[..., :1])], -1), paddle.Tensor.exp_)
+        done, weights = sums[:, :-1], sums[:, -1:]
+        # softmax subtracts the largest score before; that is needed where an exponential leaves the range of float32
+        is_in_range = float(weights.min()) > _LEAST and float(weights.max()) < 1 / _LEAST
+        done = done / weights if is_in_range else in_parts(value, functional.softmax_)
+        return done.reshape(query.shape).transpose([0, 2, 1, 3]).flatten(2)
 
     def faster(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(call)
@@ -164,7 +206,8 @@ def attend_in_parts() -> None:
         ) -> Tensor:
             odd = (attn.spatial_norm, attn.group_norm, attn.norm_cross, attn.residual_connection, *named.values())
             upcasts = attn.upcast_attention, attn.upcast_softmax
-            if x.ndim != 3 or any(each is not None and each is not False for each in (*odd, *upcasts)):
+            is_odd = any(each is not None and each is not False for each in (*odd, *upcasts))
+            if x.ndim != 3 or is_odd or not _fits(x):
                 return call(self, attn, x, encoder_hidden_states, **named)
             context = x if encoder_hidden_states is None else encoder_hidden_states
             attended = attend(attn.heads, attn.to_q(x) * attn.scale, attn.to_k(context), attn.to_v(context))
@@ -176,125 +219,13 @@ def attend_in_parts() -> None:
         AttnProcessor.__call__ = faster(AttnProcessor.__call__)
 
 
-@dataclass(frozen=True)
-class Readers:
-    """The readers of weights that the libraries get in place of their own."""
-
-    safetensors: Callable[..., Any]  # (path, framework=…, device=…), with the methods of safetensors.safe_open
-    pickle: Callable[[Any], Any]  # (a path, or an open file) -> the content of a .pdparams, a .bin or a .pt
-
-
-def read_weights_only(readers: Readers) -> None:
-    """Give the libraries readers that can return nothing but weights."""
-    # Library: Paddle 2.6.2 and 3.3.1, PPDiffusers 0.29.0, PaddleNLP 2.8.1.
-    # Symptom: a .pdparams, .bin or .pt that calls os.system runs it, where torch is installed by torch.load.
-    # PPDiffusers ignores strides, so a tensor in channels_last is permuted; and it keeps all of a safetensors file in
-    # memory. PaddleNLP fails at a single number in one, such as the logarithm of CLIP's scale.
-    # Remedy: other readers, under each of the names that the libraries' modules have for them.
-    # Test: those of pickles, strides and single numbers in tests/system/test_patches.py.
-    from paddle.framework import io as paddle_io
-    from paddle.framework import io_utils
-    from paddlenlp import utils as paddlenlp_utils
-    from paddlenlp.transformers import conversion_utils, model_utils
-    from paddlenlp.utils import serialization
-    from ppdiffusers import utils as ppdiffusers_utils
-    from ppdiffusers.models import modeling_utils
-    from ppdiffusers.utils import load_utils
-
-    restricted = types.ModuleType("pickle")
-    vars(restricted).update(vars(pickle))
-    vars(restricted).update(
-        load=lambda file, **options: readers.pickle(file),
-        loads=lambda data, **options: readers.pickle(io.BytesIO(data)),
-        Unpickler=None,
-    )
-    for module in (paddle_io, io_utils):
-        module.pickle = restricted
-
-    def load_torch(path: str, **options: object) -> object:
-        return dict(readers.safetensors(path)) if str(path).endswith(".safetensors") else readers.pickle(path)
-
-    for module in (load_utils, ppdiffusers_utils):
-        module.torch_load = load_torch
-    for module in (serialization, paddlenlp_utils, conversion_utils):
-        module.load_torch = load_torch
-    load_utils.safetensors_load = ppdiffusers_utils.safetensors_load = load_torch
-    for module in (modeling_utils, model_utils, load_utils):
-        module.safe_open = readers.safetensors
-
-
-@contextlib.contextmanager
-def streamed_writing(networks: Iterable[Network], write: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Within it, write(network, *arguments, …) is the save_pretrained of networks."""
-    # Library: PPDiffusers 0.29.0, PaddleNLP 2.8.1.
-    # Symptom: save_pretrained copies all weights of a network before it writes the first of them. At the end of a run,
-    # the optimizer's state is still in memory beside them.
-    # Remedy: a function that writes one tensor after the other.
-    # Test: test_a_network_is_written_by_the_function_that_is_given, test_the_libraries_alone_copy_a_network_to_save_it.
-    changed = list(networks)
-    for network in changed:
-        network.save_pretrained = functools.partial(write, network, *arguments)
-    try:
-        yield
-    finally:
-        for network in changed:
-            del network.save_pretrained
-
-
-@contextlib.contextmanager
-def all_weights_found() -> Iterator[None]:
-    """Raise ValueError where a network that is loaded within it keeps random weights, since its files lack them."""
-    # Library: PPDiffusers 0.29.0, PaddleNLP 2.8.1.
-    # Symptom: a network whose files lack weights, or name them otherwise, loads with a warning and draws noise.
-    # Remedy: listen to the warnings.
-    # Test: test_missing_weights_are_an_error, test_the_libraries_alone_only_warn_of_missing_weights.
-    from paddlenlp.transformers import model_utils as paddlenlp
-    from ppdiffusers.models import modeling_utils as ppdiffusers
-
-    warnings: list[str] = []
-
-    def listening(warning: Callable[..., None]) -> Callable[..., None]:
-        def warn(message: object, *more: object) -> None:
-            warnings.append(str(message))
-            warning(message, *more)
-
-        return warn
-
-    before = [(module.logger, module.logger.warning) for module in (paddlenlp, ppdiffusers)]
-    for logger, warning in before:
-        logger.warning = listening(warning)
-    try:
-        yield
-    finally:
-        for logger, warning in before:
-            logger.warning = warning
-    for message in warnings:
-        if "newly initialized" not in message:
-            continue
-        names = [name for name in re.findall(r"'([\w.]+)'", message) if not name.startswith(_UNUSED_WEIGHTS)]
-        if names or "did not match" in message:
-            part = re.search(r"Some weights of (\w+)", message)
-            raise ValueError(
-                f"the files of its {part[1] if part else 'networks'} lack {len(names)} weights,"
-                f" {names[0] if names else ''} among them"
-            )
-
-
-def keep_padding(text_encoder: Network) -> None:
-    """Let the padding token have its learned embedding, as in torch."""
-    # Library: Paddle 2.6.2 and 3.3.1.
-    # Symptom: Embedding(padding_idx=0) gives zeros for that token, where torch gives the stored row. With the [PAD] of
-    # a Chinese text encoder, the prompt's encoding is off by 2.6.
-    # Remedy: no padding token, in the layer and in the settings that are saved.
-    # Test: test_the_padding_token_has_its_own_embedding, test_paddle_alone_gives_zeros_for_it.
-    from paddle import nn
-
-    for layer in text_encoder.sublayers():
-        if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:  # noqa: SLF001
-            layer._padding_idx = text_encoder.config.pad_token_id = None  # noqa: SLF001
-
-
 def _learns(*tensors: Tensor) -> bool:
     import paddle
 
     return paddle.is_grad_enabled() and not all(each.stop_gradient for each in tensors)
+
+
+def _fits(*tensors: Tensor | None) -> bool:
+    import paddle
+
+    return all(each is not None and each.place.is_cpu_place() and each.dtype == paddle.float32 for each in tensors)

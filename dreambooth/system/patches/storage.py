@@ -1,0 +1,146 @@
+"""How the libraries read and write weights: every change to that, one function each.
+
+Each names the library and its version, the symptom, the remedy and the test. The tests show that the library alone
+still fails, so that a release without the fault shows itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import pickle
+import re
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dreambooth.system.types import Network
+
+# weights that a network has and no pipeline here uses; their files may lack them
+_UNUSED_WEIGHTS = (
+    *("pooler.", "bert.pooler."),
+    *(f"{part}embeddings.position_ids" for part in ("", "text_model.", "vision_model.")),
+)
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The readers of weights that the libraries get in place of their own."""
+
+    safetensors: Callable[..., Any]  # (path, framework=…, device=…), with the methods of safetensors.safe_open
+    pickle: Callable[[Any], Any]  # (a path, or an open file) -> the content of a .pdparams, a .bin or a .pt
+
+
+def read_weights_only(readers: Readers) -> None:
+    """Give the libraries readers that can return nothing but weights."""
+    # Library: Paddle 2.6.2 and 3.3.1, PPDiffusers 0.29.0, PaddleNLP 2.8.1.
+    # Symptom: a .pdparams, .bin or .pt that calls os.system runs it, where torch is installed by torch.load.
+    # PPDiffusers ignores strides, so a tensor in channels_last is permuted; and it keeps all of a safetensors file in
+    # memory. PaddleNLP fails at a single number in one, such as the logarithm of CLIP's scale.
+    # Remedy: other readers, under each of the names that the libraries' modules have for them.
+    # Test: those of pickles, strides and single numbers in tests/system/test_storage.py.
+    from paddle.framework import io as paddle_io
+    from paddle.framework import io_utils
+    from paddlenlp import utils as paddlenlp_utils
+    from paddlenlp.transformers import conversion_utils, model_utils
+    from paddlenlp.utils import serialization
+    from ppdiffusers import utils as ppdiffusers_utils
+    from ppdiffusers.models import modeling_utils
+    from ppdiffusers.utils import load_utils
+
+    restricted = types.ModuleType("pickle")
+    vars(restricted).update(vars(pickle))
+    vars(restricted).update(
+        load=lambda file, **options: readers.pickle(file),
+        loads=lambda data, **options: readers.pickle(io.BytesIO(data)),
+        Unpickler=None,
+    )
+    for module in (paddle_io, io_utils):
+        module.pickle = restricted
+
+    def load_torch(path: str, **options: object) -> object:
+        return dict(readers.safetensors(path)) if str(path).endswith(".safetensors") else readers.pickle(path)
+
+    for module in (load_utils, ppdiffusers_utils):
+        module.torch_load = load_torch
+    for module in (serialization, paddlenlp_utils, conversion_utils):
+        module.load_torch = load_torch
+    load_utils.safetensors_load = ppdiffusers_utils.safetensors_load = load_torch
+    for module in (modeling_utils, model_utils, load_utils):
+        module.safe_open = readers.safetensors
+
+
+@contextlib.contextmanager
+def streamed_writing(networks: Iterable[Network], write: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """Within it, write(network, *arguments, …) is the save_pretrained of networks."""
+    # Library: PPDiffusers 0.29.0, PaddleNLP 2.8.1.
+    # Symptom: save_pretrained copies all weights of a network before it writes the first of them. At the end of a run,
+    # the optimizer's state is still in memory beside them.
+    # Remedy: a function that writes one tensor after the other.
+    # Test: test_a_network_is_written_by_the_function_that_is_given, test_the_libraries_alone_copy_a_network_to_save_it.
+    changed = list(networks)
+    for network in changed:
+        network.save_pretrained = functools.partial(write, network, *arguments)
+    try:
+        yield
+    finally:
+        for network in changed:
+            del network.save_pretrained
+
+
+@contextlib.contextmanager
+def all_weights_found() -> Iterator[None]:
+    """Raise ValueError where a network that is loaded within it keeps random weights, since its files lack them."""
+    # Library: PPDiffusers 0.29.0, PaddleNLP 2.8.1.
+    # Symptom: a network whose files lack weights, or name them otherwise, loads with a warning and draws noise.
+    # Remedy: listen to the warnings.
+    # Test: test_missing_weights_are_an_error, test_the_libraries_alone_only_warn_of_missing_weights.
+    from paddlenlp.transformers import model_utils as paddlenlp
+    from ppdiffusers.models import modeling_utils as ppdiffusers
+
+    warnings: list[str] = []
+
+    def listening(warning: Callable[..., None]) -> Callable[..., None]:
+        def warn(message: object, *more: object) -> None:
+            warnings.append(str(message))
+            warning(message, *more)
+
+        return warn
+
+    before = [(module.logger, module.logger.warning) for module in (paddlenlp, ppdiffusers)]
+    for logger, warning in before:
+        logger.warning = listening(warning)
+    try:
+        yield
+    finally:
+        for logger, warning in before:
+            logger.warning = warning
+    for message in warnings:
+        if "newly initialized" not in message:
+            continue
+        names = [name for name in re.findall(r"'([\w.]+)'", message) if not name.startswith(_UNUSED_WEIGHTS)]
+        if names or "did not match" in message:
+            part = re.search(r"Some weights of (\w+)", message)
+            raise ValueError(
+                f"the files of its {part[1] if part else 'networks'} lack {len(names)} weights,"
+                f" {names[0] if names else ''} among them"
+            )
+
+
+def keep_padding(text_encoder: Network) -> None:
+    """Let the padding token have its learned embedding, as in torch."""
+    # Library: Paddle 2.6.2 and 3.3.1.
+    # Symptom: Embedding(padding_idx=0) gives zeros for that token, where torch gives the stored row. With the [PAD] of
+    # a Chinese text encoder, the prompt's encoding is off by 2.6.
+    # Remedy: no padding token, in the layer and in the settings that are saved.
+    # Test: test_the_padding_token_has_its_own_embedding, test_paddle_alone_gives_zeros_for_it.
+    from paddle import nn
+
+    for layer in text_encoder.sublayers():
+        if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:  # noqa: SLF001
+            layer._padding_idx = text_encoder.config.pad_token_id = None  # noqa: SLF001

@@ -1,0 +1,300 @@
+"""The changes to how the libraries' layers compute: each does its work, and the library alone still needs it."""
+
+import contextlib
+import inspect
+import time
+
+import numpy as np
+import paddle
+import pytest
+from paddle.nn import functional
+from ppdiffusers.models.lora import LoRACompatibleConv
+
+from dreambooth.system import threads
+from dreambooth.system.patches import layers
+
+OUR_FUNCTIONS = functional.linear, functional.conv2d, functional.conv._conv_nd
+ALONE_FUNCTIONS = tuple(
+    inspect.getclosurevars(each).nonlocals[name]
+    for each, name in zip(OUR_FUNCTIONS, ("linear", "convolve", "convolve"))
+)
+PADDLES_CONVOLUTION = inspect.getclosurevars(ALONE_FUNCTIONS[1]).nonlocals["convolve"]
+
+
+def set_functions(functions):
+    functional.linear, functional.conv2d, functional.conv._conv_nd = functions
+
+
+def layers_and_inputs():
+    """Each layer with a bias, of every kind that networks have, and an input."""
+    paddle.seed(0)
+    yield "linear", paddle.nn.Linear(6, 5), paddle.randn([2, 3, 6])
+    yield "linear, one row", paddle.nn.Linear(6, 5), paddle.randn([6])
+    yield "linear without bias", paddle.nn.Linear(6, 5, bias_attr=False), paddle.randn([2, 6])
+    yield "convolution", paddle.nn.Conv2D(3, 4, 3, padding=1), paddle.randn([2, 3, 5, 4])
+    yield "convolution of PPDiffusers", LoRACompatibleConv(3, 4, 3, padding=1), paddle.randn([2, 3, 5, 4])
+    yield "strides", paddle.nn.Conv2D(3, 4, 3, stride=2), paddle.randn([2, 3, 9, 8])
+    yield "groups", paddle.nn.Conv2D(4, 4, 3, groups=4), paddle.randn([2, 4, 5, 4])
+    yield "channels last", paddle.nn.Conv2D(3, 4, 1, data_format="NHWC"), paddle.randn([2, 5, 4, 3])
+    yield "one dimension", paddle.nn.Conv1D(3, 4, 3), paddle.randn([2, 3, 9])
+    yield "double precision", paddle.nn.Linear(6, 5).to(dtype="float64"), paddle.randn([2, 6], "float64")
+
+
+BIASES = [name for name, *_ in layers_and_inputs()]
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [(), ("bias",), ("weight",), ("input",), ("weight", "bias"), ("weight", "input"), ("weight", "bias", "input")],
+)
+@pytest.mark.parametrize("name", BIASES)
+def test_biases_and_gradients_are_those_of_paddle(name, frozen):
+    [(layer, x)] = [(layer, x) for kind, layer, x in layers_and_inputs() if kind == name]
+    tensors = {"input": x, "weight": layer.weight, **({} if layer.bias is None else {"bias": layer.bias})}
+    for part, tensor in tensors.items():
+        tensor.stop_gradient = part in frozen
+    gradient = None
+    found = []
+    for functions in (ALONE_FUNCTIONS, OUR_FUNCTIONS):
+        set_functions(functions)
+        values = layer(x)
+        gradient = paddle.randn(values.shape, values.dtype) if gradient is None else gradient
+        if not values.stop_gradient:
+            values.backward(gradient)
+        grads = {part: None if tensor.grad is None else tensor.grad.numpy() for part, tensor in tensors.items()}
+        with paddle.no_grad():
+            found.append((values.numpy(), layer(x).numpy(), grads))
+        for tensor in tensors.values():
+            tensor.clear_gradient(set_to_zero=False)
+    (values, plain, grads), (our_values, our_plain, our_grads) = found
+    np.testing.assert_allclose(our_values, values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(our_plain, plain, rtol=1e-5, atol=1e-6)
+    assert {part for part, each in grads.items() if each is None} == {
+        part for part, each in our_grads.items() if each is None
+    }
+    for part, each in grads.items():
+        if each is not None:
+            np.testing.assert_allclose(our_grads[part], each, rtol=1e-4, atol=1e-5)
+
+
+def test_biases_are_exact_through_gradient_checkpointing():
+    from paddle.distributed.fleet.utils import recompute
+
+    layers = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.Flatten(), paddle.nn.Linear(36, 2))
+    x = paddle.randn([2, 3, 5, 5])
+    x.stop_gradient = False
+    gradients = []
+    for run in (layers, lambda rows: recompute(layers, rows)):
+        run(x).square().sum().backward()
+        gradients.append([each.grad.numpy() for each in (x, *layers.parameters())])
+        for each in (x, *layers.parameters()):
+            each.clear_gradient(set_to_zero=False)
+    assert all(np.array_equal(one, other) for one, other in zip(*gradients))
+
+
+def test_paddle_alone_is_slow_with_biases():
+    """A convolution of Stable Diffusion's kind spends as long on its bias as on a third of itself."""
+    layer, x = paddle.nn.Conv2D(64, 64, 1), paddle.randn([8, 64, 16, 16])
+
+    def seconds(functions):
+        set_functions(functions)
+        taken = []
+        for _ in range(15):
+            start = time.perf_counter()
+            layer(x).sum().backward()
+            taken.append(time.perf_counter() - start)
+        return min(taken)
+
+    assert seconds(OUR_FUNCTIONS) < 0.9 * seconds(ALONE_FUNCTIONS)
+    set_functions(OUR_FUNCTIONS)
+
+
+@pytest.fixture
+def on_two_threads():
+    before = threads._count
+    threads.use(2)
+    yield
+    threads.use(before)
+
+
+@pytest.fixture
+def bands(monkeypatch, on_two_threads):
+    """Bands of two rows of 4 channels, 5 wide; the number of bands of each convolution."""
+    monkeypatch.setattr(layers, "_MANY_COPIES", 0)
+    monkeypatch.setattr(layers, "_COPIES", 2 * 9 * 4 * 5)
+    counts, share = [], threads.side_by_side
+
+    def counting(work, items):
+        counts.append(len(items))
+        return share(work, items)
+
+    monkeypatch.setattr(threads, "side_by_side", counting)
+    return counts
+
+
+@pytest.mark.parametrize("kind", [paddle.nn.Conv2D, LoRACompatibleConv])
+@pytest.mark.parametrize("height", [1, 2, 3, 8, 9])
+def test_bands_are_the_whole(kind, height, bands):
+    paddle.seed(0)
+    layer, x = kind(4, 3, 3, padding=1), paddle.randn([2, 4, height, 5])
+    whole = layer(x)
+    assert not whole.stop_gradient and bands == []  # a gradient needs the whole
+    with paddle.no_grad():
+        in_bands = layer(x)
+    assert bands == [-(-height // 2)] and in_bands.stop_gradient
+    np.testing.assert_allclose(in_bands.numpy(), whole.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(padding=0),
+        dict(padding=2),
+        dict(padding="SAME"),
+        dict(padding=[1, 0]),
+        dict(padding=1, stride=2),
+        dict(padding=1, stride=[1, 2]),
+        dict(padding=1, dilation=2),
+        dict(padding=1, groups=2),
+        dict(padding=1, data_format="NHWC"),
+        dict(padding=1, padding_mode="circular"),
+    ],
+    ids=str,
+)
+def test_other_convolutions_go_through_the_whole(settings, bands):
+    layer = paddle.nn.Conv2D(4, 4, 3, **settings)
+    with paddle.no_grad():
+        layer(paddle.randn([1, 4, 4, 4]))
+    with paddle.no_grad():
+        paddle.nn.Conv2D(4, 4, 1)(paddle.randn([1, 4, 4, 4]))
+        paddle.nn.Conv1D(4, 4, 3, padding=1)(paddle.randn([1, 4, 9]))
+    assert bands == []
+
+
+def test_a_small_convolution_goes_through_the_whole(monkeypatch):
+    monkeypatch.setattr(threads, "side_by_side", lambda *_: pytest.fail("in bands"))
+    with paddle.no_grad():
+        paddle.nn.Conv2D(4, 4, 3, padding=1)(paddle.randn([1, 4, 64, 64]))
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2.6.2 does not count from zero again")
+def test_paddle_alone_copies_the_whole_picture():
+    from paddle.base import core
+
+    x, weight = paddle.randn([1, 16, 256, 256]), paddle.randn([16, 16, 3, 3])
+
+    def peak_of(convolve):
+        core.host_memory_stat_reset_peak_value("Allocated", 0)
+        before = core.host_memory_stat_current_value("Allocated", 0)
+        with paddle.no_grad():
+            convolve(x, weight, padding=1)
+        return (core.host_memory_stat_peak_value("Allocated", 0) - before) / (4 * x.size)
+
+    assert peak_of(PADDLES_CONVOLUTION) > 9
+    assert peak_of(functional.conv2d) < 5  # the result, its bands, and a band's copies
+
+
+def small_attention(**changes):
+    from ppdiffusers.models.attention_processor import Attention
+
+    paddle.seed(3)
+    return Attention(query_dim=12, heads=2, dim_head=6, **changes)
+
+
+def both_attentions():
+    from ppdiffusers.models.attention_processor import AttnProcessor
+
+    return AttnProcessor.__call__, AttnProcessor.__call__.__wrapped__
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("words", [None, 3, 70])
+def test_attention_is_that_of_the_library(monkeypatch, split, words):
+    """With and without a gradient, of one thing or two, at once or in parts, of which the last is smaller."""
+    monkeypatch.setattr(layers, "_MANY_SCORES", 0 if split else 1 << 24)
+    monkeypatch.setattr(layers, "_SCORES", 64)
+    attention, x = small_attention(cross_attention_dim=12 if words else None), paddle.randn([2, 150, 12])
+    context = paddle.randn([2, words, 12]) if words else None
+    results = []
+    for call in both_attentions():
+        with paddle.no_grad():
+            drawn = call(None, attention, x, encoder_hidden_states=context).numpy()
+        one = x.clone()
+        one.stop_gradient = False
+        learned = call(None, attention, one, encoder_hidden_states=context)
+        (learned * paddle.arange(12, dtype="float32")).sum().backward()
+        gradients = [each.grad.numpy() for each in (one, *attention.parameters()) if each.grad is not None]
+        attention.clear_gradients()
+        results.append([drawn, learned.numpy(), *gradients])
+    assert len(results[0]) == len(results[1]) > 6
+    for mine, theirs in zip(*results):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("scale, is_in_range", [(1, True), (15, False)])
+def test_exponentials_out_of_range_are_those_of_softmax(scale, is_in_range, monkeypatch):
+    monkeypatch.setattr(layers, "_MANY_SCORES", 0)
+    softmax, calls = functional.softmax_, []
+    monkeypatch.setattr(functional, "softmax_", lambda scores: calls.append(float(scores.max())) or softmax(scores))
+    attention, x = small_attention(), scale * paddle.randn([2, 70, 12])
+    with paddle.no_grad():
+        mine, theirs = (call(None, attention, x).numpy() for call in both_attentions())
+    assert (calls == []) == is_in_range and max(calls, default=89) > 88  # the logarithm of float32's largest number
+    np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    "changes, shape",
+    [
+        (dict(upcast_attention=True), [2, 5, 12]),
+        (dict(upcast_softmax=True), [2, 5, 12]),
+        (dict(norm_num_groups=3, residual_connection=True, rescale_output_factor=2.0), [2, 12, 2, 3]),
+        (dict(norm_num_groups=3), [2, 5, 12]),
+        (dict(residual_connection=True), [2, 5, 12]),
+        (dict(rescale_output_factor=2.0), [2, 5, 12]),
+    ],
+)
+def test_other_attentions_are_the_librarys(changes, shape):
+    attention, x = small_attention(**changes), paddle.randn(shape)
+    mine, theirs = (call(None, attention, x).numpy() for call in both_attentions())
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_is_obeyed():
+    attention, x = small_attention(), paddle.randn([2, 5, 12])
+    mask = paddle.to_tensor([[[0.0, 0.0, 0.0, -1e9, -1e9]]] * 2)
+    mine, theirs = (call(None, attention, x, attention_mask=mask).numpy() for call in both_attentions())
+    assert np.array_equal(mine, theirs)
+    assert not np.allclose(mine, attention(x).numpy(), atol=1e-3)
+
+
+def test_the_library_alone_scales_the_scores(monkeypatch):
+    attention, x = small_attention(), paddle.ones([1, 5, 12])
+    largest, multiply = [], paddle.matmul
+
+    def matmul(x, y, **options):
+        if options.get("transpose_y"):
+            largest.append(float(x.abs().max()))
+        return multiply(x, y, **options)
+
+    monkeypatch.setattr(paddle, "matmul", matmul)
+    for call in both_attentions():
+        call(None, attention, x)
+    assert largest[0] == pytest.approx(largest[1] * attention.scale, rel=1e-5)
+
+
+def test_recompute_works():
+    from paddle.distributed.fleet import utils
+
+    layer = paddle.nn.Linear(2, 2)
+    utils.recompute(layer, paddle.ones([1, 2]), use_reentrant=False).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_recompute_alone_fails_on_paddle_2():
+    from paddle.distributed.fleet import utils
+
+    layer = paddle.nn.Linear(2, 2)
+    outcome = pytest.raises(Exception) if paddle.__version__.startswith("2.") else contextlib.nullcontext()
+    with outcome:
+        utils.recompute.func(layer, paddle.ones([1, 2]), use_reentrant=False).sum().backward()
