@@ -2,12 +2,11 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
-from support.commands import ROOT, launch, train
+from support import forks
+from support.commands import launch, train
 from support.pictures import draw_pictures
 
 from dreambooth.data import picture_files
@@ -120,6 +119,7 @@ def test_more_steps_than_the_model_has_are_refused(prior_flags, tmp_path):
         train(prior_flags(tmp_path / "many", prior_inference_steps=1001))
 
 
+# a run that draws its class pictures when another one is there to draw its own
 MEET = """
 import pathlib, sys, time
 import train_dreambooth
@@ -140,12 +140,6 @@ console.run_command(train_dreambooth.main, sys.argv[3:])
 """
 
 
-def start(meeting, number, line):
-    """Begin a run that draws its class pictures when another one is there to draw its own."""
-    command = [sys.executable, "-c", MEET, str(meeting), str(number), *line]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
 def test_two_runs_that_draw_into_one_folder_at_the_same_time_do_not_damage_each_others_pictures(
     prior_flags, tmp_path, seeds
@@ -154,9 +148,11 @@ def test_two_runs_that_draw_into_one_folder_at_the_same_time_do_not_damage_each_
     settings = dict(num_class_images=12, prior_inference_steps=2, save_steps=1)
     lines = [prior_flags(folder, seed=seed, output_dir=tmp_path / str(n), **settings) for n, seed in enumerate(seeds)]
     (tmp_path / "meeting").mkdir()
-    runs = [start(tmp_path / "meeting", number, line) for number, line in enumerate(lines)]
-    said = [run.communicate(timeout=300) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    (tmp_path / "meet.py").write_text(MEET)
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    meet = [str(tmp_path / "meet.py"), str(tmp_path / "meeting")]
+    code = forks.run_together([[*meet, str(number), *line] for number, line in enumerate(lines)], logs)
+    assert code == 0, [log.read_text() for log in logs]
     names = sorted(path.name for path in folder.iterdir())
     assert len(names) == (12 if seeds == (0, 0) else 24) and all(re.match(r"^\d+-[0-9a-f]{40}\.png$", x) for x in names)
     for path in folder.iterdir():

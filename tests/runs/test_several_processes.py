@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support.commands import ROOT, launch, python, train
+from support.commands import ROOT, launch, launch_by_paddle, python, train
 from support.weights import assert_same
 
 from dreambooth.run import checkpoints
@@ -22,7 +22,7 @@ def free_port():
 
 def test_two_processes_write_a_checkpoint_and_only_the_first_prints(flags, tmp_path):
     line = flags(max_train_steps=2, save_steps=1, gradient_accumulation_steps=2, gradient_checkpointing=True)
-    done = launch(tmp_path, "train_dreambooth.py", *line)
+    done = launch_by_paddle(tmp_path, "train_dreambooth.py", *line)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = sorted((tmp_path / "launcher").glob("workerlog.*"))
     assert "learning  unet" in first.read_text() and "learning" not in second.read_text()
@@ -144,11 +144,12 @@ def test_machines_with_different_checkpoints_end_in_one_line(flags, tmp_path):
 
 
 @pytest.mark.parametrize("cards", ["0", "0,1"])
-def test_missing_cards_are_named(flags, tmp_path, cards):
+def test_missing_cards_are_named(flags, tmp_path, cards, monkeypatch):
     import paddle
 
     if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         pytest.skip("this machine has cards")
-    done = python("train_dreambooth.py", *flags(), FLAGS_selected_gpus=cards)
+    monkeypatch.setenv("FLAGS_selected_gpus", cards)
+    done = python("train_dreambooth.py", *flags())
     assert done.returncode == 2 and f"--gpus {cards}" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -70,7 +70,17 @@ def new_python(*arguments, **environment):
 
 
 def launch(folder, *arguments, processes=2):
-    """Run a command under Paddle's launcher, on several processes of this machine's CPU."""
+    """Run a script on several processes of this machine's CPU; the CompletedProcess, with the first one's text.
+
+    They are forks of this process with the environment that Paddle's launcher gives.
+    """
+    if hasattr(os, "fork"):
+        return forks.launch([str(each) for each in arguments], folder / "launcher", processes)
+    return launch_by_paddle(folder, *arguments, processes=processes)
+
+
+def launch_by_paddle(folder, *arguments, processes=2):
+    """Run a script under Paddle's launcher itself."""
     return new_python(
         "-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "launcher", *arguments
     )  # fmt: skip

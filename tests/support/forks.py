@@ -1,9 +1,11 @@
 """Commands in forks of the tests' process: as in a new one, but that the libraries are there already."""
 
 import atexit
+import contextlib
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +34,61 @@ def run(line):
             file.seek(0)
             texts.append(file.read().decode())
     return subprocess.CompletedProcess([sys.executable, *line], code, *texts)
+
+
+def launch(line, folder, processes):
+    """Run a script on several processes as Paddle's launcher does; the first one's text, and a log of each."""
+    *ends, master = [f"127.0.0.1:{port}" for port in free_ports(processes + 1)]
+    environments = [
+        {
+            "PADDLE_MASTER": master,
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(ends),
+            "PADDLE_CURRENT_ENDPOINT": ends[rank],
+            "PADDLE_DISTRI_BACKEND": "gloo",
+            "PADDLE_NNODES": "1",
+            **dict.fromkeys(("PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE", "PADDLE_GLOBAL_SIZE"), str(processes)),
+            **dict.fromkeys(("PADDLE_TRAINER_ID", "PADDLE_LOCAL_RANK", "PADDLE_GLOBAL_RANK"), str(rank)),
+        }
+        for rank in range(processes)
+    ]
+    folder.mkdir(exist_ok=True)
+    logs = [folder / f"workerlog.{rank}" for rank in range(processes)]
+    code = run_together([line] * processes, logs, environments)
+    return subprocess.CompletedProcess([sys.executable, *line], code, logs[0].read_text(), "")
+
+
+def run_together(lines, logs, environments=None):
+    """Run commands at the same time, with their text in files; return the first code that is not 0, which ends all."""
+    children = set()
+    for line, log, environment in zip(lines, logs, environments or [{}] * len(lines)):
+        with log.open("wb") as file:
+            child = os.fork()
+            if not child:
+                os.environ.update(environment)
+                _be_command(line, file.fileno(), file.fileno())
+        children.add(child)
+    code, end = 0, time.monotonic() + SECONDS
+    while children:
+        for child in list(children):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                children.remove(child)
+                code = code or os.waitstatus_to_exitcode(status)
+        if code or time.monotonic() > end:
+            for child in children:
+                os.kill(child, signal.SIGTERM)
+            code = code or -signal.SIGTERM
+        time.sleep(0.005)
+    return code
+
+
+def free_ports(count):
+    """Find ports that no process listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait(child, line):
