@@ -12,6 +12,7 @@ import paddle
 
 from dreambooth.files import atomic, safetensors
 from dreambooth.system import console, processes
+from dreambooth.system.patches import layers
 from dreambooth.training import optimizers
 from dreambooth.training import updates as training_updates
 
@@ -80,7 +81,8 @@ class Training:
         )
         for update in bar:
             loss, numbers = loss_of(update, slots)
-            loss.backward()
+            with layers.errors_of_python():
+                loss.backward()
             processes.average_gradients(self.parameters.values())
             training_updates.gradient_norm(self.parameters.values(), max_norm=1.0)
             self.adamw.set_lr(self.recipe.rate_at(update))

@@ -219,8 +219,8 @@ class MemorySettings(Section, title="memory and speed"):
     gradient_checkpointing: bool = flag(
         "compute activations again in the backward pass: less memory, slower", False)
     early_update: bool = flag(
-        "update each weight once its gradient is there, and free that: less memory, the same numbers; one process, no"
-        " accumulation, clipping or fp16", False, aliases=("--fused_backward_pass",))
+        "update each weight once its gradient is there, and free that: less memory; a small network then uses one core;"
+        " one process, no accumulation, clipping or fp16", False, aliases=("--fused_backward_pass",))
     mixed_precision: Precision = flag(
         "compute in half precision on a GPU; the trainable weights stay float32", "no", course=True,
         choices=get_args(Precision))

@@ -199,6 +199,8 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
     concepts, precision = config.concepts, config.memory.mixed_precision
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
+    if config.memory.early_update and family.split.workers > 1:
+        yield "--early_update: one core makes the updates of this small network, which workers could share without it"
     before = plan.resumed.state["arguments"].get("machine") if plan.resumed else None
     if before and before != machine.describe(split_of_update(config.memory, family)):
         yield (

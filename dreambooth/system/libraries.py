@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.system import machine
+from dreambooth.system import machine, threads
 from dreambooth.system.patches import layers, storage
 from dreambooth.system.types import override
 
@@ -74,7 +74,7 @@ def load(readers: storage.Readers, verbose: bool = False) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=f"(?s).*{message}")
-    with _without_collection():
+    with _without_collection(), threads.variable_hidden():
         import paddle  # noqa: F401
 
         _import_what_is_used()
@@ -113,7 +113,8 @@ def _keep_memory() -> None:
     about the machine's size is reserved, marked and freed at once, so the heap grows into marked addresses. None of it
     is in memory before it is used.
     """
-    if sys.platform != "linux":
+    own = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if sys.platform != "linux" or own:
         return
     with contextlib.suppress(OSError, AttributeError, ValueError):  # another C library than glibc
         libc = ctypes.CDLL("libc.so.6")

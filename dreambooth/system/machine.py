@@ -34,7 +34,7 @@ _Result = TypeVar("_Result")
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_MKL_PATH, _THREADS = "MKL_DEBUG_CPU_TYPE", "OMP_NUM_THREADS"
+_MKL_PATH = "MKL_DEBUG_CPU_TYPE"
 _WIDE = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _MAKERS = ("AuthenticAMD", "GenuineIntel")
 _SMALL = 50_000_000  # weights, up to which workers are faster than threads
@@ -55,7 +55,7 @@ def set_up() -> None:
 
 def environment() -> dict[str, str]:
     """Return the environment for another process: without the number of threads that Paddle's import sets."""
-    added = {_THREADS} - _environment.keys() if "paddle" in sys.modules else set()
+    added = {threads.VARIABLE} - _environment.keys() if "paddle" in sys.modules else set()
     return {name: value for name, value in os.environ.items() if name not in added}
 
 
@@ -107,7 +107,7 @@ def split(weights: int) -> Split:
 
 def _own_threads() -> int:
     """Return the user's OMP_NUM_THREADS, or 0. Paddle sets it to 1 itself, in the launcher for all its processes."""
-    text = _environment.get(_THREADS, "")
+    text = _environment.get(threads.VARIABLE, "").partition(",")[0].strip()  # OpenMP's form has a number for each level
     own = int(text) if text.isdecimal() else 0
     return 0 if own == 1 and "PADDLE_LOCAL_SIZE" in os.environ else own
 

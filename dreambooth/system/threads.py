@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
+VARIABLE = "OMP_NUM_THREADS"
 _count = 1  # Paddle has one unless told otherwise
 _here = threading.local()  # whether this thread does a share already
+
+
+@contextlib.contextmanager
+def variable_hidden() -> Iterator[None]:
+    """Hide the user's number from Paddle's import, which warns of any but 1."""
+    own = os.environ.pop(VARIABLE, None)
+    try:
+        yield
+    finally:
+        if own is not None:
+            os.environ[VARIABLE] = own
 
 
 def use(count: int) -> None:

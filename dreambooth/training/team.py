@@ -37,17 +37,21 @@ class Team:
         self._passes, self._parameters, self.workers = passes, parameters, workers
         self._stack = contextlib.ExitStack()
         self._forks: list[Connection | None] = []  # None: it is lost
-        self._gradients: list[list[Tensor]] = []  # of each fork and parameter
         if workers > 1:
-            self._weights = _shared_tensors(parameters)
+            try:
+                # of the weights, and of each fork's gradients
+                self._weights, *self._gradients = [_shared_tensors(parameters) for _ in range(workers)]
+            except OSError as error:
+                machine.Lost(f"a worker can't share memory ({error.strerror})").tell()
+                self._forks = [None] * (workers - 1)
+                return
             self._share_weights()
             for number in range(1, workers):
-                self._gradients.append(_shared_tensors(parameters))
                 self._forks.append(machine.begin(self._stack, functools.partial(self._serve, number)))
 
     def go_through(self, update: int) -> dict[str, Tensor]:
         """Go forward and backward through an update, and return its losses."""
-        if self._forks:
+        if any(self._forks):
             self._share_weights()
             for fork in self._forks:
                 with contextlib.suppress(ConnectionError):  # noticed when its answer is missing

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 
 from dreambooth.system import processes
+from dreambooth.system.patches import layers
 from dreambooth.training import optimizers
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class Updates:
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to those of the update."""
-        self.scaler.scale(loss).backward()
+        with layers.errors_of_python():
+            self.scaler.scale(loss).backward()
 
     def gather_gradients(self) -> float | None:
         """Average the gradients over the processes, unscale and clip them.

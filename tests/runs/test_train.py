@@ -407,3 +407,16 @@ def test_mixed_precision_on_the_cpu_says_that_it_is_not_used(flags, tmp_path):
     done = python("train_dreambooth.py", *flags(mixed_precision="fp16"))
     assert done.returncode == 0
     assert "--mixed_precision fp16" in done.stderr and "float32" in done.stderr
+
+
+def test_an_early_update_makes_the_run_of_one_worker_and_says_so(flags, tmp_path, monkeypatch, capfd):
+    more = dict(train_text_encoder=True, train_batch_size=2, gradient_checkpointing=True)
+    monkeypatch.setattr(machine, "_environment", {"OMP_NUM_THREADS": "1"})
+    train(flags(**more))
+    assert "--early_update" not in capfd.readouterr().err
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "_environment", {})
+    train(flags(**more, early_update=True, output_dir=tmp_path / "early"))
+    assert "--early_update: one core" in capfd.readouterr().err
+    for part in ("unet", "text_encoder"):
+        assert_same(tmp_path / "out" / part, tmp_path / "early" / part)

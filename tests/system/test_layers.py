@@ -7,6 +7,7 @@ import time
 import numpy as np
 import paddle
 import pytest
+from paddle.autograd import PyLayer
 from paddle.nn import functional
 from ppdiffusers.models.lora import LoRACompatibleConv
 
@@ -107,6 +108,58 @@ def test_paddle_alone_is_slow_with_biases():
 
     assert seconds(OUR_FUNCTIONS) < 0.9 * seconds(ALONE_FUNCTIONS)
     set_functions(OUR_FUNCTIONS)
+
+
+class Failing(PyLayer):
+    """A layer whose backward pass raises an error."""
+
+    @staticmethod
+    def forward(context, x, error):
+        context.error = error
+        return x * 1
+
+    @staticmethod
+    def backward(context, gradient):
+        raise context.error
+
+
+def failing(error):
+    x = paddle.ones([1])
+    x.stop_gradient = False
+    return Failing.apply(x, error)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), MemoryError("no room")], ids=repr)
+def test_errors_of_a_backward_pass_are_pythons_own(error):
+    with pytest.raises(type(error)), layers.errors_of_python():
+        failing(error).backward()
+
+
+def test_other_errors_stay_as_they_are():
+    for error in (OSError("a disk"), FileNotFoundError("a file"), KeyError("MemoryError")):
+        with pytest.raises(type(error)) as raised, layers.errors_of_python():
+            raise error
+        assert raised.value is error
+    with pytest.raises(OSError, match="ValueError: odd"), layers.errors_of_python():
+        failing(ValueError("odd")).backward()
+
+
+def test_paddle_alone_raises_another_error():
+    with pytest.raises(OSError):
+        failing(KeyboardInterrupt()).backward()
+
+
+@pytest.mark.parametrize("functions", [OUR_FUNCTIONS, ALONE_FUNCTIONS], ids=["ours", "paddle's"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_no_rows_stay_no_rows(functions, learns):
+    linear, convolution = paddle.nn.Linear(5, 4), paddle.nn.Conv2D(3, 4, 3, padding=1)
+    x, pictures = paddle.ones([2, 0, 5]), paddle.ones([0, 3, 6, 7])
+    set_functions(functions)
+    try:
+        with contextlib.nullcontext() if learns else paddle.no_grad():
+            assert linear(x).shape == [2, 0, 4] and convolution(pictures).shape == [0, 4, 6, 7]
+    finally:
+        set_functions(OUR_FUNCTIONS)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The libraries load without their noise, and real warnings still show."""
 
+import os
 import subprocess
 import sys
 
@@ -77,6 +78,20 @@ def test_memory_that_is_freed_is_kept_for_the_next_tensor():
 def test_no_address_is_reserved_where_a_limit_counts_addresses():
     faults, is_huge = printed_numbers(LOAD + FAULTS, "bash", "-c", 'ulimit -v 30000000; exec "$@"', "bash")
     assert faults < 20_000 and not is_huge
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+@pytest.mark.parametrize("own", ["MALLOC_TRIM_THRESHOLD_=131072", "GLIBC_TUNABLES=glibc.malloc.mmap_max=65536"])
+def test_the_users_own_settings_of_memory_stay(own):
+    faults, is_huge = printed_numbers(LOAD + FAULTS, "env", own)
+    assert faults > 60_000 and not is_huge
+
+
+def test_the_users_number_of_threads_stays_and_paddle_says_nothing_of_it():
+    code = f"import os\n{LOAD}print(os.environ['OMP_NUM_THREADS'])"
+    environment = {**os.environ, "OMP_NUM_THREADS": "3"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
 
 
 RELEASE = """

@@ -93,6 +93,8 @@ def test_the_cores_are_those_of_the_affinity_within_the_limits(monkeypatch):
         (None, None, (8, 1), (1, 8)),
         ("3", None, (3, 1), (1, 3)),
         ("1", None, (1, 1), (1, 1)),
+        ("3,1", None, (3, 1), (1, 3)),  # for each level, as OpenMP has it
+        (" 1 ", None, (1, 1), (1, 1)),
         ("many", None, (8, 1), (1, 8)),
         ("16", None, (8, 1), (1, 16)),  # more workers than cores help nobody
         (None, "2", (1, 4), (1, 4)),

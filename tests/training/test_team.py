@@ -1,5 +1,6 @@
 """Workers that share an update: the same gradients and losses, however many they are."""
 
+import errno
 import os
 import signal
 from contextlib import closing
@@ -7,8 +8,10 @@ from contextlib import closing
 import numpy as np
 import paddle
 import pytest
+from paddle.autograd import PyLayer
 
 from dreambooth.system.errors import BadInput
+from dreambooth.system.patches import layers
 from dreambooth.training.team import Team
 
 ROWS = np.random.default_rng(0).standard_normal((6, 4), np.float32)
@@ -93,3 +96,47 @@ def test_the_first_process_does_the_share_of_a_worker_that_is_killed(capsys):
                 mine.clear_gradient(set_to_zero=False)
                 other.clear_gradient(set_to_zero=False)
     assert capsys.readouterr().err.count("a worker has ended, perhaps for want of memory") == 1
+
+
+class NoRoom(PyLayer):
+    """A layer whose backward pass finds no memory in a fork."""
+
+    @staticmethod
+    def forward(context, x):
+        return x * 1
+
+    @staticmethod
+    def backward(context, gradient):
+        if os.getpid() != FIRST:
+            raise MemoryError("no room")
+        return gradient * 1
+
+
+FIRST = os.getpid()
+
+
+def test_a_worker_without_room_in_its_backward_pass_is_replaced(monkeypatch, capfd):
+    expected = updates(2)
+    go_through, multiply = Network.go_through, paddle.matmul
+
+    def in_little_room(self, update, share):
+        with layers.errors_of_python():
+            return go_through(self, update, share)
+
+    monkeypatch.setattr(Network, "go_through", in_little_room)
+    monkeypatch.setattr(paddle, "matmul", lambda *each: NoRoom.apply(multiply(*each)))
+    losses, weights = updates(2)
+    assert "a worker has ended, perhaps for want of memory" in capfd.readouterr().err
+    assert losses == expected[0] and all(map(np.array_equal, weights, expected[1]))
+
+
+def test_without_memory_to_share_the_first_process_does_all(monkeypatch, capfd):
+    expected = updates(2)
+
+    def no_room(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("mmap.mmap", no_room)
+    losses, weights = updates(2)
+    assert capfd.readouterr().err.count("a worker can't share memory (Cannot allocate memory)") == 1
+    assert losses == expected[0] and all(map(np.array_equal, weights, expected[1]))

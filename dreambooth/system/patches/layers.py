@@ -6,6 +6,7 @@ still fails, so that a release without the fault shows itself.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from dreambooth.system import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from paddle import Tensor
 
@@ -44,6 +45,22 @@ def recompute_without_random_state() -> None:
         utils.recompute = functools.partial(utils.recompute, preserve_rng_state=False)
 
 
+@contextlib.contextmanager
+def errors_of_python() -> Iterator[None]:
+    """Raise an interruption or a want of memory as what it is; call backward() within it."""
+    # Library: Paddle 2.6.2 and 3.3.1.
+    # Symptom: what Python raises in a layer's backward pass comes out as OSError: a second Ctrl-C, and MemoryError.
+    # Remedy: its name stands in that error's text.
+    # Test: test_errors_of_a_backward_pass_are_pythons_own, test_paddle_alone_raises_another_error.
+    try:
+        yield
+    except OSError as error:
+        for kind in (KeyboardInterrupt, MemoryError):
+            if f"{kind.__name__}:" in str(error):
+                raise kind from None
+        raise
+
+
 def add_biases_by_products() -> None:
     """Let layers on the CPU add their biases, and sum the biases' gradients, by products of matrices."""
     # Library: Paddle 2.6.2 and 3.3.1, on the CPU.
@@ -58,15 +75,15 @@ def add_biases_by_products() -> None:
     def add(values: Tensor, bias: Tensor, addmm: Callable[..., Tensor]) -> Tensor:
         n, channels, *sides = values.shape
         of_rows, ones = bias.expand([n, channels]).reshape([-1, 1]), paddle.ones([1, math.prod(sides)])
-        return addmm(values.reshape([n * channels, -1]), of_rows, ones).reshape(values.shape)
+        return addmm(values.reshape([n * channels, math.prod(sides)]), of_rows, ones).reshape(values.shape)
 
     def add_in_place(values: Tensor, bias: Tensor) -> Tensor:
         # for a few numbers, Python takes longer than it saves
         return values.add_(bias.reshape([1, -1, 1, 1])) if values.size < _MANY else add(values, bias, paddle.addmm_)
 
     def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        values = paddle.addmm(bias.reshape([1, -1]), x.reshape([-1, x.shape[-1]]), weight)
-        return values.reshape([*x.shape[:-1], -1])
+        rows = x.reshape([math.prod(x.shape[:-1]), x.shape[-1]])
+        return paddle.addmm(bias.reshape([1, -1]), rows, weight).reshape([*x.shape[:-1], weight.shape[-1]])
 
     class ToChannels(PyLayer):  # type: ignore[misc]
         @staticmethod
@@ -77,7 +94,7 @@ def add_biases_by_products() -> None:
         @staticmethod
         def backward(context: Network, gradient: Tensor) -> tuple[Tensor | None, ...]:
             (of_values, of_bias), [n, channels, *sides] = context.learns, gradient.shape
-            rows, ones = gradient.reshape([n * channels, -1]), paddle.ones([math.prod(sides), 1])
+            rows, ones = gradient.reshape([n * channels, math.prod(sides)]), paddle.ones([math.prod(sides), 1])
             sums = paddle.matmul(rows, ones).reshape([n, channels]).sum(0) if of_bias else None
             return gradient if of_values else None, sums
 
@@ -92,7 +109,8 @@ def add_biases_by_products() -> None:
         def backward(context: Network, gradient: Tensor) -> tuple[Tensor | None, ...]:
             (x, weight), (of_x, of_weight, of_bias) = context.saved_tensor(), context.learns
             # reshaped here: in the forward pass, the gradient of each reshape would be a copy
-            rows, of_rows = x.reshape([-1, x.shape[-1]]), gradient.reshape([-1, gradient.shape[-1]])
+            count = math.prod(x.shape[:-1])
+            rows, of_rows = x.reshape([count, x.shape[-1]]), gradient.reshape([count, gradient.shape[-1]])
             return (
                 paddle.matmul(of_rows, weight, transpose_y=True).reshape(x.shape) if of_x else None,
                 paddle.matmul(rows, of_rows, transpose_x=True) if of_weight else None,
