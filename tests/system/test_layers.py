@@ -149,6 +149,7 @@ def test_paddle_alone_raises_another_error():
         failing(KeyboardInterrupt()).backward()
 
 
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2.6.2 refuses tensors without rows")
 @pytest.mark.parametrize("functions", [OUR_FUNCTIONS, ALONE_FUNCTIONS], ids=["ours", "paddle's"])
 @pytest.mark.parametrize("learns", [True, False])
 def test_no_rows_stay_no_rows(functions, learns):
