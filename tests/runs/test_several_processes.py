@@ -2,22 +2,16 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from support import forks
 from support.commands import ROOT, launch, launch_by_paddle, python, train
 from support.weights import assert_same
 
 from dreambooth.run import checkpoints
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_two_processes_write_a_checkpoint_and_only_the_first_prints(flags, tmp_path):
@@ -40,7 +34,7 @@ def test_two_processes_resume_bit_for_bit(flags, tmp_path):
 
 
 def test_two_launchers_on_the_loopback_address_make_one_run(flags, tmp_path):
-    port = free_port()
+    [port] = forks.free_ports(1)
     processes = [
         subprocess.Popen(
             [

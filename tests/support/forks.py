@@ -23,12 +23,7 @@ SECONDS = 300
 def run(line):
     """Run `python LINE` from the project's folder, and return the CompletedProcess, with its text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        child = os.fork()
-        if not child:
-            _be_command(line, out.fileno(), err.fileno())
-        code = _wait(child, line)
+        code = _wait({_begin(line, out, err)}, line)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -59,27 +54,10 @@ def launch(line, folder, processes):
 
 def run_together(lines, logs, environments=None):
     """Run commands at the same time, with their text in files; return the first code that is not 0, which ends all."""
-    children = set()
-    for line, log, environment in zip(lines, logs, environments or [{}] * len(lines)):
-        with log.open("wb") as file:
-            child = os.fork()
-            if not child:
-                os.environ.update(environment)
-                _be_command(line, file.fileno(), file.fileno())
-        children.add(child)
-    code, end = 0, time.monotonic() + SECONDS
-    while children:
-        for child in list(children):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                children.remove(child)
-                code = code or os.waitstatus_to_exitcode(status)
-        if code or time.monotonic() > end:
-            for child in children:
-                os.kill(child, signal.SIGTERM)
-            code = code or -signal.SIGTERM
-        time.sleep(0.005)
-    return code
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(log.open("wb")) for log in logs]
+        children = {_begin(*each) for each in zip(lines, files, files, environments or [{}] * len(lines))}
+        return _wait(children, lines[0])
 
 
 def free_ports(count):
@@ -91,15 +69,35 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-def _wait(child, line):
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def _begin(line, out, err, environment=None):
+    """Begin a command in a fork, with its text in files; return the fork's number."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        os.environ.update(environment or {})
+        _be_command(line, out.fileno(), err.fileno())
+    return child
+
+
+def _wait(children, line):
+    """Wait for forks; return the first code that is not 0, at which the others are told to end."""
+    code, end = 0, time.monotonic() + SECONDS
+    while children and time.monotonic() < end:
+        for child in list(children):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                children.remove(child)
+                if status and not code:
+                    code = os.waitstatus_to_exitcode(status)
+                    for other in children:
+                        os.kill(other, signal.SIGTERM)
         time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    if not children:
+        return code
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     raise subprocess.TimeoutExpired(line, SECONDS)
 
 

@@ -96,7 +96,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    """What the libraries do without the storage."""
+    """What the libraries do without the changes."""
     arguments = [folder, GENUINE / "torch-2.13.0.bin", folder / "marker"]
     done = subprocess.run([sys.executable, "-c", ALONE, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
