@@ -60,7 +60,7 @@ def save_network(
             network,
             str(folder),
             save_function=lambda weights, _: _write_weights(network, weights, path, save_format, "np"),
-            max_shard_size=bytes_of(network.state_dict()) + 1,
+            max_shard_size=bytes_of(network.state_dict()),
         )
 
 

@@ -101,13 +101,11 @@ def what_is_whole(output_dir: str | Path) -> str:
 
 def _save_network(network: Network, folder: Path) -> None:
     """Write the files of the network's save_pretrained, without its second and third copy in memory."""
-    folder.mkdir()
-    if hasattr(network, "save_config"):
-        saving.save_network(network, "safetensors", folder)
-        return
     if hasattr(network, "config"):
-        network.config.save_pretrained(str(folder))
-    safetensors.write(folder / "model.safetensors", network.state_dict(), {"format": "np"})  # as PaddleNLP does
+        saving.save_network(network, "safetensors", folder)
+    else:
+        folder.mkdir()
+        safetensors.write(folder / "model.safetensors", network.state_dict(), {"format": "np"})
 
 
 def read_state(folder: Path) -> State:
