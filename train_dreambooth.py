@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dreambooth.config.config import Config
     from dreambooth.data.concepts import Share
     from dreambooth.models.families.base import Family
+    from dreambooth.run.checkpoints import Stateful
     from dreambooth.run.planning import Plan
     from dreambooth.training.diffusion import Diffusion
 
@@ -85,6 +86,7 @@ def main(argv: Sequence[str]) -> None:
 def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, concepts: Sequence[Concept]) -> None:
     """Train the family on the concepts, and save the result."""
     from dreambooth.training import loss
+    from dreambooth.training.ema import Average
     from dreambooth.training.encodings import Encodings
     from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
@@ -95,13 +97,15 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     encodings = Encodings(family, batches, config.memory, seed)
     family.free_encoders(pictures=config.memory.cache_latents)
 
-    # Make the optimizer; a resumed run takes weights and state from its checkpoint
+    # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
     family.prepare_training(config.memory.gradient_checkpointing)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
+    average = Average(config.optimizer.ema_decay, updates.named)
     split = planning.split_of_update(config.memory, family)
     record = output_folder.make_record(config.flat(), plan.steps, world, machine.describe(split), concepts)
-    saved = checkpoints.Checkpointer(config.saving, family.trained(), {"optimizer": updates}, plan.fingerprint, record)
+    states: dict[str, Stateful] = {"optimizer": updates, **average.stateful}
+    saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0
 
     # Open the log
@@ -147,6 +151,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             if not updates.step(norm):
                 endings.check_finite(not updates.is_stuck, "gradient", done + 1, rate, saved.last)
                 continue
+            average.add()
             done += 1
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             bar.update()
@@ -165,10 +170,11 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             if stopping:
                 endings.end_early(done, saved.last, stop.signal)
             if validation.is_due(done) and not ending:
-                validation.draw(done)
+                with average.in_place():
+                    validation.draw(done)
 
         # Draw, and save the result; should that fail, a checkpoint keeps the weights
-        with saved.rescue(done):
+        with saved.rescue(done), average.in_place():
             validation.draw(done)
             card = model_card.make_card(config, plan.steps, world, family.facts)
             output_folder.save_result(family, config.saving, config.lora, record, card)

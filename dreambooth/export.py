@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
-from dreambooth.config.sections import SaveFormat
+from dreambooth.config.run_sections import SaveFormat
 from dreambooth.files import atomic, lora, weight_files
 from dreambooth.models import loading, pipeline_folder, registry, saving
 from dreambooth.system import console, libraries

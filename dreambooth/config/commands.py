@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dreambooth.config.fields import Section, flag
-from dreambooth.config.sections import SchedulerName
+from dreambooth.config.run_sections import SchedulerName
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import Size
 

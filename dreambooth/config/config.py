@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.config import sections
+from dreambooth.config import run_sections, sections
 from dreambooth.config.commands import DrawSettings
 from dreambooth.system.errors import BadInput
 
@@ -29,11 +29,11 @@ class Config:
     lora: sections.LoraSettings = field(default_factory=sections.LoraSettings)
     objective: sections.ObjectiveSettings = field(default_factory=sections.ObjectiveSettings)
     optimizer: sections.OptimizerSettings = field(default_factory=sections.OptimizerSettings)
-    memory: sections.MemorySettings = field(default_factory=sections.MemorySettings)
-    drawing: sections.SampleSettings = field(default_factory=sections.SampleSettings)
-    saving: sections.SavingSettings = field(default_factory=sections.SavingSettings)
-    logging: sections.LoggingSettings = field(default_factory=sections.LoggingSettings)
-    run: sections.RunSettings = field(default_factory=sections.RunSettings)
+    memory: run_sections.MemorySettings = field(default_factory=run_sections.MemorySettings)
+    drawing: run_sections.SampleSettings = field(default_factory=run_sections.SampleSettings)
+    saving: run_sections.SavingSettings = field(default_factory=run_sections.SavingSettings)
+    logging: run_sections.LoggingSettings = field(default_factory=run_sections.LoggingSettings)
+    run: run_sections.RunSettings = field(default_factory=run_sections.RunSettings)
 
     def __post_init__(self) -> None:
         model, concepts, saving = self.model, self.concepts, self.saving
@@ -171,11 +171,11 @@ SECTIONS: dict[str, type[Section]] = {
     "lora": sections.LoraSettings,
     "objective": sections.ObjectiveSettings,
     "optimizer": sections.OptimizerSettings,
-    "memory": sections.MemorySettings,
-    "drawing": sections.SampleSettings,
-    "saving": sections.SavingSettings,
-    "logging": sections.LoggingSettings,
-    "run": sections.RunSettings,
+    "memory": run_sections.MemorySettings,
+    "drawing": run_sections.SampleSettings,
+    "saving": run_sections.SavingSettings,
+    "logging": run_sections.LoggingSettings,
+    "run": run_sections.RunSettings,
 }
 
 

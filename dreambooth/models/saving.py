@@ -15,7 +15,7 @@ from dreambooth.system.patches import storage
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from dreambooth.config.sections import SaveFormat
+    from dreambooth.config.run_sections import SaveFormat
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors
 
 SINGLE_FILE = "single_file"

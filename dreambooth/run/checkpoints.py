@@ -17,7 +17,7 @@ from dreambooth.system.errors import BadInput, Stopped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dreambooth.config.sections import SavingSettings
+    from dreambooth.config.run_sections import SavingSettings
     from dreambooth.system.types import JSON, Arrays, Network, Tensors
 
 _STATE = "state.json"
@@ -177,6 +177,8 @@ def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapp
             [path] = (folder / part).glob("*.safetensors")
             _load_network(network, part, Reader(path), folder)
         for name, each in stateful.items():
+            if name not in states and name != "optimizer":
+                continue  # that run had none, and the caller allows the change
             each.restore(Reader(folder / f"{name}.safetensors"), states[name])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None

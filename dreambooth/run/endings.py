@@ -12,7 +12,8 @@ from dreambooth.system.errors import Stopped
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dreambooth.config.sections import LoraSettings, SavingSettings
+    from dreambooth.config.run_sections import SavingSettings
+    from dreambooth.config.sections import LoraSettings
 
 
 def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str) -> None:

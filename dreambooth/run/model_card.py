@@ -11,7 +11,7 @@ from dreambooth.run import endings, output_folder
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
-    from dreambooth.config.sections import LoggingSettings, SavingSettings
+    from dreambooth.config.run_sections import LoggingSettings, SavingSettings
     from dreambooth.models.registry import FamilyFacts
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from dreambooth.config.sections import LoraSettings, SavingSettings
+    from dreambooth.config.run_sections import SavingSettings
+    from dreambooth.config.sections import LoraSettings
     from dreambooth.data.concepts import Concept, Picture
     from dreambooth.models.families.base import Family
     from dreambooth.run.checkpoints import Checkpoint

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dreambooth.config.config import Config
-    from dreambooth.config.sections import ConceptSettings, MemorySettings, SavingSettings
+    from dreambooth.config.run_sections import MemorySettings, SavingSettings
+    from dreambooth.config.sections import ConceptSettings
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Network
 
@@ -167,7 +168,8 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     trained = sum(_parameters(network) for network in family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
-    console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}")
+    averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
+    console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}{averaged}")
     world = processes.world_size()
     epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(len(plan.pictures))
     start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
@@ -178,8 +180,9 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     if cores := machine.describe(split_of_update(config.memory, family)):
         console.print_message(f"machine   {machine.in_words(cores)}")
     if config.run.dry_run:
-        memory = f"about {_memory(family, config.memory) / 1e9:.2f} GB for weights, gradients and optimizer"
-        console.print_message(f"memory    {memory}; activations come on top")
+        gigabytes = _memory(family, config.memory, optimizer.ema_decay is not None) / 1e9
+        what = "for weights, gradients and optimizer; activations come on top"
+        console.print_message(f"memory    about {gigabytes:.2f} GB {what}")
     else:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
         console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
@@ -220,7 +223,7 @@ def _parameters(network: Network) -> int:
     return sum(each.size for each in network.parameters())
 
 
-def _memory(family: Family, settings: MemorySettings) -> float:
+def _memory(family: Family, settings: MemorySettings, is_averaged: bool) -> float:
     """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
     from dreambooth.training import optimizers
 
@@ -229,6 +232,6 @@ def _memory(family: Family, settings: MemorySettings) -> float:
     beneath = sum(_parameters(networks[part]) for part in family.adapters)  # the frozen networks that a LoRA adapts
     kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
     # a weight that trains has the optimizer's accumulators, and a gradient until it is used
-    numbers = 1 if settings.early_update else 2
+    numbers = (1 if settings.early_update else 2) + is_averaged
     updates = (numbers * _BYTES + kept) * trained + _BYTES * beneath
     return max(updates, _BYTES * sum(_parameters(network) for network in networks.values()))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from dreambooth.config.sections import WriterType
+    from dreambooth.config.run_sections import WriterType
 
 _SECONDS_BETWEEN_FLUSHES = 10
 _PREFIX = "dreambooth-log"  # of the paths that TensorBoard's writer opens with our files

@@ -10,7 +10,7 @@ from dreambooth.system import processes
 
 if TYPE_CHECKING:
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.config.sections import LoggingSettings
+    from dreambooth.config.run_sections import LoggingSettings
     from dreambooth.models.families.base import Family
     from dreambooth.run.tracking import NullTracker, Tracker
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
-    from dreambooth.config.sections import MemorySettings
+    from dreambooth.config.run_sections import MemorySettings
     from dreambooth.data.batches import Batches
     from dreambooth.data.concepts import MicroBatch, Picture, View
     from dreambooth.models.families.base import Family

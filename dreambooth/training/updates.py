@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
     from paddle.optimizer import Optimizer
 
-    from dreambooth.config.sections import MemorySettings, OptimizerSettings
+    from dreambooth.config.run_sections import MemorySettings
+    from dreambooth.config.sections import OptimizerSettings
     from dreambooth.system.types import Arrays
 
 _HALF = {"fp16": "float16", "bf16": "bfloat16"}

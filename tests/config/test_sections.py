@@ -5,7 +5,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from dreambooth.config import sections
+from dreambooth.config import run_sections, sections
 from dreambooth.config.config import SECTIONS
 from dreambooth.system.errors import BadInput
 
@@ -13,7 +13,7 @@ FIELDS = [(section, field) for section in SECTIONS.values() for field in datacla
 
 
 def test_every_section_of_the_module_is_a_part_of_the_settings():
-    defined = {kind for name, kind in vars(sections).items() if name.endswith("Settings")}
+    defined = {kind for name, kind in {**vars(sections), **vars(run_sections)}.items() if name.endswith("Settings")}
     assert defined == set(SECTIONS.values())
 
 
@@ -58,14 +58,6 @@ def test_a_setting_of_a_lora_needs_a_rank(changes):
 def test_an_epoch_covers_the_longer_list(preservation, pictures, epoch):
     concepts = sections.ConceptSettings("pictures", "a photo of sks dog", preservation)
     assert concepts.epoch(pictures) == epoch
-
-
-def test_validation_settings_need_a_prompt():
-    for name in ("validation_steps", "num_validation_images"):
-        with pytest.raises(BadInput, match=f"--{name} needs --validation_prompt"):
-            sections.LoggingSettings(**{name: 3})
-    assert sections.LoggingSettings(validation_prompt=("x",), num_validation_images=3).validation_count == 3
-    assert sections.LoggingSettings(validation_prompt=("x",)).validation_count == 4
 
 
 def test_the_size_that_is_not_a_multiple_of_eight_is_named_by_its_own_flag():

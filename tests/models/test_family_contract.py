@@ -14,7 +14,8 @@ from support.twins import BUILDERS
 from support.weights import assert_same
 
 from dreambooth.config.commands import DrawSettings
-from dreambooth.config.sections import LoraSettings, SaveFormat
+from dreambooth.config.run_sections import SaveFormat
+from dreambooth.config.sections import LoraSettings
 from dreambooth.data.concepts import View
 from dreambooth.drawing import sampling
 from dreambooth.files import lora

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from support.families import load_family, load_pipeline
 from support.weights import assert_same
 
-from dreambooth.config.sections import SaveFormat
+from dreambooth.config.run_sections import SaveFormat
 from dreambooth.models import saving
 
 

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from support.families import load_family
 
-from dreambooth.config.sections import SchedulerName, Solver
+from dreambooth.config.run_sections import SchedulerName, Solver
 from dreambooth.models import registry, schedulers
 
 each_scheduler = pytest.mark.parametrize("name", schedulers.SCHEDULERS)

@@ -16,7 +16,7 @@ from support.pictures import draw_pictures
 from support.twins import build_twin
 from support.weights import assert_same, weights
 
-from dreambooth.config.sections import SavingSettings
+from dreambooth.config.run_sections import SavingSettings
 from dreambooth.files import atomic
 from dreambooth.run import checkpoints
 from dreambooth.run.checkpoints import Checkpointer

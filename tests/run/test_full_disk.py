@@ -13,7 +13,7 @@ from support.families import load_pipeline
 
 import infer
 from dreambooth import metrics
-from dreambooth.config.sections import SaveFormat
+from dreambooth.config.run_sections import SaveFormat
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic
 from dreambooth.run import checkpoints, output_folder

@@ -5,7 +5,7 @@ from PIL import Image
 from support.commands import train
 from support.weights import assert_same
 
-from dreambooth.config.sections import LoggingSettings
+from dreambooth.config.run_sections import LoggingSettings
 from dreambooth.run.validation import Validation
 
 

@@ -13,7 +13,7 @@ from support.weights import assert_same
 import infer
 import train_dreambooth
 from dreambooth import export
-from dreambooth.config.sections import SaveFormat
+from dreambooth.config.run_sections import SaveFormat
 from dreambooth.files import atomic
 from dreambooth.run import checkpoints, output_folder
 

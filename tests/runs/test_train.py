@@ -12,6 +12,7 @@ from support.pictures import draw_pictures
 from support.weights import assert_same, largest_difference, weights
 
 from dreambooth.system import machine
+from dreambooth.system.errors import BadInput
 from dreambooth.training.encodings import Encodings
 
 # Splitting a batch changes the order in which float32 numbers are added: the gradients differ by about 1e-7 of their
@@ -201,6 +202,45 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(flags, tmp_p
         train(flags(output_dir=again, resume_from_checkpoint=checkpoint, save_steps=1, **common))
         for network in ("unet", "text_encoder"):
             assert_same(tmp_path / "whole" / network, again / network)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_average_is_what_is_saved_and_drawn_with(flags, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(workers, 1))
+    drawn = dict(validation_prompt="a photo of sks dog", num_validation_images=1, validation_steps=2)
+    common = dict(max_train_steps=3, train_batch_size=2, save_steps=1, learning_rate=1e-3)
+    train(flags(output_dir=tmp_path / "plain", **common))
+    train(flags(output_dir=tmp_path / "averaged", ema_decay=0.5, save_format="safetensors", **common, **drawn))
+    learned = [weights(tmp_path / f"plain/checkpoint-{step}/unet") for step in (1, 2, 3)]
+    saved, at_end = weights(tmp_path / "averaged/unet"), weights(tmp_path / "averaged/checkpoint-3/unet")
+    for name, last in learned[2].items():
+        # the drawing on the way has left the weights as they were
+        assert np.array_equal(last, at_end[name])
+        expected = (learned[0][name] + 2 * learned[1][name] + 4 * last) / 7
+        np.testing.assert_allclose(saved[name], expected, rtol=1e-4, atol=1e-6)
+    assert any(not np.allclose(saved[name], last, atol=1e-5) for name, last in learned[2].items())
+    # a resumed run ends with the same average, and one without the flag is another run
+    again = dict(common, output_dir=tmp_path / "again", resume_from_checkpoint=tmp_path / "averaged/checkpoint-2")
+    with pytest.raises(BadInput, match="ema_decay: 0.5 then, None now"):
+        train(flags(**again))
+    train(flags(ema_decay=0.5, save_format="safetensors", **again, **drawn))
+    assert_same(tmp_path / "averaged/unet", tmp_path / "again/unet")
+    names = sorted(path.name for path in (tmp_path / "averaged/samples").iterdir())
+    for name in names:
+        if "step-3" in name:
+            assert (tmp_path / "averaged/samples" / name).read_bytes() == (
+                tmp_path / "again/samples" / name
+            ).read_bytes()
+    assert len(names) == 2
+
+
+def test_a_run_may_begin_to_average_where_it_is_resumed(flags, tmp_path, capsys):
+    common = dict(max_train_steps=3, save_steps=1, learning_rate=1e-3, save_format="safetensors")
+    train(flags(output_dir=tmp_path / "whole", **common))
+    changed = dict(resume_from_checkpoint=tmp_path / "whole/checkpoint-2", allow_changes=True, ema_decay=0.9)
+    train(flags(output_dir=tmp_path / "out", **common, **changed))
+    assert "ema_decay: None then, 0.9 now" in capsys.readouterr().err
+    assert_same(tmp_path / "whole/unet", tmp_path / "out/unet")  # the average of one update
 
 
 def test_a_run_resumed_on_another_split_of_the_same_global_batch_goes_on(flags, tmp_path):

@@ -12,7 +12,7 @@ TRAIN = """
 --train_batch_size N = 4  --gradient_accumulation_steps N = 1  --learning_rate X  --text_encoder_lr X  --scale_lr
 --lr_scheduler {constant,linear,cosine,cosine_with_restarts,polynomial,constant_with_warmup} = constant
 --lr_warmup_steps N = 500  --lr_num_cycles N = 1  --lr_power X = 1.0  --adam_beta1 X = 0.9  --adam_beta2 X = 0.999
---adam_weight_decay X = 0.02  --adam_epsilon X = 1e-08  --max_grad_norm X  --gradient_checkpointing
+--adam_weight_decay X = 0.02  --adam_epsilon X = 1e-08  --max_grad_norm X  --ema_decay X  --gradient_checkpointing
 --early_update|--fused_backward_pass
 --mixed_precision {no,fp16,bf16} = no  --cache_latents  --no_cache_latents  --sample_batch_size N = 4
 --prior_scheduler {own,ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm} = dpmsolver++  --prior_inference_steps N = 20
@@ -83,6 +83,7 @@ DEFAULTS = {
     "train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-6, "text_encoder_lr": None,
     "scale_lr": False, "lr_scheduler": "constant", "lr_warmup_steps": 500, "lr_num_cycles": 1, "lr_power": 1.0,
     "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 0.02, "adam_epsilon": 1e-8, "max_grad_norm": None,
+    "ema_decay": None,
     "gradient_checkpointing": False, "early_update": False, "mixed_precision": "no", "cache_latents": True,
     "sample_batch_size": 4, "prior_scheduler": "dpmsolver++", "prior_inference_steps": 20, "dataloader_num_workers": 0,
     "save_steps": 500, "checkpoints_total_limit": None, "resume_from_checkpoint": None, "allow_changes": False,
@@ -94,7 +95,7 @@ COURSE = {
     "pretrained_model_name_or_path", "instance_prompt", "with_prior_preservation", "train_text_encoder", "seed",
     "tokenizer_name", "revision", "center_crop", "random_flip", "learning_rate", "text_encoder_lr", "scale_lr",
     "lr_scheduler", "lr_warmup_steps", "lr_num_cycles", "lr_power", "adam_beta1", "adam_beta2", "adam_weight_decay",
-    "adam_epsilon", "max_grad_norm", "mixed_precision", "height", "width",
+    "adam_epsilon", "max_grad_norm", "ema_decay", "mixed_precision", "height", "width",
     "train_batch_size x gradient_accumulation_steps x processes", "the pictures' hashes", "the class pictures' hashes",
 }
 PRIOR_COURSE = {"class_prompt", "num_class_images", "prior_loss_weight"}  # with --with_prior_preservation

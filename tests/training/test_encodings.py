@@ -8,7 +8,8 @@ import pytest
 from support.families import load_family
 from support.pictures import draw_pictures
 
-from dreambooth.config.sections import MemorySettings, OptimizerSettings, PictureSettings
+from dreambooth.config.run_sections import MemorySettings
+from dreambooth.config.sections import OptimizerSettings, PictureSettings
 from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept, Example, MicroBatch, View

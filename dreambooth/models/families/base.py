@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.config.sections import SaveFormat
+    from dreambooth.config.run_sections import SaveFormat
     from dreambooth.data.concepts import View
     from dreambooth.models.families.interfaces import Source
     from dreambooth.models.registry import FamilyFacts

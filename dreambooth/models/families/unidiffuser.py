@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.config.sections import SaveFormat
+    from dreambooth.config.run_sections import SaveFormat
     from dreambooth.system.types import Key, Size, Tensors
 
 _OWN_DATA = 1  # of the two kinds of data that version 1 distinguishes, the one that its pipeline draws with
