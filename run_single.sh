@@ -13,7 +13,7 @@ setup
 output=${OUTPUT_DIR:-./dream_outputs}
 prompt=${INSTANCE_PROMPT:-a photo of sks dog}
 pictures=${INSTANCE_DIR:-$here/dream_image}
-embedded=
+embedded= average=
 cards=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || cards=
 if [ -z "${MODEL_NAME:-}$cards" ]; then
     embedded=$here/miniworld/model
@@ -21,6 +21,7 @@ if [ -z "${MODEL_NAME:-}$cards" ]; then
     echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
     defaults=(64 4 3e-4 250)
+    average=0.96
     class=${CLASS_PROMPT:-}
     if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}" ]; then class="a photo of a dog"; fi
     class_pictures=./class_images/miniworld
@@ -46,6 +47,7 @@ flags=(
     --lr_scheduler "${LR_SCHEDULER:-constant}"
     --max_train_steps "${MAX_TRAIN_STEPS:-${defaults[3]}}"
 )
+if [ -n "${EMA_DECAY:-$average}" ]; then flags+=(--ema_decay "${EMA_DECAY:-$average}"); fi
 # Preserve the class of CLASS_PROMPT
 if [ -n "$class" ]; then
     flags+=(

@@ -41,6 +41,7 @@ TRAINING = {
     "train_batch_size": 4,
     "learning_rate": 3e-4,
     "max_train_steps": 250,
+    "ema_decay": 0.96,
 }
 PRIOR: dict[str, float | None] = {"with_prior_preservation": None, "num_class_images": 48}
 SETTINGS: dict[str, dict[str, float | None]] = {

@@ -81,6 +81,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--learning_rate": "3e-4",
         "--lr_scheduler": "constant",
         "--max_train_steps": "250",
+        "--ema_decay": "0.96",
         "--class_prompt": "a photo of a dog",
         "--class_data_dir": "./class_images/miniworld",
         "--num_class_images": "48",
