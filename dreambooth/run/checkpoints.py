@@ -177,8 +177,6 @@ def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapp
             [path] = (folder / part).glob("*.safetensors")
             _load_network(network, part, Reader(path), folder)
         for name, each in stateful.items():
-            if name not in states and name != "optimizer":
-                continue  # that run had none, and the caller allows the change
             each.restore(Reader(folder / f"{name}.safetensors"), states[name])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
@@ -234,7 +232,10 @@ class Checkpointer:
 
     def load(self, checkpoint: Checkpoint) -> int:
         """Put a checkpoint's weights and states back, and return its step."""
-        load(checkpoint, self._networks, self._stateful)
+        stateful = self._stateful
+        if self._settings.allow_changes:  # such as a first --ema_decay
+            stateful = {name: each for name, each in stateful.items() if name in checkpoint.state}
+        load(checkpoint, self._networks, stateful)
         self.last = checkpoint.folder
         return checkpoint.state["step"]
 
