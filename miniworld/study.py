@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 # as in run_single.sh
 TRAINING = {
     "resolution": 64,
-    "train_batch_size": 4,
-    "learning_rate": 3e-4,
+    "train_batch_size": 3,
+    "learning_rate": 3.5e-4,
     "max_train_steps": 250,
     "ema_decay": 0.96,
 }
