@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.system import machine, threads
-from dreambooth.system.patches import convolutions, layers, storage
+from dreambooth.system.patches import layers, storage
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def load(readers: storage.Readers, verbose: bool = False) -> None:
         import paddle  # noqa: F401
 
         _import_what_is_used()
-        convolutions.convolve_in_parts()
+        layers.convolve_in_bands()
         layers.add_biases_by_products()
         layers.recompute_without_random_state()
         layers.attend_in_parts()

@@ -11,6 +11,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional
 from ppdiffusers.models.lora import LoRACompatibleConv
 
+from dreambooth.system import threads
 from dreambooth.system.patches import layers
 
 OUR_FUNCTIONS = functional.linear, functional.conv2d, functional.conv._conv_nd
@@ -18,6 +19,7 @@ ALONE_FUNCTIONS = tuple(
     inspect.getclosurevars(each).nonlocals[name]
     for each, name in zip(OUR_FUNCTIONS, ("linear", "convolve", "convolve"))
 )
+PADDLES_CONVOLUTION = inspect.getclosurevars(ALONE_FUNCTIONS[1]).nonlocals["convolve"]
 
 
 def set_functions(functions):
@@ -159,6 +161,91 @@ def test_no_rows_stay_no_rows(functions, learns):
             assert linear(x).shape == [2, 0, 4] and convolution(pictures).shape == [0, 4, 6, 7]
     finally:
         set_functions(OUR_FUNCTIONS)
+
+
+@pytest.fixture
+def on_two_threads():
+    before = threads._count
+    threads.use(2)
+    yield
+    threads.use(before)
+
+
+@pytest.fixture
+def bands(monkeypatch, on_two_threads):
+    """Bands of two rows of 4 channels, 5 wide; the number of bands of each convolution."""
+    monkeypatch.setattr(layers, "_MANY_COPIES", 0)
+    monkeypatch.setattr(layers, "_COPIES", 2 * 9 * 4 * 5)
+    counts, share = [], threads.side_by_side
+
+    def counting(work, items):
+        counts.append(len(items))
+        return share(work, items)
+
+    monkeypatch.setattr(threads, "side_by_side", counting)
+    return counts
+
+
+@pytest.mark.parametrize("kind", [paddle.nn.Conv2D, LoRACompatibleConv])
+@pytest.mark.parametrize("height", [1, 2, 3, 8, 9])
+def test_bands_are_the_whole(kind, height, bands):
+    paddle.seed(0)
+    layer, x = kind(4, 3, 3, padding=1), paddle.randn([2, 4, height, 5])
+    whole = layer(x)
+    assert not whole.stop_gradient and bands == []  # a gradient needs the whole
+    with paddle.no_grad():
+        in_bands = layer(x)
+    assert bands == [-(-height // 2)] and in_bands.stop_gradient
+    np.testing.assert_allclose(in_bands.numpy(), whole.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(padding=0),
+        dict(padding=2),
+        dict(padding="SAME"),
+        dict(padding=[1, 0]),
+        dict(padding=1, stride=2),
+        dict(padding=1, stride=[1, 2]),
+        dict(padding=1, dilation=2),
+        dict(padding=1, groups=2),
+        dict(padding=1, data_format="NHWC"),
+        dict(padding=1, padding_mode="circular"),
+    ],
+    ids=str,
+)
+def test_other_convolutions_go_through_the_whole(settings, bands):
+    layer = paddle.nn.Conv2D(4, 4, 3, **settings)
+    with paddle.no_grad():
+        layer(paddle.randn([1, 4, 4, 4]))
+    with paddle.no_grad():
+        paddle.nn.Conv2D(4, 4, 1)(paddle.randn([1, 4, 4, 4]))
+        paddle.nn.Conv1D(4, 4, 3, padding=1)(paddle.randn([1, 4, 9]))
+    assert bands == []
+
+
+def test_a_small_convolution_goes_through_the_whole(monkeypatch):
+    monkeypatch.setattr(threads, "side_by_side", lambda *_: pytest.fail("in bands"))
+    with paddle.no_grad():
+        paddle.nn.Conv2D(4, 4, 3, padding=1)(paddle.randn([1, 4, 64, 64]))
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2.6.2 does not count from zero again")
+def test_paddle_alone_copies_the_whole_picture():
+    from paddle.base import core
+
+    x, weight = paddle.randn([1, 16, 256, 256]), paddle.randn([16, 16, 3, 3])
+
+    def peak_of(convolve):
+        core.host_memory_stat_reset_peak_value("Allocated", 0)
+        before = core.host_memory_stat_current_value("Allocated", 0)
+        with paddle.no_grad():
+            convolve(x, weight, padding=1)
+        return (core.host_memory_stat_peak_value("Allocated", 0) - before) / (4 * x.size)
+
+    assert peak_of(PADDLES_CONVOLUTION) > 9
+    assert peak_of(functional.conv2d) < 5  # the result, its bands, and a band's copies
 
 
 def small_attention(**changes):

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dreambooth.system import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +24,8 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Network
 
 _MANY = 1 << 16  # numbers from which a product pays
-_SCORES, _MANY_SCORES = 1 << 20, 1 << 24  # of an attention: those that fit the caches, and those that are split
+_COPIES, _MANY_COPIES = 5 << 18, 1 << 22  # of a convolution: numbers that fit the caches, and those that are split
+_SCORES, _MANY_SCORES = 1 << 20, 1 << 24  # of an attention, likewise
 _LEAST = 1e-30  # sum of exponentials, far from the ends of float32
 
 
@@ -114,22 +120,65 @@ def add_biases_by_products() -> None:
     def faster(convolve: Callable[..., Tensor], layout_at: int) -> Callable[..., Tensor]:
         def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
             layout = named.get("data_format", more[layout_at] if len(more) > layout_at else "NCHW")
-            if layout != "NCHW" or not fits(x, bias):
+            if layout != "NCHW" or not _fits(x, bias):
                 return convolve(x, weight, bias, *more, **named)
             values = convolve(x, weight, None, *more, **named)
-            return ToChannels.apply(values, bias) if learns(values, bias) else add_in_place(values, bias)
+            return ToChannels.apply(values, bias) if _learns(values, bias) else add_in_place(values, bias)
 
         return fast
 
     def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, name: str | None = None) -> Tensor:
-        if not fits(x, weight, bias):
+        if not _fits(x, weight, bias):
             return linear(x, weight, bias, name)
-        return (ToColumns.apply if learns(x, weight, bias) else affine)(x, weight, bias)
+        return (ToColumns.apply if _learns(x, weight, bias) else affine)(x, weight, bias)
 
     linear = functional.linear
     if linear.__module__ != __name__:
         functional.linear, functional.conv2d = fast_linear, faster(functional.conv2d, 4)
         functional.conv._conv_nd = faster(functional.conv._conv_nd, 5)  # noqa: SLF001  nn.Conv2D itself calls this
+
+
+def convolve_in_bands() -> None:
+    """Let a large convolution on the CPU go through its picture band by band; call it before add_biases_by_products."""
+    # Library: Paddle 2.6.2 and 3.3.1, on the CPU.
+    # Symptom: it first copies the picture nine times, once for each place of its kernel, on one core: 1.2 GB for 128
+    # channels of 512 x 512. These go to memory and back.
+    # Remedy: without a gradient, bands of rows whose copies fit the caches, on all cores.
+    # Test: test_bands_are_the_whole, test_paddle_alone_copies_the_whole_picture.
+    import paddle
+    from paddle.nn import functional
+
+    def in_bands(x: Tensor, weight: Tensor, rows: int) -> Tensor:
+        height = x.shape[2]
+
+        def band(first: int) -> Tensor:
+            end = min(first + rows, height)
+            with paddle.no_grad():
+                part = x[:, :, max(first - 1, 0) : end + 1]  # with the neighbours of its first and last row
+                return conv2d(part, weight, padding=[int(first == 0), int(end == height), 1, 1])
+
+        return paddle.concat(threads.side_by_side(band, range(0, height, rows)), 2)
+
+    def faster(convolve: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        signature = inspect.signature(convolve)
+
+        def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
+            of_row = 9 * x.shape[1] * x.shape[-1]
+            is_large = x.ndim == 4 and of_row * x.shape[2] > _MANY_COPIES and weight.shape[2:] == [3, 3]
+            if is_large and bias is None and _fits(x, weight) and not _learns(x, weight):
+                bound = signature.bind(x, weight, bias, *more, **named)
+                bound.apply_defaults()
+                names = ("stride", "padding", "dilation", "groups")
+                is_nchw = bound.arguments["data_format"] == "NCHW"
+                if is_nchw and all({*np.ravel(bound.arguments[name])} == {1} for name in names):
+                    return in_bands(x, weight, max(1, _COPIES // of_row))
+            return convolve(x, weight, bias, *more, **named)
+
+        return fast
+
+    conv2d = functional.conv2d
+    if conv2d.__module__ != __name__:
+        functional.conv2d, functional.conv._conv_nd = map(faster, (conv2d, functional.conv._conv_nd))  # noqa: SLF001
 
 
 def attend_in_parts() -> None:
@@ -146,12 +195,12 @@ def attend_in_parts() -> None:
 
     def part(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         products = paddle.matmul(query, key, transpose_y=True)
-        softmax = functional.softmax if learns(products) else functional.softmax_
+        softmax = functional.softmax if _learns(products) else functional.softmax_
         return paddle.matmul(softmax(products), value)
 
     def attend(heads: int, *tensors: Tensor) -> Tensor:  # query, key and value: [n, tokens, heads x width]
         query, key, value = (each.reshape([0, 0, heads, -1]).transpose([0, 2, 1, 3]) for each in tensors)
-        if learns(*tensors) or math.prod(query.shape[:3]) * key.shape[2] <= _MANY_SCORES:
+        if _learns(*tensors) or math.prod(query.shape[:3]) * key.shape[2] <= _MANY_SCORES:
             return part(query, key, value).transpose([0, 2, 1, 3]).flatten(2)
         at_once = max(64, _SCORES // key.shape[2])
 
@@ -176,7 +225,7 @@ def attend_in_parts() -> None:
             odd = (attn.spatial_norm, attn.group_norm, attn.norm_cross, attn.residual_connection, *named.values())
             upcasts = attn.upcast_attention, attn.upcast_softmax
             is_odd = any(each is not None and each is not False for each in (*odd, *upcasts))
-            if x.ndim != 3 or is_odd or not fits(x):
+            if x.ndim != 3 or is_odd or not _fits(x):
                 return call(self, attn, x, encoder_hidden_states, **named)
             context = x if encoder_hidden_states is None else encoder_hidden_states
             attended = attend(attn.heads, attn.to_q(x) * attn.scale, attn.to_k(context), attn.to_v(context))
@@ -188,15 +237,13 @@ def attend_in_parts() -> None:
         AttnProcessor.__call__ = faster(AttnProcessor.__call__)
 
 
-def learns(*tensors: Tensor) -> bool:
-    """Check whether a gradient goes through one of these."""
+def _learns(*tensors: Tensor) -> bool:
     import paddle
 
     return paddle.is_grad_enabled() and not all(each.stop_gradient for each in tensors)
 
 
-def fits(*tensors: Tensor | None) -> bool:
-    """Check whether the patches are for these: on the CPU, in float32."""
+def _fits(*tensors: Tensor | None) -> bool:
     import paddle
 
     return all(each is not None and each.place.is_cpu_place() and each.dtype == paddle.float32 for each in tensors)
