@@ -6,8 +6,9 @@
 #   GPUS=0,1,2,3 bash run_multi.sh --gradient_checkpointing
 #   NNODES=2 MASTER=10.0.0.1:8000 NODE_RANK=0 bash run_multi.sh      (and NODE_RANK=1 on the other machine)
 set -euo pipefail
-visible=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)
-gpus=${GPUS:-${CUDA_VISIBLE_DEVICES:-$visible}}
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+visible=$(query_cards index | paste -sd, || true)
+gpus=${GPUS:-${visible:+${CUDA_VISIBLE_DEVICES:-$visible}}}
 if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
     echo "error: GPUS=$GPUS: this machine has no card; omit GPUS to use the CPU" >&2
     exit 2

@@ -14,13 +14,14 @@ output=${OUTPUT_DIR:-./dream_outputs}
 prompt=${INSTANCE_PROMPT:-a photo of sks dog}
 pictures=${INSTANCE_DIR:-$here/dream_image}
 embedded= average=
-cards=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null) || cards=
+cards=$(query_cards index) || cards=
 if [ -z "${MODEL_NAME:-}$cards" ]; then
     embedded=$here/miniworld/model
     echo "No card found: this run teaches the embedded model, which draws 64 x 64 pictures of a small world."
     echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
     defaults=(64 3 3.5e-4 250)
+    case " $* " in *" --lora_rank"*) defaults[2]=2e-3 ;; esac
     average=0.96
     class=${CLASS_PROMPT:-}
     if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}" ]; then class="a photo of a dog"; fi
@@ -28,7 +29,7 @@ if [ -z "${MODEL_NAME:-}$cards" ]; then
     count=48
 else
     model=${MODEL_NAME:-CompVis/stable-diffusion-v1-4}
-    defaults=(512 1 5e-6 400)
+    defaults=(512 1 "" "") # the tool has rates and steps of its own, for the whole network and for a LoRA
     class=${CLASS_PROMPT:-}
     class_pictures=./class_images
     count=100
@@ -43,11 +44,12 @@ flags=(
     --resolution "${RESOLUTION:-${defaults[0]}}"
     --train_batch_size "${TRAIN_BATCH_SIZE:-${defaults[1]}}"
     --gradient_accumulation_steps "${GRADIENT_ACCUMULATION_STEPS:-1}"
-    --learning_rate "${LEARNING_RATE:-${defaults[2]}}"
     --lr_scheduler "${LR_SCHEDULER:-constant}"
-    --max_train_steps "${MAX_TRAIN_STEPS:-${defaults[3]}}"
 )
-if [ -n "${EMA_DECAY:-$average}" ]; then flags+=(--ema_decay "${EMA_DECAY:-$average}"); fi
+rate=${LEARNING_RATE:-${defaults[2]}} steps=${MAX_TRAIN_STEPS:-${defaults[3]}} average=${EMA_DECAY:-$average}
+if [ -n "$rate" ]; then flags+=(--learning_rate "$rate"); fi
+if [ -n "$steps" ]; then flags+=(--max_train_steps "$steps"); fi
+if [ -n "$average" ]; then flags+=(--ema_decay "$average"); fi
 # Preserve the class of CLASS_PROMPT
 if [ -n "$class" ]; then
     flags+=(

@@ -18,6 +18,7 @@ setup() {
         for active in python python3; do
             if PYTHON=$(command -v "$active") && meets_requirements "$PYTHON" "${requirements[@]}" >/dev/null 2>&1; then
                 export PYTHON
+                warn_of_unused_card
                 return 0
             fi
         done
@@ -31,7 +32,7 @@ setup() {
         build=paddlepaddle==2.6.2
         venv=$here/.venv-2.6.2
         requirements+=("$here/requirements-2.6.2.txt")
-    elif [ -z "$paddle" ] && card=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -V | tail -n 1) && [ -n "$card" ]; then
+    elif [ -z "$paddle" ] && card=$(query_cards compute_cap | sort -V | tail -n 1) && [ -n "$card" ]; then
         # PyPI has no paddlepaddle-gpu after 2.6.2, and 2.6.2 has code only for these cards
         case $card in
             6.1 | 7.0 | 7.5 | 8.0 | 8.6)
@@ -50,6 +51,7 @@ setup() {
     PYTHON=$venv/bin/python
     export PYTHON
     if "$PYTHON" -c "" 2>/dev/null && [ -z "$(stamp_requirements | grep -vxFf "$venv/complete" 2>/dev/null)" ] && [ -s "$venv/complete" ]; then
+        warn_of_unused_card
         return 0
     fi
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
@@ -61,6 +63,20 @@ setup() {
     "$PYTHON" -m pip install "${index[@]}" "$build" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle') || return
     stamp_requirements >>"$venv/complete"
     echo "setup: done; to activate it: source ${venv#"$PWD"/}/bin/activate"
+    warn_of_unused_card
+}
+
+# Print a property of each card, a line each; none where CUDA_VISIBLE_DEVICES hides all
+query_cards() {
+    case ${CUDA_VISIBLE_DEVICES-all} in "" | -1) return 1 ;; esac
+    nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null
+}
+
+# Warn where this machine has a card and $PYTHON a Paddle for the CPU alone
+warn_of_unused_card() {
+    [ -n "$(query_cards index)" ] || return 0
+    "$PYTHON" -c 'from importlib.metadata import version; version("paddlepaddle-gpu")' 2>/dev/null ||
+        echo "warning: this machine has a card, but $PYTHON has a Paddle for the CPU alone; a new environment gets the other: deactivate, remove $here/.venv, and start again" >&2
 }
 
 # Print a line for each file of requirements: the build of Paddle, the file's name and its checksum

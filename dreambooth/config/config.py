@@ -130,6 +130,11 @@ class Config:
             scheduler_flag="--prior_scheduler",
         )
 
+    def total_steps(self, pictures: int, processes: int) -> int:
+        """Count the updates in the whole run on so many pictures of the subject."""
+        default = sections.DEFAULT_STEPS if self.lora.lora_rank is None else sections.DEFAULT_LORA_STEPS
+        return self.optimizer.total_steps(self.concepts.epoch(pictures), processes, default)
+
     @property
     def base_rate(self) -> float:
         """The learning rate before --scale_lr."""

@@ -22,6 +22,7 @@ LoraTarget = Literal["attention"]
 
 _DEFAULT_SIZE = 512
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
+DEFAULT_STEPS, DEFAULT_LORA_STEPS = 400, 800  # updates of a run that names neither updates nor epochs
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 
@@ -145,10 +146,12 @@ class ObjectiveSettings(Section, title="loss"):
 class OptimizerSettings(Section, title="optimization"):
     """The length of the run, its batches, and the optimizer."""
 
-    num_train_epochs: int = flag(
-        "passes through the pictures (through the longer of the two lists, with prior preservation)", 1, least=1)
+    num_train_epochs: int | None = flag(
+        "passes through the pictures (through the longer of the two lists, with prior preservation), in place of"
+        " --max_train_steps", type=int, least=1)
     max_train_steps: int | None = flag(
-        "the number of optimizer updates; overrides --num_train_epochs", type=int, least=1)
+        f"the number of optimizer updates (default: {DEFAULT_STEPS}; with --lora_rank {DEFAULT_LORA_STEPS}; unless"
+        " --num_train_epochs is given)", type=int, least=1)
     train_batch_size: int = flag(
         "pictures of the subject in one forward pass of one process", 4, least=1)
     gradient_accumulation_steps: int = flag(
@@ -186,13 +189,13 @@ class OptimizerSettings(Section, title="optimization"):
         """Count the subject pictures in one update."""
         return self.train_batch_size * self.gradient_accumulation_steps * processes
 
-    def total_steps(self, examples: int, processes: int) -> int:
-        """Count the updates in the whole run, where one epoch is `examples` examples.
+    def total_steps(self, examples: int, processes: int, default: int) -> int:
+        """Count the updates in the whole run, where one epoch is `examples` examples; `default` without a flag.
 
         No example is dropped at an epoch's end: examples follow each other across it, and only the very last update is
         rounded up.
         """
-        if self.max_train_steps:
-            return self.max_train_steps
+        if self.max_train_steps or not self.num_train_epochs:
+            return self.max_train_steps or default
         return math.ceil(self.num_train_epochs * examples / self.global_batch(processes))
 # fmt: on

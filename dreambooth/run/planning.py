@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Network
 
 _BYTES = 4  # of a number in float32
+_FEW_STEPS = 100
 _CLASS_HASHES = "the class pictures' hashes"
 
 
@@ -58,7 +59,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     world = processes.world_size()
     if config.memory.early_update and world > 1:
         raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
-    steps = config.optimizer.total_steps(config.concepts.epoch(len(pictures)), world)
+    steps = config.total_steps(len(pictures), world)
     resumed = None
     if saving.resume_from_checkpoint:
         resumed, problems = checkpoints.find(saving.resume_from_checkpoint, saving.output_dir)
@@ -147,6 +148,12 @@ def _warnings(config: Config, pictures: Sequence[Picture], steps: int) -> Iterat
             f" {height} ({squeezed[0].path.name} among them); --center_crop crops them instead"
         )
     optimizer = config.optimizer
+    if steps < _FEW_STEPS:
+        flag = "max_train_steps" if optimizer.max_train_steps else "num_train_epochs"
+        yield (
+            f"--{flag} {getattr(optimizer, flag)}: {steps} updates seldom teach a subject; without the flag a run makes"
+            f" {sections.DEFAULT_STEPS}, and {sections.DEFAULT_LORA_STEPS} with --lora_rank"
+        )
     if optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_WARMUP and optimizer.lr_warmup_steps >= steps:
         yield (
             f"--lr_warmup_steps {optimizer.lr_warmup_steps}: the run has only {steps} steps, so the learning rate"
@@ -176,9 +183,12 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     split = f"batch {optimizer.train_batch_size} x accumulation {optimizer.gradient_accumulation_steps}"
     split += f" x {world} processes" if world > 1 else ""
     console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
+    rates = config.rates(family.trained(), family.facts.denoiser, world)
+    shown = [f"{part} {rate:g}" if len({*rates.values()}) > 1 else f"{rate:g}" for part, rate in rates.items()]
+    console.print_message(f"rate      {', '.join(dict.fromkeys(shown))}; {optimizer.lr_scheduler}")
     console.print_message(f"seed      {config.run.seed}")
-    if cores := machine.describe(split_of_update(config.memory, family)):
-        console.print_message(f"machine   {machine.in_words(cores)}")
+    cores = machine.describe(split_of_update(config.memory, family))
+    console.print_message(f"device    {f'CPU: {machine.in_words(cores)}' if cores else processes.card_name()}")
     if config.run.dry_run:
         gigabytes = _memory(family, config.memory, optimizer.ema_decay is not None) / 1e9
         what = "for weights, gradients and optimizer; activations come on top"
@@ -200,6 +210,8 @@ def split_of_update(memory: MemorySettings, family: Family) -> machine.Split:
 def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]:
     """Yield the warnings that need the libraries or the model."""
     concepts, precision = config.concepts, config.memory.mixed_precision
+    if reason := processes.reason_against_card():
+        yield f"this machine has a card, but the run uses the CPU: {reason}"
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
     if config.memory.early_update and family.split.workers > 1:

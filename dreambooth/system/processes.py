@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 _POLL_SECONDS = 0.02
+_SECONDS_FOR_LIST = 10  # that the driver gets to list the cards
 
 _meetings = itertools.count()  # every process comes to the same ones in the same order
 
@@ -61,6 +63,38 @@ def is_on_gpu() -> bool:
     import paddle
 
     return str(paddle.device.get_device()).startswith("gpu")
+
+
+def card_name() -> str:
+    """Return the name and the memory of the card that this process uses."""
+    from paddle.device import cuda
+
+    properties = cuda.get_device_properties()
+    return f"{properties.name}, {properties.total_memory / 1e9:.1f} GB"
+
+
+def reason_against_card() -> str | None:
+    """Return why this process computes on the CPU of a machine with a card; None without one, or where it is used."""
+    import paddle
+
+    if is_on_gpu() or not _has_card():
+        return None
+    if paddle.is_compiled_with_cuda():
+        return "this Paddle finds no usable card; the driver may be too old for it (nvidia-smi shows its version)"
+    return (
+        "this Paddle is the build for the CPU; `bash setup.sh`, with no other Paddle active, installs that for the card"
+    )
+
+
+def _has_card() -> bool:
+    """Check whether the driver lists a card that the user has not hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=_SECONDS_FOR_LIST, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and b"GPU" in done.stdout
 
 
 def start() -> None:

@@ -27,7 +27,7 @@ DEFAULTS = dict(
     num_class_images=100,
     prior_loss_weight=1.0,
     train_text_encoder=False,
-    num_train_epochs=1,
+    num_train_epochs=None,
     max_train_steps=None,
     seed=None,
     tokenizer_name=None,
@@ -268,16 +268,19 @@ def test_scale_lr_multiplies_both_rates_by_the_global_batch(flags, denoiser, tex
     "flags, examples, processes, steps",
     [
         ("--max_train_steps 7 --num_train_epochs 100", 5, 1, 7),
-        ("--train_batch_size 1 --gradient_accumulation_steps 8", 5, 1, 1),
-        ("--train_batch_size 1", 5, 1, 5),
-        ("--train_batch_size 4", 5, 1, 2),
+        ("--num_train_epochs 1 --train_batch_size 1 --gradient_accumulation_steps 8", 5, 1, 1),
+        ("--num_train_epochs 1 --train_batch_size 1", 5, 1, 5),
+        ("--num_train_epochs 1 --train_batch_size 4", 5, 1, 2),
+        ("", 5, 1, 400),
+        ("--lora_rank 4", 5, 1, 800),
+        ("--lora_rank 4 --num_train_epochs 1 --train_batch_size 1", 5, 1, 5),
         ("--train_batch_size 4 --num_train_epochs 3", 5, 1, 4),
         ("--train_batch_size 4 --num_train_epochs 4", 5, 1, 5),
         ("--train_batch_size 2 --num_train_epochs 2", 5, 2, 3),
     ],
 )
 def test_the_steps_cover_every_epoch_to_its_last_picture(flags, examples, processes, steps):
-    assert read(flags).optimizer.total_steps(examples, processes) == steps
+    assert read(flags).total_steps(examples, processes) == steps
 
 
 def test_the_course_does_not_depend_on_how_the_global_batch_is_split():

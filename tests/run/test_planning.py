@@ -1,5 +1,7 @@
 """The plan: steps and epochs, warnings, and the lines that describe a run."""
 
+from functools import partial
+
 import pytest
 from support.commands import train
 from support.families import load_family
@@ -18,9 +20,11 @@ def made(line):
 @pytest.mark.parametrize(
     "changes, steps",
     [
-        (dict(max_train_steps=None), 5),
+        (dict(max_train_steps=None), 400),
+        (dict(max_train_steps=None, lora_rank=4), 800),
+        (dict(max_train_steps=None, num_train_epochs=1), 5),
         (dict(max_train_steps=None, num_train_epochs=3, train_batch_size=2), 8),
-        (dict(max_train_steps=None, gradient_accumulation_steps=8), 1),
+        (dict(max_train_steps=None, num_train_epochs=1, gradient_accumulation_steps=8), 1),
         (dict(max_train_steps=7, num_train_epochs=3), 7),
     ],
 )
@@ -30,8 +34,24 @@ def test_steps_follow_from_epochs_unless_they_are_given(flags, changes, steps):
 
 def test_with_class_pictures_an_epoch_goes_through_the_longer_list(flags, tmp_path):
     prior = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=tmp_path / "class")
-    assert made(flags(max_train_steps=None, num_class_images=20, **prior))[1].steps == 20
-    assert made(flags(max_train_steps=None, num_class_images=2, **prior))[1].steps == 5
+    prior.update(max_train_steps=None, num_train_epochs=1)
+    assert made(flags(num_class_images=20, **prior))[1].steps == 20
+    assert made(flags(num_class_images=2, **prior))[1].steps == 5
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(max_train_steps=99), "--max_train_steps 99: 99 updates seldom teach a subject"),
+        (dict(max_train_steps=None, num_train_epochs=2), "--num_train_epochs 2: 10 updates seldom teach a subject"),
+        (dict(max_train_steps=100), None),
+        (dict(max_train_steps=None), None),
+    ],
+)
+def test_a_run_of_few_updates_is_reported(flags, capsys, changes, said):
+    made(flags(**changes))
+    printed = capsys.readouterr().err
+    assert (said in printed and "a run makes 400, and 800 with --lora_rank" in printed) if said else printed == ""
 
 
 def test_an_early_update_is_refused_in_several_processes(flags, monkeypatch):
@@ -51,6 +71,7 @@ def test_the_plan_counts_no_gradients_for_an_early_update(twin):
 
 def test_a_squeeze_of_more_than_a_tenth_is_reported_once_and_names_the_remedy(flags, tmp_path, capsys):
     wide = draw_pictures(tmp_path / "wide", 3, size=(60, 40))
+    flags = partial(flags, max_train_steps=100)
     made(flags(instance_data_dir=wide))
     [warning] = capsys.readouterr().err.splitlines()
     assert "3 of 3 pictures are squeezed" in warning and "--center_crop" in warning
@@ -60,6 +81,7 @@ def test_a_squeeze_of_more_than_a_tenth_is_reported_once_and_names_the_remedy(fl
 
 
 def test_a_warmup_that_never_ends_is_reported(flags, capsys):
+    flags = partial(flags, max_train_steps=100)
     made(flags(lr_scheduler="linear"))
     assert "--lr_warmup_steps 500" in capsys.readouterr().err
     made(flags(lr_scheduler="linear", lr_warmup_steps=1))

@@ -56,9 +56,7 @@ def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
         "--resolution": "512",
         "--train_batch_size": "1",
         "--gradient_accumulation_steps": "1",
-        "--learning_rate": "5e-6",
         "--lr_scheduler": "constant",
-        "--max_train_steps": "400",
     }
 
 
@@ -87,6 +85,50 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--num_class_images": "48",
     }
     assert lines[-1] == "./dream_outputs/sheet.png" and "dreambooth.metrics" in lines[photograph:]
+
+
+@pytest.mark.parametrize(
+    "environment, flags, rate, steps",
+    [
+        ({}, "", None, None),
+        ({}, "--lora_rank 4", None, None),
+        ({"LEARNING_RATE": "2e-6", "MAX_TRAIN_STEPS": "9"}, "--lora_rank 4", "2e-6", "9"),
+    ],
+)
+def test_a_rate_and_steps_are_the_tools_own_unless_the_user_gives_them(echo, card, environment, flags, rate, steps):
+    line = bash(f"bash run_single.sh {flags}", PYTHON=echo, PATH=card, **environment).stdout.splitlines()
+    for flag, value in (("--learning_rate", rate), ("--max_train_steps", steps)):
+        assert (line[line.index(flag) + 1] == value) if value else flag not in line
+
+
+@pytest.mark.parametrize(
+    "environment, flags, rate",
+    [
+        ({}, "", "3.5e-4"),
+        ({}, "--lora_rank 4", "2e-3"),
+        ({}, "--lora_rank=4", "2e-3"),
+        ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4", "1e-3"),
+    ],
+)
+def test_the_embedded_model_has_rates_of_its_own(echo, environment, flags, rate):
+    line = bash(f"bash run_single.sh {flags}", PYTHON=echo, **environment).stdout.splitlines()
+    assert line[line.index("--learning_rate") + 1] == rate
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+@pytest.mark.parametrize("script", ["run_single.sh", "run_multi.sh"])
+def test_hidden_cards_are_no_cards(echo, card, script, hidden):
+    line = bash(f"bash {script}", PYTHON=echo, PATH=card, CUDA_VISIBLE_DEVICES=hidden).stdout.splitlines()
+    assert "./miniworld/model" in line and "--gpus" not in line
+
+
+@pytest.mark.parametrize("hidden", [None, "", "-1"])
+def test_a_card_beside_a_paddle_for_the_cpu_is_warned_of(card, hidden):
+    environment = {} if hidden is None else {"CUDA_VISIBLE_DEVICES": hidden}
+    path = f"{Path(card.split(':')[0])}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = bash("bash setup.sh", PATH=path, **environment)
+    assert done.returncode == 0, done.stderr
+    assert ("has a card, but" in done.stderr) == (hidden is None)
 
 
 @pytest.mark.parametrize("variable", ["INSTANCE_DIR", "INSTANCE_PROMPT", "MODEL_NAME"])
@@ -161,8 +203,21 @@ def test_run_multi_trains(twin, pictures, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out/model_index.json").exists() and "x 2 processes" in done.stdout
     printed = [line for line in (done.stdout + done.stderr).replace("\r", "\n").splitlines() if line.strip()]
-    ours = ("model", "pictures", "learning", "steps", "seed", "machine", "log", "pipeline", "Encoding", "Training")
-    assert [line for line in printed if not line.startswith(ours)] == []
+    ours = (
+        "model",
+        "pictures",
+        "learning",
+        "steps",
+        "rate",
+        "seed",
+        "device",
+        "log",
+        "pipeline",
+        "Encoding",
+        "Training",
+    )
+    ours += ("warning: --max_train_steps 2: 2 updates",)
+    assert [line for line in printed if not line.startswith(tuple(ours))] == []
 
 
 def test_setup_takes_the_active_python_where_it_has_everything():

@@ -7,7 +7,7 @@ TRAIN = """
 --pretrained_model_name_or_path TEXT  --instance_data_dir TEXT  --instance_prompt TEXT
 --output_dir TEXT = dreambooth-model  --with_prior_preservation  --class_data_dir TEXT  --class_prompt TEXT
 --num_class_images N = 100  --prior_loss_weight X = 1.0  --train_text_encoder  --lora_rank N  --lora_alpha X
---lora_dropout X = 0  --lora_merge  --num_train_epochs N = 1  --max_train_steps N  --seed N  --tokenizer_name TEXT
+--lora_dropout X = 0  --lora_merge  --num_train_epochs N  --max_train_steps N  --seed N  --tokenizer_name TEXT
 --revision TEXT  --dry_run  --verbose  --height N = 512  --width N = 512  --resolution N  --center_crop  --random_flip
 --train_batch_size N = 4  --gradient_accumulation_steps N = 1  --learning_rate X  --text_encoder_lr X  --scale_lr
 --lr_scheduler {constant,linear,cosine,cosine_with_restarts,polynomial,constant_with_warmup} = constant
@@ -78,7 +78,7 @@ VARIABLES = {"run_single.sh": SINGLE, "run_multi.sh": {**SINGLE, **LAUNCHER}}
 DEFAULTS = {
     "class_data_dir": None, "class_prompt": None, "with_prior_preservation": False, "num_class_images": 100,
     "prior_loss_weight": 1.0, "train_text_encoder": False, "lora_rank": None, "lora_alpha": None, "lora_dropout": None,
-    "lora_merge": False, "num_train_epochs": 1, "tokenizer_name": None, "revision": None, "dry_run": False,
+    "lora_merge": False, "num_train_epochs": None, "tokenizer_name": None, "revision": None, "dry_run": False,
     "verbose": False, "height": None, "width": None, "center_crop": False, "random_flip": False,
     "train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-6, "text_encoder_lr": None,
     "scale_lr": False, "lr_scheduler": "constant", "lr_warmup_steps": 500, "lr_num_cycles": 1, "lr_power": 1.0,
