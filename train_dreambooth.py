@@ -29,7 +29,7 @@ from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
-from dreambooth.run import checkpoints, endings, model_card, output_folder, planning, tracking
+from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
 from dreambooth.run.validation import Validation
 from dreambooth.system import console, disk, libraries, machine, processes
 
@@ -55,6 +55,9 @@ def main(argv: Sequence[str]) -> None:
     libraries.load(weight_files.READERS, config.run.verbose)
     processes.start()
     config, plan = planning.agree(config, plan)
+    if plan.is_complete:
+        endings.describe_complete(plan.steps, config.saving)
+        return
 
     # Load the model, and describe the run
     from dreambooth.training import diffusion as diffusions
@@ -69,9 +72,12 @@ def main(argv: Sequence[str]) -> None:
     class_pictures, missing = prior_pictures.scan(config.concepts, source.name, plan.class_hashes)
     if missing or config.logging.validation_prompt:
         family.check_drawing(config.draw_settings("picture"))
-    planning.describe(config, plan, family, missing)
+    description.describe(config, plan, family, missing)
     if config.run.dry_run:
         return
+
+    if plan.replaces:
+        output_folder.clear(config.saving.output_dir, config.log_folder)
 
     # Draw the class with the base model
     if missing:
@@ -102,7 +108,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
     average = Average(config.optimizer.ema_decay, updates.named)
-    split = planning.split_of_update(config.memory, family)
+    split = description.split_of_update(config.memory, family)
     record = output_folder.make_record(config.flat(), plan.steps, world, machine.describe(split), concepts)
     states: dict[str, Stateful] = {"optimizer": updates, **average.stateful}
     saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
@@ -174,6 +180,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
                     validation.draw(done)
 
         # Draw, and save the result; should that fail, a checkpoint keeps the weights
+        saved.save_last(done)
         with saved.rescue(done), average.in_place():
             validation.draw(done)
             card = model_card.make_card(config, plan.steps, world, family.facts)

@@ -141,6 +141,7 @@ def command_line(subject: Subject, output: Path | str, steps: int, *more: str) -
         *("--train_batch_size", str(subject.batch)),
         *("--max_train_steps", str(steps)),
         *("--seed", "0"),
+        "--no_last_checkpoint",
         *more,
     ]
 

@@ -80,6 +80,7 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
             "class_data_dir": folder / subject / "class",
             "output_dir": result,
             "seed": seed,
+            "no_last_checkpoint": None,
             **TRAINING,
             **SETTINGS[settings],
         }

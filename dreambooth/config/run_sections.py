@@ -58,12 +58,16 @@ class SavingSettings(Section, title="saving"):
         choices=get_args(SaveFormat))
     save_steps: int = flag(
         "write a checkpoint every so many updates", 500, least=1, aliases=("--checkpointing_steps",))
-    checkpoints_total_limit: int | None = flag(
-        "keep only so many checkpoints (default: all)", type=int, least=1)
+    last_checkpoint: bool = flag(
+        "also write a checkpoint at the end, from which a higher --max_train_steps trains on (the default)", True)
+    checkpoints_total_limit: int = flag(
+        "keep only so many checkpoints, the newest; 0 keeps all", 3, least=0)
     resume_from_checkpoint: str | None = flag(
         "'latest', a folder, or a name under --output_dir such as checkpoint-400")
     allow_changes: bool = flag(
         "resume although flags that alter the run's updates differ", False)
+    overwrite: bool = flag(
+        "replace what another run left in --output_dir: another subject, base model or method", False)
 
     @override
     def __post_init__(self) -> None:

@@ -27,6 +27,8 @@ _SETTINGS = (
     "preprocessor_config.json",
 )
 
+_SAMPLES, _SAMPLE = 64, 4096  # places in a file of weights, and the bytes at each
+
 
 def _is_path(name: str) -> bool:
     """Check whether a name that is no folder is rather meant as a path than as a name on the hub."""
@@ -119,20 +121,39 @@ def _check_names(name: str | Path, part: str, value: JSON, flag: str) -> None:
         )
 
 
-def fingerprint(name: str) -> str:
-    """Summarize a local model by its settings and the names and sizes of its files, whatever its folder is called.
+def fingerprint(name: str, before: str | None = None) -> str:
+    """Summarize a local model by its settings and its files, whatever its folder is called.
 
-    The fingerprint of a name on the hub is the name.
+    Of a file of weights count the name, the size and samples of its bytes, which training changes everywhere; reading
+    them all would take a minute. `before` is the fingerprint to compare with: earlier versions took no samples. The
+    fingerprint of a name on the hub is the name.
     """
     folder = Path(name)
     if not folder.is_dir():
         return name
+    is_by_size = (before or "").startswith("files ")
     digest = hashlib.sha256()
     for part in registry.FAMILIES[read_index(folder)["_class_name"]].parts:
         for path in sorted((folder / part).glob("*")):
-            content = path.read_bytes() if path.suffix == ".json" else b""
-            digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode() + content)
-    return f"files {digest.hexdigest()[:12]}"
+            digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode())
+            if path.suffix == ".json":
+                digest.update(path.read_bytes())
+            elif not is_by_size:
+                digest.update(_samples(path))
+    return f"{'files' if is_by_size else 'weights'} {digest.hexdigest()[:12]}"
+
+
+def _samples(path: Path) -> bytes:
+    """Read the beginning of a file, its end, and some places between them; a small file whole."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size <= _SAMPLES * _SAMPLE:
+        return path.read_bytes() if size else b""
+    with path.open("rb") as file:
+        parts = []
+        for number in range(_SAMPLES):
+            file.seek((size - _SAMPLE) * number // (_SAMPLES - 1))
+            parts.append(file.read(_SAMPLE))
+    return b"".join(parts)
 
 
 def check_model(name: str, flag: str) -> None:

@@ -59,7 +59,7 @@ def save(
     stateful: Mapping[str, Stateful],
     fingerprint: JSON,
     record: JSON,
-    limit: int | None = None,
+    limit: int = 0,
 ) -> Path:
     """Write checkpoint-`step` from the first process, prune the old ones, and return its folder.
 
@@ -147,17 +147,19 @@ def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
     return sorted(whole, key=lambda each: each.state["written_ns"]), problems
 
 
-def find(name: str, output_dir: str | Path) -> tuple[Checkpoint, list[str]]:
-    """Return (checkpoint, problems of others) for a value of --resume_from_checkpoint."""
+def find(name: str, output_dir: str | Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return (checkpoint, problems of others) for a value of --resume_from_checkpoint.
+
+    There is none for "latest" in a folder without checkpoints, where a run begins.
+    """
     whole, problems = scan(output_dir)
     if name == "latest":
-        if whole:
-            return whole[-1], problems
-        because = f" ({'; '.join(problems)})" if problems else ""
-        raise BadInput(
-            f"--resume_from_checkpoint latest: {output_dir} holds no whole checkpoint{because};"
-            " leave out the flag to start from the beginning"
-        )
+        if problems and not whole:
+            raise BadInput(
+                f"--resume_from_checkpoint latest: {output_dir} holds no whole checkpoint ({'; '.join(problems)});"
+                " leave out the flag to start from the beginning"
+            )
+        return whole[-1] if whole else None, problems
     for folder in (Path(output_dir) / name, Path(name)):
         if folder.is_dir():
             try:
@@ -208,9 +210,9 @@ def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list
     ]
 
 
-def _prune(output_dir: str | Path, limit: int | None) -> None:
-    """Remove the oldest checkpoints above the limit; the new one must be complete."""
-    if limit is not None:
+def _prune(output_dir: str | Path, limit: int) -> None:
+    """Remove the oldest checkpoints above the limit, if there is one; the new one must be complete."""
+    if limit:
         for checkpoint in scan(output_dir)[0][:-limit]:
             atomic.remove_folder(checkpoint.folder)
 
@@ -243,6 +245,18 @@ class Checkpointer:
         """Save the checkpoint of a step."""
         folder, limit = self._settings.output_dir, self._settings.checkpoints_total_limit
         self.last = save(folder, step, self._networks, self._stateful, self._fingerprint, self._record, limit)
+
+    def save_last(self, step: int) -> None:
+        """Save the checkpoint of the last step, unless it is there or not to be; without room for it, only warn."""
+        if not self._settings.last_checkpoint or (self.last and self.last.name == f"checkpoint-{step}"):
+            return
+        try:
+            self.save(step)
+        except Exception as error:
+            full = disk.as_full(error)
+            if not processes.is_true_anywhere(full is not None):  # an error of one process is raised in all
+                raise
+            console.warn(f"no checkpoint is kept of the end, so the run can't be trained on ({full or error})")
 
     @contextlib.contextmanager
     def rescue(self, step: int) -> Iterator[None]:

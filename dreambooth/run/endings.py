@@ -23,6 +23,13 @@ def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str) -> 
     console.print_message(f"{what} {saving.output_dir}; to draw with it: {command}")
 
 
+def describe_complete(steps: int, saving: SavingSettings) -> None:
+    """Print that a resumed run has nothing left to do."""
+    console.print_message(
+        f"complete  {saving.output_dir} has all {steps} updates already; a higher --max_train_steps trains on"
+    )
+
+
 def draw_command(output_dir: str, prompt: str, python: str = "python", script: str = "infer.py") -> str:
     """Return the infer.py command that draws with a result."""
     return f"{python} {script} --model_path {shlex.quote(output_dir)} --prompt {_quoted(prompt)}"

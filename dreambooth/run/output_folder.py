@@ -72,6 +72,62 @@ def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> Non
     atomic.clean(folder)
 
 
+def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[str]) -> list[str]:
+    """List, as text, by what a run is another one than that whose result or checkpoint is in the folder.
+
+    `hashes` are those of the run's pictures. The subject, the base model and the method make a run.
+    """
+    record = _earlier_record(folder)
+    if record is None:
+        return []
+    earlier = record.get("flags") or {}
+    pictures = sorted(each["sha256"] for concept in record.get("concepts") or [] for each in concept["pictures"])
+
+    def method(of: Mapping[str, Any]) -> str:
+        return "a LoRA" if of.get("lora_rank") else "the whole network"
+
+    pairs = {
+        "instance_prompt": (repr(earlier.get("instance_prompt")), repr(flags["instance_prompt"])),
+        "base model": (_resolved(record.get("base_model")), _resolved(flags["pretrained_model_name_or_path"])),
+        "method": (method(earlier), method(flags)),
+    }
+    changes = [f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now]
+    if pictures != sorted(hashes):
+        new = len(set(hashes) - set(pictures))
+        changes.append(f"pictures: {len(pictures)} then, {len(hashes)} now, {new} of them others")
+    return changes
+
+
+def _resolved(model: object) -> str:
+    """Return a model's name, or the absolute path of its folder."""
+    name = str(model)
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _earlier_record(folder: Path) -> dict[str, Any] | None:
+    """Read the record of the result in a folder, or else of its newest checkpoint."""
+    try:
+        found = atomic.read_json(folder / lora.RECORD)
+        if {"flags", "base_model", "concepts"} <= found.keys():
+            return dict(found)
+    except (OSError, ValueError, AttributeError):
+        pass
+    whole, _ = checkpoints.scan(folder)
+    return whole[-1].state.get("arguments") if whole else None
+
+
+def clear(output_dir: str, log_folder: Path) -> None:
+    """Remove the checkpoints, the pictures and the log of another run; its result goes when the new one arrives."""
+    folder = Path(output_dir)
+    with processes.together():
+        if processes.is_first():
+            whole, _ = checkpoints.scan(folder)
+            for path in (*(each.folder for each in whole), folder / SAMPLES):
+                atomic.remove(path)
+            if log_folder.resolve().is_relative_to(folder.resolve()):
+                atomic.remove(log_folder)
+
+
 def _is_ours(folder: Path) -> bool:
     """Check whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
     try:

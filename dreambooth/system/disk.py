@@ -86,9 +86,9 @@ def reason_in(folder: Path, error: BaseException) -> str:
 
 
 def free_space(folder: Path) -> int | None:
-    """Return the bytes free to this user where `folder` is; None where that is unknown."""
+    """Return the bytes free to this user where `folder` is or will be; None where that is unknown."""
     try:
-        found = os.statvfs(folder)
+        found = os.statvfs(next(each for each in (folder, *folder.resolve().parents) if each.exists()))
     except OSError:
         return None
     blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail

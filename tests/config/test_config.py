@@ -64,9 +64,11 @@ DEFAULTS = dict(
     prior_scheduler="dpmsolver++",
     prior_inference_steps=20,
     save_steps=500,
-    checkpoints_total_limit=None,
+    last_checkpoint=True,
+    checkpoints_total_limit=3,
     resume_from_checkpoint=None,
     allow_changes=False,
+    overwrite=False,
     save_format="pdparams",
     logging_dir="logs",
     writer_type="visualdl",
@@ -158,7 +160,7 @@ def test_height_width_and_resolution_are_each_obeyed(flags, size):
         "--seed -1",
         "--seed luck",
         "--save_steps 0",
-        "--checkpoints_total_limit 0",
+        "--checkpoints_total_limit -1",
         "--save_format bin",
         "--logging_steps 0",
         "--writer_type paper",
@@ -295,7 +297,7 @@ OUTSIDE_OF_THE_COURSE = {
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),
-    *("save_steps", "checkpoints_total_limit", "resume_from_checkpoint", "allow_changes", "save_format", "lora_merge"),
+    *("save_steps", "last_checkpoint", "checkpoints_total_limit", "overwrite", "resume_from_checkpoint", "allow_changes", "save_format", "lora_merge"),
     *("logging_dir", "writer_type", "logging_steps", "validation_prompt", "validation_steps", "num_validation_images"),
 }
 

@@ -20,6 +20,7 @@ from dreambooth.config.run_sections import SavingSettings
 from dreambooth.files import atomic
 from dreambooth.run import checkpoints
 from dreambooth.run.checkpoints import Checkpointer
+from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 
 
@@ -104,6 +105,65 @@ def test_what_an_interrupted_write_left_is_no_checkpoint_and_does_not_disturb_th
 def test_only_the_newest_are_kept_and_the_new_one_is_there_first(flags, tmp_path):
     train(flags(max_train_steps=5, save_steps=1, checkpoints_total_limit=2))
     assert names(tmp_path / "out") == {"checkpoint-4", "checkpoint-5"}
+
+
+def test_three_are_kept_unless_the_user_has_another_limit(flags, tmp_path):
+    for limit, kept in ((None, (3, 4, 5)), (0, (1, 2, 3, 4, 5))):
+        out = tmp_path / f"limit {limit}"
+        train(flags(output_dir=out, max_train_steps=5, save_steps=1, checkpoints_total_limit=limit))
+        assert names(out) == {f"checkpoint-{step}" for step in kept}
+
+
+def test_a_finished_run_is_trained_on_from_its_end(flags, tmp_path, capsys):
+    common = dict(no_last_checkpoint=None, ema_decay=0.5)
+    train(flags(output_dir=tmp_path / "whole", max_train_steps=4, **common))
+    train(flags(max_train_steps=2, **common))
+    assert names(tmp_path / "out") == {"checkpoint-2"}
+    train(flags(max_train_steps=4, resume_from_checkpoint="latest", **common))
+    assert names(tmp_path / "out") == {"checkpoint-2", "checkpoint-4"}
+    assert_same(tmp_path / "whole/unet", tmp_path / "out/unet")
+    printed = capsys.readouterr().out
+    assert "disk      " in printed and "1 checkpoint of 0.0" in printed
+
+
+def test_a_restart_loop_begins_goes_on_and_ends(flags, tmp_path, capsys):
+    """The same command with --resume_from_checkpoint latest: in an empty folder, after a stop, and when all is done."""
+    line = flags(no_last_checkpoint=None, save_steps=1, resume_from_checkpoint="latest")
+    train(line)
+    assert "holds no checkpoint yet: the run begins" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "out/checkpoint-2")
+    train(line)
+    assert "from step 1" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    train(line)
+    printed = capsys.readouterr().out
+    assert "complete  " in printed and "all 2 updates already" in printed and "learning" not in printed
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_without_room_for_the_last_checkpoint_the_result_is_saved(flags, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise disk.DiskFull("checkpoint-2", missing=5_000_000)
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    train(flags(no_last_checkpoint=None))
+    assert (tmp_path / "out/model_index.json").exists()
+    assert "no checkpoint is kept of the end" in (said := capsys.readouterr().err) and "5 MB are missing" in said
+
+
+def test_another_error_of_the_last_checkpoint_ends_the_run(flags, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(checkpoints, "save", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        train(flags(no_last_checkpoint=None))
+
+
+def test_a_disk_that_is_too_small_is_warned_of_before_the_run(flags, monkeypatch, capsys):
+    monkeypatch.setattr(disk, "free_space", lambda folder: 1000)
+    train(flags(dry_run=True, no_last_checkpoint=None))
+    assert "GB are free; --no_last_checkpoint and a lower --checkpoints_total_limit" in capsys.readouterr().err
 
 
 def test_without_a_limit_all_are_kept(run):

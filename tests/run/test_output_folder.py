@@ -1,7 +1,10 @@
 """The output folder: whose it is, and that a pipeline is replaced whole."""
 
+import shutil
+
 import pytest
 from support.commands import train
+from support.pictures import draw_pictures
 
 from dreambooth.run import output_folder
 from dreambooth.system.errors import BadInput
@@ -55,3 +58,50 @@ def test_no_secret_gets_into_the_arguments(flags, tmp_path, monkeypatch):
     train(flags())
     for path in (tmp_path / "out").rglob("*.json"):
         assert "hf_secret" not in path.read_text()
+
+
+@pytest.fixture
+def finished(flags, tmp_path):
+    """A finished run with a checkpoint on the way, one at the end, and a sample."""
+    train(flags(no_last_checkpoint=None, save_steps=1, validation_prompt="a dog", num_validation_images=1))
+    assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    return tmp_path / "out"
+
+
+def others(tmp_path, twin):
+    shutil.copytree(twin, tmp_path / "other model", dirs_exist_ok=True)
+    return {
+        "instance_prompt": dict(instance_prompt="a photo of sks cat"),
+        "base model": dict(pretrained_model_name_or_path=tmp_path / "other model"),
+        "pictures": dict(instance_data_dir=draw_pictures(tmp_path / "other pictures", 3, seed=9)),
+        "method": dict(lora_rank=2, lora_merge=True),
+    }
+
+
+@pytest.mark.parametrize("only_a_checkpoint", [False, True])
+@pytest.mark.parametrize("name", ["instance_prompt", "base model", "pictures", "method"])
+def test_another_run_in_the_folder_is_not_replaced_by_accident(flags, finished, tmp_path, twin, name, only_a_checkpoint):
+    if only_a_checkpoint:
+        (finished / "training_args.json").unlink()
+    changes = others(tmp_path, twin)[name]
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with pytest.raises(BadInput, match=f"--output_dir .*it holds another run .*{name}: .*--overwrite"):
+        train(flags(**changes))
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    train(flags(**changes, dry_run=True, overwrite=True))
+    assert (finished / "checkpoint-2").is_dir()
+
+
+def test_overwritten_it_leaves_nothing_of_the_other_run(flags, finished, tmp_path):
+    (finished / "notes.txt").write_text("mine")
+    train(flags(instance_prompt="a photo of sks cat", overwrite=True))
+    assert {path.name for path in finished.iterdir() if path.is_dir()} == {
+        *("logs", "scheduler", "text_encoder", "tokenizer", "unet", "vae")
+    }
+    assert (finished / "notes.txt").exists()
+    assert "sks cat" in (finished / "training_args.json").read_text()
+
+
+def test_the_same_run_again_needs_no_flag(flags, finished, twin):
+    train(flags(learning_rate=1e-4, pretrained_model_name_or_path=f"{twin}/../{twin.name}/"))
+    assert (finished / "checkpoint-2").is_dir()

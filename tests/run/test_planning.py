@@ -9,7 +9,7 @@ from support.pictures import draw_pictures
 
 from dreambooth.config.parser import read_config
 from dreambooth.config.run_sections import MemorySettings
-from dreambooth.run import planning
+from dreambooth.run import description, planning
 from dreambooth.system.errors import BadInput
 
 
@@ -65,7 +65,7 @@ def test_an_early_update_is_refused_in_several_processes(flags, monkeypatch):
 def test_the_plan_counts_no_gradients_for_an_early_update(twin):
     family = load_family(twin)
     family.prepare_training(gradient_checkpointing=False)
-    plain, early = (planning._memory(family, MemorySettings(early_update=each), False) for each in (False, True))
+    plain, early = (description._memory(family, MemorySettings(early_update=each), False) for each in (False, True))
     assert plain - early == 4 * sum(each.size for each in family.denoiser.parameters())
 
 

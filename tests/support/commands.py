@@ -24,6 +24,7 @@ def command_line(model, pictures, folder, /, **changes):
         max_train_steps=2,
         learning_rate=1e-3,
         seed=0,
+        no_last_checkpoint=True,
     )
     settings.update(changes)
     line = []

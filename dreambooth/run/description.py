@@ -1,0 +1,153 @@
+"""The lines that describe a run before it begins, and the warnings that need the libraries or the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dreambooth.data.rare_words import RareWords
+from dreambooth.models import tokenizers
+from dreambooth.run import tracking
+from dreambooth.system import console, disk, machine, processes
+from dreambooth.system.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dreambooth.config.config import Config
+    from dreambooth.config.run_sections import MemorySettings
+    from dreambooth.models.families.base import Family
+    from dreambooth.run.planning import Plan
+    from dreambooth.system.types import Network
+
+_BYTES = 4  # of a number in float32
+
+
+def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int]) -> None:
+    """Print a line for each topic of the run; `missing` are the numbers of the class pictures to draw."""
+    concepts, optimizer = config.concepts, config.optimizer
+    name = config.model.pretrained_model_name_or_path
+    source = "a local folder" if Path(name).is_dir() else "the hub's copy"
+    console.print_message(f"model     {name} ({source}, {type(family).__name__})")
+    passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
+    console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}{passed_over}")
+    if concepts.with_prior_preservation:
+        drawn = f", {len(missing)} of them still to be drawn" if missing else ""
+        console.print_message(f"class     {concepts.num_class_images} pictures in {concepts.class_data_dir}{drawn}")
+    trained = sum(_parameters(network) for network in family.trained().values())
+    beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
+    millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
+    averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
+    console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}{averaged}")
+    world = processes.world_size()
+    epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(len(plan.pictures))
+    start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
+    split = f"batch {optimizer.train_batch_size} x accumulation {optimizer.gradient_accumulation_steps}"
+    split += f" x {world} processes" if world > 1 else ""
+    console.print_message(f"steps     {plan.steps} updates ({split}), {epochs:.3g} epochs{start}")
+    rates = config.rates(family.trained(), family.facts.denoiser, world)
+    shown = [f"{part} {rate:g}" if len({*rates.values()}) > 1 else f"{rate:g}" for part, rate in rates.items()]
+    console.print_message(f"rate      {', '.join(dict.fromkeys(shown))}; {optimizer.lr_scheduler}")
+    console.print_message(f"seed      {config.run.seed}")
+    cores = machine.describe(split_of_update(config.memory, family))
+    console.print_message(f"device    {f'CPU: {machine.in_words(cores)}' if cores else processes.card_name()}")
+    if config.run.dry_run:
+        gigabytes = _memory(family, config.memory, optimizer.ema_decay is not None) / 1e9
+        what = "for weights, gradients and optimizer; activations come on top"
+        console.print_message(f"memory    about {gigabytes:.2f} GB {what}")
+    else:
+        watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
+        console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
+    needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
+    room = f"; {free / 1e9:.1f} GB free" if free is not None else ""
+    console.print_message(f"disk      {needed}{room} for {config.saving.output_dir}")
+    for warning in _later_warnings(config, plan, family):
+        console.warn(warning)
+    if free is not None and free < needed.total:
+        console.warn(
+            f"--output_dir {config.saving.output_dir}: the run needs {needed.total / 1e9:.1f} GB there and"
+            f" {free / 1e9:.1f} GB are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
+        )
+    if config.run.dry_run:
+        console.print_message("dry run   all is in order, and nothing was written")
+
+
+def split_of_update(memory: MemorySettings, family: Family) -> machine.Split:
+    """Return how an update uses the cores: an early one can't be shared, since a worker's gradients come after it."""
+    return family.split._replace(workers=1) if memory.early_update else family.split
+
+
+def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]:
+    """Yield the warnings that need the libraries or the model."""
+    concepts, precision = config.concepts, config.memory.mixed_precision
+    if reason := processes.reason_against_card():
+        yield f"this machine has a card, but the run uses the CPU: {reason}"
+    if precision != "no" and not processes.is_on_gpu():
+        yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
+    if config.memory.early_update and family.split.workers > 1:
+        yield "--early_update: one core makes the updates of this small network, which workers could share without it"
+    before = plan.resumed.state["arguments"].get("machine") if plan.resumed else None
+    if before and before != machine.describe(split_of_update(config.memory, family)):
+        yield (
+            f"the checkpoint was made on another machine or split ({machine.in_words(before)}), so the last bits of the"
+            " result may differ from those of a run without the stop"
+        )
+    class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
+    if concepts.instance_prompt != class_prompt:  # which has its own warning
+        yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)
+    for prompt in (concepts.instance_prompt, concepts.class_prompt, *(config.logging.validation_prompt or ())):
+        truncated = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
+        if truncated:
+            yield f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{truncated}"'
+
+
+class Disk(NamedTuple):
+    """The bytes that a run writes: of a checkpoint, how many of them it has at once, and of the result."""
+
+    checkpoint: float
+    count: int
+    result: float
+
+    @property
+    def total(self) -> float:
+        """The bytes of all together."""
+        return self.checkpoint * self.count + self.result
+
+    @override
+    def __str__(self) -> str:
+        checkpoints = f", {self.count} checkpoint{'s' * (self.count > 1)} of {self.checkpoint / 1e9:.2f}"
+        return f"{self.total / 1e9:.2f} GB: the result {self.result / 1e9:.2f}{checkpoints if self.count else ''}"
+
+
+def _disk(config: Config, plan: Plan, family: Family) -> Disk:
+    """Estimate what the run writes, beside its log and pictures."""
+    from dreambooth.training import optimizers
+
+    saving, start = config.saving, plan.resumed.state["step"] if plan.resumed else 0
+    trained = sum(_parameters(network) for network in family.trained().values())
+    numbers = 1 + (config.optimizer.ema_decay is not None)
+    checkpoint = trained * (numbers * _BYTES + optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight)
+    count = plan.steps // saving.save_steps - start // saving.save_steps
+    count += saving.last_checkpoint and plan.steps % saving.save_steps > 0
+    if saving.checkpoints_total_limit:
+        count = min(count, saving.checkpoints_total_limit + 1)  # the oldest goes when the newest is whole
+    pipeline = sum(_parameters(network) for network in family.networks().values()) if config.lora.saves_pipeline else 0
+    return Disk(checkpoint, count, _BYTES * (pipeline + (trained if config.lora.lora_rank else 0)))
+
+
+def _parameters(network: Network) -> int:
+    return sum(each.size for each in network.parameters())
+
+
+def _memory(family: Family, settings: MemorySettings, is_averaged: bool) -> float:
+    """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
+    from dreambooth.training import optimizers
+
+    networks = family.networks()
+    trained = sum(_parameters(network) for network in family.trained().values())
+    beneath = sum(_parameters(networks[part]) for part in family.adapters)  # the frozen networks that a LoRA adapts
+    kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
+    # a weight that trains has the optimizer's accumulators, and a gradient until it is used
+    numbers = (1 if settings.early_update else 2) + is_averaged
+    updates = (numbers * _BYTES + kept) * trained + _BYTES * beneath
+    return max(updates, _BYTES * sum(_parameters(network) for network in networks.values()))
