@@ -123,9 +123,8 @@ def main(argv: Sequence[str]) -> None:
     pictures: list[Image] = []
     written: list[Path] = []
     with disk.explained(lambda: f"{len(written)} pictures before it are whole"):
-        for (prompt, number), picture in zip(
-            requests, console.progress_bar(drawing, total=len(requests), desc="Drawing")
-        ):
+        bar = console.progress_bar(drawing, total=len(requests), desc="Drawing")
+        for picture, (prompt, number) in zip(bar, requests):  # the bar first, so that it gets to its end
             index = len(pictures) // settings.num_images
             path = Path(settings.output_dir) / f"{_slug(prompt)}-{index}-seed{settings.seed}-{number}.png"
             if settings.output and not settings.grid:

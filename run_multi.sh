@@ -22,6 +22,10 @@ else
     LAUNCHER+=(--nproc_per_node "${NPROC:-2}")
 fi
 if [ -n "${NNODES:-}" ]; then
+    if [ -z "${MASTER:-}" ] || [ -z "${NODE_RANK:-}" ]; then
+        echo "error: NNODES=$NNODES needs MASTER, the first machine's address and port, and NODE_RANK, 0 on that machine" >&2
+        exit 2
+    fi
     LAUNCHER+=(--nnodes "$NNODES" --master "$MASTER" --rank "$NODE_RANK")
 fi
 . "$(dirname "${BASH_SOURCE[0]}")/run_single.sh"

@@ -70,5 +70,5 @@ if [ -n "$embedded" ] && [ -z "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then
         --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
         --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "a photo of a dog" \
         --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 \
-        --pictures_dir "$output/samples" --sheet "$output/sheet.png"
+        --pictures_dir "$output/samples/measured" --sheet "$output/sheet.png"
 fi

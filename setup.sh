@@ -11,7 +11,10 @@ setup() {
     local here venv build active card python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
-    [ -z "${PYTHON:-}" ] || return 0
+    if [ -n "${PYTHON:-}" ]; then
+        command -v "$PYTHON" >/dev/null || { echo "error: PYTHON=$PYTHON: there is no such program" >&2; return 2; }
+        return 0
+    fi
 
     # Use the active Python if it has all packages (a Paddle for cards counts as Paddle)
     if [ -z "$paddle" ]; then

@@ -117,7 +117,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     # Open the log
     tracker = tracking.open_tracker(config.log_folder, config.logging.writer_type, enabled=processes.is_first())
     tracker.add_text("arguments", atomic.as_json(record))
-    speed = tracking.Speed(batches.pictures_per_update, start)
+    speed, summary = tracking.Speed(batches.pictures_per_update, start), tracking.Summary(start)
     validation = Validation(family, config.draw_settings("picture"), config.logging, config.saving.output_dir, tracker)
     bar = console.progress_bar(total=plan.steps, initial=start, desc="Training")
 
@@ -159,6 +159,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
                 continue
             average.add()
             done += 1
+            summary.add(means, done)
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             bar.update()
 
@@ -185,7 +186,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             validation.draw(done)
             card = model_card.make_card(config, plan.steps, world, family.facts)
             output_folder.save_result(family, config.saving, config.lora, record, card)
-    endings.describe_result(config.saving, config.lora, config.concepts.instance_prompt)
+    endings.describe_result(config.saving, config.lora, config.concepts.instance_prompt, str(summary))
 
 
 if __name__ == "__main__":

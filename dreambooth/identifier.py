@@ -9,6 +9,7 @@ drawn at random from all such tokens; another --seed draws others.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,11 @@ def main(argv: Sequence[str]) -> None:
     libraries.load(weight_files.READERS, settings.verbose)
     words = RareWords(loading.load_tokenizer(loading.Source(settings.model), "--model"))
     if settings.check is not None:
-        print("\n".join(words.problems(settings.check)) or "nothing is wrong with it")
+        print(words.description(settings.check))
+        problems = list(words.problems(settings.check))
+        print("\n".join(problems) or "nothing is wrong with it")
+        if problems:
+            sys.exit(1)
         return
     candidates = words.candidates()
     if not candidates:

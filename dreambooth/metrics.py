@@ -11,11 +11,13 @@ The measures are those of the DreamBooth paper (Ruiz et al., 2023), all with the
     PRES    how much pictures of the plain class prompt resemble the subject: a class that is kept stays near the base
     DIV     diversity: mean distance (1 - cosine) of two pictures of the same prompt
 
-The subject's pictures must not be those that the model was trained on.
+The subject's pictures must not be those that the model was trained on. The paper's tables have DINO beside CLIP, and
+another CLIP perhaps: compare the figures with each other, not with published ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +30,26 @@ from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
-from dreambooth.files import atomic, weight_files
+from dreambooth.files import atomic, lora, weight_files
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
     from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
 
+LEGEND = {
+    "CLIP-I": "more is better: is it the subject?",
+    "CLIP-T": "more is better: does it follow the prompt?",
+    "PRES": "best as the base's: the class stays itself",
+    "DIV": "best as the subject's: the pictures differ",
+}
 UNMEASURED = ("json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
 
 
@@ -98,6 +106,9 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
             atomic.check_writable(Path(path), option, is_file=True)
     if settings.pictures_dir:
         atomic.check_writable(Path(settings.pictures_dir), "--pictures_dir")
+    clip = settings.clip_model_path
+    if clip.startswith((".", "/", "~")) and not Path(clip).is_dir():
+        raise BadInput(f"--clip_model_path {clip}: no such folder")
     for option, path in (("--model_path", settings.model_path), ("--base_model_path", settings.base_model_path)):
         pipeline_folder.check_model(path, flag=option)
     return settings
@@ -131,26 +142,33 @@ def main(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
     files, _ = picture_files.find_pictures(settings.subject_data_dir, "--subject_data_dir")
     requests = read_requests(settings, files)
+    for warning in _warnings(settings.model_path, files):
+        console.warn(warning)
     libraries.load(weight_files.READERS, settings.verbose)
 
     # Encode the subject's pictures and the prompts with CLIP
     clip = Clip(settings.clip_model_path)
+    if any(map(clip.spells_out, (request.prompt for request in requests))):
+        console.warn(
+            f"--clip_model_path {settings.clip_model_path}: its vocabulary has no Chinese characters, so CLIP-T means"
+            " nothing for these prompts; the other measures do"
+        )
     own = [picture_files.open_picture(picture.path) for picture in files]
     subject = clip.encode_pictures(own)
     prompts = clip.encode_prompts([without(request.prompt, settings.identifier) for request in requests])
 
     # Draw the same with both models, and measure
-    results, drawn = {}, {}
+    results, drawn, of_class = {}, {}, {}
     for name, option, path in (
         ("base", "--base_model_path", settings.base_model_path),
         ("fine-tuned", "--model_path", settings.model_path),
     ):
         family = loading.load_family(loading.Source(path), option)
-        drawn[name], class_pictures = _draw(family, requests, settings, name)
+        drawn[name], of_class[name] = _draw(family, requests, settings, name)
         del family  # before the next is loaded
         rows = [clip.encode_pictures(group) for group in drawn[name]]
-        of_class = clip.encode_pictures(class_pictures) if class_pictures else np.zeros([0, subject.shape[1]])
-        results[name] = measures.measure_model(rows, of_class, subject, requests, prompts)
+        vectors = clip.encode_pictures(of_class[name]) if of_class[name] else np.zeros([0, subject.shape[1]])
+        results[name] = measures.measure_model(rows, vectors, subject, requests, prompts)
     results["subject"] = measures.measure_subject(subject, requests, prompts)
 
     # Report
@@ -167,14 +185,43 @@ def main(argv: Sequence[str]) -> None:
     if settings.json and settings.json != "-":
         atomic.write_json(Path(settings.json), report)
     if settings.sheet:
+        titles = [request.prompt for request in requests]
         columns = {"subject": [[own[index] for index in request.references] for request in requests], **drawn}
-        sheet = sheets.make_contact_sheet([request.prompt for request in requests], columns, settings.num_images)
+        if settings.class_prompt:
+            titles.append(f"{settings.class_prompt} (the class alone: it should stay as the base draws it)")
+            columns = {name: [*rows, of_class.get(name, [])] for name, rows in columns.items()}
+        columns[_title(settings.model_path)] = columns.pop("fine-tuned")
+        sheet = sheets.make_contact_sheet(titles, columns, settings.num_images)
         atomic.write_picture(Path(settings.sheet), sheet)
     if settings.pictures_dir:
-        _save_pictures(drawn["fine-tuned"], Path(settings.pictures_dir))
-    for written in (settings.json, settings.pictures_dir, settings.sheet):
-        if written and settings.json != "-":
-            print(written)
+        text = {"model": settings.model_path, "seed": settings.seed, "steps": settings.num_inference_steps}
+        _save_pictures(drawn["fine-tuned"], Path(settings.pictures_dir), [each.prompt for each in requests], text)
+    written = {"figures": settings.json, "pictures": settings.pictures_dir, "contact sheet": settings.sheet}
+    for what, place in written.items():
+        if place and settings.json != "-":
+            print(f"{what:<15}{place}")
+
+
+def _title(model_path: str) -> str:
+    """Return the heading of the fine-tuned model's pictures, with its number of updates where its record has it."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return f"fine-tuned, {int(atomic.read_json(Path(model_path) / lora.RECORD)['steps'])} updates"
+    return "fine-tuned"
+
+
+def _warnings(model_path: str, files: Sequence[Picture]) -> Iterator[str]:
+    """Yield a warning where pictures of the subject are those that the model was trained on, by their hashes."""
+    try:
+        concepts = atomic.read_json(Path(model_path) / lora.RECORD)["concepts"]
+        trained = {each["sha256"] for concept in concepts for each in concept["pictures"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    count = sum(file.sha256 in trained for file in files)
+    if count:
+        yield (
+            f"--subject_data_dir: the model was trained on {count} of its {len(files)} pictures, so CLIP-I counts"
+            " what it remembers; give other pictures of the subject"
+        )
 
 
 def without(prompt: str, identifier: str | None) -> str:
@@ -196,11 +243,14 @@ def _draw(
     return groups, pictures[count * len(prompts) :]
 
 
-def _save_pictures(groups: Sequence[Sequence[Image]], folder: Path) -> None:
-    """Write the pictures of each prompt as PROMPT-K.png, both counted from 0."""
-    for prompt, group in enumerate(groups):
+def _save_pictures(
+    groups: Sequence[Sequence[Image]], folder: Path, prompts: Sequence[str], text: Mapping[str, Any]
+) -> None:
+    """Write the pictures of each prompt as PROMPT-K.png, both counted from 0, with prompt and settings as text."""
+    for index, (prompt, group) in enumerate(zip(prompts, groups)):
         for number, picture in enumerate(group):
-            atomic.write_picture(folder / f"{prompt}-{number}.png", picture)
+            own = {"prompt": prompt, "picture": number, **text}
+            atomic.write_picture(folder / f"{index}-{number}.png", picture, own)
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -209,7 +259,8 @@ def table(report: Mapping[str, Any]) -> str:
     lines = ["".join(f"{name:>12}" for name in ("", *columns))]
     for measure in measures.MEASURES:
         values = [report["measures"][name][measure] for name in columns]
-        lines.append(f"{measure:>12}" + "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values))
+        figures = "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values)
+        lines.append(f"{measure:>12}{figures}   {LEGEND[measure]}")
     share = report["fidelity gained"]
     if share is not None:
         lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")

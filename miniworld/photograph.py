@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         write_measuring_pictures(subject, folder, arguments.identifier, seed, arguments.count, size=size)
     else:
         write_training_pictures(subject, folder, seed, size)
-    print(arguments.output)
+    print(f"{'photographs':<15}{arguments.output}")
 
 
 if __name__ == "__main__":

@@ -176,6 +176,7 @@ def test_a_module_has_a_test_file(file):
 TAKE_ALL_SETTINGS = {
     "dreambooth/config/config.py",
     "dreambooth/config/parser.py",
+    "dreambooth/run/description.py",
     "dreambooth/run/model_card.py",
     "dreambooth/run/planning.py",
     "train_dreambooth.py",

@@ -116,7 +116,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, twin: Path, unidiffuser_twin:
 
 def test_the_files_of_a_runs_folder(runs: RecordedRuns) -> None:
     samples = {"samples": " ".join(f"step-3-{prompt}-{number}.png" for prompt in (0, 1) for number in (0, 1))}
-    plain = paths_of(face.RESULT, face.PIPELINE, samples) | paths_of(face.CHECKPOINT, below="checkpoint-2")
+    plain = paths_of(face.RESULT, face.PIPELINE, samples)
+    for step in (2, 3):
+        plain |= paths_of(face.CHECKPOINT, below=f"checkpoint-{step}")
     assert files_in(runs.folder / "plain") == plain
     lora = paths_of(face.RESULT, {"": "paddle_lora_weights.safetensors"})
     for step in (1, 2):
@@ -131,7 +133,7 @@ def test_training_args_json(runs: RecordedRuns) -> None:
     assert record["machine"].keys() == {"processor", "mkl", "workers", "threads"}
     assert record["flags"] == {**face.DEFAULTS, **given}
     names = {re.match(r"--(\w+)", flag)[1] for flag in flags_in(face.TRAIN)}
-    assert record["flags"].keys() == names - {"no_cache_latents"}
+    assert record["flags"].keys() == names - {"no_cache_latents", "no_last_checkpoint"}
     assert record["base_model"] == given["pretrained_model_name_or_path"]
     assert (record["steps"], record["processes"]) == (3, 1)
     [concept] = record["concepts"]

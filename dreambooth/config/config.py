@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.fields import Section
 
+_HIGH_RATE, _HIGH_RANK = 1e-2, 256
 _POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
 
@@ -100,6 +101,13 @@ class Config:
             for name in ("class_data_dir", "class_prompt"):
                 if getattr(concepts, name):
                     yield f"--{name} is not used without --with_prior_preservation"
+        if self.base_rate > _HIGH_RATE:
+            yield (
+                f"--learning_rate {self.base_rate:g} is very high; {sections.DEFAULT_RATE:g} is usual for a whole"
+                f" network, and {sections.DEFAULT_LORA_RATE:g} for a LoRA"
+            )
+        if (self.lora.lora_rank or 0) > _HIGH_RANK:
+            yield f"--lora_rank {self.lora.lora_rank} is very high; ranks of 4 to 64 are usual"
         if self.memory.early_update and self.lora.lora_rank:
             yield "--early_update frees next to nothing with --lora_rank, whose gradients are small"
         if self.optimizer.text_encoder_lr and not self.model.train_text_encoder:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from dreambooth.config import foreign_flags
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.fields import Section
 from dreambooth.system.errors import BadInput
@@ -18,15 +20,29 @@ if TYPE_CHECKING:
 _Settings = TypeVar("_Settings", bound=Section)
 
 
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf(inity)?$|-nan$", re.IGNORECASE)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are exceptions of one line; no flag may be shortened."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        # argparse takes -1e-4 for a flag, not for a number
+        self._negative_number_matcher = _NEGATIVE
+
+    def own_flags(self) -> list[str]:
+        """List the flags, aliases among them."""
+        return list(self._option_string_actions)
 
     @override
     def error(self, message: str) -> NoReturn:
         """Raise the message instead of printing the usage."""
+        if message.startswith("unrecognized arguments: "):
+            words = message.partition(": ")[2]
+            message = f'"{words}": these words belong to no flag; put a text with spaces into quotes'
+        if "invalid choice: 'wandb'" in message:
+            message += "; Weights & Biases reads the logs of --writer_type tensorboard"
         raise BadInput(message)
 
 
@@ -87,5 +103,8 @@ def read_settings(kind: type[_Settings], argv: Sequence[str], **settings: Any) -
 
 
 def _read_values(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
+    # before argparse, which would name another flag's bad value first
+    if complaint := foreign_flags.complaint(argv, parser.own_flags()):
+        parser.error(complaint)
     values = vars(parser.parse_args(argv))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,16 +13,27 @@ from PIL import Image, ImageOps
 from dreambooth.data.concepts import Picture
 from dreambooth.system.errors import BadInput
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_PHONE = (".heic", ".heif")
+_MOST_PIXELS = 100_000_000  # 300 MB once they are decoded
 
 
 def open_picture(path: str | Path) -> Image.Image:
     """Read the first frame of a picture as RGB.
 
-    EXIF orientation is applied, transparency lies on white, and 16 bits are scaled to 8.
+    EXIF orientation is applied, transparency lies on white, and 16 bits are scaled to 8. A huge JPEG is decoded at a
+    smaller size. Raises ValueError for another huge picture, whose few bytes may stand for gigabytes.
     """
     with Image.open(path, formats=_FORMATS) as file:
+        if file.width * file.height > _MOST_PIXELS:
+            file.draft("RGB", (file.width // 4, file.height // 4))
+        if file.width * file.height > _MOST_PIXELS:
+            megapixels = file.width * file.height / 1e6
+            raise ValueError(f"it has {megapixels:.0f} megapixels, and at most {_MOST_PIXELS / 1e6:.0f} are read")
         image: Image.Image = ImageOps.exif_transpose(file)
         if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it to white
             grey = np.asarray(image).astype(np.float32) / 257
@@ -80,12 +92,29 @@ def find_pictures(folder: str | Path, flag: str) -> tuple[list[Picture], list[Pa
 
     Raises BadInput if there is no picture, or a broken one: with three to five, each one counts.
     """
+    if Path(folder).is_file():
+        raise BadInput(f"{flag} {folder}: it is a file; give the folder that it is in, {Path(folder).parent}")
     if not Path(folder).is_dir():
         raise BadInput(f"{flag} {folder}: there is no such folder")
     pictures, problems, others = scan_folder(folder)
     if problems:
         raise BadInput(f"{flag} {folder}: {problems[0]}; replace or remove it")
     if not pictures:
-        found = f"none of its {len(others)} files is a picture" if others else "it is empty"
-        raise BadInput(f"{flag} {folder}: {found}; put three to five png, jpg, bmp or webp pictures there")
+        raise BadInput(f"{flag} {folder}: {_reason(Path(folder), others)}")
     return pictures, others
+
+
+def phone_pictures(files: Sequence[Path]) -> list[Path]:
+    """List the files in the format of a phone, which Pillow does not read."""
+    return [path for path in files if path.suffix.lower() in _PHONE]
+
+
+def _reason(folder: Path, others: Sequence[Path]) -> str:
+    """Return why a folder has no picture, and the remedy."""
+    if phone := phone_pictures(others):
+        return f"{phone[0].name} is in a phone's format, HEIC; convert the pictures to JPEG"
+    for below in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
+        if scan_folder(below)[0]:
+            return f"its pictures are in a folder below it; give {below}"
+    found = f"none of its {len(others)} files is a picture" if others else "it is empty"
+    return f"{found}; put three to five png, jpg, bmp or webp pictures there"

@@ -3,8 +3,8 @@
 The DreamBooth paper takes rare tokens of the vocabulary that decode to three or fewer letters, since the model has no
 strong meaning for them yet (Ruiz et al. 2023, section 3.2). A byte-pair vocabulary, as CLIP's, lists its tokens in the
 order of their merges, which is that of their frequency; so does a Chinese BERT's for its Latin words. The end of the
-list is rare. Chinese characters are in the order of Unicode: there the standard GB 2312 decides, whose first level
-holds the 3755 most used.
+list is rare, but for the English words that a Chinese text seldom has. Chinese characters are in the order of Unicode:
+there the standard GB 2312 decides, whose second level holds the 3008 less used; it has no traditional variants.
 """
 
 from __future__ import annotations
@@ -23,6 +23,22 @@ _MOST_LETTERS = 3
 _RARE_SHARE = 0.2  # of the tokens that are in the order of their frequency, the last
 _WORD_END = "</w>"
 _LEVEL_TWO = 0xD8  # the first row of GB 2312 with characters of the second level
+_COMMON = """
+ace act ad add ads age ago aid aim air all am an and ant any ape app apt arc are ark arm art as ash ask at ate
+axe bad bag ban bar bat bay be bed bee beg bet bid big bin bit bow box boy bud bug bun bus but buy by bye cab
+can cap car cat cop cow cry cub cup cut dad dam day den did die dig dim dip do doc dog dot dry due dug ear eat
+egg ego elf end era eve eye fan far fat fax fed fee few fig fin fit fix fly fog for fox fun fur gap gas gay gem
+get gin go god got gum gun gut guy gym had ham has hat hay he hen her hey hi him hip his hit hop hot how hub hug
+hut ice if ill in ink inn is it its ivy jam jar jaw jay jet job jog joy jug key kid kin kit lab lad lap law lay
+leg let lid lie lip log lot low mad man map mat may me men met mix mob mom mud mug my nap net new nil no nor not
+now nun nut oak odd of off oh oil ok old on one or orc ore our out owe owl own pad pan pat paw pay pea pen pet
+pie pig pin pit pop pot pro pub pup put rag ram ran rap rat raw ray red rib rid rig rim rip rob rod rot row rub
+rug run rye sad sap sat saw say sea see set sex she shy sin sir sit six ski sky sly so sob son spa spy sub sue
+sum sun tag tan tap tar tax tea ten the tie tin tip to toe ton too top toy try tub two up us use van vet via vow
+war was wax way we web wed wet who why wig win wit won wow yes yet you zen zip zoo
+"""  # English words of up to three letters
+_ENGLISH = set(_COMMON.split())
+_OFFENSIVE = {"ass", "cum", "fag", "fck", "fuk", "jap", "jew", "kkk", "neg", "nig", "sht", "tit", "wtf"}
 _HAN = r"\u3400-\u9fff\uf900-\ufaff"
 _WORDS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 # words of a prompt that name neither a subject nor a class
@@ -64,6 +80,8 @@ class RareWords:
         tokens = self.tokenizer.tokenize(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token:
             return False
+        if word.lower() in _ENGLISH:
+            return False
         if not word.isascii() and not self._is_byte_pair:
             return _is_uncommon_character(word)
         number = self.tokenizer.convert_tokens_to_ids(tokens[0])
@@ -80,13 +98,24 @@ class RareWords:
             word = token.removesuffix(_WORD_END)
             whole = token.endswith(_WORD_END) or not self._is_byte_pair
             readable = _is_latin(word) or re.fullmatch(f"[{_HAN}]", word)
-            if whole and readable and len(word) <= _MOST_LETTERS and word not in _FILLERS and self._is_decodable(word):
+            refused = word in _FILLERS or word in _OFFENSIVE
+            if whole and readable and len(word) <= _MOST_LETTERS and not refused and self._is_decodable(word):
                 found.append(Candidate(word, number))
         return sorted(found, key=lambda each: -each.token)
 
     def _is_decodable(self, word: str) -> bool:
         """Check whether a word is rare and decodes to itself."""
         return self.is_rare(word) and self.tokenizer.convert_tokens_to_string(self._pieces(word)).strip() == word
+
+    def description(self, prompt: str) -> str:
+        """Return what the words of a prompt are taken for: the identifier with its token, and the class."""
+        own = [word for word in _WORDS.findall(prompt.lower()) if word not in _FILLERS]
+        found = next((word for word in own if self.is_rare(word)), None)
+        if found is None:
+            return f"identifier: none; other words: {' '.join(own) or 'none'}"
+        [token] = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(found))
+        others = " ".join(word for word in own if word != found)
+        return f"identifier: {found} (token {token}, rare); class: {others or 'none'}"
 
     def problems(self, instance_prompt: str, class_prompt: str | None = None) -> Iterator[str]:
         """Yield a sentence for each problem with the identifier of a prompt.
@@ -118,8 +147,11 @@ def _is_latin(word: str) -> bool:
 
 
 def _is_uncommon_character(character: str) -> bool:
-    """Check whether a Chinese character is not among the 3755 most used, the first level of GB 2312."""
+    """Check whether a Chinese character is of the second level of GB 2312.
+
+    The 3755 of the first level are the most used. A character of neither is a variant of one of them, as a rule.
+    """
     try:
         return character.encode("gb2312")[0] >= _LEVEL_TWO
     except UnicodeEncodeError:
-        return True
+        return False

@@ -42,6 +42,11 @@ class Clip:
         self.model.eval()
         self.length = self.model.config.text_config.max_position_embeddings
 
+    def spells_out(self, text: str) -> bool:
+        """Check whether the vocabulary lacks a Chinese character of a text, and has only the bytes of it."""
+        characters = [each for each in text if "\u4e00" <= each <= "\u9fff"]
+        return any(len(self.tokenizer.tokenize(each)) > 1 for each in characters)
+
     def encode_pictures(self, pictures: Sequence[Image.Image], batch_size: int = 32) -> Array:
         """Return one unit vector for each picture: float32 [pictures, width]."""
         import paddle

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TEXT_HEIGHT = 16  # pixels
+TEXT_HEIGHT = 22  # pixels
 SMALLEST = 96  # pixels of a picture's side on the sheet
 _LARGEST = 256
 
@@ -29,9 +29,10 @@ def make_contact_sheet(
 ) -> Image.Image:
     """Draw a row for each prompt, under its text, with up to `count` pictures of each column.
 
-    `columns` maps a heading, such as the base or the fine-tuned model, to its pictures for each prompt.
+    `columns` maps a heading, such as the base or the fine-tuned model, to its pictures for each prompt; some may have
+    none.
     """
-    first = next(iter(columns.values()))[0][0]
+    first = next(picture for rows in columns.values() for row in rows for picture in row)
     side = max(SMALLEST, min(first.width, _LARGEST))
     gap = TEXT_HEIGHT // 2
     width = len(columns) * (count * side + 2 * gap)

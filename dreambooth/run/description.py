@@ -105,18 +105,19 @@ class Disk(NamedTuple):
     """The bytes that a run writes: of a checkpoint, how many of them it has at once, and of the result."""
 
     checkpoint: float
-    count: int
+    checkpoints: int
     result: float
 
     @property
     def total(self) -> float:
         """The bytes of all together."""
-        return self.checkpoint * self.count + self.result
+        return self.checkpoint * self.checkpoints + self.result
 
     @override
     def __str__(self) -> str:
-        checkpoints = f", {self.count} checkpoint{'s' * (self.count > 1)} of {self.checkpoint / 1e9:.2f}"
-        return f"{self.total / 1e9:.2f} GB: the result {self.result / 1e9:.2f}{checkpoints if self.count else ''}"
+        several = "s" if self.checkpoints > 1 else ""
+        more = f", {self.checkpoints} checkpoint{several} of {self.checkpoint / 1e9:.2f}" if self.checkpoints else ""
+        return f"{self.total / 1e9:.2f} GB: the result {self.result / 1e9:.2f}{more}"
 
 
 def _disk(config: Config, plan: Plan, family: Family) -> Disk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,16 @@ def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts) ->
 
     It shows the samples of the last step that are in the output folder.
     """
-    model, prompt = config.model.pretrained_model_name_or_path, config.concepts.instance_prompt
+    prompt = config.concepts.instance_prompt
     rows = _describe_run(config, steps, processes, facts)
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
-base_model: {json.dumps(model)}
+base_model: {json.dumps(_base_name(config), ensure_ascii=False)}
 instance_prompt: {json.dumps(prompt, ensure_ascii=False)}
 tags: [text-to-image, dreambooth, paddlepaddle, {_library(config.saving)}{", lora" if config.lora.lora_rank else ""}]
 ---
 
-# DreamBooth: {prompt}
+# DreamBooth: {_plain(prompt)}
 
 A text-to-image model that was taught one subject with DreamBooth (https://arxiv.org/abs/2208.12242).
 
@@ -41,10 +42,26 @@ All settings, versions and the pictures' hashes are in `{lora.RECORD}`.
 
 ## Draw with it
 
-```bash
-{endings.draw_command(config.saving.output_dir, prompt)}
-```
+{_block("bash", endings.draw_command(config.saving.output_dir, prompt))}
 {_example_code(config, facts)}{_samples(config.saving.output_dir, config.logging, steps)}"""
+
+
+def _base_name(config: Config) -> str:
+    """Return the base model's name; of a folder the last part alone, for its path is this machine's."""
+    name = config.model.pretrained_model_name_or_path
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def _plain(text: str) -> str:
+    """Escape a text so that Markdown, HTML and a table's cell show it as it is."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _block(language: str, code: str) -> str:
+    """Return code in a fence that is longer than any that its texts have."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def _library(saving: SavingSettings) -> str:
@@ -58,7 +75,7 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
     prior = "no"
     if concepts.with_prior_preservation:
         weight = f"weight {config.objective.prior_loss_weight:g}"
-        prior = f'{concepts.num_class_images} pictures of "{concepts.class_prompt}", {weight}'
+        prior = f'{concepts.num_class_images} pictures of "{_plain(concepts.class_prompt or "")}", {weight}'
     learners = facts.learners if config.model.train_text_encoder else (facts.denoiser,)
     trained = " and ".join(facts.labels[part] for part in learners)
     if config.lora.lora_rank:
@@ -66,8 +83,8 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
     height, width = config.pictures.size
     batch = config.optimizer.global_batch(processes)
     return {
-        "base model": f"`{config.model.pretrained_model_name_or_path}`",
-        "prompt of the subject": f'"{concepts.instance_prompt}"',
+        "base model": _plain(_base_name(config)),
+        "prompt of the subject": f'"{_plain(concepts.instance_prompt)}"',
         "class pictures": prior,
         "learned": trained,
         "steps": f"{steps} updates, batch {batch}, learning rate {config.base_rate:g}",
@@ -84,16 +101,13 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
         return ""
     loaded, added = saving.output_dir, ""
     if not config.lora.saves_pipeline:
-        loaded = config.model.pretrained_model_name_or_path
+        loaded = _base_name(config)
         added = f"\npipeline.load_lora_weights({json.dumps(saving.output_dir)})"
-    return f"""
-```python
-from {library} import {facts.pipeline}
+    code = f"""from {library} import {facts.pipeline}
 
 pipeline = {facts.pipeline}.from_pretrained({json.dumps(loaded)}){added}
-pipeline({json.dumps(config.concepts.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")
-```
-"""
+pipeline({json.dumps(config.concepts.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")"""
+    return f"\n{_block('python', code)}\n"
 
 
 def _samples(output_dir: str, logging: LoggingSettings, steps: int) -> str:
@@ -103,5 +117,5 @@ def _samples(output_dir: str, logging: LoggingSettings, steps: int) -> str:
         return ""
     shown = "\n".join(f"![{path.stem}]({output_folder.SAMPLES}/{path.name})" for path in last)
     validation = logging.validation_prompt or ()
-    prompts = "\n".join(f'- {number}: "{prompt}"' for number, prompt in enumerate(validation))
+    prompts = "\n".join(f'- {number}: "{_plain(prompt)}"' for number, prompt in enumerate(validation))
     return f"\n## Samples\n\nThe first number after the step is the prompt's:\n\n{prompts}\n\n{shown}\n"

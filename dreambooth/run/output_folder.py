@@ -80,8 +80,11 @@ def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[
     record = _earlier_record(folder)
     if record is None:
         return []
-    earlier = record.get("flags") or {}
-    pictures = sorted(each["sha256"] for concept in record.get("concepts") or [] for each in concept["pictures"])
+    try:
+        earlier = dict(record["flags"])
+        pictures = sorted(each["sha256"] for concept in record["concepts"] for each in concept["pictures"])
+    except (KeyError, TypeError, ValueError):  # somebody edited it
+        return []
 
     def method(of: Mapping[str, Any]) -> str:
         return "a LoRA" if of.get("lora_rank") else "the whole network"
@@ -209,8 +212,11 @@ def _parts_of(folder: Path) -> list[str]:
         return []
 
 
-def save_samples(folder: str | Path, step: int, pictures: Sequence[Sequence[Image.Image]]) -> None:
-    """Write the pictures of each validation prompt as samples/step-N-PROMPT-K.png."""
-    for prompt, several in enumerate(pictures):
+def save_samples(
+    folder: str | Path, step: int, prompts: Sequence[str], pictures: Sequence[Sequence[Image.Image]], seed: int
+) -> None:
+    """Write the pictures of each validation prompt as samples/step-N-PROMPT-K.png, with prompt and seed as text."""
+    for index, (prompt, several) in enumerate(zip(prompts, pictures)):
         for number, picture in enumerate(several):
-            atomic.write_picture(Path(folder) / SAMPLES / f"step-{step}-{prompt}-{number}.png", picture)
+            text = {"prompt": prompt, "picture": number, "seed": seed, "updates": step}
+            atomic.write_picture(Path(folder) / SAMPLES / f"step-{step}-{index}-{number}.png", picture, text)

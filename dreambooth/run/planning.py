@@ -82,7 +82,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, replaces=bool(changes))
     if resumed:
         plan = _check_resumed(resumed, plan, saving)
-    for warning in _warnings(config, pictures, steps):
+    for warning in _warnings(config, pictures, others, steps):
         console.warn(warning)
     return config, plan
 
@@ -148,10 +148,18 @@ def _check_resumed(resumed: Checkpoint, plan: Plan, saving: SavingSettings) -> P
     return dataclasses.replace(plan, is_complete=is_complete)
 
 
-def _warnings(config: Config, pictures: Sequence[Picture], steps: int) -> Iterator[str]:
+def _warnings(config: Config, pictures: Sequence[Picture], others: Sequence[Path], steps: int) -> Iterator[str]:
     """Yield a warning for each allowed input that is probably a mistake."""
     yield from config.warnings()
+    if phone := picture_files.phone_pictures(others):
+        yield f"{phone[0].name} is in a phone's format, HEIC, and not trained on; convert it to JPEG"
+    if len({picture.sha256 for picture in pictures}) < len(pictures):
+        yield f"--instance_data_dir {config.concepts.instance_data_dir}: some of its pictures are the same file twice"
     height, width = config.pictures.size
+    tiny = [picture for picture in pictures if 2 * min(picture.size) < min(height, width)]
+    if tiny:
+        shown = f"{tiny[0].path.name} has {tiny[0].size[1]} x {tiny[0].size[0]} pixels"
+        yield f"{len(tiny)} of {len(pictures)} pictures are less than half as large as --resolution needs ({shown})"
     squeezed = transforms.squeezed(pictures, config.pictures.size)
     if squeezed and not config.pictures.center_crop:
         yield (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreambooth.system import console, disk, processes
+from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import WriterType
 
 _SECONDS_BETWEEN_FLUSHES = 10
+_SMOOTHED = 50  # steps
+_LONG = 300  # seconds, from which minutes are shown
 _PREFIX = "dreambooth-log"  # of the paths that TensorBoard's writer opens with our files
 
 
@@ -170,6 +173,29 @@ class Speed:
         rate = (step - self._step) * self._pictures / (now - self._time)
         self._step, self._time = step, now
         return {"pictures_per_second": rate, "memory_gb": _peak_memory() / 1e9}
+
+
+class Summary:
+    """What the end of a run reports: its time, its losses, and its peak of memory."""
+
+    def __init__(self, step: int = 0) -> None:
+        self._start, self._step, self._time = step, step, time.perf_counter()
+        self._losses: dict[str, float] = {}
+
+    def add(self, losses: Mapping[str, float], step: int) -> None:
+        """Count the losses of a step; the mean forgets those of some fifty steps before."""
+        self._step = step
+        for name, value in losses.items():
+            before = self._losses.setdefault(name, value)
+            self._losses[name] = before + (value - before) / _SMOOTHED
+
+    @override
+    def __str__(self) -> str:
+        seconds = time.perf_counter() - self._time
+        taken = f"{seconds:.0f} s" if seconds < _LONG else f"{seconds / 60:.0f} min"
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
+        steps = f"{taken} for {self._step - self._start} updates"
+        return f"{steps}; smoothed {losses}; peak memory {_peak_memory() / 1e9:.1f} GB"
 
 
 def _peak_memory() -> int:

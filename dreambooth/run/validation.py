@@ -43,6 +43,6 @@ class Validation:
                 requests = sampling.requests_for(self._prompts, count)
                 drawn = list(sampling.draw(self._family, self._drawing, requests))
                 pictures = [drawn[first : first + count] for first in range(0, len(drawn), count)]
-                output_folder.save_samples(self._output_dir, step, pictures)
+                output_folder.save_samples(self._output_dir, step, self._prompts, pictures, self._drawing.seed)
                 for number, (prompt, several) in enumerate(zip(self._prompts, pictures)):
                     self._tracker.add_pictures(f"{number}_{prompt}", several, step)

@@ -1,5 +1,7 @@
 """python -m dreambooth.identifier."""
 
+import re
+
 import pytest
 from support.commands import ROOT, python
 
@@ -32,13 +34,21 @@ def test_all_holds_what_is_drawn(capsys):
 
 
 def test_a_prompt_is_looked_at(capsys):
-    assert listed(capsys, "--check", "a photo of sks dog") == ["nothing is wrong with it"]
-    assert "has no rare word" in listed(capsys, "--check", "a photo of a red dog")[0]
+    first, second = listed(capsys, "--check", "a photo of sks dog")
+    assert re.fullmatch(r"identifier: sks \(token \d+, rare\); class: dog", first)
+    assert second == "nothing is wrong with it"
+    with pytest.raises(SystemExit) as ended:
+        listed(capsys, "--check", "a photo of a red dog")
+    assert ended.value.code == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "identifier: none; other words: red dog" and "has no rare word" in second
+    assert python("-m", "dreambooth.identifier", "--model", MODEL, "--check", "a dog").returncode == 1
 
 
 def test_other_models(twin, bert_twin, unidiffuser_twin, capsys):
     for model in (twin, bert_twin, unidiffuser_twin):
-        identifier.main(["--model", str(model), "--check", "一张sk狗的照片"])
+        with pytest.raises(SystemExit):
+            identifier.main(["--model", str(model), "--check", "一张sk狗的照片"])
         assert '"sk" is not one token: the tokenizer splits it into s + k' in capsys.readouterr().out
 
 

@@ -79,4 +79,5 @@ def test_the_command_prints_the_file_and_nothing_else(twin, tmp_path):
     line = ["--model_path", twin, "--prompt", "a", "--num_inference_steps", 2, "--output", tmp_path / "a.png"]
     done = python("infer.py", *line)
     assert done.returncode == 0 and done.stdout == f"{tmp_path / 'a.png'}\n"
-    assert all(part.startswith("Drawing") for part in done.stderr.replace("\r", "\n").splitlines() if part.strip())
+    shown = [part for part in done.stderr.replace("\r", "\n").splitlines() if part.strip()]
+    assert all(part.startswith("Drawing") for part in shown) and "1/1" in shown[-1]

@@ -29,14 +29,15 @@ def test_the_table_shows_each_measure_of_each_model():
     base = {"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None, "DIV": 0.125}
     tuned = {"CLIP-I": 0.75, "CLIP-T": 0.2, "PRES": None, "DIV": -0.0625}
     lines = metrics.table({"measures": {"base": base, "fine-tuned": tuned}, "fidelity gained": 0.5}).splitlines()
-    assert [line.split() for line in lines[:-1]] == [
+    assert [line.split()[:3] for line in lines[:-1]] == [
         ["base", "fine-tuned"],
         ["CLIP-I", "0.500", "0.750"],
         ["CLIP-T", "0.250", "0.200"],
         ["PRES", "-", "-"],
         ["DIV", "0.125", "-0.062"],
     ]
-    assert len({len(line) for line in lines[:-1]}) == 1 and "50%" in lines[-1]
+    assert len({line.index(legend) for line, legend in zip(lines[1:-1], metrics.LEGEND.values(), strict=True)}) == 1
+    assert "50%" in lines[-1]
     assert len(metrics.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 5
 
 
@@ -130,6 +131,8 @@ BAD = [
     ({"--prompt": " "}, "--prompt"),
     ({"--prompt": None, "--prompts_file": "/nowhere/prompts.txt"}, "--prompts_file /nowhere/prompts.txt"),
     ({"--model_path": "/nowhere"}, "--model_path /nowhere"),
+    ({"--clip_model_path": "/nowhere"}, "--clip_model_path /nowhere"),
+    ({"--clip_model_path": "./nowhere"}, "--clip_model_path ./nowhere"),
     ({"--base_model_path": "/nowhere"}, "--base_model_path /nowhere"),
     ({"--base_model_path": "{pictures}"}, "--base_model_path"),
     ({"--subject_data_dir": "/nowhere"}, "--subject_data_dir /nowhere"),
@@ -232,9 +235,13 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
     # The table
     assert out[0].split() == ["base", "fine-tuned", "subject"]
     for line, measure_name in zip(out[1:5], measures.MEASURES, strict=True):
-        assert line.split() == [measure_name, *(f"{found[name][measure_name]:.3f}" for name in out[0].split())]
+        figures = [f"{found[name][measure_name]:.3f}" for name in out[0].split()]
+        assert line.split() == [measure_name, *figures, *metrics.LEGEND[measure_name].split()]
     assert f"{report['fidelity gained']:.0%}" in out[5]
-    assert sorted(out[6:]) == sorted(map(str, (file, sheet, folder)))
+    assert out[6:] == [f"figures        {file}", f"pictures       {folder}", f"contact sheet  {sheet}"]
+
+    drawn_text = Image.open(folder / "1-0.png").text
+    assert drawn_text["prompt"] == "sks dog at night" and drawn_text["seed"] == "5" and drawn_text["picture"] == "0"
 
     # The figures are those of the pictures
     names = [f"{prompt}-{number}.png" for prompt in range(2) for number in range(2)]
@@ -263,10 +270,11 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
     assert settings["class_prompt"] == "a photo of a dog" and settings["num_class_images"] == 3
     assert not {"json", "sheet", "pictures_dir", "verbose"} & settings.keys()
 
-    # The sheet: for each of two prompts two pictures of the subject, of the base and of the fine-tuned model
+    # The sheet: for each of two prompts two pictures of the subject, of the base and of the fine-tuned model; a row of
+    # the class prompt
     whole = np.asarray(shown(sheet))
     side, gap, text = sheets.SMALLEST, sheets.TEXT_HEIGHT // 2, sheets.TEXT_HEIGHT
-    assert whole.shape == (text + 2 * (text + side + gap), 3 * (2 * side + 2 * gap), 3)
+    assert whole.shape == (text + 3 * (text + side + gap), 3 * (2 * side + 2 * gap), 3)
 
     def place(column, row, number):
         left, top = column * (2 * side + 2 * gap) + gap + number * side, text + row * (text + side + gap) + text
@@ -275,6 +283,7 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
     def large(picture):
         return np.asarray(picture.resize((side, side), Image.LANCZOS))
 
+    assert (place(0, 2, 0) == 255).all() and place(1, 2, 0).std() > 5 and place(2, 2, 1).std() > 5
     for row in range(2):
         for number in range(2):
             assert np.array_equal(place(0, row, number), large(shown(pictures / f"{number}.png")))
@@ -359,3 +368,34 @@ def test_more_steps_than_the_model_has_are_refused_as_infer_does(measure, monkey
 def test_a_folder_that_is_no_clip_is_named(measure, twin):
     with pytest.raises(BadInput, match="--clip_model_path"):
         measure("--clip_model_path", twin)
+
+
+def test_pictures_that_the_model_was_trained_on_are_warned_of(flags, pictures, tmp_path, capsys):
+    from support.commands import train
+
+    train(flags())
+    files, _ = picture_files.find_pictures(pictures, "--subject_data_dir")
+    [warning] = metrics._warnings(str(tmp_path / "out"), files)
+    assert "trained on 5 of its 5 pictures" in warning
+    others, _ = picture_files.find_pictures(draw_pictures(tmp_path / "others", 3, size=(48, 48)), "--subject_data_dir")
+    assert list(metrics._warnings(str(tmp_path / "out"), others)) == []
+    for text in ("[]", "{", '{"concepts": 3}'):
+        (tmp_path / "out/training_args.json").write_text(text)
+        assert list(metrics._warnings(str(tmp_path / "out"), files)) == []
+
+
+@pytest.mark.parametrize("prompt, warned", [("a photo of sks dog", False), ("一张sks狗的照片", True)])
+def test_an_english_clip_and_chinese_prompts_are_warned_of(measure, monkeypatch, prompt, warned):
+    said = []
+    monkeypatch.setattr(metrics.console, "warn", said.append)
+    measure(prompts=[prompt])
+    assert ("has no Chinese characters" in " ".join(said)) == warned
+
+
+def test_the_sheet_names_the_number_of_updates(tmp_path):
+    assert metrics._title(str(tmp_path)) == metrics._title("somebody/model") == "fine-tuned"
+    (tmp_path / "training_args.json").write_text('{"steps": 250}')
+    assert metrics._title(str(tmp_path)) == "fine-tuned, 250 updates"
+    for text in ("{}", "[]", '{"steps": null}', "{"):
+        (tmp_path / "training_args.json").write_text(text)
+        assert metrics._title(str(tmp_path)) == "fine-tuned"

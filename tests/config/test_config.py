@@ -297,7 +297,8 @@ OUTSIDE_OF_THE_COURSE = {
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),
-    *("save_steps", "last_checkpoint", "checkpoints_total_limit", "overwrite", "resume_from_checkpoint", "allow_changes", "save_format", "lora_merge"),
+    *("save_steps", "last_checkpoint", "checkpoints_total_limit", "overwrite", "resume_from_checkpoint"),
+    *("allow_changes", "save_format", "lora_merge"),
     *("logging_dir", "writer_type", "logging_steps", "validation_prompt", "validation_steps", "num_validation_images"),
 }
 

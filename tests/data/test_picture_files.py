@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 from PIL import Image
+from support.pictures import draw_pictures
 
 from dreambooth.data import picture_files
 from dreambooth.data.concepts import Picture
@@ -113,7 +114,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(BadInput, match="none of its 1 files is a picture"):
         find(tmp_path)
-    with pytest.raises(BadInput, match="no such folder"):
+    with pytest.raises(BadInput, match="it is a file; give the folder"):
         find(tmp_path / "notes.txt")
 
 
@@ -223,3 +224,30 @@ def test_a_cmyk_jpeg_has_the_right_colours(tmp_path, cmyk, rgb):
 def test_a_16_bit_picture_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.array([[0, 257, 200 * 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
     assert colours(tmp_path / "deep.png") == [[0, 0, 0], [1, 1, 1], [200, 200, 200], [255, 255, 255]]
+
+
+def test_why_a_folder_has_no_pictures_is_named(tmp_path):
+    def reason():
+        with pytest.raises(BadInput) as caught:
+            picture_files.find_pictures(tmp_path / "here", "--instance_data_dir")
+        return str(caught.value)
+
+    draw_pictures(tmp_path / "here/below", 2)
+    (tmp_path / "here/.hidden").mkdir()
+    assert f"its pictures are in a folder below it; give {tmp_path / 'here/below'}" in reason()
+    (tmp_path / "here/IMG_1.HEIC").write_bytes(b"ftypheic")
+    assert "IMG_1.HEIC is in a phone's format" in reason()
+    with pytest.raises(BadInput, match=f"it is a file; give the folder that it is in, {tmp_path / 'here/below'}"):
+        picture_files.find_pictures(tmp_path / "here/below/0.png", "--instance_data_dir")
+
+
+def test_a_huge_picture_is_decoded_smaller_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_files, "_MOST_PIXELS", 10_000)
+    image = Image.new("RGB", (400, 200), "red")
+    image.save(tmp_path / "huge.jpg")
+    assert picture_files.open_picture(tmp_path / "huge.jpg").size == (100, 50)
+    [picture] = picture_files.find_pictures(tmp_path, "--instance_data_dir")[0]
+    assert picture.size == (50, 100)
+    image.save(tmp_path / "huge.png")
+    with pytest.raises(BadInput, match="huge.png .*0 megapixels, and at most 0 are read"):
+        picture_files.find_pictures(tmp_path, "--instance_data_dir")

@@ -74,11 +74,21 @@ def test_candidates_are_single_rare_tokens_of_up_to_three_letters(clip):
 def test_rare_words_of_a_chinese_vocabulary_are_late_latin_words_and_uncommon_characters(bert):
     assert bert.is_rare("魍") and not bert.is_rare("狗") and not bert.is_rare("龘")  # the last is no token
     assert bert.is_rare("zqz") and not bert.is_rare("the") and not bert.is_rare("dog")
-    assert words(bert.candidates())[:1] == ["s"] and {"魍", "齉", "zqz"} <= set(words(bert.candidates()))
+    assert words(bert.candidates())[:1] == ["s"] and {"魍", "zqz"} <= set(words(bert.candidates()))
     assert not {"狗", "的", "the", "##s"} & set(words(bert.candidates()))
 
 
-@pytest.mark.parametrize("character, uncommon", [("狗", False), ("的", False), ("魍", True), ("龘", True)])
+def test_english_words_and_offensive_ones_are_no_candidates(bert, monkeypatch):
+    monkeypatch.setattr(rare_words, "_RARE_SHARE", 1.0)
+    assert {"zqz"} <= set(words(bert.candidates()))
+    assert not bert.is_rare("dog") and not bert.is_rare("Dog")
+    monkeypatch.setattr(rare_words, "_OFFENSIVE", {"zqz"})
+    assert "zqz" not in words(bert.candidates()) and bert.is_rare("zqz")
+
+
+@pytest.mark.parametrize(
+    "character, uncommon", [("狗", False), ("的", False), ("魍", True), ("這", False), ("龘", False)]
+)
 def test_common_characters_are_those_of_the_standard(character, uncommon):
     assert rare_words._is_uncommon_character(character) is uncommon
 

@@ -21,7 +21,7 @@ def taken(tmp_path, capsys):
 
     def run(*arguments, folder="pictures"):
         photograph.main([*map(str, arguments), "--output", str(tmp_path / folder)])
-        assert capsys.readouterr().out == f"{tmp_path / folder}\n"
+        assert capsys.readouterr().out == f"photographs    {tmp_path / folder}\n"
         return pixels(tmp_path / folder)
 
     return run
@@ -128,7 +128,7 @@ assert not {"paddle", "paddlenlp", "ppdiffusers"} & set(sys.modules)
 
 def test_the_command_prints_the_folder_and_imports_none_of_the_libraries(tmp_path):
     done = python("-c", LIGHT, "--subject", "dog", "--output", tmp_path / "dog")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'dog'}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"photographs    {tmp_path / 'dog'}\n", "")
     done = python("-m", "miniworld.photograph", "--subject", "dog", "--output", tmp_path / "dog", "--size", "0")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: --size 0: must be at least 1\n")
 

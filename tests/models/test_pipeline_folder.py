@@ -98,7 +98,7 @@ def test_a_fingerprint_depends_on_settings_and_files_and_not_on_the_folders_name
 
 def test_a_fingerprint_tells_weights_of_the_same_sizes_apart(folder, twin, monkeypatch):
     monkeypatch.setattr(pipeline_folder, "_SAMPLE", 64)  # so that not all bytes are read
-    [path] = (folder / "unet").glob("*.pdparams")
+    [path] = (folder / "unet").glob("*.safetensors")
     assert path.stat().st_size > 64 * pipeline_folder._SAMPLES
     one = pipeline_folder.fingerprint(str(folder))
     assert one == pipeline_folder.fingerprint(str(twin), before="weights 123")

@@ -215,7 +215,7 @@ def test_a_model_is_known_by_its_files_and_not_by_its_name(run, flags, twin, tmp
     shutil.copytree(twin, tmp_path / "model")
     train(flags(**again))
     (tmp_path / "model/scheduler/scheduler_config.json").open("a").write(" ")
-    with pytest.raises(BadInput, match="pretrained_model_name_or_path: 'files .*' then, 'files .*' now"):
+    with pytest.raises(BadInput, match="pretrained_model_name_or_path: 'weights .*' then, 'weights .*' now"):
         train(flags(**again))
 
 
@@ -229,9 +229,9 @@ def test_the_seed_need_not_be_given_again(run, flags, tmp_path):
     assert_same(run / "unet", tmp_path / "b/unet")
 
 
-def test_a_finished_run_says_that_there_is_nothing_to_do(run, flags):
+def test_a_checkpoint_beyond_the_end_of_the_run_is_refused(run, flags):
     with pytest.raises(BadInput, match="has 3 steps already"):
-        train(flags(resume_from_checkpoint="latest", max_train_steps=3))
+        train(flags(resume_from_checkpoint="latest", max_train_steps=2))
 
 
 def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path):
@@ -241,7 +241,10 @@ def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path
         assert "--resume_from_checkpoint" in str(error.value)
 
     refused("checkpoint-7", "no such checkpoint .*checkpoint-1, checkpoint-2, checkpoint-3")
-    refused("latest", "no whole checkpoint", output_dir=tmp_path / "empty")
+    train(flags(output_dir=tmp_path / "broken"))
+    (tmp_path / "broken/checkpoint-1").mkdir()
+    (tmp_path / "broken/checkpoint-1/state.json").write_text("{")
+    refused("latest", "no whole checkpoint", output_dir=tmp_path / "broken")
     (run / "checkpoint-1/state.json").write_text("{")
     refused("checkpoint-1", "not whole: its state.json can't be read")
     shutil.rmtree(run / "checkpoint-2/unet")

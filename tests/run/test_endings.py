@@ -34,9 +34,10 @@ def test_the_command_that_draws_means_the_same_to_a_shell(tmp_path, prompt):
 )
 def test_the_last_line_names_the_result_and_the_command(tmp_path, capsys, lora, what):
     folder = str(tmp_path / "out")
-    endings.describe_result(SavingSettings(output_dir=folder), lora, "a sks dog")
-    [line] = capsys.readouterr().out.splitlines()
+    endings.describe_result(SavingSettings(output_dir=folder), lora, "a sks dog", "3 s for 2 updates")
+    summary, line = capsys.readouterr().out.splitlines()
     command = endings.draw_command(folder, "a sks dog", *console.script_command("infer.py"))
+    assert summary == "done      3 s for 2 updates"
     assert line == f"{what:9} {folder}; to draw with it: {command}"
 
 

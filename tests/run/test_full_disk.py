@@ -89,9 +89,9 @@ def test_a_picture_on_a_disk_that_fills_up(small_disk, what):
     picture = Image.effect_noise((64, 64), 100).convert("RGB")
     write = {
         "class picture": lambda: prior_pictures._save(picture, small_disk, 3, {"prompt": "a dog", "model": "m"}),
-        "sample": lambda: output_folder.save_samples(small_disk, 3, [[picture]]),
+        "sample": lambda: output_folder.save_samples(small_disk, 3, ["a dog"], [[picture]], 0),
         "sheet": lambda: atomic.write_picture(small_disk / "sheet.png", picture),
-        "metrics": lambda: metrics._save_pictures([[picture]], small_disk / "pictures"),
+        "metrics": lambda: metrics._save_pictures([[picture]], small_disk / "pictures", ["a dog"], {}),
         "drawing": lambda: infer._save(picture, small_disk / "drawn.png", {"prompt": "x" * 500}),
     }[what]
     found = set()

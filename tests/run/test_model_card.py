@@ -1,6 +1,7 @@
 """The model card: what it names, its code and its samples."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -85,3 +86,29 @@ def test_the_table_has_the_familys_own_words(config):
     assert "| learned | transformer |" in model_card.make_card(config, 400, 1, facts)
     both = changed(config, train_text_encoder=True)
     assert "| learned | transformer and T5 |" in model_card.make_card(both, 400, 1, facts)
+
+
+ODD = 'a | *photo* of\n---\n<img src=x onerror=alert(1)> `sks` [dog](http://x) # & "cat"\n```\n<img src=y>'
+
+
+def test_odd_prompts_leave_the_card_well_formed(config):
+    changes = dict(instance_prompt=ODD, validation_prompt=(ODD,), with_prior_preservation=True)
+    card = card_of(changed(config, **changes, class_prompt=ODD, class_data_dir="dogs"))
+    _, header, body = card.split("---\n", 2)
+    assert [line.split(":")[0] for line in header.splitlines()] == ["base_model", "instance_prompt", "tags"]
+    assert json.loads(header.splitlines()[1].removeprefix("instance_prompt: ")) == ODD
+    text = re.sub(r"^(`{4,})\w.*?^\1$", "", body, flags=re.DOTALL | re.MULTILINE)
+    assert (
+        "<img" not in text
+        and not re.search(r"(?<!\\)\]\(http", text)
+        and "\n---\n" not in text.replace("|---|---|", "")
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows if row != "| | |") and len(rows) == 8
+
+
+def test_the_card_has_no_path_of_the_base_model(config, tmp_path):
+    (tmp_path / "home/my model").mkdir(parents=True)
+    for changes in (dict(), dict(lora_rank=4)):
+        card = card_of(changed(config, pretrained_model_name_or_path=str(tmp_path / "home/my model"), **changes))
+        assert 'base_model: "my model"' in card and "| base model | my model |" in card and "home/my" not in card

@@ -1,5 +1,6 @@
 """The output folder: whose it is, and that a pipeline is replaced whole."""
 
+import json
 import shutil
 
 import pytest
@@ -73,14 +74,16 @@ def others(tmp_path, twin):
     return {
         "instance_prompt": dict(instance_prompt="a photo of sks cat"),
         "base model": dict(pretrained_model_name_or_path=tmp_path / "other model"),
-        "pictures": dict(instance_data_dir=draw_pictures(tmp_path / "other pictures", 3, seed=9)),
+        "pictures": dict(instance_data_dir=draw_pictures(tmp_path / "other pictures", 3, size=(48, 48))),
         "method": dict(lora_rank=2, lora_merge=True),
     }
 
 
 @pytest.mark.parametrize("only_a_checkpoint", [False, True])
 @pytest.mark.parametrize("name", ["instance_prompt", "base model", "pictures", "method"])
-def test_another_run_in_the_folder_is_not_replaced_by_accident(flags, finished, tmp_path, twin, name, only_a_checkpoint):
+def test_another_run_in_the_folder_is_not_replaced_by_accident(
+    flags, finished, tmp_path, twin, name, only_a_checkpoint
+):
     if only_a_checkpoint:
         (finished / "training_args.json").unlink()
     changes = others(tmp_path, twin)[name]
@@ -100,6 +103,13 @@ def test_overwritten_it_leaves_nothing_of_the_other_run(flags, finished, tmp_pat
     }
     assert (finished / "notes.txt").exists()
     assert "sks cat" in (finished / "training_args.json").read_text()
+
+
+@pytest.mark.parametrize("key, value", [("flags", 3), ("concepts", [3]), ("concepts", None), ("concepts", [{}])])
+def test_a_record_that_was_edited_stops_no_run(flags, finished, key, value):
+    path = finished / "training_args.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    train(flags(dry_run=True))
 
 
 def test_the_same_run_again_needs_no_flag(flags, finished, twin):

@@ -4,12 +4,10 @@ from functools import partial
 
 import pytest
 from support.commands import train
-from support.families import load_family
 from support.pictures import draw_pictures
 
 from dreambooth.config.parser import read_config
-from dreambooth.config.run_sections import MemorySettings
-from dreambooth.run import description, planning
+from dreambooth.run import planning
 from dreambooth.system.errors import BadInput
 
 
@@ -62,13 +60,6 @@ def test_an_early_update_is_refused_in_several_processes(flags, monkeypatch):
         made(flags(early_update=True))
 
 
-def test_the_plan_counts_no_gradients_for_an_early_update(twin):
-    family = load_family(twin)
-    family.prepare_training(gradient_checkpointing=False)
-    plain, early = (description._memory(family, MemorySettings(early_update=each), False) for each in (False, True))
-    assert plain - early == 4 * sum(each.size for each in family.denoiser.parameters())
-
-
 def test_a_squeeze_of_more_than_a_tenth_is_reported_once_and_names_the_remedy(flags, tmp_path, capsys):
     wide = draw_pictures(tmp_path / "wide", 3, size=(60, 40))
     flags = partial(flags, max_train_steps=100)
@@ -78,6 +69,29 @@ def test_a_squeeze_of_more_than_a_tenth_is_reported_once_and_names_the_remedy(fl
     made(flags(instance_data_dir=wide, center_crop=True))
     made(flags(instance_data_dir=draw_pictures(tmp_path / "nearly", 3, size=(43, 40))))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(learning_rate=0.5), "--learning_rate 0.5 is very high; 5e-06 is usual"),
+        (dict(lora_rank=4000), "--lora_rank 4000 is very high"),
+        (dict(resolution=512), "5 of 5 pictures are less than half as large as --resolution needs (0.png has 40 x 40"),
+    ],
+)
+def test_settings_that_are_probably_mistakes_are_reported(flags, capsys, changes, said):
+    made(flags(max_train_steps=100, **changes))
+    assert said in capsys.readouterr().err
+
+
+def test_pictures_that_teach_nothing_are_reported(flags, tmp_path, capsys):
+    folder = draw_pictures(tmp_path / "few", 2)
+    (folder / "again.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    made(flags(max_train_steps=100, instance_data_dir=folder))
+    printed = capsys.readouterr().err
+    assert "some of its pictures are the same file twice" in printed
+    assert "IMG_1.HEIC is in a phone's format, HEIC, and not trained on" in printed
 
 
 def test_a_warmup_that_never_ends_is_reported(flags, capsys):

@@ -1,6 +1,7 @@
 """The log of both writers, read back."""
 
 import io
+import re
 import struct
 import threading
 from types import SimpleNamespace
@@ -170,3 +171,14 @@ def test_the_memory_includes_paddle_and_large_arrays():
 @both_writers
 def test_the_command_to_watch_names_the_folder(writer_type):
     assert tracking.watch_command("out/logs", writer_type) == f"{writer_type} --logdir out/logs"
+
+
+def test_the_summary_smooths_losses_and_counts_the_steps_of_this_start(monkeypatch):
+    monkeypatch.setattr(tracking.time, "perf_counter", iter([0, 52, 1000]).__next__)
+    summary = tracking.Summary(10)
+    for step in range(11, 511):
+        summary.add({"loss": float(step % 2)}, step)
+    text = str(summary)
+    assert text.startswith("52 s for 500 updates; smoothed loss 0.") and "; peak memory " in text
+    assert 0.45 < float(re.search(r"loss (\S+);", text)[1]) < 0.55
+    assert str(summary).startswith("17 min for 500 updates")

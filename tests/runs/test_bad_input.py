@@ -18,7 +18,7 @@ def refused(tmp_path, line, *named, script="train_dreambooth.py", **environment)
     before = files_under(tmp_path)
     done = python(script, *line, **environment)
     assert done.returncode == 2, done.stdout + done.stderr
-    [message] = done.stderr.splitlines()
+    [message] = [line for line in done.stderr.splitlines() if "updates seldom teach" not in line]
     assert message.startswith("error: ") and done.stdout == ""
     for word in named:
         assert word in message
@@ -77,7 +77,8 @@ def test_a_class_prompt_equal_to_the_instance_prompt_is_only_a_warning(flags, tm
     line = flags(with_prior_preservation=True, class_prompt=same, class_data_dir=class_pictures, num_class_images=4)
     done = python("train_dreambooth.py", *line, "--dry_run")
     assert done.returncode == 0
-    [warning] = [each for each in done.stderr.splitlines() if each.startswith("warning:")]
+    warnings = [each for each in done.stderr.splitlines() if each.startswith("warning:")]
+    [warning] = [each for each in warnings if "updates seldom teach" not in each]
     assert "--class_prompt is the same as --instance_prompt" in warning
 
 
@@ -145,7 +146,6 @@ def test_an_output_folder_that_cannot_be_written_is_refused(bad, tmp_path):
 
 
 def test_a_missing_checkpoint_is_named(bad):
-    bad("--resume_from_checkpoint", "latest", resume_from_checkpoint="latest")
     bad("--resume_from_checkpoint", "checkpoint-400", resume_from_checkpoint="checkpoint-400")
 
 

@@ -82,7 +82,7 @@ def test_an_earlier_lora_in_another_format_does_not_stay(flags, line, tmp_path):
     train(line())
     train(line(save_format="diffusers"))
     assert loras() == {"pytorch_lora_weights.safetensors"}
-    train(flags())
+    train(flags(overwrite=True))
     assert loras() == set()
 
 
@@ -145,8 +145,8 @@ def test_flags_that_make_no_sense_are_refused(line, changes, complaint):
 def test_a_whole_pipeline_is_not_left_beside_a_newer_lora(flags, line):
     train(flags())
     with pytest.raises(BadInput, match="holds a whole pipeline"):
-        train(line())
-    train(line(lora_merge=True))
+        train(line(overwrite=True))
+    train(line(lora_merge=True, overwrite=True))
 
 
 def test_the_learning_rate_is_higher_unless_it_is_given(twin, pictures, tmp_path):

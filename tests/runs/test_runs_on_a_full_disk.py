@@ -60,6 +60,7 @@ def test_a_pipeline_that_finds_no_room_leaves_the_earlier_one_and_a_checkpoint(
 ):
     out = small_disk / "out"
     line = command_line(twin, pictures, out, lora_rank=2, lora_merge=True, max_train_steps=2, save_steps=100)
+    line.append("--overwrite")
     train(command_line(twin, pictures, out, max_train_steps=1))
     earlier = {path: path.read_bytes() for path in atomic.files_in(out) if "logs" not in path.parts}
     save = output_folder.save_result
@@ -145,7 +146,7 @@ def test_drawings_that_find_no_room(twin, tmp_path, capfd, monkeypatch):
 
 
 def test_a_full_disk_anywhere_else_is_one_line_too(twin, pictures, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(train_dreambooth.planning, "describe", run_out)
+    monkeypatch.setattr(train_dreambooth.description, "describe", run_out)
     error = one_error(capfd, train_dreambooth.main, command_line(twin, pictures, tmp_path / "out"))
     assert error == "error: the output or a temporary file: the disk is full"
     assert not (tmp_path / "out").exists()

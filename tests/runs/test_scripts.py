@@ -115,6 +115,18 @@ def test_the_embedded_model_has_rates_of_its_own(echo, environment, flags, rate)
     assert line[line.index("--learning_rate") + 1] == rate
 
 
+@pytest.mark.parametrize("given", [{"MASTER": "10.0.0.1:8000"}, {"NODE_RANK": "0"}, {}])
+def test_several_machines_need_an_address_and_a_number(echo, given):
+    done = bash("bash run_multi.sh", PYTHON=echo, NNODES="2", **given)
+    assert done.returncode == 2 and done.stderr.startswith("error: NNODES=2 needs MASTER") and done.stdout == ""
+
+
+@pytest.mark.parametrize("script", ["run_single.sh", "run_multi.sh", "setup.sh", "tests/run.sh"])
+def test_a_python_that_is_not_there_is_named(script):
+    done = bash(f"bash {script}", PYTHON="/nope")
+    assert done.returncode == 2 and done.stderr == "error: PYTHON=/nope: there is no such program\n"
+
+
 @pytest.mark.parametrize("hidden", ["", "-1"])
 @pytest.mark.parametrize("script", ["run_single.sh", "run_multi.sh"])
 def test_hidden_cards_are_no_cards(echo, card, script, hidden):
@@ -212,6 +224,8 @@ def test_run_multi_trains(twin, pictures, tmp_path):
         "seed",
         "device",
         "log",
+        "disk",
+        "done",
         "pipeline",
         "Encoding",
         "Training",

@@ -195,7 +195,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(flags, tmp_p
         max_grad_norm=1.0,
         train_batch_size=2,
     )
-    train(flags(output_dir=tmp_path / "whole", save_steps=1, **common))
+    train(flags(output_dir=tmp_path / "whole", save_steps=1, checkpoints_total_limit=0, **common))
     for step in (1, 2, 3):
         again = tmp_path / f"from {step}"
         checkpoint = tmp_path / f"whole/checkpoint-{step}"
@@ -330,8 +330,10 @@ def test_a_run_prints_its_lines_and_nothing_else(flags, tmp_path):
     done = python("train_dreambooth.py", *flags(output_dir=tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     starts = [line.split()[0] for line in done.stdout.splitlines()]
-    assert starts == ["model", "pictures", "learning", "steps", "seed", "machine", "log", "pipeline"]
-    bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
+    plan = ["model", "pictures", "learning", "steps", "rate", "seed", "device", "log", "disk"]
+    assert starts == [*plan, "done", "pipeline"]
+    warning, *bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
+    assert warning.startswith("warning: --max_train_steps 2: 2 updates seldom teach a subject")
     assert bars and all(line.startswith(("Encoding:", "Training:")) for line in bars), done.stderr
     command = done.stdout.splitlines()[-1].split("to draw with it: ")[1]
     assert "infer.py --model_path" in command and '--prompt "a photo of sks dog"' in command

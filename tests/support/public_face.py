@@ -16,7 +16,8 @@ TRAIN = """
 --early_update|--fused_backward_pass
 --mixed_precision {no,fp16,bf16} = no  --cache_latents  --no_cache_latents  --sample_batch_size N = 4
 --prior_scheduler {own,ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm} = dpmsolver++  --prior_inference_steps N = 20
---dataloader_num_workers N = 0  --save_steps|--checkpointing_steps N = 500  --last_checkpoint  --no_last_checkpoint  --checkpoints_total_limit N = 3  --overwrite
+--dataloader_num_workers N = 0  --save_steps|--checkpointing_steps N = 500  --last_checkpoint  --no_last_checkpoint
+--checkpoints_total_limit N = 3  --overwrite
 --resume_from_checkpoint TEXT  --allow_changes  --save_format {pdparams,safetensors,diffusers} = pdparams
 --logging_dir TEXT = logs  --writer_type|--report_to {visualdl,tensorboard} = visualdl  --logging_steps N = 1
 --validation_prompt TEXT  --validation_steps N  --num_validation_images N = 4
@@ -86,8 +87,8 @@ DEFAULTS = {
     "ema_decay": None,
     "gradient_checkpointing": False, "early_update": False, "mixed_precision": "no", "cache_latents": True,
     "sample_batch_size": 4, "prior_scheduler": "dpmsolver++", "prior_inference_steps": 20, "dataloader_num_workers": 0,
-    "save_steps": 500, "last_checkpoint": True, "checkpoints_total_limit": 3, "resume_from_checkpoint": None, "allow_changes": False,
-    "overwrite": False,
+    "save_steps": 500, "last_checkpoint": True, "checkpoints_total_limit": 3, "resume_from_checkpoint": None,
+    "allow_changes": False, "overwrite": False,
     "save_format": "pdparams", "logging_dir": "logs", "writer_type": "visualdl", "logging_steps": 1,
     "validation_prompt": None, "validation_steps": None, "num_validation_images": None,
 }

@@ -51,6 +51,7 @@ class RecordedRuns:
         )
         lora = dict(lora_rank=2, lora_dropout=0.5, train_text_encoder=True, save_steps=1, learning_rate=None)
         other = dict(max_train_steps=1, save_format="diffusers", class_data_dir="unidiffuser-classes", **prior)
+        other["no_last_checkpoint"] = True
         draw = f"--prompt a --num_inference_steps 2 --num_images 2 --output_dir {folder} --model_path".split()
         commands = [
             self.train("plain", twin, plain),

@@ -77,7 +77,7 @@ def test_where_no_space_is_left_any_failure_of_a_writer_is_the_disks(tmp_path, m
 def test_free_space(tmp_path, monkeypatch):
     free = disk.free_space(tmp_path)
     assert free > 0 and disk.missing_space(tmp_path, free + 10**12) > 10**11 and disk.missing_space(tmp_path, 0) == 0
-    assert disk.free_space(tmp_path / "absent") is None
+    assert disk.free_space(tmp_path / "absent/below") == pytest.approx(free, rel=0.5)  # where it will be
     nothing = os.statvfs_result([4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255])
     monkeypatch.setattr(os, "statvfs", lambda folder: nothing)
     assert disk.free_space(tmp_path) is None and disk.missing_space(tmp_path, 10**18) == 0

@@ -1,0 +1,62 @@
+"""Flags that the command line does not have: the nearest one, or what another script's flag corresponds to here."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+_NOT_NEEDED = "leave it out"
+_NO_HUB = "nothing is uploaded; the model card in --output_dir is ready for it"
+_ONE_SCHEDULER = "--prior_scheduler draws class and validation pictures"
+
+# of the training scripts of diffusers and PPDiffusers, without the flags that are the same here
+_ELSEWHERE = {
+    "rank": "here it is --lora_rank",
+    "use_lora": "here --lora_rank N trains a LoRA",
+    "validation_epochs": "here --validation_steps counts updates",
+    "validation_scheduler": _ONE_SCHEDULER,
+    "prior_generation_precision": "class pictures are drawn in the model's own precision; " + _NOT_NEEDED,
+    "use_8bit_adam": "not offered; --early_update, or --lora_rank, takes less memory",
+    "use_ema": "here it is --ema_decay, 0.97 for example",
+    "enable_xformers_memory_efficient_attention": "Paddle has its own attention for cards; " + _NOT_NEEDED,
+    "enable_xformers": "Paddle has its own attention for cards; " + _NOT_NEEDED,
+    "set_grads_to_none": "gradients are always freed; " + _NOT_NEEDED,
+    "allow_tf32": "a setting of torch; " + _NOT_NEEDED,
+    "local_rank": "`python -m paddle.distributed.launch` starts several processes; " + _NOT_NEEDED,
+    "pre_compute_text_embeddings": "prompts are always encoded once where the text encoder does not train; "
+    + _NOT_NEEDED,
+    "text_encoder_use_attention_mask": "not offered",
+    "tokenizer_max_length": "the model's own length is used; " + _NOT_NEEDED,
+    "skip_save_text_encoder": "the result is always a whole pipeline; " + _NOT_NEEDED,
+    "class_labels_conditioning": "not offered",
+    "validation_images": "not offered",
+    "snr_gamma": "not offered yet",
+    "noise_offset": "not offered yet",
+    "offset_noise": "not offered yet",
+    "variant": "the hub's usual weights are fetched; " + _NOT_NEEDED,
+    "push_to_hub": _NO_HUB,
+    "hub_token": "no flag takes a token: set HF_TOKEN",
+    "hub_model_id": _NO_HUB,
+}
+
+
+def complaint(argv: Iterable[str], own: Collection[str]) -> str | None:
+    """Describe the flags in a command line that are not among its own, the first one with a remedy; None if all are."""
+    names = [word.partition("=")[0] for word in argv if word.startswith("--") and len(word) > 2]
+    unknown = list(dict.fromkeys(name for name in names if name not in own))
+    if not unknown:
+        return None
+    first, *others = unknown
+    also = f" (nor {', '.join(others)})" if others else ""
+    name = first.lstrip("-").replace("-", "_")
+    near = difflib.get_close_matches(f"--{name}", own, n=1, cutoff=0.7)
+    if "--pretrained_model_name_or_path" in own and name in _ELSEWHERE:
+        remedy = _ELSEWHERE[name]
+    elif near:
+        remedy = f"did you mean {near[0]}?"
+    else:
+        remedy = "--help lists the flags"
+    return f"{first}: there is no such flag{also}; {remedy}"

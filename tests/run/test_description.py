@@ -1,0 +1,56 @@
+"""The lines that describe a run, and its estimates of memory and disk."""
+
+import pytest
+from support.commands import train
+from support.families import load_family
+
+from dreambooth.config.run_sections import MemorySettings
+from dreambooth.run import description
+
+
+def test_the_plan_counts_no_gradients_for_an_early_update(twin):
+    family = load_family(twin)
+    family.prepare_training(gradient_checkpointing=False)
+    plain, early = (description._memory(family, MemorySettings(early_update=each), False) for each in (False, True))
+    assert plain - early == 4 * sum(each.size for each in family.denoiser.parameters())
+
+
+@pytest.mark.parametrize(
+    "changes, checkpoints",
+    [
+        (dict(), 0),
+        (dict(no_last_checkpoint=None), 1),
+        (dict(save_steps=1), 2),
+        (dict(save_steps=1, no_last_checkpoint=None), 2),
+        (dict(max_train_steps=50, save_steps=1), 4),  # the limit of three, and the next one before the oldest goes
+        (dict(max_train_steps=50, save_steps=1, checkpoints_total_limit=0), 50),
+        (dict(max_train_steps=50, save_steps=20, checkpoints_total_limit=1, no_last_checkpoint=None), 2),
+    ],
+)
+def test_the_plan_counts_checkpoints(flags, capsys, changes, checkpoints):
+    train(flags(dry_run=True, **changes))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("disk")]
+    assert (f" {checkpoints} checkpoint" in line) if checkpoints else "checkpoint" not in line
+    assert "GB free for " in line
+
+
+def test_the_estimate_of_the_disk_is_what_the_files_take(flags, capsys, tmp_path):
+    train(flags(no_last_checkpoint=None, ema_decay=0.5, save_format="safetensors", train_text_encoder=True))
+    found = []
+
+    def estimate(config, plan, family):
+        found.append(description_of(config, plan, family))
+        return found[-1]
+
+    description_of, description._disk = description._disk, estimate
+    try:
+        train(flags(no_last_checkpoint=None, ema_decay=0.5, train_text_encoder=True, dry_run=True))
+    finally:
+        description._disk = description_of
+    [disk] = found
+    out = tmp_path / "out"
+    sizes = {path: path.stat().st_size for path in out.rglob("*.safetensors")}
+    checkpoint = sum(size for path, size in sizes.items() if "checkpoint-2" in path.parts)
+    assert 0.9 * checkpoint < disk.checkpoint <= checkpoint
+    result = sum(size for path, size in sizes.items() if "checkpoint-2" not in path.parts)
+    assert 0.9 * result < disk.result <= result
