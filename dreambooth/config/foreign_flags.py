@@ -10,14 +10,13 @@ if TYPE_CHECKING:
 
 _NOT_NEEDED = "leave it out"
 _NO_HUB = "nothing is uploaded; the model card in --output_dir is ready for it"
-_ONE_SCHEDULER = "--prior_scheduler draws class and validation pictures"
 
 # of the training scripts of diffusers and PPDiffusers, without the flags that are the same here
 _ELSEWHERE = {
     "rank": "here it is --lora_rank",
     "use_lora": "here --lora_rank N trains a LoRA",
     "validation_epochs": "here --validation_steps counts updates",
-    "validation_scheduler": _ONE_SCHEDULER,
+    "validation_scheduler": "--prior_scheduler draws class and validation pictures",
     "prior_generation_precision": "class pictures are drawn in the model's own precision; " + _NOT_NEEDED,
     "use_8bit_adam": "not offered; --early_update, or --lora_rank, takes less memory",
     "use_ema": "here it is --ema_decay, 0.97 for example",

@@ -246,9 +246,13 @@ class Checkpointer:
         folder, limit = self._settings.output_dir, self._settings.checkpoints_total_limit
         self.last = save(folder, step, self._networks, self._stateful, self._fingerprint, self._record, limit)
 
+    def _has(self, step: int) -> bool:
+        """Check whether the last checkpoint is that of a step."""
+        return self.last is not None and self.last.name == f"checkpoint-{step}"
+
     def save_last(self, step: int) -> None:
         """Save the checkpoint of the last step, unless it is there or not to be; without room for it, only warn."""
-        if not self._settings.last_checkpoint or (self.last and self.last.name == f"checkpoint-{step}"):
+        if not self._settings.last_checkpoint or self._has(step):
             return
         try:
             self.save(step)
@@ -268,7 +272,7 @@ class Checkpointer:
             yield
         except Exception as error:
             with contextlib.suppress(Stopped):
-                if self.last is None or self.last.name != f"checkpoint-{step}":
+                if not self._has(step):
                     self.save(step)
                 if not disk.reason(error):  # that error names the checkpoint itself
                     console.warn(f"the pipeline could not be finished, but {self.last} has the trained weights")

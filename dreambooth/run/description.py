@@ -12,7 +12,7 @@ from dreambooth.system import console, disk, machine, processes
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import MemorySettings
@@ -34,7 +34,7 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     if concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn" if missing else ""
         console.print_message(f"class     {concepts.num_class_images} pictures in {concepts.class_data_dir}{drawn}")
-    trained = sum(_parameters(network) for network in family.trained().values())
+    trained = _parameters(family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
@@ -125,19 +125,20 @@ def _disk(config: Config, plan: Plan, family: Family) -> Disk:
     from dreambooth.training import optimizers
 
     saving, start = config.saving, plan.resumed.state["step"] if plan.resumed else 0
-    trained = sum(_parameters(network) for network in family.trained().values())
+    trained = _parameters(family.trained().values())
     numbers = 1 + (config.optimizer.ema_decay is not None)
     checkpoint = trained * (numbers * _BYTES + optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight)
     count = plan.steps // saving.save_steps - start // saving.save_steps
     count += saving.last_checkpoint and plan.steps % saving.save_steps > 0
     if saving.checkpoints_total_limit:
         count = min(count, saving.checkpoints_total_limit + 1)  # the oldest goes when the newest is whole
-    pipeline = sum(_parameters(network) for network in family.networks().values()) if config.lora.saves_pipeline else 0
+    pipeline = _parameters(family.networks().values()) if config.lora.saves_pipeline else 0
     return Disk(checkpoint, count, _BYTES * (pipeline + (trained if config.lora.lora_rank else 0)))
 
 
-def _parameters(network: Network) -> int:
-    return sum(each.size for each in network.parameters())
+def _parameters(networks: Iterable[Network]) -> int:
+    """Count the parameters of several networks."""
+    return sum(each.size for network in networks for each in network.parameters())
 
 
 def _memory(family: Family, settings: MemorySettings, is_averaged: bool) -> float:
@@ -145,10 +146,10 @@ def _memory(family: Family, settings: MemorySettings, is_averaged: bool) -> floa
     from dreambooth.training import optimizers
 
     networks = family.networks()
-    trained = sum(_parameters(network) for network in family.trained().values())
-    beneath = sum(_parameters(networks[part]) for part in family.adapters)  # the frozen networks that a LoRA adapts
+    trained = _parameters(family.trained().values())
+    beneath = _parameters(networks[part] for part in family.adapters)  # the frozen networks that a LoRA adapts
     kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
     # a weight that trains has the optimizer's accumulators, and a gradient until it is used
     numbers = (1 if settings.early_update else 2) + is_averaged
     updates = (numbers * _BYTES + kept) * trained + _BYTES * beneath
-    return max(updates, _BYTES * sum(_parameters(network) for network in networks.values()))
+    return max(updates, _BYTES * _parameters(networks.values()))

@@ -108,15 +108,20 @@ def _resolved(model: object) -> str:
 
 
 def _earlier_record(folder: Path) -> dict[str, Any] | None:
-    """Read the record of the result in a folder, or else of its newest checkpoint."""
-    try:
-        found = atomic.read_json(folder / lora.RECORD)
-        if {"flags", "base_model", "concepts"} <= found.keys():
-            return dict(found)
-    except (OSError, ValueError, AttributeError):
-        pass
+    """Return the record of the result in a folder, or else of its newest checkpoint."""
+    if record := _own_record(folder):
+        return record
     whole, _ = checkpoints.scan(folder)
     return whole[-1].state.get("arguments") if whole else None
+
+
+def _own_record(folder: Path) -> dict[str, Any] | None:
+    """Read the record of a result; None where no run wrote one."""
+    try:
+        record = dict(atomic.read_json(folder / lora.RECORD))
+    except (OSError, ValueError):
+        return None
+    return record if {"flags", "base_model", "concepts", "versions"} <= record.keys() else None
 
 
 def clear(output_dir: str, log_folder: Path) -> None:
@@ -133,10 +138,7 @@ def clear(output_dir: str, log_folder: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Check whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
-    try:
-        return bool({"flags", "base_model", "concepts", "versions"} <= atomic.read_json(folder / lora.RECORD).keys())
-    except (OSError, ValueError, AttributeError):
-        return bool(checkpoints.scan(folder)[0])
+    return bool(_own_record(folder) or checkpoints.scan(folder)[0])
 
 
 def make_record(
