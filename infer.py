@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
 from dreambooth.drawing import sampling, sheets
-from dreambooth.files import atomic, lora, weight_files
+from dreambooth.files import atomic, lora, records, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
@@ -34,7 +34,7 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
     """The settings of infer.py."""
 
     model_path: str = flag(
-        "the pipeline's folder, or a name on the hub (required)", required=True)
+        "the pipeline's folder, a LoRA's, one of its checkpoints, or a name on the hub (required)", required=True)
     prompt: tuple[str, ...] = flag(
         "what to draw; several are fine (required)", (), required=True, nargs="+", action="extend")
     negative_prompt: str | None = flag(
@@ -80,14 +80,19 @@ def read_settings(argv: Sequence[str]) -> InferSettings:
     settings = parser.read_settings(InferSettings, argv, description=__doc__)
     if settings.lora:
         lora.find_file(settings.lora, "--lora")
-    if settings.lora_scale is not None and not (settings.lora or lora.find_base(settings.model_path)):
-        raise BadInput("--lora_scale needs --lora, or the folder of a LoRA as --model_path")
+    if settings.lora_scale is not None and not (settings.lora or _is_lora(settings.model_path)):
+        raise BadInput("--lora_scale needs --lora, or a LoRA as --model_path")
     if settings.output:
         atomic.check_writable(Path(settings.output), "--output", is_file=True)
     else:
         atomic.check_writable(Path(settings.output_dir), "--output_dir")
     pipeline_folder.check_model(settings.model_path, flag="--model_path")
     return settings
+
+
+def _is_lora(model_path: str) -> bool:
+    base = records.find_base(model_path)
+    return base is not None and base.is_lora
 
 
 def main(argv: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
-    class_pictures, missing = prior_pictures.scan(config.concepts, source.name, plan.class_hashes)
+    class_pictures, missing = prior_pictures.scan(config.concepts, source, plan.class_hashes)
     if missing or config.logging.validation_prompt:
         family.check_drawing(config.draw_settings("picture"))
     description.describe(config, plan, family, missing)

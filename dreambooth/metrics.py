@@ -17,7 +17,6 @@ another CLIP perhaps: compare the figures with each other, not with published on
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
-from dreambooth.files import atomic, lora, weight_files
+from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, libraries
 from dreambooth.system.errors import BadInput
@@ -142,7 +141,8 @@ def main(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
     files, _ = picture_files.find_pictures(settings.subject_data_dir, "--subject_data_dir")
     requests = read_requests(settings, files)
-    for warning in _warnings(settings.model_path, files):
+    record = records.read(Path(settings.model_path))
+    for warning in _warnings(record, files):
         console.warn(warning)
     libraries.load(weight_files.READERS, settings.verbose)
 
@@ -190,7 +190,7 @@ def main(argv: Sequence[str]) -> None:
         if settings.class_prompt:
             titles.append(f"{settings.class_prompt} (the class alone: it should stay as the base draws it)")
             columns = {name: [*rows, of_class.get(name, [])] for name, rows in columns.items()}
-        columns[_title(settings.model_path)] = columns.pop("fine-tuned")
+        columns[_title(record.get("steps"))] = columns.pop("fine-tuned")
         sheet = sheets.make_contact_sheet(titles, columns, settings.num_images)
         atomic.write_picture(Path(settings.sheet), sheet)
     if settings.pictures_dir:
@@ -202,19 +202,16 @@ def main(argv: Sequence[str]) -> None:
             print(f"{what:<15}{place}")
 
 
-def _title(model_path: str) -> str:
+def _title(steps: object) -> str:
     """Return the heading of the fine-tuned model's pictures, with its number of updates where its record has it."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return f"fine-tuned, {int(atomic.read_json(Path(model_path) / lora.RECORD)['steps'])} updates"
-    return "fine-tuned"
+    return f"fine-tuned, {steps} updates" if isinstance(steps, int) else "fine-tuned"
 
 
-def _warnings(model_path: str, files: Sequence[Picture]) -> Iterator[str]:
+def _warnings(record: Mapping[str, Any], files: Sequence[Picture]) -> Iterator[str]:
     """Yield a warning where pictures of the subject are those that the model was trained on, by their hashes."""
     try:
-        concepts = atomic.read_json(Path(model_path) / lora.RECORD)["concepts"]
-        trained = {each["sha256"] for concept in concepts for each in concept["pictures"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        trained = {each["sha256"] for concept in record["concepts"] for each in concept["pictures"]}
+    except (KeyError, TypeError):
         return
     count = sum(file.sha256 in trained for file in files)
     if count:

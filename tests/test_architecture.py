@@ -108,7 +108,11 @@ def test_what_runs_before_the_libraries_are_loaded_imports_none_of_them(file):
 
 
 def test_the_rooms_are_those_of_the_plan():
-    assert {room.name for room in ROOMS} == {*FLOOR, "families", "patches"} - {"commands", "miniworld", "benchmarks"}
+    assert {room.name for room in ROOMS} == {*FLOOR, "families", "patches", "pickles"} - {
+        "commands",
+        "miniworld",
+        "benchmarks",
+    }
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
@@ -152,7 +156,7 @@ def test_the_help_takes_less_than_half_a_second():
 
 def path_of_tests(file):
     """The test file of a module."""
-    room = {"dreambooth": "commands", "families": "models", "patches": "system"}.get(
+    room = {"dreambooth": "commands", "families": "models", "patches": "system", "pickles": "files"}.get(
         file.parent.name, file.parent.name
     ) or "commands"
     return ROOT / "tests" / room / f"test_{'benchmarks_' if room == 'benchmarks' else ''}{file.name}"

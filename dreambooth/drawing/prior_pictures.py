@@ -17,78 +17,105 @@ from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.sections import ConceptSettings
     from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
+    from dreambooth.models.families.interfaces import Source
 
 _DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
+_WEIGHTS = "weights"  # the key of a model's fingerprint in a picture's text
 
 
-def scan(concepts: ConceptSettings, model: str, recorded: Sequence[str] = ()) -> tuple[tuple[Picture, ...], list[int]]:
+def scan(
+    concepts: ConceptSettings, source: Source, recorded: Sequence[str] = ()
+) -> tuple[tuple[Picture, ...], list[int]]:
     """Find the class pictures that are there, and the numbers of those to draw; none without prior preservation.
 
-    Only readable pictures count. Those that another prompt or model drew are reported. `recorded` are the hashes of the
-    pictures of a resumed run, which takes them again whatever other runs have added.
+    Only readable pictures count. Raises BadInput where another prompt or model drew some. `recorded` are the hashes of
+    the pictures of a resumed run, which takes them again whatever other runs have added.
     """
     if not concepts.with_prior_preservation:
         return (), []
-    folder = _folder(concepts)
-    first = processes.is_first() and folder.is_dir()
-    pictures, broken, _ = picture_files.scan_folder(folder) if first else ([], [], [])
-    for complaint in broken:
-        console.warn(f"--class_data_dir: {complaint}; it is not counted")
-    foreign = _foreign_pictures(pictures, concepts.class_prompt, model)
-    if foreign:
-        console.warn(
-            f"--class_data_dir {folder}: {len(foreign)} of its pictures were drawn with another prompt or model"
-            f" ({foreign[0].path.name} among them); empty the folder to have them drawn anew"
-        )
+    folder = folder_of(concepts, source)
+    pictures, broken = _find(concepts, folder) if processes.is_first() else ([], [])
+    for each in broken:
+        console.warn(f"--class_data_dir: {each}; it is not counted")
+    complaint = processes.broadcast(_complaint(pictures, concepts, source))
+    if complaint:
+        raise BadInput(complaint)
     numbers = processes.broadcast(_missing_numbers(pictures, concepts.num_class_images))
-    return _choose(pictures, folder, concepts.num_class_images, recorded), numbers
+    return _choose(pictures, concepts, folder, recorded), numbers
+
+
+def folder_of(concepts: ConceptSettings, source: Source) -> Path:
+    """Return the folder below --class_data_dir for the pictures that a model draws of a prompt.
+
+    On other machines the model may lie elsewhere, so the first process decides.
+    """
+    digest = hashlib.sha256(f"{concepts.class_prompt}\n{source.fingerprint()}".encode()).hexdigest()[:8]
+    words = re.sub(r"\W+", "-", concepts.class_prompt or "").strip("-")[:40]
+    return _top(concepts) / str(processes.broadcast(f"{words}-{digest}"))
 
 
 def draw_missing(
     family: Family, settings: DrawSettings, concepts: ConceptSettings, numbers: Sequence[int]
 ) -> tuple[Picture, ...]:
     """Draw the class pictures of these numbers into their folder, each process its share; return all pictures there."""
-    folder = _folder(concepts)
+    folder = folder_of(concepts, family.source)
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
+        atomic.clean(_top(concepts))
     processes.wait()
     if processes.is_true_anywhere(not folder.is_dir()):
-        raise BadInput(f"--class_data_dir {folder}: all machines must see the same folder")
+        raise BadInput(f"--class_data_dir {_top(concepts)}: all machines must see the same folder")
     mine = [numbers[index] for index in processes.share(len(numbers))]
     prompt = concepts.class_prompt or ""
     pictures = sampling.draw(family, settings, [(prompt, number) for number in mine])
+    text = {"prompt": prompt, "model": family.source.name, _WEIGHTS: family.source.fingerprint()}
     remedy = "those before it are whole: make room, and the same command draws the others"
     with processes.together(), disk.explained(lambda: remedy):
         for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
-            _save(picture, folder, number, {"prompt": prompt, "model": family.source.name})
-    found = picture_files.scan_folder(folder)[0] if processes.is_first() else []
-    return _choose(found, folder, concepts.num_class_images)
+            _save(picture, folder, number, text)
+    found = _find(concepts, folder)[0] if processes.is_first() else []
+    return _choose(found, concepts, folder)
 
 
-def _choose(pictures: list[Picture], folder: Path, count: int, recorded: Sequence[str] = ()) -> tuple[Picture, ...]:
-    """Return `count` of the pictures that the first process found, the same ones in every process.
+def _find(concepts: ConceptSettings, folder: Path) -> tuple[list[Picture], list[str]]:
+    """Find the user's own pictures, and those of earlier versions, in --class_data_dir; and the drawn ones below it.
+
+    Return (pictures, complaints about files that can't be read).
+    """
+    pictures, broken = [], []
+    for place in filter(Path.is_dir, (_top(concepts), folder)):
+        found, complaints, _ = picture_files.scan_folder(place)
+        pictures += found
+        broken += complaints
+    return pictures, broken
+
+
+def _choose(
+    pictures: list[Picture], concepts: ConceptSettings, folder: Path, recorded: Sequence[str] = ()
+) -> tuple[Picture, ...]:
+    """Return as many of the pictures that the first process found as the run takes, the same ones in every process.
 
     Another run may add pictures to the folder while the processes of this one read it.
     """
+    count = concepts.num_class_images
     by_hash = {picture.sha256: picture for picture in pictures}
     if len(recorded) == count and by_hash.keys() >= set(recorded):
         pictures = [by_hash[each] for each in recorded]
-    names = processes.broadcast([picture.path.name for picture in pictures[:count]])
+    names = processes.broadcast([str(picture.path) for picture in pictures[:count]])
     if not processes.is_first():
-        found = picture_files.scan_folder(folder)[0] if folder.is_dir() else []
-        by_name = {picture.path.name: picture for picture in found}
+        by_name = {str(picture.path): picture for picture in _find(concepts, folder)[0]}
         pictures = [by_name[name] for name in names if name in by_name]  # fewer, where the folder is not the first's
     processes.wait()  # until all have read them, before one draws more
     return tuple(pictures[:count])
 
 
-def _folder(concepts: ConceptSettings) -> Path:
+def _top(concepts: ConceptSettings) -> Path:
     assert concepts.class_data_dir is not None  # the settings see to it
     return Path(concepts.class_data_dir)
 
@@ -99,16 +126,33 @@ def _missing_numbers(pictures: Sequence[Picture], number: int) -> list[int]:
     return list(islice((each for each in count() if each not in taken), max(0, number - len(pictures))))
 
 
-def _foreign_pictures(pictures: Sequence[Picture], prompt: str | None, model: str) -> list[Picture]:
-    """List the pictures whose text names another prompt or model."""
-    mine = {"prompt": prompt, "model": model}
-    foreign = []
+def _complaint(pictures: Sequence[Picture], concepts: ConceptSettings, source: Source) -> str | None:
+    """Describe the pictures that another prompt or model drew, by their text; None if there are none."""
+    foreign, weights = [], source.fingerprint()
     for picture in pictures:
         if _DRAWN.match(picture.path.name):
             with Image.open(picture.path) as image:
-                if any(image.info.get(key, value) != value for key, value in mine.items()):
-                    foreign.append(picture)
-    return foreign
+                text = image.info
+            if not _is_of(text, concepts.class_prompt, source.name, weights):
+                foreign.append((picture.path, text))
+    if not foreign:
+        return None
+    path, text = foreign[0]
+    return (
+        f"--class_data_dir {_top(concepts)}: {len(foreign)} of its pictures were drawn with another prompt or model"
+        f" ({path.name}: {text.get('prompt', '')!r}, {text.get('model', '')}); move them away, or give another folder."
+        " A run draws its own into a folder for its prompt and model below that one"
+    )
+
+
+def _is_of(text: Mapping[str, str], prompt: str | None, name: str, weights: str) -> bool:
+    """Check whether the text of a drawn picture is of this prompt and model; earlier versions wrote the name alone."""
+    if text.get("prompt", prompt) != prompt:
+        return False
+    if _WEIGHTS in text:
+        return text[_WEIGHTS] == weights
+    model = text.get("model", name)
+    return model == name or Path(model).resolve() == Path(name).resolve()
 
 
 def _save(picture: Image.Image, folder: Path, number: int, text: dict[str, str]) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from dreambooth.files import atomic, moves, safetensors, weight_files
+from dreambooth.files import moves, safetensors, weight_files
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,20 +29,11 @@ NAMES: dict[Literal["paddle", "diffusers"], str] = {
     "paddle": "paddle_lora_weights.safetensors",
     "diffusers": "pytorch_lora_weights.safetensors",
 }
-RECORD = "training_args.json"  # of the run beside its result; it names the base model
 # what other tools write too; the files that hold nothing but weights come first
 _ALL_NAMES = (*NAMES.values(), "paddle_lora_weights.pdparams", "pytorch_lora_weights.bin")
 _SIDES = {"lora_down": 0, "lora_A": 0, "down": 0, "lora_up": 1, "lora_B": 1, "up": 1}
 _KEY = re.compile(rf"(?P<layer>.+?)(\.lora|\.lora_linear_layer)?\.(?P<side>{'|'.join(_SIDES)})\.weight")
 _OLD_KEY = re.compile(r"\.processor\.(to_\w+?)_lora\.")  # of diffusers' first format
-
-
-class Base(TypedDict):
-    """The base model of a LoRA: arguments for loading it."""
-
-    model: str
-    revision: str | None
-    tokenizer: str | None
 
 
 def write(
@@ -73,27 +64,9 @@ def write(
     safetensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
 
-def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
-    """Return the base of the LoRA that train_dreambooth.py wrote into this folder.
-
-    None if there is no LoRA, or the whole pipeline lies beside it. An interrupted move of the result is completed.
-    """
-    folder = Path(name)
-    moves.finish_move(folder, flag)
-    if (folder / moves.INDEX).exists() or not any((folder / file).is_file() for file in _ALL_NAMES):
-        return None
-    try:
-        record = atomic.read_json(folder / RECORD)
-        model, flags = record["base_model"], record["flags"]
-        revision, tokenizer = flags["revision"], flags["tokenizer_name"]
-        if not isinstance(model, str) or not all(isinstance(each, (str, type(None))) for each in (revision, tokenizer)):
-            raise TypeError("no names")
-        return {"model": model, "revision": revision, "tokenizer": tokenizer}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(
-            f"{flag} {name}: it holds a LoRA, but no {RECORD} that names the base model; give that model,"
-            " and this folder as --lora of infer.py"
-        ) from None
+def is_in(folder: Path) -> bool:
+    """Check whether a folder holds the file of a LoRA."""
+    return any((folder / name).is_file() for name in _ALL_NAMES)
 
 
 def find_file(path: str | Path, flag: str) -> Path:
@@ -106,13 +79,19 @@ def find_file(path: str | Path, flag: str) -> Path:
         moves.finish_move(file, flag)
         files = [Path(path) / name for name in _ALL_NAMES if (Path(path) / name).is_file()]
         if not files:
-            raise BadInput(f"{flag} {path}: no LoRA, there is no {' or '.join(NAMES.values())}")
+            raise BadInput(f"{flag} {path}: no LoRA, there is no {' or '.join(NAMES.values())}{_hint(Path(path))}")
         file = files[0]
     try:
         weight_files.check(file)
     except (OSError, ValueError) as error:
         raise _unreadable(file, flag, error) from None
     return file
+
+
+def _hint(folder: Path) -> str:
+    """Return what to do with a checkpoint, which the loading of a LoRA does not read."""
+    is_checkpoint = (folder / "state.json").is_file()
+    return "; this checkpoint can be drawn with as --model_path of infer.py" if is_checkpoint else ""
 
 
 def _unreadable(path: str | Path, flag: str, error: Exception) -> BadInput:
@@ -133,6 +112,11 @@ def read(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, 
         return _parse(weights, metadata, prefixes)
     except ValueError as error:
         raise BadInput(f"{flag} {path}: {error}") from None
+
+
+def of_checkpoint(weights: Arrays, part: str) -> Layers:
+    """Return {layer: (down, up)} of the weights that a checkpoint has of a part's LoRA; the scale is not in them."""
+    return _parse(weights, {"format": "np"}, {"": part})[part]
 
 
 def _parse(weights: Arrays, metadata: Mapping[str, str], prefixes: Mapping[str, str]) -> dict[str, Layers]:

@@ -1,7 +1,8 @@
 """Weights in files of any kind: safetensors, Paddle's .pdparams, and torch's .bin and .pt, read without torch.
 
-The last three are pickles. Nothing in them is called or imported, as `pickle_machine` explains. They may hold arrays,
-numbers, texts, lists, tuples and dictionaries. All else is refused; the error names the file and the refused name.
+The last three are pickles. Nothing in them is called or imported, as `pickles.interpreter` explains. They may hold
+arrays, numbers, texts, lists, tuples and dictionaries. All else is refused; the error names the file and the refused
+name.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from dreambooth.files import safetensors
-from dreambooth.files.pickle_machine import Forbidden, Machine, Malformed, Span
-from dreambooth.files.pickle_values import PADDLE, TORCH, Archive, StoredArray, View, size_of
+from dreambooth.files.pickles.interpreter import Forbidden, Machine, Malformed, Span
+from dreambooth.files.pickles.values import PADDLE, TORCH, Archive, StoredArray, View, size_of
 from dreambooth.system.patches import storage
 from dreambooth.system.types import override
 

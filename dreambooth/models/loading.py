@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreambooth.files import lora
+from dreambooth.files import lora, records
+from dreambooth.files.safetensors import Reader
 from dreambooth.models import hub, layouts, pipeline_folder, registry, tokenizers
 from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
@@ -20,6 +21,7 @@ from dreambooth.system.patches import storage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dreambooth.files.records import Base
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Array, Network, Pipeline, Scheduler, Tokenizer
 
@@ -63,6 +65,10 @@ class Source:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
+    def fingerprint(self) -> str:
+        """Summarize the model by its files, wherever its folder is; a name on the hub is fetched first."""
+        return pipeline_folder.fingerprint(hub.find_model(self.name, self.revision))
+
     def scheduler_settings(self, scheduler: Scheduler) -> dict[str, Any]:
         """Read a model's own settings of its scheduler, which the library amends where it finds them outdated."""
         folder = hub.find_model(self.name, self.revision)
@@ -75,10 +81,13 @@ def load_family(
     train_text_encoders: bool = False,
     lora_scale: float = 1.0,
 ) -> Family:
-    """Load a model. The folder of a LoRA stands for its base model with the LoRA merged into it."""
-    if base := lora.find_base(source.name):
-        family = load_family(Source(base["model"], base["revision"], base["tokenizer"]), flag)
-        merge_lora(family, source.name, lora_scale, flag)
+    """Load a model. The folder of a LoRA or of a checkpoint stands for its base model with these weights in it."""
+    if base := records.find_base(source.name, flag):
+        family = load_family(Source(base.model, base.revision, base.tokenizer), flag)
+        if base.is_checkpoint:
+            _load_checkpoint(family, Path(source.name), base, lora_scale, flag)
+        else:
+            merge_lora(family, source.name, lora_scale, flag)
         return family
     pipeline = source.load_pipeline(flag)
     facts = registry.FAMILIES[type(pipeline).__name__]
@@ -135,6 +144,42 @@ def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk
     links = re.escape(tempfile.gettempdir()) + r"/dreambooth-[^/\s]+"
     text = re.sub(links, lambda _: str(source.name), " ".join(str(error).split()))
     return BadInput(f"{flag} {source.name}: it can't be loaded ({text})")
+
+
+def _load_checkpoint(family: Family, folder: Path, base: Base, lora_scale: float, flag: str) -> None:
+    """Put the weights of a checkpoint into its base model; their average where the run keeps one, as in its result."""
+    what = f"{flag} {folder}"
+    try:
+        average = Reader(path) if (path := folder / "average.safetensors").is_file() else {}
+        for part in filter(lambda each: (folder / each).is_dir(), family.facts.learners):
+            network = family.networks()[part]
+            [path] = (folder / part).glob("*.safetensors")
+            weights = Reader(path)
+            if base.lora_scale is None:
+                set_weights(network, part, weights, what, average)
+            else:
+                own = {name: average.get(f"{part}.{name}", weights[name]) for name in weights}
+                layers = lora.of_checkpoint(own, part)
+                merge({part: network}, {part: layers}, lora_scale * base.lora_scale, what)
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{what}: it can't be read ({error})") from None
+
+
+def set_weights(
+    network: Network, part: str, weights: Reader, what: str, average: Mapping[str, Array] | None = None
+) -> None:
+    """Give a network weights of the same names and shapes, or their average where that has them."""
+    own = network.state_dict()
+    ours, theirs = {name: list(value.shape) for name, value in own.items()}, weights.shapes()
+    if ours != theirs:
+        odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        raise BadInput(
+            f"{what}: it is of another model; {len(odd)} of the {part}'s weights differ in name or shape, {odd[0]}"
+            " among them"
+        )
+    for name, value in own.items():
+        key = f"{part}.{name}"
+        value.set_value(average[key] if average and key in average else weights[name])
 
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.files import atomic, lora, moves, weight_files
+from dreambooth.files import atomic, lora, moves, records, weight_files
 from dreambooth.files.safetensors import shown
 from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
@@ -27,6 +27,7 @@ _SETTINGS = (
     "preprocessor_config.json",
 )
 
+_SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pdparams")
 _SAMPLES, _SAMPLE = 64, 4096  # places in a file of weights, and the bytes at each
 
 
@@ -42,6 +43,13 @@ def check(name: str, flag: str = FLAG) -> None:
     """
     folder = Path(name)
     if not folder.is_dir():
+        if folder.is_file() and folder.suffix in _SINGLE_FILES:
+            raise BadInput(
+                f"{flag} {name}: a single file, as web UIs have, and this tool reads folders. Where diffusers is"
+                f' installed, this makes one: python -c "from diffusers import StableDiffusionPipeline as P;'
+                f" P.from_single_file('{name}').save_pretrained('{folder.with_suffix('')}')\""
+                " (a file that is a LoRA goes to --lora of infer.py)"
+            )
         if folder.exists() or _is_path(name):
             raise BadInput(f"{flag} {name}: there is no such folder")
         return
@@ -157,13 +165,15 @@ def _samples(path: Path) -> bytes:
 
 
 def check_model(name: str, flag: str) -> None:
-    """Refuse a folder that holds neither a pipeline nor a LoRA whose base can be used."""
-    base = lora.find_base(name, flag)
+    """Refuse a folder that holds neither a pipeline, nor a LoRA or a checkpoint whose base can be used."""
+    base = records.find_base(name, flag)
     if base is None:
         check(name, flag)
         return
+    kind = "checkpoint" if base.is_checkpoint else "LoRA"
     try:
-        check(base["model"], flag)
+        check(base.model, flag)
     except BadInput as error:
-        raise BadInput(f"{flag} {name}: it is a LoRA, and its base model can't be used ({error})") from None
-    lora.find_file(name, flag)
+        raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error})") from None
+    if not base.is_checkpoint:
+        lora.find_file(name, flag)

@@ -6,11 +6,11 @@ import contextlib
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from dreambooth.files import atomic, safetensors
-from dreambooth.files.safetensors import Reader, shown
-from dreambooth.models import saving
+from dreambooth.files import atomic, records, safetensors
+from dreambooth.files.safetensors import Reader
+from dreambooth.models import loading, saving
 from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput, Stopped
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dreambooth.config.run_sections import SavingSettings
+    from dreambooth.files.records import State
     from dreambooth.system.types import JSON, Arrays, Network, Tensors
 
-_STATE = "state.json"
 _NAME = re.compile(r"^checkpoint-\d+$")
 
 
@@ -32,17 +32,6 @@ class Stateful(Protocol):
 
     def restore(self, tensors: Arrays, state: JSON) -> None:
         """Put back the result of state()."""
-
-
-class State(TypedDict):
-    """The content of state.json; the JSON of each Stateful stands beside it under its name."""
-
-    step: int
-    written_ns: int
-    course: dict[str, Any]
-    optimizer: dict[str, Any]
-    arguments: dict[str, Any]
-    files: dict[str, int]  # the size of every other file
 
 
 class Checkpoint(NamedTuple):
@@ -86,7 +75,7 @@ def save(
                 "arguments": record,
                 "files": {str(path.relative_to(temporary)): path.stat().st_size for path in atomic.files_in(temporary)},
             }
-            atomic.write_json(temporary / _STATE, state)
+            atomic.write_json(temporary / records.STATE, state)
         _prune(output_dir, limit)
     return folder
 
@@ -108,29 +97,6 @@ def _save_network(network: Network, folder: Path) -> None:
         safetensors.write(folder / "model.safetensors", network.state_dict(), {"format": "np"})
 
 
-def read_state(folder: Path) -> State:
-    """Read state.json of a whole checkpoint; ValueError names the fault of one that is not whole."""
-    try:
-        state: State = atomic.read_json(folder / _STATE)
-        files = state["files"]
-        for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
-            if not isinstance(state[key], kind):  # type: ignore[literal-required]
-                raise ValueError(f"{key} is {state[key]!r}")  # type: ignore[literal-required]
-        if state["step"] < 1:
-            raise ValueError(f"step is {state['step']!r}")
-        state["course"]["seed"]
-    except FileNotFoundError:
-        raise ValueError(f"it has no {_STATE}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"its {_STATE} can't be read ({error})") from None
-    for name, size in files.items():
-        if not (folder / name).is_file():
-            raise ValueError(f"{shown(name)} is missing")
-        if (folder / name).stat().st_size != size:
-            raise ValueError(f"{shown(name)} has {(folder / name).stat().st_size} bytes instead of {size}")
-    return state
-
-
 def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
     """Return (whole checkpoints from the oldest to the newest, problems of the others).
 
@@ -141,7 +107,7 @@ def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
         if not _NAME.match(folder.name) or not folder.is_dir():
             continue  # somebody's own copy or note
         try:
-            whole.append(Checkpoint(folder, read_state(folder)))
+            whole.append(Checkpoint(folder, records.read_state(folder)))
         except ValueError as error:
             problems.append(f"{folder} is not whole: {error}")
     return sorted(whole, key=lambda each: each.state["written_ns"]), problems
@@ -163,7 +129,7 @@ def find(name: str, output_dir: str | Path) -> tuple[Checkpoint | None, list[str
     for folder in (Path(output_dir) / name, Path(name)):
         if folder.is_dir():
             try:
-                return Checkpoint(folder, read_state(folder)), []
+                return Checkpoint(folder, records.read_state(folder)), []
             except ValueError as error:
                 raise BadInput(f"--resume_from_checkpoint {name}: {folder} is not whole: {error}") from None
     there = ", ".join(checkpoint.folder.name for checkpoint in whole) or "none"
@@ -177,24 +143,11 @@ def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapp
     try:
         for part, network in networks.items():
             [path] = (folder / part).glob("*.safetensors")
-            _load_network(network, part, Reader(path), folder)
+            loading.set_weights(network, part, Reader(path), f"--resume_from_checkpoint {folder}")
         for name, each in stateful.items():
             each.restore(Reader(folder / f"{name}.safetensors"), states[name])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise BadInput(f"--resume_from_checkpoint {folder}: it can't be read ({error})") from None
-
-
-def _load_network(network: Network, part: str, weights: Reader, folder: Path) -> None:
-    own = network.state_dict()
-    ours, theirs = {name: list(value.shape) for name, value in own.items()}, weights.shapes()
-    if ours != theirs:
-        odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-        raise BadInput(
-            f"--resume_from_checkpoint {folder}: it is of another model; {len(odd)} of the {part}'s weights"
-            f" differ in name or shape, {odd[0]} among them"
-        )
-    for name, value in own.items():
-        value.set_value(weights[name])
 
 
 def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

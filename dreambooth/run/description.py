@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dreambooth.data.rare_words import RareWords
+from dreambooth.drawing import prior_pictures
 from dreambooth.models import tokenizers
 from dreambooth.run import tracking
 from dreambooth.system import console, disk, machine, processes
@@ -33,7 +34,8 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}{passed_over}")
     if concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn" if missing else ""
-        console.print_message(f"class     {concepts.num_class_images} pictures in {concepts.class_data_dir}{drawn}")
+        folder = prior_pictures.folder_of(concepts, family.source)
+        console.print_message(f"class     {concepts.num_class_images} pictures in {folder}{drawn}")
     trained = _parameters(family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.files import lora
+from dreambooth.files import records
 from dreambooth.run import endings, output_folder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ A text-to-image model that was taught one subject with DreamBooth (https://arxiv
 |---|---|
 {table}
 
-All settings, versions and the pictures' hashes are in `{lora.RECORD}`.
+All settings, versions and the pictures' hashes are in `{records.RESULT}`.
 
 ## Draw with it
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
-from dreambooth.files import atomic, lora, moves
+from dreambooth.files import atomic, lora, moves, records
 from dreambooth.models import loading
 from dreambooth.run import checkpoints
 from dreambooth.system import libraries, processes
@@ -20,24 +20,13 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.config.sections import LoraSettings
     from dreambooth.data.concepts import Concept, Picture
+    from dreambooth.files.records import Record
     from dreambooth.models.families.base import Family
     from dreambooth.run.checkpoints import Checkpoint
 
 _CARD = "README.md"
 SAMPLES = "samples"
 _LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
-
-
-class Record(TypedDict):
-    """The content of training_args.json, from which the result can be made again."""
-
-    flags: dict[str, Any]
-    base_model: str
-    steps: int
-    processes: int
-    machine: dict[str, Any]
-    concepts: list[dict[str, Any]]
-    versions: dict[str, str]
 
 
 def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> None:
@@ -109,19 +98,10 @@ def _resolved(model: object) -> str:
 
 def _earlier_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of the result in a folder, or else of its newest checkpoint."""
-    if record := _own_record(folder):
+    if record := records.read_result(folder):
         return record
     whole, _ = checkpoints.scan(folder)
     return whole[-1].state.get("arguments") if whole else None
-
-
-def _own_record(folder: Path) -> dict[str, Any] | None:
-    """Read the record of a result; None where no run wrote one."""
-    try:
-        record = dict(atomic.read_json(folder / lora.RECORD))
-    except (OSError, ValueError):
-        return None
-    return record if {"flags", "base_model", "concepts", "versions"} <= record.keys() else None
 
 
 def clear(output_dir: str, log_folder: Path) -> None:
@@ -138,7 +118,7 @@ def clear(output_dir: str, log_folder: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Check whether an earlier run wrote into this folder: its record or a whole checkpoint is there."""
-    return bool(_own_record(folder) or checkpoints.scan(folder)[0])
+    return bool(records.read_result(folder) or checkpoints.scan(folder)[0])
 
 
 def make_record(
@@ -195,13 +175,13 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
         if settings.saves_pipeline:
             libraries.release_memory()  # the freed parts are loaded again, beside the optimizer's state
             family.save(temporary, saving.save_format)
-        atomic.write_json(temporary / lora.RECORD, record)
+        atomic.write_json(temporary / records.RESULT, record)
         atomic.write_text(temporary / _CARD, card)
 
 
 def lacks_result(folder: Path, checkpoint: Checkpoint) -> bool:
     """Check whether a checkpoint is newer than the result in the folder, as after a full disk at the end of a run."""
-    record = folder / lora.RECORD
+    record = folder / records.RESULT
     return not record.exists() or record.stat().st_mtime_ns < checkpoint.state["written_ns"]
 
 

@@ -16,6 +16,7 @@ from dreambooth import metrics
 from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
+from dreambooth.files import records
 from dreambooth.system.errors import BadInput
 
 
@@ -375,13 +376,13 @@ def test_pictures_that_the_model_was_trained_on_are_warned_of(flags, pictures, t
 
     train(flags())
     files, _ = picture_files.find_pictures(pictures, "--subject_data_dir")
-    [warning] = metrics._warnings(str(tmp_path / "out"), files)
+    [warning] = metrics._warnings(records.read(tmp_path / "out"), files)
     assert "trained on 5 of its 5 pictures" in warning
     others, _ = picture_files.find_pictures(draw_pictures(tmp_path / "others", 3, size=(48, 48)), "--subject_data_dir")
-    assert list(metrics._warnings(str(tmp_path / "out"), others)) == []
+    assert list(metrics._warnings(records.read(tmp_path / "out"), others)) == []
     for text in ("[]", "{", '{"concepts": 3}'):
         (tmp_path / "out/training_args.json").write_text(text)
-        assert list(metrics._warnings(str(tmp_path / "out"), files)) == []
+        assert list(metrics._warnings(records.read(tmp_path / "out"), files)) == []
 
 
 @pytest.mark.parametrize("prompt, warned", [("a photo of sks dog", False), ("一张sks狗的照片", True)])
@@ -393,9 +394,13 @@ def test_an_english_clip_and_chinese_prompts_are_warned_of(measure, monkeypatch,
 
 
 def test_the_sheet_names_the_number_of_updates(tmp_path):
-    assert metrics._title(str(tmp_path)) == metrics._title("somebody/model") == "fine-tuned"
-    (tmp_path / "training_args.json").write_text('{"steps": 250}')
-    assert metrics._title(str(tmp_path)) == "fine-tuned, 250 updates"
-    for text in ("{}", "[]", '{"steps": null}', "{"):
+    def title():
+        return metrics._title(records.read(tmp_path).get("steps"))
+
+    assert title() == "fine-tuned"
+    record = {"flags": {}, "base_model": "", "concepts": [], "versions": {}}
+    (tmp_path / "training_args.json").write_text(json.dumps({**record, "steps": 250}))
+    assert title() == "fine-tuned, 250 updates"
+    for text in ("{}", "[]", '{"steps": null}', json.dumps({**record, "steps": None}), json.dumps(record), "{"):
         (tmp_path / "training_args.json").write_text(text)
-        assert metrics._title(str(tmp_path)) == "fine-tuned"
+        assert title() == "fine-tuned"

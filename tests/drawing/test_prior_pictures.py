@@ -1,16 +1,22 @@
 """Class pictures: the same files however they are drawn, kept where they are, drawn where they are missing."""
 
+import dataclasses
 import hashlib
 import re
+import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from support import forks
 from support.commands import launch, train
 from support.pictures import draw_pictures
 
+from dreambooth.config.sections import ConceptSettings
 from dreambooth.data import picture_files
 from dreambooth.drawing import prior_pictures, sampling
+from dreambooth.models import loading
 from dreambooth.system.errors import BadInput
 
 COUNT = 5
@@ -32,7 +38,8 @@ def prior_flags(flags, tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files of a folder and of those below it, by name."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_class_pictures_are_the_same_files_whatever_the_batch_and_the_number_of_processes(prior_flags, tmp_path):
@@ -50,9 +57,9 @@ def test_what_is_there_is_kept_and_only_the_missing_ones_are_drawn(prior_flags, 
     folder = tmp_path / "class"
     train(prior_flags(folder))
     whole = contents(folder)
-    [lost] = folder.glob("1-*.png")
+    [lost] = folder.glob("*/1-*.png")
     lost.unlink()
-    kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/*")}
     train(prior_flags(folder))
     assert contents(folder) == whole
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
@@ -73,18 +80,76 @@ def test_enough_pictures_need_no_drawing(prior_flags, tmp_path, capfd):
     assert "Class pictures" not in capfd.readouterr().err and len(contents(folder)) == COUNT + 2
 
 
-def test_pictures_that_another_prompt_drew_are_pointed_out(prior_flags, tmp_path, capfd):
+def test_each_prompt_and_each_model_has_a_folder(prior_flags, twin, tmp_path, capfd):
     folder = tmp_path / "class"
     train(prior_flags(folder))
-    assert "another prompt" not in capfd.readouterr().err
-    train(prior_flags(folder, class_prompt="a photo of a cat"))
-    assert "5 of its pictures were drawn with another prompt or model" in capfd.readouterr().err
+    [dogs] = folder.iterdir()
+    assert re.fullmatch("a-photo-of-a-dog-[0-9a-f]{8}", dogs.name) and f"pictures in {dogs}" in capfd.readouterr().out
+    of_dogs = contents(dogs)
+    train(prior_flags(folder, class_prompt="a photo of a cat", overwrite=True))
+    [cats] = (each for each in folder.iterdir() if each != dogs)
+    assert cats.name.startswith("a-photo-of-a-cat-") and len(contents(cats)) == COUNT and contents(dogs) == of_dogs
+    # another model is one whose weights differ, not one of another path
+    shutil.copytree(twin, tmp_path / "moved")
+    train(prior_flags(folder, pretrained_model_name_or_path=tmp_path / "moved", overwrite=True))
+    assert len(list(folder.iterdir())) == 2 and contents(dogs) == of_dogs
+    [weights] = (tmp_path / "moved/unet").glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-4:] = np.float32(0.25).tobytes()
+    weights.write_bytes(data)
+    train(prior_flags(folder, pretrained_model_name_or_path=tmp_path / "moved", overwrite=True))
+    assert len(list(folder.iterdir())) == 3 and len({path.name[:17] for path in folder.iterdir()}) == 2
+
+
+@pytest.mark.parametrize("prompt", ["一张狗的照片", "a/../b: *", "...", "x" * 300])
+def test_a_prompt_of_any_kind_makes_a_folder(prior_flags, tmp_path, prompt):
+    concepts = ConceptSettings("pictures", "a photo of sks dog", True, str(tmp_path), prompt, 1)
+    folder = prior_pictures.folder_of(concepts, Origin())
+    assert folder.parent == tmp_path and len(folder.name.encode()) < 150
+    folder.mkdir()
+
+
+class Origin:
+    name = "./model"
+
+    def fingerprint(self):
+        return "weights 123"
+
+
+def test_pictures_of_an_earlier_version_are_found_and_those_of_another_prompt_refused(
+    prior_flags, tmp_path, twin, monkeypatch
+):
+    folder = tmp_path / "class"
+    train(prior_flags(folder))
+    [drawn] = folder.iterdir()
+    for path in drawn.iterdir():  # where they lay, and what they said
+        with Image.open(path) as image:
+            text = PngInfo()
+            text.add_text("prompt", "a photo of a dog")
+            text.add_text("model", f"{twin.parent}/./{twin.name}/")
+            image.save(folder / path.name, pnginfo=text)
+    shutil.rmtree(drawn)
+    before = contents(folder)
+    train(prior_flags(folder))
+    assert contents(folder) == before
+    complaint = "5 of its pictures were drawn with another prompt or model .*'a photo of a dog'.* move them away"
+    with pytest.raises(BadInput, match=f"--class_data_dir {folder}: {complaint}"):
+        train(prior_flags(folder, class_prompt="a photo of a cat", overwrite=True))
+    assert contents(folder) == before
+    # somebody moves pictures into the folder of another prompt
+    train(prior_flags(tmp_path / "cats", class_prompt="a photo of a cat"))
+    [cats] = (tmp_path / "cats").iterdir()
+    for path in folder.iterdir():
+        shutil.copy(path, cats)
+    with pytest.raises(BadInput, match=complaint):
+        train(prior_flags(tmp_path / "cats", class_prompt="a photo of a cat"))
 
 
 def test_a_class_picture_says_what_drew_it(prior_flags, tmp_path, twin):
     train(prior_flags(tmp_path / "class"))
-    with Image.open(next((tmp_path / "class").iterdir())) as image:
+    with Image.open(next((tmp_path / "class").glob("*/*"))) as image:
         assert image.info["prompt"] == "a photo of a dog" and image.info["model"] == str(twin)
+        assert image.info["weights"] == loading.Source(str(twin)).fingerprint()
 
 
 def test_missing_numbers_are_the_lowest_free_ones():
@@ -153,9 +218,10 @@ def test_two_runs_that_draw_into_one_folder_at_the_same_time_do_not_damage_each_
     meet = [str(tmp_path / "meet.py"), str(tmp_path / "meeting")]
     code = forks.run_together([[*meet, str(number), *line] for number, line in enumerate(lines)], logs)
     assert code == 0, [log.read_text() for log in logs]
-    names = sorted(path.name for path in folder.iterdir())
+    [drawn] = folder.iterdir()
+    names = sorted(path.name for path in drawn.iterdir())
     assert len(names) == (12 if seeds == (0, 0) else 24) and all(re.match(r"^\d+-[0-9a-f]{40}\.png$", x) for x in names)
-    for path in folder.iterdir():
+    for path in drawn.iterdir():
         with Image.open(path) as image:
             assert hashlib.sha1(image.convert("RGB").tobytes()).hexdigest() == path.stem.split("-")[1]
     # what each run recorded is there, so that it can be resumed
@@ -179,12 +245,14 @@ def test_all_processes_use_the_pictures_that_the_first_one_found(tmp_path, monke
     folder = draw_pictures(tmp_path / "class", 4)
     pictures, _, _ = picture_files.scan_folder(folder)
     Image.new("RGB", (8, 8)).save(folder / "00.png")  # another run's, which came later
-    said = [picture.path.name for picture in pictures[:3]]
+    concepts = ConceptSettings("pictures", "a photo of sks dog", True, str(folder), "a photo of a dog", 3)
+    said = [str(picture.path) for picture in pictures[:3]]
     monkeypatch.setattr(prior_pictures.processes, "is_first", lambda: first)
     monkeypatch.setattr(prior_pictures.processes, "broadcast", lambda value: said)
-    found = prior_pictures._choose(pictures if first else [], folder, 3)
+    found = prior_pictures._choose(pictures if first else [], concepts, folder / "below")
     assert found == tuple(pictures[:3])
-    assert prior_pictures._choose([], tmp_path / "another machine", 3) == ()
+    elsewhere = dataclasses.replace(concepts, class_data_dir=str(tmp_path / "another machine"))
+    assert prior_pictures._choose([], elsewhere, tmp_path / "another machine/below") == ()
 
 
 def test_what_a_killed_run_left_is_no_picture_and_is_cleaned_away(prior_flags, tmp_path):

@@ -195,22 +195,6 @@ def test_tensors_of_wrong_shapes_are_refused(parts, tmp_path, alpha, shape, name
         lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)
 
 
-def test_the_base_of_a_run_is_read_from_its_folder(tmp_path):
-    assert lora.find_base(tmp_path) is None
-    (tmp_path / lora.NAMES["paddle"]).write_bytes(b"")
-    with pytest.raises(BadInput, match="--model_path .*: it holds a LoRA, but no training_args.json that names"):
-        lora.find_base(tmp_path)
-    record = {"base_model": "./base", "flags": {"revision": None, "tokenizer_name": "./words"}}
-    (tmp_path / "training_args.json").write_text(json.dumps(record))
-    assert lora.find_base(tmp_path) == {"model": "./base", "revision": None, "tokenizer": "./words"}
-    for odd in ({"base_model": ["./base"]}, {"flags": {"revision": 1, "tokenizer_name": None}}, {"flags": "none"}):
-        (tmp_path / "training_args.json").write_text(json.dumps({**record, **odd}))
-        with pytest.raises(BadInput, match="no training_args.json that names the base model"):
-            lora.find_base(tmp_path)
-    (tmp_path / "model_index.json").write_text("{}")
-    assert lora.find_base(tmp_path) is None
-
-
 def test_other_parts_have_their_own_names(parts, tmp_path):
     parts = {"transformer": parts["unet"], "text_encoder_2": parts["text_encoder"], "clip": parts["text_encoder"]}
     beginnings = {"": "transformer", "text_encoder_": "clip", "text_encoder_2.": "text_encoder_2", "clip.": "clip"}

@@ -38,6 +38,17 @@ def test_a_path_that_is_not_there_is_no_name_on_the_hub(name):
         pipeline_folder.check(name)
 
 
+@pytest.mark.parametrize("name", ["a.safetensors", "b.ckpt"])
+def test_a_single_file_is_named_with_the_command_that_makes_a_folder_of_it(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"weights")
+    with pytest.raises(BadInput) as caught:
+        pipeline_folder.check_model(str(path), "--model_path")
+    text = str(caught.value)
+    assert text.startswith(f"--model_path {path}: a single file, as web UIs have, and this tool reads folders")
+    assert f"P.from_single_file('{path}').save_pretrained('{tmp_path / path.stem}')" in text
+
+
 def test_what_is_missing_is_named(folder):
     (folder / "tokenizer/vocab.json").unlink()
     pipeline_folder.check(str(folder))  # the library says which vocabulary it needs

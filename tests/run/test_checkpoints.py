@@ -17,7 +17,7 @@ from support.twins import build_twin
 from support.weights import assert_same, weights
 
 from dreambooth.config.run_sections import SavingSettings
-from dreambooth.files import atomic
+from dreambooth.files import atomic, records
 from dreambooth.run import checkpoints
 from dreambooth.run.checkpoints import Checkpointer
 from dreambooth.system import disk
@@ -44,7 +44,7 @@ def test_a_checkpoint_has_the_trained_networks_and_their_state_and_no_pickle(run
         "unet/config.json",
         "unet/diffusion_paddle_model.safetensors",
     }
-    state = checkpoints.read_state(folder)
+    state = records.read_state(folder)
     assert state["step"] == 2 and state["files"].keys() == files - {"state.json"}
     assert state["optimizer"]["schedule"]["last_epoch"] == 2
 
@@ -297,7 +297,7 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_can_go_on(flags,
     assert process.returncode == 128 + number, err
     [line] = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error")]
     [folder] = (tmp_path / "out").glob("checkpoint-*")
-    step = checkpoints.read_state(folder)["step"]
+    step = records.read_state(folder)["step"]
     assert f"after step {step}" in line and "--resume_from_checkpoint latest" in line and "Traceback" not in err
     train(flags(max_train_steps=step + 1, resume_from_checkpoint="latest"))
     assert (tmp_path / "out/model_index.json").exists()

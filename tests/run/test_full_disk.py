@@ -15,7 +15,7 @@ import infer
 from dreambooth import metrics
 from dreambooth.config.run_sections import SaveFormat
 from dreambooth.drawing import prior_pictures
-from dreambooth.files import atomic
+from dreambooth.files import atomic, records
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.system import disk
 
@@ -37,7 +37,7 @@ def recorded(twin, pictures, tmp_path_factory):
 def test_a_checkpoint_on_a_disk_that_fills_up(recorded, small_disk):
     _, _, *learned = recorded["save"]
     before = checkpoints.save(small_disk / "out", 7, *learned)
-    state = checkpoints.read_state(before)
+    state = records.read_state(before)
     size = sum(path.stat().st_size for path in atomic.files_in(before))
     found = set()
     for left in LEVELS:

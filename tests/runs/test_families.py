@@ -59,7 +59,7 @@ def test_the_whole_road(model, train_text_encoder, pictures, tmp_path, monkeypat
 
     # class pictures carry their prompt
     run("whole")
-    drawn = sorted((tmp_path / "class").glob("*.png"))
+    drawn = sorted((tmp_path / "class").glob("*/*.png"))
     assert len(drawn) == 2
     with Image.open(drawn[0]) as picture:
         assert picture.size == (32, 32) and picture.info["prompt"] == of_class

@@ -98,17 +98,18 @@ def test_class_pictures_that_find_no_room(twin, pictures, small_disk, tmp_path, 
     )
     error = one_error(capfd, train_dreambooth.main, line)
     assert re.fullmatch(
-        rf"error: {small_disk}/dogs/\d+-[0-9a-f]+\.png: the disk is full; nothing of it is left; those before it are"
+        rf"error: {small_disk}/dogs/a-photo-of-a-dog-[0-9a-f]+/\d+-[0-9a-f]+\.png: the disk is full; nothing of it is"
+        " left; those before it are"
         " whole: make room, and the same command draws the others",
         error,
     )
-    for path in (small_disk / "dogs").iterdir():
+    for path in (small_disk / "dogs").glob("*/*"):
         with Image.open(path) as image:
             image.load()
     assert not hidden(small_disk)
     small_disk.fill(2**20)
     train(line)
-    assert len(list((small_disk / "dogs").iterdir())) == 20
+    assert len(list((small_disk / "dogs").glob("*/*"))) == 20
 
 
 def test_a_run_whose_log_finds_no_room_goes_on(twin, pictures, small_disk, tmp_path, capfd):

@@ -11,7 +11,7 @@ from support import forks
 from support.commands import ROOT, launch, launch_by_paddle, python, train
 from support.weights import assert_same
 
-from dreambooth.run import checkpoints
+from dreambooth.files import records
 
 
 def test_two_processes_write_a_checkpoint_and_only_the_first_prints(flags, tmp_path):
@@ -21,7 +21,7 @@ def test_two_processes_write_a_checkpoint_and_only_the_first_prints(flags, tmp_p
     first, second = sorted((tmp_path / "launcher").glob("workerlog.*"))
     assert "learning  unet" in first.read_text() and "learning" not in second.read_text()
     assert len(list((tmp_path / "out/logs").glob("vdlrecords*"))) == 1
-    assert checkpoints.read_state(tmp_path / "out/checkpoint-1")["course"]
+    assert records.read_state(tmp_path / "out/checkpoint-1")["course"]
 
 
 def test_two_processes_resume_bit_for_bit(flags, tmp_path):
@@ -88,7 +88,7 @@ def test_when_one_process_dies_all_end_and_the_run_can_be_resumed(flags, tmp_pat
     launcher.communicate(timeout=60)
     assert launcher.returncode != 0
     assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
-    step = max(checkpoints.read_state(folder)["step"] for folder in (tmp_path / "out").glob("checkpoint-*"))
+    step = max(records.read_state(folder)["step"] for folder in (tmp_path / "out").glob("checkpoint-*"))
     done = launch(tmp_path, "train_dreambooth.py", *flags(max_train_steps=step + 1, resume_from_checkpoint="latest"))
     assert done.returncode == 0, done.stdout + done.stderr
 

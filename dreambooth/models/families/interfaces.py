@@ -19,6 +19,9 @@ class Source(Protocol):
     def name(self) -> str:
         """A folder, or a name on the hub."""
 
+    def fingerprint(self) -> str:
+        """Summarize the model by its files."""
+
     def load_pipeline(self, **parts: Any) -> Pipeline:
         """Load the library's pipeline, except for the parts that are given."""
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 import numpy as np
 
-from dreambooth.files.pickle_machine import Buildable, Malformed, Name, Span
+from dreambooth.files.pickles.interpreter import Buildable, Malformed, Name, Span
 from dreambooth.files.safetensors import shown
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from dreambooth.files.pickle_machine import Functions
+    from dreambooth.files.pickles.interpreter import Functions
 
 # NumPy's kinds as it writes them. An object array could hold any value
 _KINDS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")

@@ -1,0 +1,79 @@
+"""The records of a run: the base model that a LoRA or a checkpoint names, and the faults of an edited one."""
+
+import json
+
+import pytest
+
+from dreambooth.files import lora, records
+from dreambooth.system.errors import BadInput
+
+
+def write_checkpoint(folder, **changes):
+    flags = {"revision": None, "tokenizer_name": None, "lora_rank": None, "lora_alpha": None}
+    state = {
+        "step": 7,
+        "written_ns": 1,
+        "course": {"seed": 0},
+        "optimizer": {},
+        "arguments": {"base_model": "./base", "flags": flags, "concepts": [], "steps": 20, "versions": {}},
+        "files": {},
+    }
+    state.update(changes)
+    folder.mkdir(exist_ok=True)
+    (folder / "state.json").write_text(json.dumps(state))
+    return state
+
+
+def test_the_base_of_a_run_is_read_from_its_folder(tmp_path):
+    assert records.find_base(tmp_path) is None
+    (tmp_path / lora.NAMES["paddle"]).write_bytes(b"")
+    with pytest.raises(BadInput, match="--model_path .*: it holds a LoRA, but no training_args.json that names"):
+        records.find_base(tmp_path)
+    record = {"base_model": "./base", "flags": {"revision": None, "tokenizer_name": "./words"}}
+    (tmp_path / "training_args.json").write_text(json.dumps(record))
+    base = records.find_base(tmp_path)
+    assert base.is_lora and base == records.Base("./base", None, "./words")
+    for odd in ({"base_model": ["./base"]}, {"flags": {"revision": 1, "tokenizer_name": None}}, {"flags": "none"}):
+        (tmp_path / "training_args.json").write_text(json.dumps({**record, **odd}))
+        with pytest.raises(BadInput, match="no training_args.json that names the base model"):
+            records.find_base(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert records.find_base(tmp_path) is None
+
+
+def test_a_checkpoint_names_its_base_and_the_scale_of_its_lora(tmp_path):
+    folder = tmp_path / "checkpoint-7"
+    arguments = write_checkpoint(folder)["arguments"]
+    base = records.find_base(folder)
+    assert base == records.Base("./base", None, None, is_checkpoint=True) and not base.is_lora
+    for rank, alpha, scale in ((4, None, 1.0), (4, 8, 2.0), (4, 0, 0.0)):
+        flags = {**arguments["flags"], "lora_rank": rank, "lora_alpha": alpha}
+        write_checkpoint(folder, arguments={**arguments, "flags": flags})
+        assert records.find_base(folder).lora_scale == scale and records.find_base(folder).is_lora
+
+
+@pytest.mark.parametrize(
+    "changes, complaint",
+    [
+        ({"arguments": {}}, "this checkpoint does not name its base model"),
+        ({"arguments": None}, "this checkpoint does not name its base model"),
+        ({"arguments": {"base_model": "./base", "flags": {"revision": 1}}}, "does not name its base model"),
+        (
+            {"files": {"unet/a.safetensors": 12}},
+            "this checkpoint is not whole: unet/a.safetensors is missing",
+        ),
+        ({"step": 0}, "this checkpoint is not whole"),
+    ],
+)
+def test_an_edited_checkpoint_is_refused(tmp_path, changes, complaint):
+    write_checkpoint(tmp_path, **changes)
+    with pytest.raises(BadInput, match=complaint):
+        records.find_base(tmp_path, "--model_path")
+
+
+def test_the_record_of_a_checkpoint_has_the_number_of_its_own_updates(tmp_path):
+    assert records.read(tmp_path) == records.read(tmp_path / "nowhere") == {}
+    write_checkpoint(tmp_path)
+    assert records.read(tmp_path)["steps"] == 7 and records.read(tmp_path)["base_model"] == "./base"
+    write_checkpoint(tmp_path, arguments=None)
+    assert records.read(tmp_path) == {}
