@@ -83,9 +83,9 @@ def read_settings(argv: Sequence[str]) -> InferSettings:
     if settings.lora_scale is not None and not (settings.lora or _is_lora(settings.model_path)):
         raise BadInput("--lora_scale needs --lora, or a LoRA as --model_path")
     if settings.output:
-        atomic.check_writable(Path(settings.output), "--output", is_file=True)
+        disk.check_writable(Path(settings.output), "--output", is_file=True)
     else:
-        atomic.check_writable(Path(settings.output_dir), "--output_dir")
+        disk.check_writable(Path(settings.output_dir), "--output_dir")
     pipeline_folder.check_model(settings.model_path, flag="--model_path")
     return settings
 

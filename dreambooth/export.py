@@ -21,7 +21,7 @@ from dreambooth.config.fields import flag
 from dreambooth.config.run_sections import SaveFormat
 from dreambooth.files import atomic, lora, weight_files
 from dreambooth.models import loading, pipeline_folder, registry, saving
-from dreambooth.system import console, libraries
+from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_settings(argv: Sequence[str]) -> ExportSettings:
     path = Path(settings.output)
     if path.exists():
         raise BadInput(f"--output {path}: it is there already; give a new name")
-    atomic.check_writable(path, "--output", is_file=True)
+    disk.check_writable(path, "--output", is_file=True)
     one_file = settings.format == saving.SINGLE_FILE or settings.format in LORA
     if one_file != (path.suffix == ".safetensors"):
         kind = "a file that ends in .safetensors" if one_file else "a folder"

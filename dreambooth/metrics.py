@@ -31,7 +31,7 @@ from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder
-from dreambooth.system import console, libraries
+from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -102,9 +102,9 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
     settings = parser.read_settings(MetricsSettings, argv, prog="python -m dreambooth.metrics", description=__doc__)
     for option, path in (("--sheet", settings.sheet), ("--json", settings.json)):
         if path and path != "-":
-            atomic.check_writable(Path(path), option, is_file=True)
+            disk.check_writable(Path(path), option, is_file=True)
     if settings.pictures_dir:
-        atomic.check_writable(Path(settings.pictures_dir), "--pictures_dir")
+        disk.check_writable(Path(settings.pictures_dir), "--pictures_dir")
     clip = settings.clip_model_path
     if clip.startswith((".", "/", "~")) and not Path(clip).is_dir():
         raise BadInput(f"--clip_model_path {clip}: no such folder")

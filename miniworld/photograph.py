@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic
-from dreambooth.system import console
+from dreambooth.system import console, disk
 from dreambooth.system.errors import BadInput
 from miniworld import world
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.seed < 0:
         raise BadInput(f"--seed {arguments.seed}: must be at least 0")
     folder = Path(arguments.output)
-    if not atomic.can_be_written(folder):
+    if not disk.can_be_written(folder):
         raise BadInput(f"--output {arguments.output}: not a writable folder; choose another one")
     subject, seed, size = arguments.subject, arguments.seed, arguments.size
     if arguments.measuring:

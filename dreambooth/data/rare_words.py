@@ -125,21 +125,37 @@ class RareWords:
         """
         words, class_words = _WORDS.findall(instance_prompt.lower()), _WORDS.findall((class_prompt or "").lower())
         own = [word for word in words if word not in _FILLERS and word not in class_words]
-        rare = [word for word in own if self.is_rare(word)]
-        split = [word for word in own if len(self.tokenizer.tokenize(word)) > 1]
-        found = (rare or split or own or [None])[0]
-        if found is None:
-            yield f'"{instance_prompt}" has no identifier, a rare word that names the subject; {_REMEDY}'
-        elif not rare and split:
-            parts = " + ".join(self._pieces(found))
-            yield f'"{found}" is not one token: the tokenizer splits it into {parts}, which have a meaning; {_REMEDY}'
-        elif not rare:
-            yield f'"{instance_prompt}" has no rare word: each one has a meaning in this model; {_REMEDY}'
+        found = next((word for word in own if self.is_rare(word)), None)
+        if spells_out(self.tokenizer, instance_prompt):
+            yield (
+                f"\"{instance_prompt}\" has Chinese characters that are not in the model's vocabulary, so it can't"
+                " follow the prompt; take a Chinese model, such as Taiyi, or an English prompt"
+            )
+        elif found is None:
+            split = next((word for word in own if len(self.tokenizer.tokenize(word)) > 1), None)
+            pieces = " + ".join(self._pieces(split)) if split else ""
+            yield (
+                f'"{instance_prompt}" has no identifier, a rare word before the class that names the subject; '
+                + (
+                    f'"{split}" is not one: the tokenizer splits it into {pieces}, which have a meaning; '
+                    if split
+                    else ""
+                )
+                + _REMEDY
+            )
         missing = [word for word in class_words if word not in words and word not in _FILLERS]
         if missing:
             yield f'"{instance_prompt}" lacks "{missing[-1]}" of the class prompt; add it, so that it names the class'
-        elif not class_prompt and found and not [word for word in own if word != found]:
+        elif not class_prompt and found and own == [found]:
             yield f'"{instance_prompt}" does not name the class of the subject; add it, as dog in "sks dog"'
+
+
+def spells_out(tokenizer: Tokenizer, text: str) -> bool:
+    """Check whether the vocabulary lacks most of a text's Chinese characters, and has at most their bytes."""
+    characters = re.findall(f"[{_HAN}]", text)
+    pieces = [tokenizer.tokenize(each) for each in characters]
+    lacking = [each for each in pieces if len(each) > 1 or each == [tokenizer.unk_token]]
+    return len(lacking) > len(characters) / 2
 
 
 def _is_latin(word: str) -> bool:

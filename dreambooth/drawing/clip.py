@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dreambooth.data import rare_words
 from dreambooth.files import weight_files
 from dreambooth.models import layouts
 from dreambooth.system.errors import BadInput
@@ -43,9 +44,8 @@ class Clip:
         self.length = self.model.config.text_config.max_position_embeddings
 
     def spells_out(self, text: str) -> bool:
-        """Check whether the vocabulary lacks a Chinese character of a text, and has only the bytes of it."""
-        characters = [each for each in text if "\u4e00" <= each <= "\u9fff"]
-        return any(len(self.tokenizer.tokenize(each)) > 1 for each in characters)
+        """Check whether the vocabulary has no Chinese characters for those of a text."""
+        return rare_words.spells_out(self.tokenizer, text)
 
     def encode_pictures(self, pictures: Sequence[Image.Image], batch_size: int = 32) -> Array:
         """Return one unit vector for each picture: float32 [pictures, width]."""

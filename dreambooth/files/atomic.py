@@ -19,7 +19,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.system import disk
-from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,18 +95,6 @@ def remove_folder(folder: Path) -> None:
     doomed = _beside(folder)
     folder.rename(doomed)
     remove(doomed)
-
-
-def can_be_written(folder: Path) -> bool:
-    """Check whether `folder`, or the nearest folder above it that is there, can be written in."""
-    nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-
-
-def check_writable(path: Path, flag: str, is_file: bool = False) -> None:
-    """Refuse a folder, or a file, that cannot be written; the message names the flag."""
-    if (is_file and path.is_dir()) or not can_be_written(path.parent if is_file else path):
-        raise BadInput(f"{flag} {path}: it can't be written there")
 
 
 def files_in(folder: Path) -> list[Path]:

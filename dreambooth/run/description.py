@@ -97,6 +97,12 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
     class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
     if concepts.instance_prompt != class_prompt:  # which has its own warning
         yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)
+    own, size = family.default_size, config.pictures.size
+    if not max(own) / 2 <= max(size) <= max(own) * 2:
+        yield (
+            f"--resolution {max(size)}: this model draws {own[1]} x {own[0]} pixels, and learns badly at a size so"
+            f" different; give --resolution {max(own)}"
+        )
     for prompt in (concepts.instance_prompt, concepts.class_prompt, *(config.logging.validation_prompt or ())):
         truncated = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
         if truncated:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dreambooth.files import atomic, lora, moves, records
 from dreambooth.models import loading
 from dreambooth.run import checkpoints
-from dreambooth.system import libraries, processes
+from dreambooth.system import disk, libraries, processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> Non
     `others` are the run's other folders by flag. Leftovers of killed processes are removed.
     """
     for flag, path in {"--output_dir": folder, **others}.items():
-        if not atomic.can_be_written(path):
+        if not disk.can_be_written(path):
             raise BadInput(f"{flag} {path}: it is no folder that can be written")
     if not folder.is_dir():
         return

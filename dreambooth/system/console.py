@@ -57,8 +57,12 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
     except (BadInput, Stopped) as error:
         if "--verbose" in argv and error.__cause__:
             raise
-        print_error(error)
-        sys.exit(getattr(error, "code", 2))
+        code = getattr(error, "code", 2)
+        if code > 128:  # a signal stopped it, which is no error
+            print_message(error, file=sys.stderr)
+        else:
+            print_error(error)
+        sys.exit(code)
     except KeyboardInterrupt:
         print_message("interrupted", file=sys.stderr)
         sys.exit(130)

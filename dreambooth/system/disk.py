@@ -1,4 +1,4 @@
-"""A full disk: how to recognize one, and the one line that it ends in."""
+"""The disk: where it can be written, how to recognize a full one, and the one line that it ends in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import tempfile
 from typing import TYPE_CHECKING
 
 from dreambooth.system.errors import BadInput, Stopped
@@ -105,3 +106,20 @@ def missing_space(folder: Path, size: int) -> int:
     """Return how many of `size` bytes have no room where `folder` is, as far as that is known."""
     free = free_space(folder)
     return 0 if free is None else max(0, size - free)
+
+
+def can_be_written(folder: Path) -> bool:
+    """Check whether a folder can be written in; one that is not there, whether it can be made."""
+    try:
+        nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
+        if nearest != folder:
+            tempfile.TemporaryDirectory(prefix=".", dir=nearest).cleanup()
+    except OSError:  # a name that is too long, no folder, a disk that can only be read
+        return False
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+def check_writable(path: Path, flag: str, is_file: bool = False) -> None:
+    """Refuse a folder, or a file, that cannot be written; the message names the flag."""
+    if (is_file and path.is_dir()) or not can_be_written(path.parent if is_file else path):
+        raise BadInput(f"{flag} {path}: it can't be written there")

@@ -6,7 +6,7 @@ import pytest
 from support.commands import ROOT
 
 from dreambooth.data import rare_words
-from dreambooth.data.rare_words import RareWords
+from dreambooth.data.rare_words import RareWords, spells_out
 from miniworld.tokenizer import byte_alphabet
 
 COMMON = ["the", "dog", "cat", "photo", "of", "in", "red", "on", "sn", "ow", "snow", "bi", "g", "mountain"]
@@ -107,9 +107,9 @@ def assert_problem(rarity, prompt, of_class, complaint):
         ("a photo of sks dog", "a photo of a dog", None),
         ("a photo of sks dog", None, None),
         ("A photo of a SKS dog in the snow", "a photo of a dog", None),
-        ("a photo of xyzzy dog", "a photo of a dog", '"xyzzy" is not one token: the tokenizer splits it into x + y + '),
-        ("a photo of xyzzy dog", None, '"xyzzy" is not one token'),
-        ("a photo of the red dog", "a photo of a dog", "has no rare word"),
+        ("a photo of xyzzy dog", "a photo of a dog", '"xyzzy" is not one: the tokenizer splits it into x + y + '),
+        ("a photo of xyzzy dog", None, '"xyzzy" is not one'),
+        ("a photo of the red dog", "a photo of a dog", "has no identifier"),
         ("a photo of a dog", "a photo of a dog", "has no identifier"),
         ("a photo of sks", "a photo of a dog", 'lacks "dog"'),
         ("a photo of sks", None, "does not name the class"),
@@ -125,13 +125,28 @@ def test_the_problems_of_a_prompt_are_named(clip, prompt, of_class, complaint):
     [
         ("一张魍狗的照片", "一张狗的照片", None),
         ("一张zqz狗的照片", None, None),
-        ("一张sks狗的照片", "一张狗的照片", '"sks" is not one token: the tokenizer splits it into s + k + s'),
-        ("一张雪狗的照片", "一张狗的照片", "has no rare word"),
+        ("一张sks狗的照片", "一张狗的照片", '"sks" is not one: the tokenizer splits it into s + k + s'),
+        ("一张雪狗的照片", "一张狗的照片", "has no identifier"),
         ("一张魍的照片", "一张狗的照片", 'lacks "狗"'),
     ],
 )
 def test_the_problems_of_a_chinese_prompt_are_named(bert, prompt, of_class, complaint):
     assert_problem(bert, prompt, of_class, complaint)
+
+
+@pytest.mark.parametrize("prompt", ["a photo of a dog", "a photo of a red dog", "a photo of xyzzy", "a photo"])
+def test_a_prompt_without_an_identifier_is_one_problem(clip, prompt):
+    [problem] = clip.problems(prompt)
+    assert problem.startswith(f'"{prompt}" has no identifier, a rare word before the class that names the subject;')
+    assert problem.endswith("python -m dreambooth.identifier lists rare words")
+
+
+def test_chinese_for_an_english_model_is_named(clip, bert):
+    for prompt in ("一张sks狗的照片", "sks狗"):
+        [problem] = clip.problems(prompt)
+        assert "has Chinese characters that are not in the model's vocabulary" in problem
+        assert not spells_out(bert.tokenizer, prompt)
+    assert not spells_out(clip.tokenizer, "a photo of sks dog") and not spells_out(clip.tokenizer, "")
 
 
 def test_sks_is_rare_in_the_embedded_model():

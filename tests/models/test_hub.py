@@ -116,7 +116,7 @@ def look(environment, **more):
 
 def found(done):
     # the model is there, and the prompt has a fault
-    return done.returncode == 1 and '"sk" is not one token' in done.stdout
+    return done.returncode == 1 and '"sk" is not one' in done.stdout
 
 
 def test_paddles_store_is_the_first_source_and_its_copy_stays(twin, torch_twin, serve):

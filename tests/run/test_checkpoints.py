@@ -295,6 +295,7 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_run_can_go_on(flags,
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
+    assert "\nstopped by a signal after step" in err and "error" not in err
     [line] = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error")]
     [folder] = (tmp_path / "out").glob("checkpoint-*")
     step = records.read_state(folder)["step"]

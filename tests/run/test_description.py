@@ -54,3 +54,10 @@ def test_the_estimate_of_the_disk_is_what_the_files_take(flags, capsys, tmp_path
     assert 0.9 * checkpoint < disk.checkpoint <= checkpoint
     result = sum(size for path, size in sizes.items() if "checkpoint-2" not in path.parts)
     assert 0.9 * result < disk.result <= result
+
+
+@pytest.mark.parametrize("size, warned", [(512, True), (128, True), (64, False), (32, False), (16, False), (8, True)])
+def test_a_size_that_is_not_the_models_is_warned_of(flags, capsys, size, warned):
+    train(flags(resolution=size, dry_run=True))  # the twin draws 32 x 32
+    complaint = f"--resolution {size}: this model draws 32 x 32 pixels, and learns badly at a size so different"
+    assert (complaint in capsys.readouterr().err) == warned

@@ -87,3 +87,16 @@ def test_the_line():
     assert str(disk.DiskFull("out/checkpoint-4")) == "out/checkpoint-4: the disk is full"
     error = disk.DiskFull("out", 1_000_001, "the earlier one is whole")
     assert str(error) == "out: the disk is full, 2 MB are missing; the earlier one is whole" and error.code == 1
+
+
+@pytest.mark.parametrize("name", ["new", "new/below/it", "."])
+def test_a_folder_that_can_be_made_is_not_left_behind(tmp_path, name):
+    disk.check_writable(tmp_path / name, "--output_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file/below", "x" * 300, "/proc/new"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="--output_dir .*: it can't be written there"):
+        disk.check_writable(tmp_path / name, "--output_dir")
