@@ -26,7 +26,7 @@ def fail(error):
     "error, code, line",
     [
         (BadInput("--seed -1: must be at least 0"), 2, "error: --seed -1: must be at least 0\n"),
-        (Stopped("stopped after step 3", code=143), 143, "error: stopped after step 3\n"),
+        (Stopped("stopped after step 3", code=143), 143, "stopped after step 3\n"),
         (OSError(errno.EACCES, "Permission denied", "/there"), 2, "error: /there: Permission denied\n"),
         (OSError(errno.ENOSPC, "No space left", "/there"), 1, "error: /there: the disk is full\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
