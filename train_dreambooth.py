@@ -117,7 +117,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     # Open the log
     tracker = tracking.open_tracker(config.log_folder, config.logging.writer_type, enabled=processes.is_first())
     tracker.add_text("arguments", atomic.as_json(record))
-    speed, summary = tracking.Speed(batches.pictures_per_update, start), tracking.Summary(start)
+    speed, summary = tracking.Speed(batches.pictures_per_update, start), tracking.Summary(plan.steps, start)
     validation = Validation(family, config.draw_settings("picture"), config.logging, config.saving.output_dir, tracker)
     bar = console.progress_bar(total=plan.steps, initial=start, desc="Training")
 

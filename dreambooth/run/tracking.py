@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_FLUSHES = 10
 _SMOOTHED = 50  # steps
+_TIMED = 5  # steps from whose time that of the run is estimated
 _LONG = 300  # seconds, from which minutes are shown
 _PREFIX = "dreambooth-log"  # of the paths that TensorBoard's writer opens with our files
 
@@ -176,10 +177,11 @@ class Speed:
 
 
 class Summary:
-    """What the end of a run reports: its time, its losses, and its peak of memory."""
+    """What a run reports of itself: its expected time after some steps; at its end time, losses and peak of memory."""
 
-    def __init__(self, step: int = 0) -> None:
-        self._start, self._step, self._time = step, step, time.perf_counter()
+    def __init__(self, steps: int, step: int = 0) -> None:
+        self._steps, self._start, self._step = steps, step, step
+        self._time = self._first = time.perf_counter()
         self._losses: dict[str, float] = {}
 
     def add(self, losses: Mapping[str, float], step: int) -> None:
@@ -188,14 +190,24 @@ class Summary:
         for name, value in losses.items():
             before = self._losses.setdefault(name, value)
             self._losses[name] = before + (value - before) / _SMOOTHED
+        if step == self._start + 1:  # which takes longer than the others
+            self._first = time.perf_counter()
+        elif step == self._start + 1 + _TIMED and self._steps - step > _TIMED:
+            of_one, left = (time.perf_counter() - self._first) / _TIMED, self._steps - step
+            console.print_above_bar(f"time      about {_duration(of_one * left)} for the {left} updates to come")
 
     @override
     def __str__(self) -> str:
         seconds = time.perf_counter() - self._time
-        taken = f"{seconds:.0f} s" if seconds < _LONG else f"{seconds / 60:.0f} min"
         losses = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
-        steps = f"{taken} for {self._step - self._start} updates"
+        steps = f"{_duration(seconds)} for {self._step - self._start} updates"
         return f"{steps}; smoothed {losses}; peak memory {_peak_memory() / 1e9:.1f} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < _LONG:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 60 * _LONG else f"{seconds / 3600:.1f} hours"
 
 
 def _peak_memory() -> int:

@@ -28,6 +28,14 @@ def print_message(message: object, file: TextIO | None = None) -> None:
         print(message, file=file or sys.stdout, flush=True)
 
 
+def print_above_bar(message: str) -> None:
+    """Print one message, from the first process only, while a progress bar is shown."""
+    from tqdm import tqdm
+
+    if processes.is_first():
+        tqdm.write(message)
+
+
 def warn(message: str) -> None:
     """Print one warning on standard error, from the first process only."""
     print_message(f"warning: {message}", file=sys.stderr)

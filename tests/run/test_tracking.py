@@ -173,12 +173,20 @@ def test_the_command_to_watch_names_the_folder(writer_type):
     assert tracking.watch_command("out/logs", writer_type) == f"{writer_type} --logdir out/logs"
 
 
-def test_the_summary_smooths_losses_and_counts_the_steps_of_this_start(monkeypatch):
-    monkeypatch.setattr(tracking.time, "perf_counter", iter([0, 52, 1000]).__next__)
-    summary = tracking.Summary(10)
+def test_the_summary_smooths_losses_and_counts_the_steps_of_this_start(monkeypatch, capsys):
+    monkeypatch.setattr(tracking.time, "perf_counter", iter([0, 2, 7, 52, 1000]).__next__)
+    summary = tracking.Summary(510, 10)
     for step in range(11, 511):
         summary.add({"loss": float(step % 2)}, step)
+    assert capsys.readouterr().out == "time      about 8 min for the 494 updates to come\n"
     text = str(summary)
     assert text.startswith("52 s for 500 updates; smoothed loss 0.") and "; peak memory " in text
     assert 0.45 < float(re.search(r"loss (\S+);", text)[1]) < 0.55
     assert str(summary).startswith("17 min for 500 updates")
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(3, "3 s"), (299, "299 s"), (300, "5 min"), (17999, "300 min"), (36000, "10.0 hours")]
+)
+def test_a_duration_is_in_a_unit_that_people_read(seconds, text):
+    assert tracking._duration(seconds) == text
