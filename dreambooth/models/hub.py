@@ -54,7 +54,7 @@ def _find_named(name: str, revision: str | None, flag: str) -> str:
     offline = " (HF_HUB_OFFLINE is set, so nothing was fetched)" if _is_set("HF_HUB_OFFLINE") else ""
     raise BadInput(
         f"{flag} {name}: there is no such folder here, and it could not be fetched{offline}: {'; '.join(reasons)}."
-        " Check the name, give a local folder, or see README.md on where models come from"
+        " Check the name, give a local folder, or see docs/models.md on where models come from"
     )
 
 
