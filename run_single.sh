@@ -20,7 +20,7 @@ if [ -z "${MODEL_NAME:-}$cards" ]; then
     echo "No card found: this run teaches the embedded model, which draws 64 x 64 pictures of a small world."
     echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
-    defaults=(64 3 3.5e-4 250)
+    defaults=(64 3 4.5e-4 250)
     case " $* " in *" --lora_rank"*) defaults[2]=2e-3 ;; esac
     average=0.96
     class=${CLASS_PROMPT:-}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TRAINING = {
     "resolution": 64,
     "train_batch_size": 3,
-    "learning_rate": 3.5e-4,
+    "learning_rate": 4.5e-4,
     "max_train_steps": 250,
     "ema_decay": 0.96,
 }

@@ -17,8 +17,8 @@ def test_the_settings_are_those_of_run_single(capsys):
 
     script = (ROOT / "run_single.sh").read_text()
     training = study.TRAINING
-    defaults = "{resolution} {train_batch_size} 3.5e-4 {max_train_steps}".format(**training)
-    assert f"defaults=({defaults})" in script and training["learning_rate"] == 3.5e-4
+    defaults = "{resolution} {train_batch_size} 4.5e-4 {max_train_steps}".format(**training)
+    assert f"defaults=({defaults})" in script and training["learning_rate"] == 4.5e-4
     assert f"average={training['ema_decay']}\n" in script
     assert f"count={study.PRIOR['num_class_images']}\n" in script
 

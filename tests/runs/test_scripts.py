@@ -76,7 +76,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--resolution": "64",
         "--train_batch_size": "3",
         "--gradient_accumulation_steps": "1",
-        "--learning_rate": "3.5e-4",
+        "--learning_rate": "4.5e-4",
         "--lr_scheduler": "constant",
         "--max_train_steps": "250",
         "--ema_decay": "0.96",
@@ -104,7 +104,7 @@ def test_a_rate_and_steps_are_the_tools_own_unless_the_user_gives_them(echo, car
 @pytest.mark.parametrize(
     "environment, flags, rate",
     [
-        ({}, "", "3.5e-4"),
+        ({}, "", "4.5e-4"),
         ({}, "--lora_rank 4", "2e-3"),
         ({}, "--lora_rank=4", "2e-3"),
         ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4", "1e-3"),
