@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
 from dreambooth.drawing import sampling, sheets
-from dreambooth.files import atomic, lora, records, weight_files
+from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
@@ -79,7 +79,7 @@ def read_settings(argv: Sequence[str]) -> InferSettings:
     """Read the command line, and check everything that needs no library."""
     settings = parser.read_settings(InferSettings, argv, description=__doc__)
     if settings.lora:
-        lora.find_file(settings.lora, "--lora")
+        records.check_lora(settings.lora, "--lora")
     if settings.lora_scale is not None and not (settings.lora or _is_lora(settings.model_path)):
         raise BadInput("--lora_scale needs --lora, or a LoRA as --model_path")
     if settings.output:

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
-    class_pictures, missing = prior_pictures.scan(config.concepts, source, plan.class_hashes)
+    class_pictures, missing = prior_pictures.scan(config.concepts, source, config.pictures.size, plan.class_hashes)
     if missing or config.logging.validation_prompt:
         family.check_drawing(config.draw_settings("picture"))
     description.describe(config, plan, family, missing)
@@ -109,7 +109,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
     average = Average(config.optimizer.ema_decay, updates.named)
     split = description.split_of_update(config.memory, family)
-    record = output_folder.make_record(config.flat(), plan.steps, world, machine.describe(split), concepts)
+    base, cores = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
+    record = output_folder.make_record(config.flat(), plan.steps, world, cores, concepts, base)
     states: dict[str, Stateful] = {"optimizer": updates, **average.stateful}
     saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0

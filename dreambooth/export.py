@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
 from dreambooth.config.run_sections import SaveFormat
-from dreambooth.files import atomic, lora, weight_files
+from dreambooth.files import atomic, lora, records, weight_files
 from dreambooth.models import loading, pipeline_folder, registry, saving
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
@@ -61,7 +61,7 @@ def read_settings(argv: Sequence[str]) -> ExportSettings:
     if settings.format in LORA:
         if settings.half:
             raise BadInput(f"--half: not for {settings.format}, which is small")
-        lora.find_file(settings.model_path, "--model_path")
+        records.check_lora(settings.model_path, "--model_path")
     else:
         pipeline_folder.check_model(settings.model_path, flag="--model_path")
     return settings
@@ -93,7 +93,7 @@ def _write_model(settings: ExportSettings) -> None:
 
 def _write_lora(settings: ExportSettings) -> None:
     """Write a LoRA's file anew."""
-    parts = lora.read(lora.find_file(settings.model_path, "--model_path"), "--model_path", registry.LORA_PARTS)
+    parts = records.read_lora(settings.model_path, "--model_path", registry.LORA_PARTS)
     prefixes = registry.lora_prefixes(parts)
     if settings.format == "lora_web_ui" and prefixes is None:
         raise BadInput(f"--format {settings.format}: web UIs load {registry.WEB_UI_NETWORKS} alone")

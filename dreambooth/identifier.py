@@ -50,7 +50,7 @@ def read_settings(argv: Sequence[str]) -> IdentifierSettings:
     """Read the command line, and check everything that needs no library."""
     program = "python -m dreambooth.identifier"
     settings = parser.read_settings(IdentifierSettings, argv, prog=program, description=__doc__)
-    pipeline_folder.check(settings.model, flag="--model")
+    pipeline_folder.check_model(settings.model, flag="--model")
     return settings
 
 

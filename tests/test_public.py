@@ -129,18 +129,21 @@ def test_the_files_of_a_runs_folder(runs: RecordedRuns) -> None:
 
 def test_training_args_json(runs: RecordedRuns) -> None:
     record, given = runs.json("plain/training_args.json"), runs.given["plain"]
-    assert record.keys() == {"flags", "base_model", "steps", "processes", "machine", "concepts", "versions"}
+    base = {"base_model", "base_folder", "base_weights"}
+    assert record.keys() == {"flags", *base, "steps", "processes", "machine", "concepts", "versions"}
     assert record["machine"].keys() == {"processor", "mkl", "workers", "threads"}
     assert record["flags"] == {**face.DEFAULTS, **given}
     names = {re.match(r"--(\w+)", flag)[1] for flag in flags_in(face.TRAIN)}
     assert record["flags"].keys() == names - {"no_cache_latents", "no_last_checkpoint"}
     assert record["base_model"] == given["pretrained_model_name_or_path"]
+    assert Path(record["base_folder"]).is_absolute() and record["base_weights"].startswith("weights ")
     assert (record["steps"], record["processes"]) == (3, 1)
     [concept] = record["concepts"]
     assert set(concept) == {"prompt", "pictures", "class_prompt", "class_pictures"}
     for kind, folder in (("pictures", "dog"), ("class_pictures", "classes")):
         hashes = {each["name"]: each["sha256"] for each in concept[kind]}
-        assert hashes == {path.name: sha256(path.read_bytes()).hexdigest() for path in (runs.folder / folder).iterdir()}
+        files = (path for path in (runs.folder / folder).rglob("*") if path.is_file())
+        assert hashes == {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
         assert all(set(each) == {"name", "sha256"} for each in concept[kind])
     assert {"python", "ppdiffusers", "paddlenlp", "numpy", "Pillow"} <= record["versions"].keys()
     assert runs.json("lora/training_args.json")["flags"]["learning_rate"] == 1e-4
@@ -173,11 +176,12 @@ def test_the_keys_of_a_checkpoints_optimizer(runs: RecordedRuns) -> None:
 
 def test_class_pictures_are_named_by_number_and_pixels_and_say_what_drew_them(runs: RecordedRuns) -> None:
     for folder, run in (("classes", "plain"), ("unidiffuser-classes", "unidiffuser")):
-        for number, path in enumerate(sorted((runs.folder / folder).iterdir())):
+        for number, path in enumerate(sorted((runs.folder / folder).glob("a-photo-of-a-dog-*/*.png"))):
             with Image.open(path) as image:
                 assert path.name == f"{number}-{sha1(image.tobytes()).hexdigest()}.png"
                 model = runs.given[run]["pretrained_model_name_or_path"]
-                assert image.info == {"prompt": "a photo of a dog", "model": model}
+                assert image.info.items() >= {"prompt": "a photo of a dog", "model": model}.items()
+                assert image.info.keys() == {"prompt", "model", "weights", "seed", "steps", "scheduler"}
         assert number == 1
 
 

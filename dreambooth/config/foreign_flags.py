@@ -24,6 +24,11 @@ _ELSEWHERE = {
     "enable_xformers": "Paddle has its own attention for cards; " + _NOT_NEEDED,
     "set_grads_to_none": "gradients are always freed; " + _NOT_NEEDED,
     "allow_tf32": "a setting of torch; " + _NOT_NEEDED,
+    "train_data_dir": "here it is --instance_data_dir",
+    "network_dim": "here it is --lora_rank",
+    "network_alpha": "here it is --lora_alpha",
+    "unet_lr": "here it is --learning_rate",
+    "only_save_embeds": "not offered: this trains networks, no embeddings",
     "local_rank": "`python -m paddle.distributed.launch` starts several processes; " + _NOT_NEEDED,
     "pre_compute_text_embeddings": "prompts are always encoded once where the text encoder does not train; "
     + _NOT_NEEDED,

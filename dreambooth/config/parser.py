@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _Settings = TypeVar("_Settings", bound=Section)
 
 
+_DASHES = "-\u2010\u2013\u2014\u2212\uff0d"  # what editors and input methods make of a hyphen
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf(inity)?$|-nan$", re.IGNORECASE)
 
 
@@ -40,7 +41,10 @@ class Parser(argparse.ArgumentParser):
         """Raise the message instead of printing the usage."""
         if message.startswith("unrecognized arguments: "):
             words = message.partition(": ")[2]
-            message = f'"{words}": these words belong to no flag; put a text with spaces into quotes'
+            remedy = "put a text with spaces into quotes; a flag that turns something on takes no value"
+            if words[0] in _DASHES:
+                remedy = "a flag begins with two hyphens, --"
+            message = f'"{words}": these words belong to no flag; {remedy}'
         if "invalid choice: 'wandb'" in message:
             message += "; Weights & Biases reads the logs of --writer_type tensorboard"
         raise BadInput(message)

@@ -55,7 +55,7 @@ class ConceptSettings(Section, title="subject and class"):
         "also train on pictures of the class that the base model drew, so that the class is kept", False,
         course=True)
     class_data_dir: str | None = flag(
-        "the folder with pictures of the class; missing ones are drawn into it before training")
+        "the folder with pictures of the class; missing ones are drawn before training, into a folder below it")
     class_prompt: str | None = flag(
         'the prompt of the class, "a photo of a dog"', course=True)
     num_class_images: int = flag(

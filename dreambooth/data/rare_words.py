@@ -42,9 +42,9 @@ _OFFENSIVE = {"ass", "cum", "fag", "fck", "fuk", "jap", "jew", "kkk", "neg", "ni
 _HAN = r"\u3400-\u9fff\uf900-\ufaff"
 _WORDS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 # words of a prompt that name neither a subject nor a class
-_FILLERS = set("一张个只的幅这那我你他她它们照片图画像")
+_FILLERS = set("一张个只的幅这那我你他她它们照片图画像在上里下中")
 _FILLERS |= {"a", "an", "the", "of", "one", "this", "that", "my", "your", "his", "her", "our", "their"}
-_FILLERS |= {"photo", "picture", "image", "painting", "drawing"}
+_FILLERS |= {"photo", "picture", "image", "painting", "drawing", "in", "on", "with"}
 _REMEDY = "python -m dreambooth.identifier lists rare words"
 
 
@@ -143,9 +143,9 @@ class RareWords:
                 )
                 + _REMEDY
             )
-        missing = [word for word in class_words if word not in words and word not in _FILLERS]
-        if missing:
-            yield f'"{instance_prompt}" lacks "{missing[-1]}" of the class prompt; add it, so that it names the class'
+        of_class = [word for word in class_words if word not in _FILLERS]
+        if of_class and not set(of_class) & set(words):
+            yield f'"{instance_prompt}" lacks "{of_class[-1]}" of the class prompt; add it, so that it names the class'
         elif not class_prompt and found and own == [found]:
             yield f'"{instance_prompt}" does not name the class of the subject; add it, as dog in "sks dog"'
 

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
     from dreambooth.models.families.interfaces import Source
+    from dreambooth.system.types import Size
 
 _DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
 _WEIGHTS = "weights"  # the key of a model's fingerprint in a picture's text
 
 
 def scan(
-    concepts: ConceptSettings, source: Source, recorded: Sequence[str] = ()
+    concepts: ConceptSettings, source: Source, size: Size, recorded: Sequence[str] = ()
 ) -> tuple[tuple[Picture, ...], list[int]]:
     """Find the class pictures that are there, and the numbers of those to draw; none without prior preservation.
 
@@ -39,7 +40,7 @@ def scan(
     """
     if not concepts.with_prior_preservation:
         return (), []
-    folder = folder_of(concepts, source)
+    folder = folder_of(concepts, source, size)
     pictures, broken = _find(concepts, folder) if processes.is_first() else ([], [])
     for each in broken:
         console.warn(f"--class_data_dir: {each}; it is not counted")
@@ -47,24 +48,30 @@ def scan(
     if complaint:
         raise BadInput(complaint)
     numbers = processes.broadcast(_missing_numbers(pictures, concepts.num_class_images))
+    if processes.is_true_anywhere(bool(numbers) and processes.is_first() and not disk.can_be_written(folder)):
+        raise BadInput(
+            f"--class_data_dir {_top(concepts)}: it can't be written, and {len(numbers)} pictures are missing"
+        )
     return _choose(pictures, concepts, folder, recorded), numbers
 
 
-def folder_of(concepts: ConceptSettings, source: Source) -> Path:
-    """Return the folder below --class_data_dir for the pictures that a model draws of a prompt.
+def folder_of(concepts: ConceptSettings, source: Source, size: Size) -> Path:
+    """Return the folder below --class_data_dir for the pictures of a size that a model draws of a prompt.
 
     On other machines the model may lie elsewhere, so the first process decides.
     """
-    digest = hashlib.sha256(f"{concepts.class_prompt}\n{source.fingerprint()}".encode()).hexdigest()[:8]
+    height, width = size
+    key = f"{concepts.class_prompt}\n{source.fingerprint()}\n{width} x {height}"
     words = re.sub(r"\W+", "-", concepts.class_prompt or "").strip("-")[:40]
-    return _top(concepts) / str(processes.broadcast(f"{words}-{digest}"))
+    name = f"{words}-{width}x{height}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return _top(concepts) / str(processes.broadcast(name))
 
 
 def draw_missing(
     family: Family, settings: DrawSettings, concepts: ConceptSettings, numbers: Sequence[int]
 ) -> tuple[Picture, ...]:
     """Draw the class pictures of these numbers into their folder, each process its share; return all pictures there."""
-    folder = folder_of(concepts, family.source)
+    folder = folder_of(concepts, family.source, settings.size)
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
         atomic.clean(_top(concepts))
@@ -74,7 +81,14 @@ def draw_missing(
     mine = [numbers[index] for index in processes.share(len(numbers))]
     prompt = concepts.class_prompt or ""
     pictures = sampling.draw(family, settings, [(prompt, number) for number in mine])
-    text = {"prompt": prompt, "model": family.source.name, _WEIGHTS: family.source.fingerprint()}
+    text = {
+        "prompt": prompt,
+        "model": family.source.name,
+        _WEIGHTS: family.source.fingerprint(),
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "scheduler": settings.scheduler or "own",
+    }
     remedy = "those before it are whole: make room, and the same command draws the others"
     with processes.together(), disk.explained(lambda: remedy):
         for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
@@ -152,11 +166,24 @@ def _is_of(text: Mapping[str, str], prompt: str | None, name: str, weights: str)
     if _WEIGHTS in text:
         return text[_WEIGHTS] == weights
     model = text.get("model", name)
-    return model == name or Path(model).resolve() == Path(name).resolve()
+    try:
+        return model == name or Path(model).resolve() == Path(name).resolve()
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
-def _save(picture: Image.Image, folder: Path, number: int, text: dict[str, str]) -> None:
+def _save(picture: Image.Image, folder: Path, number: int, text: Mapping[str, object]) -> None:
     """Write INDEX-SHA1.png; the SHA1 is that of the pixels."""
-    digest = hashlib.sha1(picture.tobytes()).hexdigest()
+    path = folder / f"{number}-{hashlib.sha1(picture.tobytes()).hexdigest()}.png"
     # another run may draw into the same folder; once a picture is there its bytes stay, since a run records their hash
-    atomic.write_picture(folder / f"{number}-{digest}.png", picture, text, replace=False)
+    atomic.write_picture(path, picture, text, replace=path.is_file() and not _is_whole(path))
+
+
+def _is_whole(path: Path) -> bool:
+    """Check whether a picture can be read."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+        return True
+    except (OSError, ValueError, SyntaxError):
+        return False

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
+
 from dreambooth.files import atomic, lora, moves
-from dreambooth.files.safetensors import shown
+from dreambooth.files.safetensors import Reader, shown
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from dreambooth.system.types import Arrays
 
 RESULT, STATE = "training_args.json", "state.json"
 
@@ -20,7 +25,9 @@ class Record(TypedDict):
     """The content of training_args.json, from which the result can be made again."""
 
     flags: dict[str, Any]
-    base_model: str
+    base_model: str  # as the run was given it
+    base_folder: str | None  # its absolute path, unless it is a name on the hub
+    base_weights: str  # its fingerprint
     steps: int
     processes: int
     machine: dict[str, Any]
@@ -48,6 +55,7 @@ class Base:
     tokenizer: str | None
     is_checkpoint: bool = False  # of the networks that train; otherwise the file of a LoRA
     lora_scale: float | None = None  # alpha over rank of the LoRA in a checkpoint, whose weights do not contain it
+    weights: str | None = None  # the fingerprint that the model had
 
     @property
     def is_lora(self) -> bool:
@@ -67,15 +75,15 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
     if (folder / STATE).is_file():
         try:
             return _base(read_state(folder).get("arguments"), is_checkpoint=True)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise BadInput(f"{flag} {name}: this checkpoint is not whole: {error}") from None
-        except (KeyError, TypeError, ZeroDivisionError):
+        except (KeyError, TypeError, AttributeError, ArithmeticError):
             raise BadInput(f"{flag} {name}: this checkpoint does not name its base model") from None
     if not lora.is_in(folder):
         return None
     try:
         return _base(atomic.read_json(folder / RESULT))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BadInput(
             f"{flag} {name}: it holds a LoRA, but no {RESULT} that names the base model; give that model,"
             " and this folder as --lora of infer.py"
@@ -84,15 +92,70 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
 
 def _base(record: Mapping[str, Any], is_checkpoint: bool = False) -> Base:
     """Read the base from a record; any of several errors where somebody edited it."""
-    model, flags = record["base_model"], record["flags"]
-    revision, tokenizer = flags["revision"], flags["tokenizer_name"]
-    if not isinstance(model, str) or not all(isinstance(each, (str, type(None))) for each in (revision, tokenizer)):
+    model, folder, flags = record["base_model"], record.get("base_folder"), record["flags"]
+    revision, tokenizer, weights = flags["revision"], flags["tokenizer_name"], record.get("base_weights")
+    if not isinstance(model, str) or not model or "\0" in model:
+        raise TypeError("no name")
+    if not all(isinstance(each, (str, type(None))) for each in (folder, revision, tokenizer, weights)):
         raise TypeError("no names")
+    if folder and "\0" not in folder and Path(folder).is_dir():  # the name may be relative to another folder
+        model = folder
     scale = None
     if is_checkpoint and (rank := flags.get("lora_rank")):
         alpha = flags.get("lora_alpha")
-        scale = (rank if alpha is None else alpha) / rank
-    return Base(model, revision, tokenizer, is_checkpoint, scale)
+        if not all(isinstance(each, (int, float)) for each in (rank, alpha or 0)):
+            raise TypeError("no numbers")
+        scale = float(rank if alpha is None else alpha) / rank
+        if not math.isfinite(scale):
+            raise ArithmeticError("no scale")
+    return Base(model, revision, tokenizer, is_checkpoint, scale, weights)
+
+
+def check_lora(path: str | Path, flag: str) -> None:
+    """Refuse a path that names no LoRA: neither its file, nor its folder, nor the checkpoint of one."""
+    if _checkpoint_of_lora(path, flag) is None:
+        lora.find_file(path, flag)
+
+
+def read_lora(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, lora.Layers]:
+    """Read {part: {layer: (down, up)}} from the file of a LoRA, from its folder, or from a checkpoint of one."""
+    base = _checkpoint_of_lora(path, flag)
+    if base is None or base.lora_scale is None:
+        return lora.read(lora.find_file(path, flag), flag, prefixes)
+    found = {}
+    for part in weights_by_part(Path(path), flag):
+        weights = weights_of_part(Path(path), part, flag)
+        try:
+            layers = lora.of_checkpoint(weights, part)
+        except ValueError as error:
+            raise BadInput(f"{flag} {path}: {error}") from None
+        found[part] = {name: (down, up * np.float32(base.lora_scale)) for name, (down, up) in layers.items()}
+    return found
+
+
+def _checkpoint_of_lora(path: str | Path, flag: str) -> Base | None:
+    base = find_base(path, flag) if (Path(path) / STATE).is_file() else None
+    return base if base and base.is_checkpoint and base.is_lora else None
+
+
+def weights_by_part(folder: Path, flag: str) -> dict[str, Path]:
+    """Map each part of a checkpoint to the file of its weights."""
+    found = {path.parent.name: path for path in sorted(folder.glob("*/*.safetensors"))}
+    if not found:
+        raise BadInput(f"{flag} {folder}: this checkpoint has no weights")
+    return found
+
+
+def weights_of_part(folder: Path, part: str, flag: str) -> Arrays:
+    """Read the weights of a checkpoint's part; their average where the run keeps one, as in its result."""
+    try:
+        weights: Arrays = Reader(weights_by_part(folder, flag)[part])
+        if (path := folder / "average.safetensors").is_file():
+            average, own = Reader(path), weights
+            weights = {name: average.get(f"{part}.{name}", own[name]) for name in own}
+        return weights
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{flag} {folder}: it can't be read ({error})") from None
 
 
 def read(folder: Path) -> dict[str, Any]:

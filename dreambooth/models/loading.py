@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreambooth.files import lora, records
+from dreambooth.files import records
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import hub, layouts, pipeline_folder, registry, tokenizers
-from dreambooth.system import disk
+from dreambooth.system import console, disk
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dreambooth.files.records import Base
     from dreambooth.models.families.base import Family
-    from dreambooth.system.types import Array, Network, Pipeline, Scheduler, Tokenizer
+    from dreambooth.system.types import Array, Arrays, Network, Pipeline, Scheduler, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,7 @@ def load_family(
 ) -> Family:
     """Load a model. The folder of a LoRA or of a checkpoint stands for its base model with these weights in it."""
     if base := records.find_base(source.name, flag):
-        family = load_family(Source(base.model, base.revision, base.tokenizer), flag)
-        if base.is_checkpoint:
-            _load_checkpoint(family, Path(source.name), base, lora_scale, flag)
-        else:
-            merge_lora(family, source.name, lora_scale, flag)
-        return family
+        return _load_onto_base(base, source.name, flag, lora_scale)
     pipeline = source.load_pipeline(flag)
     facts = registry.FAMILIES[type(pipeline).__name__]
     if source.tokenizer_name:
@@ -115,6 +110,8 @@ def load_tokenizer(source: Source, flag: str = pipeline_folder.FLAG) -> Tokenize
     """Load the tokenizer of a model's prompts alone."""
     from ppdiffusers import transformers
 
+    if base := records.find_base(source.name, flag):
+        return load_tokenizer(Source(base.model, base.revision, base.tokenizer), flag)
     index, folder = _find_index(source, flag)
     part = registry.FAMILIES[index["_class_name"]].tokenizers[0]
     tokenizer_class = getattr(transformers, index[part][1].removesuffix("Fast"))
@@ -146,31 +143,33 @@ def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk
     return BadInput(f"{flag} {source.name}: it can't be loaded ({text})")
 
 
-def _load_checkpoint(family: Family, folder: Path, base: Base, lora_scale: float, flag: str) -> None:
-    """Put the weights of a checkpoint into its base model; their average where the run keeps one, as in its result."""
-    what = f"{flag} {folder}"
+def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Family:
+    """Load the base model of a folder that holds what a run changed, and put that into it."""
+    kind = "checkpoint" if base.is_checkpoint else "LoRA"
     try:
-        average = Reader(path) if (path := folder / "average.safetensors").is_file() else {}
-        for part in filter(lambda each: (folder / each).is_dir(), family.facts.learners):
-            network = family.networks()[part]
-            [path] = (folder / part).glob("*.safetensors")
-            weights = Reader(path)
-            if base.lora_scale is None:
-                set_weights(network, part, weights, what, average)
-            else:
-                own = {name: average.get(f"{part}.{name}", weights[name]) for name in weights}
-                layers = lora.of_checkpoint(own, part)
-                merge({part: network}, {part: layers}, lora_scale * base.lora_scale, what)
-    except (OSError, KeyError, ValueError) as error:
-        raise BadInput(f"{what}: it can't be read ({error})") from None
+        family = load_family(Source(base.model, base.revision, base.tokenizer), flag)
+        weights = family.source.fingerprint()
+    except BadInput as error:
+        raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error})") from error
+    if base.weights and base.weights.split()[0] == weights.split()[0] and base.weights != weights:
+        console.warn(f"{flag} {name}: its base model {base.model} has other weights than it had for this {kind}")
+    if base.is_lora:
+        merge_lora(family, name, lora_scale, flag)
+        return family
+    for part in records.weights_by_part(Path(name), flag):
+        if part not in family.facts.learners:
+            raise BadInput(f"{flag} {name}: it is of another model; this one has no {part} that trains")
+        set_weights(family.networks()[part], part, records.weights_of_part(Path(name), part, flag), f"{flag} {name}")
+    return family
 
 
-def set_weights(
-    network: Network, part: str, weights: Reader, what: str, average: Mapping[str, Array] | None = None
-) -> None:
-    """Give a network weights of the same names and shapes, or their average where that has them."""
+def set_weights(network: Network, part: str, weights: Arrays, what: str) -> None:
+    """Give a network weights of the same names and shapes."""
     own = network.state_dict()
-    ours, theirs = {name: list(value.shape) for name, value in own.items()}, weights.shapes()
+    ours = {name: list(value.shape) for name, value in own.items()}
+    theirs = (
+        weights.shapes() if isinstance(weights, Reader) else {name: [*each.shape] for name, each in weights.items()}
+    )
     if ours != theirs:
         odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         raise BadInput(
@@ -178,14 +177,13 @@ def set_weights(
             " among them"
         )
     for name, value in own.items():
-        key = f"{part}.{name}"
-        value.set_value(average[key] if average and key in average else weights[name])
+        value.set_value(weights[name])
 
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:
     """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
     networks = {part: network for part, network in family.networks().items() if part in family.facts.learners}
-    layers = lora.read(lora.find_file(path, flag), flag, registry.LORA_PARTS)
+    layers = records.read_lora(path, flag, registry.LORA_PARTS)
     merge(networks, layers, scale, f"{flag} {path}")
 
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.files import atomic, lora, moves, records, weight_files
+from dreambooth.files import atomic, moves, records, weight_files
 from dreambooth.files.safetensors import shown
 from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
@@ -175,5 +175,5 @@ def check_model(name: str, flag: str) -> None:
         check(base.model, flag)
     except BadInput as error:
         raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error})") from None
-    if not base.is_checkpoint:
-        lora.find_file(name, flag)
+    if base.is_lora:
+        records.check_lora(name, flag)

@@ -97,15 +97,18 @@ def _save_network(network: Network, folder: Path) -> None:
         safetensors.write(folder / "model.safetensors", network.state_dict(), {"format": "np"})
 
 
+def folders(output_dir: str | Path) -> list[Path]:
+    """List the folders of checkpoints, whole or not."""
+    return [each for each in Path(output_dir).glob("checkpoint-*") if _NAME.match(each.name) and each.is_dir()]
+
+
 def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
     """Return (whole checkpoints from the oldest to the newest, problems of the others).
 
     The newest is the one written last: a fresh run may have started over in the folder of a longer one.
     """
     whole, problems = [], []
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        if not _NAME.match(folder.name) or not folder.is_dir():
-            continue  # somebody's own copy or note
+    for folder in folders(output_dir):  # others are somebody's own copy or note
         try:
             whole.append(Checkpoint(folder, records.read_state(folder)))
         except ValueError as error:

@@ -33,8 +33,8 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
     console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}{passed_over}")
     if concepts.with_prior_preservation:
-        drawn = f", {len(missing)} of them still to be drawn" if missing else ""
-        folder = prior_pictures.folder_of(concepts, family.source)
+        drawn = f", {len(missing)} of them still to be drawn" if missing else ", all of them there"
+        folder = prior_pictures.folder_of(concepts, family.source, config.pictures.size)
         console.print_message(f"class     {concepts.num_class_images} pictures in {folder}{drawn}")
     trained = _parameters(family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""

@@ -94,7 +94,7 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
 
 
 def _example_code(config: Config, facts: FamilyFacts) -> str:
-    """Return Python code that draws with the library alone; none where that takes conditions, which docs/lora.md has."""
+    """Return Python code that draws with the library alone; none where that takes conditions: see docs/lora.md."""
     library, saving = _library(config.saving), config.saving
     conditions = not facts.lora_in_library or config.model.train_text_encoder or library == "diffusers"
     if conditions and not config.lora.saves_pipeline:

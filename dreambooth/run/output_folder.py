@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dreambooth.files import atomic, lora, moves, records
 from dreambooth.models import loading
-from dreambooth.run import checkpoints
+from dreambooth.run import checkpoints, tracking
 from dreambooth.system import disk, libraries, processes
 from dreambooth.system.errors import BadInput
 
@@ -29,21 +30,23 @@ SAMPLES = "samples"
 _LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
 
 
-def check(folder: Path, others: Mapping[str, Path], saves_pipeline: bool) -> None:
+def check(folder: Path, others: Mapping[str, Path], replaces_pipeline: bool) -> None:
     """Refuse a folder that cannot be written, or that holds something else than an earlier run.
 
-    `others` are the run's other folders by flag. Leftovers of killed processes are removed.
+    `others` are the run's other folders by flag. `replaces_pipeline` is whether the result takes the place of a whole
+    pipeline there. Leftovers of killed processes are removed.
     """
     for flag, path in {"--output_dir": folder, **others}.items():
-        if not disk.can_be_written(path):
+        # all class pictures may be there, in a folder that can only be read
+        if not (flag == "--class_data_dir" and path.is_dir()) and not disk.can_be_written(path):
             raise BadInput(f"{flag} {path}: it is no folder that can be written")
     if not folder.is_dir():
         return
     moves.finish_move(folder)
-    if not saves_pipeline and (folder / moves.INDEX).exists():
+    if not replaces_pipeline and (folder / moves.INDEX).exists():
         raise BadInput(
             f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
-            " folder, or --lora_merge"
+            " folder, --lora_merge, or --overwrite"
         )
     if not _is_ours(folder):
         # a run that came no further made these
@@ -105,15 +108,34 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
 
 
 def clear(output_dir: str, log_folder: Path) -> None:
-    """Remove the checkpoints, the pictures and the log of another run; its result goes when the new one arrives."""
-    folder = Path(output_dir)
+    """Remove what another run wrote: checkpoints, pictures and logs, and nothing else that lies there.
+
+    Its result goes when the new one arrives.
+    """
     with processes.together():
         if processes.is_first():
-            whole, _ = checkpoints.scan(folder)
-            for path in (*(each.folder for each in whole), folder / SAMPLES):
+            for path in _leftovers(Path(output_dir), log_folder):
                 atomic.remove(path)
-            if log_folder.resolve().is_relative_to(folder.resolve()):
-                atomic.remove(log_folder)
+            with contextlib.suppress(OSError):  # unless it has files of the user's
+                (Path(output_dir) / SAMPLES).rmdir()
+
+
+def _leftovers(folder: Path, log_folder: Path) -> list[Path]:
+    """List the checkpoints, the pictures and the logs of a run."""
+    samples = folder / SAMPLES
+    pictures = [*samples.glob("step-*.png"), *(samples / name for name in ("measured", "subject"))]
+    logs = tracking.files_in(log_folder) if log_folder.resolve().is_relative_to(folder.resolve()) else []
+    return [*checkpoints.folders(folder), *(each for each in pictures if each.exists()), *logs]
+
+
+def check_inputs(folder: Path, log_folder: Path, inputs: Mapping[str, str | None]) -> None:
+    """Refuse input, by flag, that lies in or below something that `clear` removes."""
+    doomed = [each.resolve() for each in _leftovers(folder, log_folder)]
+    for flag, path in inputs.items():
+        if path and Path(path).is_dir():
+            own = [each.resolve() for each in (Path(path), *Path(path).iterdir())]
+            if any(each.is_relative_to(gone) for each in own for gone in doomed):
+                raise BadInput(f"{flag} {path}: it has files of the run that --overwrite removes; move it away first")
 
 
 def _is_ours(folder: Path) -> bool:
@@ -122,19 +144,27 @@ def _is_ours(folder: Path) -> bool:
 
 
 def make_record(
-    flags: dict[str, Any], steps: int, processes: int, machine: dict[str, Any], concepts: Iterable[Concept]
+    flags: dict[str, Any],
+    steps: int,
+    processes: int,
+    machine: dict[str, Any],
+    concepts: Iterable[Concept],
+    base_weights: str,
 ) -> Record:
     """Record the settings and pictures from which the result can be made again.
 
-    There is no flag for a token, so none can get in here.
+    There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model.
     """
+    base = Path(flags["pretrained_model_name_or_path"])
 
     def listed(pictures: Iterable[Picture]) -> list[dict[str, str]]:
         return [{"name": each.path.name, "sha256": each.sha256} for each in pictures]
 
     return {
         "flags": flags,
-        "base_model": flags["pretrained_model_name_or_path"],
+        "base_model": str(flags["pretrained_model_name_or_path"]),
+        "base_folder": str(base.resolve()) if base.is_dir() else None,
+        "base_weights": base_weights,
         "steps": steps,
         "processes": processes,
         "machine": machine,

@@ -51,15 +51,18 @@ def make(config: Config) -> tuple[Config, Plan]:
     pictures, others = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")
     pipeline_folder.check(model)
     folders = {"--logging_dir": config.log_folder}
-    if config.concepts.class_data_dir:
-        folders["--class_data_dir"] = Path(config.concepts.class_data_dir)
-    output_folder.check(Path(saving.output_dir), folders, config.lora.saves_pipeline)
+    concepts, output_dir = config.concepts, Path(saving.output_dir)
+    if concepts.with_prior_preservation and concepts.class_data_dir:
+        folders["--class_data_dir"] = Path(concepts.class_data_dir)
+    output_folder.check(output_dir, folders, config.lora.saves_pipeline or saving.overwrite)
     world = processes.world_size()
     if config.memory.early_update and world > 1:
         raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
     steps = config.total_steps(len(pictures), world)
+    hashes = [picture.sha256 for picture in pictures]
+    changes = output_folder.changes_to_earlier(output_dir, config.flat(), hashes)
     resumed = None
-    if saving.resume_from_checkpoint:
+    if saving.resume_from_checkpoint and not (changes and saving.overwrite):
         resumed, problems = checkpoints.find(saving.resume_from_checkpoint, saving.output_dir)
         for problem in problems:
             console.warn(problem)
@@ -70,11 +73,13 @@ def make(config: Config) -> tuple[Config, Plan]:
     fingerprint = config.fingerprint(steps, world)
     before = resumed.state["course"].get("pretrained_model_name_or_path") if resumed else None
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model, before)
-    hashes = fingerprint["the pictures' hashes"] = [picture.sha256 for picture in pictures]
-    output_dir = Path(saving.output_dir)
-    goes_on = resumed is not None and resumed.folder.resolve().parent == output_dir.resolve()  # compared by its record
-    changes = [] if goes_on else output_folder.changes_to_earlier(output_dir, config.flat(), hashes)
-    if changes and not saving.overwrite:
+    fingerprint["the pictures' hashes"] = hashes
+    if resumed is not None and resumed.folder.resolve().parent == output_dir.resolve():
+        changes = []  # its own record is compared
+    if changes and saving.overwrite:
+        inputs = {"--instance_data_dir": concepts.instance_data_dir, "--class_data_dir": concepts.class_data_dir}
+        output_folder.check_inputs(output_dir, config.log_folder, inputs)
+    elif changes:
         raise BadInput(
             f"--output_dir {output_dir}: it holds another run ({'; '.join(changes)}); give a new folder, or --overwrite"
             " to replace that run"

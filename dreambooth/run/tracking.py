@@ -219,6 +219,11 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def files_in(folder: Path) -> list[Path]:
+    """List the files that the writers of logs have left in a folder."""
+    return [path for pattern in ("vdlrecords.*", "events.out.tfevents.*") for path in folder.glob(pattern)]
+
+
 def watch_command(folder: str | Path, writer_type: WriterType) -> str:
     """Return the command that shows a log."""
     return f"visualdl --logdir {folder}" if writer_type == "visualdl" else f"tensorboard --logdir {folder}"

@@ -33,6 +33,8 @@ def print_above_bar(message: str) -> None:
     from tqdm import tqdm
 
     if processes.is_first():
+        if not sys.stderr.isatty():  # a file, in which the bar has left an unfinished line
+            print(file=sys.stderr, flush=True)
         tqdm.write(message)
 
 

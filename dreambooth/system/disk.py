@@ -111,6 +111,8 @@ def missing_space(folder: Path, size: int) -> int:
 def can_be_written(folder: Path) -> bool:
     """Check whether a folder can be written in; one that is not there, whether it can be made."""
     try:
+        if any(each.is_symlink() and not each.exists() for each in (folder, *folder.parents)):
+            return False  # it leads nowhere
         nearest = next(each for each in (folder, *folder.resolve().parents) if each.exists())
         if nearest != folder:
             tempfile.TemporaryDirectory(prefix=".", dir=nearest).cleanup()

@@ -45,6 +45,15 @@ def test_a_prompt_is_looked_at(capsys):
     assert python("-m", "dreambooth.identifier", "--model", MODEL, "--check", "a dog").returncode == 1
 
 
+def test_a_checkpoint_has_the_tokenizer_of_its_base(flags, tmp_path, capsys):
+    from support.commands import train
+
+    train(flags(max_train_steps=1, save_steps=1))
+    capsys.readouterr()
+    identifier.main(["--model", str(tmp_path / "out/checkpoint-1"), "--check", "a photo of sks dog"])
+    assert "identifier: sks" in capsys.readouterr().out
+
+
 def test_other_models(twin, bert_twin, unidiffuser_twin, capsys):
     for model, prompt in ((twin, "a photo of sk dog"), (bert_twin, "一张sk狗的照片"), (unidiffuser_twin, "sk dog")):
         with pytest.raises(SystemExit):

@@ -55,6 +55,10 @@ def test_the_flags_of_training_are_explained_to_training_alone():
 def test_a_prompt_without_quotes_is_explained():
     line = ["--instance_prompt", "a", "photo", "of", "sks", "dog"]
     assert '"photo of sks dog": these words belong to no flag; put a text with spaces into quotes' in refusal(line)
+    for words in (["\u2014seed", "1"], ["\uff0d\uff0dseed", "1"], ["-seed", "1"]):
+        assert "a flag begins with two hyphens, --" in refusal(words)
+    assert "takes no value" in refusal(["--with_prior_preservation", "True"])
+    assert "here it is --instance_data_dir" in refusal(["--train_data_dir", "pictures"])
 
 
 @pytest.mark.parametrize("value", ["-1e-4", "-3", "-0.5", "-inf"])

@@ -134,6 +134,11 @@ def test_the_problems_of_a_chinese_prompt_are_named(bert, prompt, of_class, comp
     assert_problem(bert, prompt, of_class, complaint)
 
 
+@pytest.mark.parametrize("of_class", ["a high quality photo of a dog", "a dog on the grass", "dog"])
+def test_a_class_prompt_may_have_more_words(clip, of_class):
+    assert list(clip.problems("a photo of sks dog", of_class)) == []
+
+
 @pytest.mark.parametrize("prompt", ["a photo of a dog", "a photo of a red dog", "a photo of xyzzy", "a photo"])
 def test_a_prompt_without_an_identifier_is_one_problem(clip, prompt):
     [problem] = clip.problems(prompt)

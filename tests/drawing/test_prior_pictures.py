@@ -17,6 +17,7 @@ from dreambooth.config.sections import ConceptSettings
 from dreambooth.data import picture_files
 from dreambooth.drawing import prior_pictures, sampling
 from dreambooth.models import loading
+from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 
 COUNT = 5
@@ -84,7 +85,10 @@ def test_each_prompt_and_each_model_has_a_folder(prior_flags, twin, tmp_path, ca
     folder = tmp_path / "class"
     train(prior_flags(folder))
     [dogs] = folder.iterdir()
-    assert re.fullmatch("a-photo-of-a-dog-[0-9a-f]{8}", dogs.name) and f"pictures in {dogs}" in capfd.readouterr().out
+    assert (
+        re.fullmatch("a-photo-of-a-dog-32x32-[0-9a-f]{8}", dogs.name)
+        and f"pictures in {dogs}" in capfd.readouterr().out
+    )
     of_dogs = contents(dogs)
     train(prior_flags(folder, class_prompt="a photo of a cat", overwrite=True))
     [cats] = (each for each in folder.iterdir() if each != dogs)
@@ -104,8 +108,8 @@ def test_each_prompt_and_each_model_has_a_folder(prior_flags, twin, tmp_path, ca
 @pytest.mark.parametrize("prompt", ["一张狗的照片", "a/../b: *", "...", "x" * 300])
 def test_a_prompt_of_any_kind_makes_a_folder(prior_flags, tmp_path, prompt):
     concepts = ConceptSettings("pictures", "a photo of sks dog", True, str(tmp_path), prompt, 1)
-    folder = prior_pictures.folder_of(concepts, Origin())
-    assert folder.parent == tmp_path and len(folder.name.encode()) < 150
+    folder = prior_pictures.folder_of(concepts, Origin(), (48, 32))
+    assert folder.parent == tmp_path and len(folder.name.encode()) < 150 and "-32x48-" in folder.name
     folder.mkdir()
 
 
@@ -145,11 +149,58 @@ def test_pictures_of_an_earlier_version_are_found_and_those_of_another_prompt_re
         train(prior_flags(tmp_path / "cats", class_prompt="a photo of a cat"))
 
 
+def test_a_damaged_picture_is_drawn_anew(prior_flags, tmp_path, capfd):
+    folder = tmp_path / "class"
+    settings = dict(max_train_steps=2, save_steps=1)
+    train(prior_flags(folder, **settings))
+    whole = contents(folder)
+    path = sorted(folder.glob("*/*.png"))[1]
+    path.write_bytes(path.read_bytes()[:700])
+    train(prior_flags(folder, resume_from_checkpoint="checkpoint-1", **settings))
+    assert contents(folder) == whole
+    said = capfd.readouterr()
+    assert "it is not counted" in said.err and "1 of them still to be drawn" in said.out
+    train(prior_flags(folder, **settings))
+    assert "all of them there" in capfd.readouterr().out
+
+
+def test_another_size_has_pictures_of_that_size(prior_flags, tmp_path):
+    train(prior_flags(tmp_path / "class"))
+    train(prior_flags(tmp_path / "class", resolution=16))
+    for folder, size in zip(sorted((tmp_path / "class").iterdir()), (16, 32)):
+        for path in folder.iterdir():
+            with Image.open(path) as image:
+                assert image.size == (size, size)
+
+
+def test_a_name_of_a_model_that_is_no_path_is_another_model(prior_flags, tmp_path):
+    folder = draw_pictures(tmp_path / "class", 1)
+    text = PngInfo()
+    text.add_text("prompt", "a photo of a dog")
+    text.add_text("model", "a\0b")
+    Image.new("RGB", (32, 32)).save(folder / f"0-{'0' * 40}.png", pnginfo=text)
+    with pytest.raises(BadInput, match="1 of its pictures were drawn with another prompt or model"):
+        train(prior_flags(folder))
+
+
+def test_pictures_that_cannot_be_drawn_are_refused_before_the_training(prior_flags, tmp_path, monkeypatch):
+    folder = draw_pictures(tmp_path / "class", COUNT)
+    monkeypatch.setattr(disk, "can_be_written", lambda path: not path.is_relative_to(folder))
+    train(prior_flags(folder))  # all are there
+    with pytest.raises(BadInput, match=f"--class_data_dir {folder}: it can't be written, and 1 pictures are missing"):
+        train(prior_flags(folder, num_class_images=COUNT + 1))
+
+
 def test_a_class_picture_says_what_drew_it(prior_flags, tmp_path, twin):
     train(prior_flags(tmp_path / "class"))
     with Image.open(next((tmp_path / "class").glob("*/*"))) as image:
         assert image.info["prompt"] == "a photo of a dog" and image.info["model"] == str(twin)
         assert image.info["weights"] == loading.Source(str(twin)).fingerprint()
+        assert {key: image.info[key] for key in ("seed", "steps", "scheduler")} == {
+            "seed": "0",
+            "steps": "20",
+            "scheduler": "dpmsolver++",
+        }
 
 
 def test_missing_numbers_are_the_lowest_free_ones():

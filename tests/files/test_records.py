@@ -7,15 +7,16 @@ import pytest
 from dreambooth.files import lora, records
 from dreambooth.system.errors import BadInput
 
+FLAGS = {"revision": None, "tokenizer_name": None, "lora_rank": None, "lora_alpha": None}
+
 
 def write_checkpoint(folder, **changes):
-    flags = {"revision": None, "tokenizer_name": None, "lora_rank": None, "lora_alpha": None}
     state = {
         "step": 7,
         "written_ns": 1,
         "course": {"seed": 0},
         "optimizer": {},
-        "arguments": {"base_model": "./base", "flags": flags, "concepts": [], "steps": 20, "versions": {}},
+        "arguments": {"base_model": "./base", "flags": FLAGS, "concepts": [], "steps": 20, "versions": {}},
         "files": {},
     }
     state.update(changes)
@@ -57,6 +58,13 @@ def test_a_checkpoint_names_its_base_and_the_scale_of_its_lora(tmp_path):
     [
         ({"arguments": {}}, "this checkpoint does not name its base model"),
         ({"arguments": None}, "this checkpoint does not name its base model"),
+        ({"arguments": {"base_model": "", "flags": {}}}, "does not name its base model"),
+        ({"arguments": {"base_model": "a\0b", "flags": {"revision": None, "tokenizer_name": None}}}, "does not name"),
+        *(
+            ({"arguments": {"base_model": "./base", "flags": {**FLAGS, **odd}}}, "does not name its base model")
+            for odd in ({"lora_rank": 4, "lora_alpha": float("nan")}, {"lora_rank": 10**400}, {"lora_rank": "4x"})
+        ),
+        ({"files": {"x" * 300: 1}}, "this checkpoint is not whole"),
         ({"arguments": {"base_model": "./base", "flags": {"revision": 1}}}, "does not name its base model"),
         (
             {"files": {"unet/a.safetensors": 12}},

@@ -14,7 +14,7 @@ from dreambooth.system.errors import BadInput
 def check(folder, **others):
     """Check a folder with logs in it, and other folders by flag."""
     others = {f"--{flag}": path for flag, path in {"logging_dir": folder / "logs", **others}.items()}
-    output_folder.check(folder, others, saves_pipeline=True)
+    output_folder.check(folder, others, replaces_pipeline=True)
 
 
 @pytest.mark.parametrize("there", [[], ["logs/x"], ["samples/a.png"], [".hidden"]])
@@ -103,6 +103,34 @@ def test_overwritten_it_leaves_nothing_of_the_other_run(flags, finished, tmp_pat
     }
     assert (finished / "notes.txt").exists()
     assert "sks cat" in (finished / "training_args.json").read_text()
+
+
+@pytest.mark.parametrize("log", [".", "mine"])
+def test_overwriting_leaves_the_users_own_files(flags, finished, log):
+    own = [finished / name for name in ("notes.txt", "mine/picture.png", "samples/mine.png", "checkpoint-best/a.txt")]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (finished / "checkpoint-7").mkdir()  # another run's, which was not finished
+    train(flags(instance_prompt="a photo of sks cat", overwrite=True, logging_dir=log))
+    assert all(path.read_text() == "mine" for path in own) and not (finished / "checkpoint-7").exists()
+    assert not list((finished / "samples").glob("step-*"))
+
+
+@pytest.mark.parametrize("flag", ["instance_data_dir", "class_data_dir"])
+def test_input_among_what_is_overwritten_is_refused(flags, finished, flag):
+    pictures = draw_pictures(finished / "samples/measured", 3)
+    prior = dict(with_prior_preservation=True, class_prompt="a dog", num_class_images=1, class_data_dir="classes")
+    with pytest.raises(BadInput, match=f"--{flag} .*: it has files of the run that --overwrite removes"):
+        train(flags(**{"instance_prompt": "a photo of sks cat", "overwrite": True, **prior, flag: pictures}))
+    assert len(list(pictures.iterdir())) == 3
+
+
+def test_a_run_that_overwrites_begins_anew_whatever_is_to_be_resumed(flags, finished, capsys):
+    with pytest.raises(BadInput, match="the run would go on differently"):
+        train(flags(instance_prompt="a photo of sks cat", resume_from_checkpoint="latest"))
+    train(flags(instance_prompt="a photo of sks cat", resume_from_checkpoint="latest", overwrite=True))
+    assert "from step" not in capsys.readouterr().out and not (finished / "checkpoint-2").exists()
 
 
 @pytest.mark.parametrize("key, value", [("flags", 3), ("concepts", [3]), ("concepts", None), ("concepts", [{}])])

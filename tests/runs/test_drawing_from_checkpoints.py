@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from support.commands import ROOT, train
 from support.families import load_pipeline
 from support.weights import assert_same
@@ -56,9 +57,46 @@ def test_a_checkpoint_is_exported_as_a_pipeline(flags, twin, tmp_path):
     assert_same(tmp_path / "out/unet", new / "unet")
     assert_same(twin / "vae", new / "vae")
     assert load_pipeline(new)
-    web_ui = ["--model_path", str(checkpoint), "--format", "lora_web_ui", "--output", str(tmp_path / "a.safetensors")]
     with pytest.raises(BadInput, match="no LoRA, .*; this checkpoint can be drawn with as --model_path of infer.py"):
-        export.main(web_ui)
+        write_lora(checkpoint, tmp_path / "a.safetensors")
+
+
+def write_lora(model, path):
+    export.main(["--model_path", str(model), "--format", "lora_web_ui", "--output", str(path)])
+    return load_file(path)
+
+
+def test_the_lora_of_a_checkpoint_is_exported_and_added_to_a_model(flags, twin, tmp_path):
+    train(flags(lora_rank=2, lora_alpha=3, ema_decay=0.5, max_train_steps=2, save_steps=1, learning_rate=0.05))
+    last = tmp_path / "out/checkpoint-2"
+    one, other = (write_lora(each, tmp_path / f"{n}.safetensors") for n, each in enumerate((tmp_path / "out", last)))
+    assert one.keys() == other.keys() and all(np.allclose(one[name], other[name], atol=1e-7) for name in one)
+    added = draw(twin, tmp_path, "--lora", last)
+    assert abs(added - draw(last, tmp_path)).max() <= 1 and (added != draw(twin, tmp_path)).any()
+
+
+def test_the_base_is_found_from_another_folder_and_a_change_of_it_named(flags, twin, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    shutil.copytree(twin, tmp_path / "here/model")
+    monkeypatch.chdir(tmp_path / "here")
+    common = dict(pretrained_model_name_or_path="model", max_train_steps=1, save_steps=1, learning_rate=0.05)
+    train(flags(**common, lora_rank=2))
+    at_home = draw(tmp_path / "out", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for model in (tmp_path / "out", tmp_path / "out/checkpoint-1"):
+        assert abs(draw(model, tmp_path) - at_home).max() <= 1
+    assert "other weights" not in capsys.readouterr().err
+    [weights] = (tmp_path / "here/model/unet").glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-4:] = np.float32(0.25).tobytes()
+    weights.write_bytes(data)
+    for model in (tmp_path / "out", tmp_path / "out/checkpoint-1"):
+        draw(model, tmp_path)
+        assert "has other weights than it had for this" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "here")
+    with pytest.raises(BadInput, match="it is a LoRA, and its base model can't be used .*--model_path model"):
+        draw(tmp_path / "out", tmp_path)
 
 
 def test_the_scale_is_for_the_lora_of_a_checkpoint_alone(flags, twin, tmp_path):
@@ -86,7 +124,7 @@ def test_damaged_and_foreign_checkpoints_are_named(flags, tmp_path):
         ),
         ("/nowhere/at/all", "it is a checkpoint, and its base model can't be used .*/nowhere/at/all"),
     ):
-        state["arguments"]["base_model"] = base
+        state["arguments"] |= {"base_model": base, "base_folder": None}
         (checkpoint / records.STATE).write_text(json.dumps(state))
         with pytest.raises(BadInput, match=complaint):
             draw(checkpoint, tmp_path)

@@ -142,11 +142,14 @@ def test_flags_that_make_no_sense_are_refused(line, changes, complaint):
         train(line(**changes))
 
 
-def test_a_whole_pipeline_is_not_left_beside_a_newer_lora(flags, line):
+def test_a_whole_pipeline_is_not_left_beside_a_newer_lora(flags, line, tmp_path):
     train(flags())
-    with pytest.raises(BadInput, match="holds a whole pipeline"):
-        train(line(overwrite=True))
-    train(line(lora_merge=True, overwrite=True))
+    with pytest.raises(BadInput, match="holds a whole pipeline, .*; give a new folder, --lora_merge, or --overwrite"):
+        train(line())
+    train(line(overwrite=True))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"paddle_lora_weights.safetensors", "training_args.json", "README.md", "logs"}
+    train(line(lora_merge=True))
 
 
 def test_the_learning_rate_is_higher_unless_it_is_given(twin, pictures, tmp_path):

@@ -95,8 +95,9 @@ def test_a_folder_that_can_be_made_is_not_left_behind(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["file/below", "x" * 300, "/proc/new"])
+@pytest.mark.parametrize("name", ["file/below", "x" * 300, "/proc/new", "link", "link/below"])
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
     (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(BadInput, match="--output_dir .*: it can't be written there"):
         disk.check_writable(tmp_path / name, "--output_dir")
