@@ -8,24 +8,26 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
+from dreambooth.data import rare_words
 from dreambooth.drawing import sampling, sheets
 from dreambooth.files import atomic, records, weight_files
-from dreambooth.models import loading, pipeline_folder, schedulers
+from dreambooth.models import loading, pipeline_folder, schedulers, tokenizers
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from PIL.Image import Image
 
 
 # fmt: off
@@ -105,6 +107,11 @@ def main(argv: Sequence[str]) -> None:
     family = loading.load_family(source, "--model_path", lora_scale=1.0 if settings.lora else settings.scale)
     if settings.lora:
         loading.merge_lora(family, settings.lora, settings.scale, "--lora")
+    for warning in (
+        *tokenizers.truncations(family.tokenizer, settings.prompt),
+        *rare_words.spelled_out(family.tokenizer, settings.prompt),
+    ):
+        console.warn(warning)
     height, width = family.default_size
     size = settings.height or height, settings.width or width
 
@@ -125,29 +132,43 @@ def main(argv: Sequence[str]) -> None:
     }
     if settings.lora or settings.lora_scale is not None:
         text |= {"lora": settings.lora or settings.model_path, "lora_scale": settings.scale}
-    pictures: list[Image] = []
+    pictures: list[Image.Image] = []
     written: list[Path] = []
     with disk.explained(lambda: f"{len(written)} pictures before it are whole"):
         bar = console.progress_bar(drawing, total=len(requests), desc="Drawing")
         for picture, (prompt, number) in zip(bar, requests):  # the bar first, so that it gets to its end
             index = len(pictures) // settings.num_images
+            own = {"prompt": prompt, "picture": number, **text}
             path = Path(settings.output_dir) / f"{_slug(prompt)}-{index}-seed{settings.seed}-{number}.png"
-            if settings.output and not settings.grid:
-                path = Path(settings.output)
+            path = Path(settings.output) if settings.output and not settings.grid else _free(path, own)
             if not (settings.output and settings.grid):
-                written.append(_save(picture, path, {"prompt": prompt, "picture": number, **text}))
+                written.append(_save(picture, path, own))
             pictures.append(picture)
         if settings.grid:
             sheet = sheets.make_grid(pictures, columns=settings.num_images)
-            path = Path(settings.output or Path(settings.output_dir) / "grid.png")
-            written.append(_save(sheet, path, {"prompt": " | ".join(settings.prompt), **text}))
+            own = {"prompt": " | ".join(settings.prompt), **text}
+            path = Path(settings.output) if settings.output else _free(Path(settings.output_dir) / "grid.png", own)
+            written.append(_save(sheet, path, own))
     print(*written, sep="\n")
 
 
-def _save(picture: Image, path: Path, text: Mapping[str, Any]) -> Path:
+def _save(picture: Image.Image, path: Path, text: Mapping[str, Any]) -> Path:
     """Write a PNG with its settings in its text; return its path."""
     atomic.write_picture(path, picture, text)
     return path
+
+
+def _free(path: Path, text: Mapping[str, Any]) -> Path:
+    """Return the path, or one like it, where no picture is of another model or other settings."""
+    for number in itertools.count(2):
+        try:
+            with Image.open(path) as there:
+                if there.info == {name: str(value) for name, value in text.items()}:
+                    return path
+        except (OSError, ValueError, SyntaxError):  # none is there, or a damaged one
+            return path
+        path = path.with_name(f"{path.stem.partition('~')[0]}~{number}.png")
+    raise AssertionError("there is always a number")
 
 
 def _slug(prompt: str) -> str:

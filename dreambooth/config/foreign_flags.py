@@ -28,6 +28,9 @@ _ELSEWHERE = {
     "network_dim": "here it is --lora_rank",
     "network_alpha": "here it is --lora_alpha",
     "unet_lr": "here it is --learning_rate",
+    "final_validation_prompt": "here it is --validation_prompt",
+    "image_interpolation_mode": "pictures are always scaled by bicubic interpolation; " + _NOT_NEEDED,
+    "optimizer": "not offered: it is AdamW",
     "only_save_embeds": "not offered: this trains networks, no embeddings",
     "local_rank": "`python -m paddle.distributed.launch` starts several processes; " + _NOT_NEEDED,
     "pre_compute_text_embeddings": "prompts are always encoded once where the text encoder does not train; "
@@ -53,14 +56,14 @@ def complaint(argv: Iterable[str], own: Collection[str]) -> str | None:
     unknown = list(dict.fromkeys(name for name in names if name not in own))
     if not unknown:
         return None
-    first, *others = unknown
-    also = f" (nor {', '.join(others)})" if others else ""
-    name = first.lstrip("-").replace("-", "_")
+    is_training = "--pretrained_model_name_or_path" in own
+    first, *others = ((name, _remedy(name, own, is_training)) for name in unknown)
+    return "; ".join([f"{first[0]}: there is no such flag; {first[1]}", *(f"{name}: {text}" for name, text in others)])
+
+
+def _remedy(flag: str, own: Collection[str], is_training: bool) -> str:
+    name = flag.lstrip("-").replace("-", "_")
+    if is_training and name in _ELSEWHERE:
+        return _ELSEWHERE[name]
     near = difflib.get_close_matches(f"--{name}", own, n=1, cutoff=0.7)
-    if "--pretrained_model_name_or_path" in own and name in _ELSEWHERE:
-        remedy = _ELSEWHERE[name]
-    elif near:
-        remedy = f"did you mean {near[0]}?"
-    else:
-        remedy = "--help lists the flags"
-    return f"{first}: there is no such flag{also}; {remedy}"
+    return f"did you mean {near[0]}?" if near else "--help lists the flags"

@@ -97,6 +97,8 @@ class LoggingSettings(Section, title="logging"):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not all(each.strip() for each in self.validation_prompt or ()):
+            raise BadInput("--validation_prompt: it is empty")
         if not self.validation_prompt:
             for name in ("validation_steps", "num_validation_images"):
                 if getattr(self, name) is not None:

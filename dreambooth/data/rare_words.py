@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from dreambooth.system.types import Tokenizer
 
@@ -127,10 +127,9 @@ class RareWords:
         own = [word for word in words if word not in _FILLERS and word not in class_words]
         found = next((word for word in own if self.is_rare(word)), None)
         if spells_out(self.tokenizer, instance_prompt):
-            yield (
-                f"\"{instance_prompt}\" has Chinese characters that are not in the model's vocabulary, so it can't"
-                " follow the prompt; take a Chinese model, such as Taiyi, or an English prompt"
-            )
+            yield from spelled_out(self.tokenizer, [instance_prompt])
+        elif found is None and (rare := [word for word in class_words if word in words and self.is_rare(word)]):
+            yield f'the class prompt "{class_prompt}" has "{rare[0]}", which is to name the subject alone; take it out'
         elif found is None:
             split = next((word for word in own if len(self.tokenizer.tokenize(word)) > 1), None)
             pieces = " + ".join(self._pieces(split)) if split else ""
@@ -144,6 +143,8 @@ class RareWords:
                 + _REMEDY
             )
         of_class = [word for word in class_words if word not in _FILLERS]
+        if spells_out(self.tokenizer, class_prompt or ""):
+            return  # which has its own sentence
         if of_class and not set(of_class) & set(words):
             yield f'"{instance_prompt}" lacks "{of_class[-1]}" of the class prompt; add it, so that it names the class'
         elif not class_prompt and found and own == [found]:
@@ -156,6 +157,16 @@ def spells_out(tokenizer: Tokenizer, text: str) -> bool:
     pieces = [tokenizer.tokenize(each) for each in characters]
     lacking = [each for each in pieces if len(each) > 1 or each == [tokenizer.unk_token]]
     return len(lacking) > len(characters) / 2
+
+
+def spelled_out(tokenizer: Tokenizer, prompts: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each Chinese prompt of a model that has no Chinese."""
+    for prompt in prompts:
+        if spells_out(tokenizer, prompt):
+            yield (
+                f"\"{prompt}\" has Chinese characters that are not in the model's vocabulary, so it can't follow the"
+                " prompt; take a Chinese model, such as Taiyi, or an English prompt"
+            )
 
 
 def _is_latin(word: str) -> bool:

@@ -54,6 +54,9 @@ def check(name: str, flag: str = FLAG) -> None:
             raise BadInput(f"{flag} {name}: there is no such folder")
         return
     moves.finish_move(folder, flag)
+    if base := records.find_base(name, flag):
+        kind = "checkpoint" if base.is_checkpoint else "LoRA"
+        raise BadInput(f"{flag} {name}: it is a {kind}; python -m dreambooth.export makes a whole model of it")
     if not (folder / moves.INDEX).is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
         raise BadInput(f"{flag} {name}: no pipeline, it has no {moves.INDEX} (there is {inside})")
@@ -174,6 +177,7 @@ def check_model(name: str, flag: str) -> None:
     try:
         check(base.model, flag)
     except BadInput as error:
-        raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error})") from None
+        remedy = "" if base.is_checkpoint else "; with another copy of it: infer.py --model_path COPY --lora " + name
+        raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error}){remedy}") from None
     if base.is_lora:
         records.check_lora(name, flag)

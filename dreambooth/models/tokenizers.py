@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from dreambooth.system.types import Network, Tokenizer
 
 
@@ -28,6 +30,13 @@ def another_tokenizer(name: str, own: Tokenizer, text_encoder: Network) -> Token
         raise BadInput(f"--tokenizer_name {name}: it can't be loaded ({error})") from error
     limit_tokens(tokenizer, text_encoder)
     return tokenizer
+
+
+def truncations(tokenizer: Tokenizer, prompts: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each prompt that is too long for the tokenizer."""
+    for prompt in dict.fromkeys(prompts):
+        if truncated := truncated_text(tokenizer, prompt):
+            yield f'a prompt is too long for the tokenizer; this part is lost: "{truncated}" (of "{prompt[:40]}…")'
 
 
 def truncated_text(tokenizer: Tokenizer, prompt: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dreambooth.data import rare_words
 from dreambooth.data.rare_words import RareWords
 from dreambooth.drawing import prior_pictures
 from dreambooth.models import tokenizers
@@ -33,9 +34,11 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
     console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}{passed_over}")
     if concepts.with_prior_preservation:
-        drawn = f", {len(missing)} of them still to be drawn" if missing else ", all of them there"
+        drawn = f", {len(missing)} of them still to be drawn into" if missing else " that are there, in"
         folder = prior_pictures.folder_of(concepts, family.source, config.pictures.size)
-        console.print_message(f"class     {concepts.num_class_images} pictures in {folder}{drawn}")
+        console.print_message(
+            f"class     {concepts.num_class_images} pictures{drawn} {folder if missing else concepts.class_data_dir}"
+        )
     trained = _parameters(family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
@@ -53,11 +56,10 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     console.print_message(f"seed      {config.run.seed}")
     cores = machine.describe(split_of_update(config.memory, family))
     console.print_message(f"device    {f'CPU: {machine.in_words(cores)}' if cores else processes.card_name()}")
-    if config.run.dry_run:
-        gigabytes = _memory(family, config.memory, optimizer.ema_decay is not None) / 1e9
-        what = "for weights, gradients and optimizer; activations come on top"
-        console.print_message(f"memory    about {gigabytes:.2f} GB {what}")
-    else:
+    gigabytes = _memory(family, config.memory, optimizer.ema_decay is not None) / 1e9
+    what = "for weights, gradients and optimizer; activations come on top"
+    console.print_message(f"memory    about {gigabytes:.2f} GB {what}")
+    if not config.run.dry_run:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
         console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
     needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
@@ -103,10 +105,9 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
             f"--resolution {max(size)}: this model draws {own[1]} x {own[0]} pixels, and learns badly at a size so"
             f" different; give --resolution {max(own)}"
         )
-    for prompt in (concepts.instance_prompt, concepts.class_prompt, *(config.logging.validation_prompt or ())):
-        truncated = tokenizers.truncated_text(family.tokenizer, prompt) if prompt else ""
-        if truncated:
-            yield f'the prompt "{prompt}" is too long for the tokenizer; this part is lost: "{truncated}"'
+    others = [each for each in (concepts.class_prompt, *(config.logging.validation_prompt or ())) if each]
+    yield from tokenizers.truncations(family.tokenizer, [concepts.instance_prompt, *others])
+    yield from rare_words.spelled_out(family.tokenizer, others)
 
 
 class Disk(NamedTuple):

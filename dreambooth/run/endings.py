@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dreambooth.system import console
 from dreambooth.system.errors import Stopped
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.config.sections import LoraSettings
 
@@ -22,6 +21,8 @@ def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str, sum
     what = "pipeline " if lora.saves_pipeline else "LoRA     "
     command = draw_command(saving.output_dir, prompt, *console.script_command("infer.py"))
     console.print_message(f"{what} {saving.output_dir}; to draw with it: {command}")
+    if (samples := Path(saving.output_dir) / "samples").is_dir():
+        console.print_message(f"samples   {samples}")
 
 
 def describe_complete(steps: int, saving: SavingSettings) -> None:

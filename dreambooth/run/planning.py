@@ -156,6 +156,12 @@ def _check_resumed(resumed: Checkpoint, plan: Plan, saving: SavingSettings) -> P
 def _warnings(config: Config, pictures: Sequence[Picture], others: Sequence[Path], steps: int) -> Iterator[str]:
     """Yield a warning for each allowed input that is probably a mistake."""
     yield from config.warnings()
+    saving = config.saving
+    if not saving.resume_from_checkpoint and not saving.overwrite and checkpoints.scan(saving.output_dir)[0]:
+        yield (
+            f"--output_dir {saving.output_dir}: it holds checkpoints, which this run begins to replace; to go on with"
+            " them: --resume_from_checkpoint latest"
+        )
     if phone := picture_files.phone_pictures(others):
         yield f"{phone[0].name} is in a phone's format, HEIC, and not trained on; convert it to JPEG"
     if len({picture.sha256 for picture in pictures}) < len(pictures):

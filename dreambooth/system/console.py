@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
+_STOPPING = b"\nstopping after this step, with a checkpoint; a second Ctrl-C ends at once, without one\n"
+_OUT_OF_MEMORY = (
+    "out of memory; a smaller --train_batch_size, --batch_size or --resolution, --gradient_checkpointing,"
+    " --early_update and --lora_rank take less, as docs/memory.md explains"
+)
 _SECONDS_BETWEEN_LINES = 5  # of a progress bar in a file or a pipe
 
 
@@ -78,10 +83,18 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
         sys.exit(130)
     except Exception as error:
         full = disk.as_full(error)
+        if "--verbose" not in argv and not full and _is_want_of_memory(error):
+            print_error(_OUT_OF_MEMORY)
+            sys.exit(1)
         if "--verbose" in argv or not (full or (isinstance(error, OSError) and error.filename)):
             raise
         print_error(full or f"{getattr(error, 'filename', '')}: {getattr(error, 'strerror', '')}")
         sys.exit(1 if full else 2)
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    """Check whether an error is one of memory, of the machine's or a card's."""
+    return isinstance(error, MemoryError) or "ResourceExhausted" in str(error) or "out of memory" in str(error).lower()
 
 
 def _use_utf8() -> None:
@@ -144,6 +157,8 @@ class StopRequest:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None and processes.is_first():
+            os.write(2, _STOPPING)  # a print may have been interrupted
         self.signal = number
         processes.handle_signal(signal.SIGINT, signal.default_int_handler)
 
