@@ -15,7 +15,10 @@ if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
 fi
 # Silence the messages of Paddle's import: the launcher imports it too
 export GLOG_minloglevel=${GLOG_minloglevel:-2} PYTHONWARNINGS=${PYTHONWARNINGS:-ignore:No ccache found}
-LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "${LAUNCH_LOG:-$(mktemp -d)}")
+logs=${LAUNCH_LOG:-$(mktemp -d)}
+LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "$logs")
+# The launcher stops listening to the processes before they end
+trap 'code=$?; [ "$code" = 0 ] || { grep -s "^stopped by" "$logs/workerlog.0"; echo "the output of each process is in $logs"; } >&2' EXIT
 if [ -n "$gpus" ]; then
     LAUNCHER+=(--gpus "$gpus")
 else

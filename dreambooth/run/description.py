@@ -56,21 +56,21 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     console.print_message(f"seed      {config.run.seed}")
     cores = machine.describe(split_of_update(config.memory, family))
     console.print_message(f"device    {f'CPU: {machine.in_words(cores)}' if cores else processes.card_name()}")
-    gigabytes = _memory(family, config.memory, optimizer.ema_decay is not None) / 1e9
+    memory = _size(_memory(family, config.memory, optimizer.ema_decay is not None))
     what = "for weights, gradients and optimizer; activations come on top"
-    console.print_message(f"memory    about {gigabytes:.2f} GB {what}")
+    console.print_message(f"memory    about {memory} {what}")
     if not config.run.dry_run:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
         console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
     needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
-    room = f"; {free / 1e9:.1f} GB free" if free is not None else ""
+    room = f"; {_size(free)} free" if free is not None else ""
     console.print_message(f"disk      {needed}{room} for {config.saving.output_dir}")
     for warning in _later_warnings(config, plan, family):
         console.warn(warning)
     if free is not None and free < needed.total:
         console.warn(
-            f"--output_dir {config.saving.output_dir}: the run needs {needed.total / 1e9:.1f} GB there and"
-            f" {free / 1e9:.1f} GB are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
+            f"--output_dir {config.saving.output_dir}: the run needs {_size(needed.total)} there and"
+            f" {_size(free)} are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
         )
     if config.run.dry_run:
         console.print_message("dry run   all is in order, and nothing was written")
@@ -125,8 +125,13 @@ class Disk(NamedTuple):
     @override
     def __str__(self) -> str:
         several = "s" if self.checkpoints > 1 else ""
-        more = f", {self.checkpoints} checkpoint{several} of {self.checkpoint / 1e9:.2f}" if self.checkpoints else ""
-        return f"{self.total / 1e9:.2f} GB: the result {self.result / 1e9:.2f}{more}"
+        more = f", {self.checkpoints} checkpoint{several} of {_size(self.checkpoint)}" if self.checkpoints else ""
+        return f"{_size(self.total)}: the result {_size(self.result)}{more}"
+
+
+def _size(number: float) -> str:
+    """Return a number of bytes in a unit that people read."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def _disk(config: Config, plan: Plan, family: Family) -> Disk:

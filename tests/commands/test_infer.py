@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 from support.commands import python
 
+import infer
+
 
 @pytest.fixture
 def draw(twin, tmp_path, capsys):
     """Run infer.py's main on the twin; the files that it names."""
-    import infer
 
     def run(*arguments):
         line = ["--model_path", twin, "--num_inference_steps", 3, "--output_dir", tmp_path / "pictures", *arguments]
@@ -52,6 +53,26 @@ def test_another_seed_draws_another_picture_and_the_same_seed_the_same(draw):
     [again] = [pixels(file) for file in draw("--prompt", "a")]
     [other] = [pixels(file) for file in draw("--prompt", "a", "--seed", 1)]
     assert (one == again).all() and (one != other).any()
+
+
+def test_a_picture_of_other_settings_stays(draw):
+    [one] = draw("--prompt", "a", "--grid")[:1]
+    before = pixels(one)
+    [other] = draw("--prompt", "a", "--scheduler", "ddim")
+    [third] = draw("--prompt", "a", "--scheduler", "euler")
+    names = [re.sub(".*/", "", file) for file in (one, other, third)]
+    assert names == ["a-0-seed0-0.png", "a-0-seed0-0~2.png", "a-0-seed0-0~3.png"]
+    assert (pixels(one) == before).all()
+    # the same again takes its own place
+    assert draw("--prompt", "a", "--grid")[0] == one and draw("--prompt", "a", "--scheduler", "ddim") == [other]
+
+
+def test_prompts_that_the_model_cannot_read_are_warned_of(draw, monkeypatch):
+    said = []
+    monkeypatch.setattr(infer.console, "warn", said.append)
+    draw("--prompt", "a photo of a dog", "very " * 90, "一只狗", "--num_inference_steps", 1)
+    assert len(said) == 2 and "too long for the tokenizer; this part is lost" in said[0]
+    assert said[1].startswith('"一只狗" has Chinese characters that are not in the model\'s vocabulary')
 
 
 def test_a_size_of_ones_own(draw):

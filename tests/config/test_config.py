@@ -386,3 +386,8 @@ def test_no_flag_is_in_two_sections():
 def test_a_copy_with_a_seed_differs_in_the_seed_alone():
     config = read([*PRIOR, "--lora_rank", "4"])
     assert {**config.flat(), "seed": 7} == config.with_seed(7).flat()
+
+
+def test_an_empty_validation_prompt_is_refused():
+    with pytest.raises(BadInput, match="^--validation_prompt: it is empty"):
+        read([*PRIOR, "--validation_prompt", "a dog", "--validation_prompt", " "])

@@ -22,7 +22,11 @@ def refusal(flags):
         ("--xyz", "--xyz: there is no such flag; --help lists the flags"),
         ("--rank 4", "--rank: there is no such flag; here it is --lora_rank"),
         ("--use_8bit_adam", "--use_8bit_adam: there is no such flag; not offered; --early_update"),
-        ("--push_to_hub --hub_token x", "--push_to_hub: there is no such flag (nor --hub_token); nothing is uploaded"),
+        (
+            "--rank 4 --snr_gamma 5 --steps 3",
+            "here it is --lora_rank; --snr_gamma: not offered yet; --steps: did",
+        ),
+        ("--push_to_hub --hub_token x", "--push_to_hub: there is no such flag; nothing is uploaded"),
         ("--learning_rate fast --rank 4", "--rank: there is no such flag"),
         ("--report_to wandb", "Weights & Biases reads the logs of --writer_type tensorboard"),
     ],

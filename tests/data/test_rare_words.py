@@ -111,6 +111,8 @@ def assert_problem(rarity, prompt, of_class, complaint):
         ("a photo of xyzzy dog", None, '"xyzzy" is not one'),
         ("a photo of the red dog", "a photo of a dog", "has no identifier"),
         ("a photo of a dog", "a photo of a dog", "has no identifier"),
+        ("a photo of sks dog", "a photo of a sks dog", 'the class prompt "a photo of a sks dog" has "sks"'),
+        ("a photo of sks dog", "一张狗的照片", None),
         ("a photo of sks", "a photo of a dog", 'lacks "dog"'),
         ("a photo of sks", None, "does not name the class"),
         ("sks", None, "does not name the class"),

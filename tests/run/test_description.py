@@ -1,5 +1,7 @@
 """The lines that describe a run, and its estimates of memory and disk."""
 
+import re
+
 import pytest
 from support.commands import train
 from support.families import load_family
@@ -31,7 +33,7 @@ def test_the_plan_counts_checkpoints(flags, capsys, changes, checkpoints):
     train(flags(dry_run=True, **changes))
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("disk")]
     assert (f" {checkpoints} checkpoint" in line) if checkpoints else "checkpoint" not in line
-    assert "GB free for " in line
+    assert re.search(r"; [\d.]+ GB free for ", line) and re.search(r"disk      \d+ MB: the result \d+ MB", line)
 
 
 def test_the_estimate_of_the_disk_is_what_the_files_take(flags, capsys, tmp_path):
@@ -61,3 +63,8 @@ def test_a_size_that_is_not_the_models_is_warned_of(flags, capsys, size, warned)
     train(flags(resolution=size, dry_run=True))  # the twin draws 32 x 32
     complaint = f"--resolution {size}: this model draws 32 x 32 pixels, and learns badly at a size so different"
     assert (complaint in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize("number, text", [(0, "0 MB"), (29.4e6, "29 MB"), (1e9, "1.0 GB"), (13.76e9, "13.8 GB")])
+def test_sizes_are_in_units_that_people_read(number, text):
+    assert description._size(number) == text

@@ -114,3 +114,13 @@ def test_files_that_were_passed_over_are_counted(flags, tmp_path):
         (folder / name).write_text("x")
     _, plan = made(flags(instance_data_dir=folder))
     assert len(plan.pictures) == 2 and {path.name for path in plan.others} == {"notes.txt", "Thumbs.db"}
+
+
+def test_a_run_that_would_replace_its_own_checkpoints_is_warned_of(flags, tmp_path, capsys):
+    train(flags(max_train_steps=2, save_steps=1))
+    complaint = f"--output_dir {tmp_path / 'out'}: it holds checkpoints, which this run begins to replace"
+    assert complaint not in capsys.readouterr().err
+    made(flags(max_train_steps=2))
+    assert complaint in capsys.readouterr().err
+    made(flags(max_train_steps=3, resume_from_checkpoint="latest"))
+    assert complaint not in capsys.readouterr().err

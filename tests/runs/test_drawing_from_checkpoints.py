@@ -110,6 +110,16 @@ def test_the_scale_is_for_the_lora_of_a_checkpoint_alone(flags, twin, tmp_path):
         draw(checkpoint, tmp_path, "--lora_scale", 0.5)
 
 
+@pytest.mark.parametrize("kind", ["LoRA", "checkpoint"])
+def test_training_on_what_needs_a_base_says_how_to_make_a_model_of_it(flags, tmp_path, kind):
+    train(flags(lora_rank=2, max_train_steps=1, save_steps=1))
+    model = tmp_path / ("out" if kind == "LoRA" else "out/checkpoint-1")
+    with pytest.raises(BadInput, match=f"it is a {kind}; python -m dreambooth.export makes a whole model of it"):
+        train(flags(pretrained_model_name_or_path=model, output_dir=tmp_path / "next"))
+    export.main(["--model_path", str(model), "--format", "pdparams", "--output", str(tmp_path / "model")])
+    train(flags(pretrained_model_name_or_path=tmp_path / "model", output_dir=tmp_path / "next", dry_run=True))
+
+
 def test_damaged_and_foreign_checkpoints_are_named(flags, tmp_path):
     train(flags(max_train_steps=1, save_steps=1))
     checkpoint = tmp_path / "out/checkpoint-1"

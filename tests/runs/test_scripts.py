@@ -223,6 +223,7 @@ def test_run_multi_trains(twin, pictures, tmp_path):
         "rate",
         "seed",
         "device",
+        "memory",
         "log",
         "disk",
         "done",
@@ -340,3 +341,16 @@ def test_every_requirement_is_used_or_says_why_it_is_there():
         imported = {"Pillow": "PIL"}.get(name, name)
         used = any(imported in path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("dreambooth/**/*.py")])
         assert used or "#" in line or name == "paddlepaddle", name
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_run_multi_says_what_the_launcher_no_longer_shows(tmp_path, code):
+    fake = tmp_path / "python"
+    logged = 'while [ "$1" != --log_dir ]; do shift; done; echo "stopped by a signal after step 3" >"$2/workerlog.0"'
+    fake.write_text(f"#!/bin/sh\n{logged}\nexit {code}\n")
+    fake.chmod(0o755)
+    (tmp_path / "logs").mkdir()
+    done = bash("bash run_multi.sh", PYTHON=str(fake), MODEL_NAME="m", LAUNCH_LOG=str(tmp_path / "logs"))
+    assert done.returncode == code
+    said = f"stopped by a signal after step 3\nthe output of each process is in {tmp_path / 'logs'}\n"
+    assert done.stderr.endswith(said) == (code != 0)

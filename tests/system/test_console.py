@@ -1,5 +1,6 @@
 """A command in the terminal: exit codes, one-line errors, one voice of many processes, signals."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -30,6 +31,9 @@ def fail(error):
         (OSError(errno.EACCES, "Permission denied", "/there"), 2, "error: /there: Permission denied\n"),
         (OSError(errno.ENOSPC, "No space left", "/there"), 1, "error: /there: the disk is full\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (MemoryError(), 1, f"error: {console._OUT_OF_MEMORY}\n"),
+        (RuntimeError("(ResourceExhausted) Fail to alloc memory of 9 size"), 1, f"error: {console._OUT_OF_MEMORY}\n"),
+        (RuntimeError("Out of memory error on GPU 0."), 1, f"error: {console._OUT_OF_MEMORY}\n"),
     ],
 )
 def test_an_expected_error_is_one_line_and_an_exit_code(error, code, line, capsys):
@@ -115,6 +119,14 @@ def test_a_stop_request_notes_a_signal_and_restores_the_handlers(number):
         os.kill(os.getpid(), number)
         assert stop.signal == number
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_first_signal_says_what_follows_and_the_second_nothing(capfd):
+    with contextlib.suppress(KeyboardInterrupt), StopRequest():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    said = "stopping after this step, with a checkpoint; a second Ctrl-C ends at once, without one"
+    assert capfd.readouterr().err.strip() == said
 
 
 def test_a_second_interrupt_ends_the_process_at_once():
