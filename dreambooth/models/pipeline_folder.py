@@ -44,9 +44,10 @@ def check(name: str, flag: str = FLAG) -> None:
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_file() and folder.suffix in _SINGLE_FILES:
+            pipeline = next(facts.pipeline for facts in registry.FAMILIES.values() if facts.single_file)
             raise BadInput(
                 f"{flag} {name}: a single file, as web UIs have, and this tool reads folders. Where diffusers is"
-                f' installed, this makes one: python -c "from diffusers import StableDiffusionPipeline as P;'
+                f' installed, this makes one: python -c "from diffusers import {pipeline} as P;'
                 f" P.from_single_file('{name}').save_pretrained('{folder.with_suffix('')}')\""
                 " (a file that is a LoRA goes to --lora of infer.py)"
             )

@@ -87,7 +87,7 @@ def test_each_prompt_and_each_model_has_a_folder(prior_flags, twin, tmp_path, ca
     [dogs] = folder.iterdir()
     assert (
         re.fullmatch("a-photo-of-a-dog-32x32-[0-9a-f]{8}", dogs.name)
-        and f"pictures in {dogs}" in capfd.readouterr().out
+        and f"5 of them still to be drawn into {dogs}" in capfd.readouterr().out
     )
     of_dogs = contents(dogs)
     train(prior_flags(folder, class_prompt="a photo of a cat", overwrite=True))
@@ -161,7 +161,7 @@ def test_a_damaged_picture_is_drawn_anew(prior_flags, tmp_path, capfd):
     said = capfd.readouterr()
     assert "it is not counted" in said.err and "1 of them still to be drawn" in said.out
     train(prior_flags(folder, **settings))
-    assert "all of them there" in capfd.readouterr().out
+    assert f"5 pictures that are there, in {folder}" in capfd.readouterr().out
 
 
 def test_another_size_has_pictures_of_that_size(prior_flags, tmp_path):

@@ -42,7 +42,7 @@ def test_the_adapters_act_by_part():
     assert adapters.matrices() == {"denoiser": {"layer": ("down", "up")}, "words": {"layer": ("down", "up")}}
 
 
-def test_a_source_has_the_methods_that_a_family_calls():
+def test_a_source_has_the_methods_of_the_interface():
     methods = [name for name, each in vars(interfaces.Source).items() if inspect.isfunction(each) and name[0] != "_"]
-    assert methods == ["load_pipeline", "scheduler_settings"]
+    assert methods == ["fingerprint", "load_pipeline", "scheduler_settings"]
     assert all(inspect.isfunction(getattr(loading.Source, name)) for name in methods)

@@ -159,7 +159,7 @@ def test_the_whole_road(unidiffuser_twin, pictures, tmp_path, capsys):
     from ppdiffusers import UniDiffuserPipeline
 
     train(run(unidiffuser_twin, pictures, tmp_path / "out", max_train_steps=3, train_text_encoder=True))
-    assert len(list((tmp_path / "class").glob("*.png"))) == 2
+    assert len(list((tmp_path / "class").glob("*/*.png"))) == 2
     base, learned = (
         load_pipeline(unidiffuser_twin),
         UniDiffuserPipeline.from_pretrained(str(tmp_path / "out")),

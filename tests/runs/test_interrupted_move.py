@@ -118,7 +118,9 @@ def test_a_lora_whose_base_was_stopped(stopped, lora, tmp_path):
     base, folder = stopped("pipeline"), tmp_path / "lora"
     shutil.copytree(lora, folder)
     record = json.loads((folder / "training_args.json").read_text())
-    (folder / "training_args.json").write_text(json.dumps({**record, "base_model": str(base)}))
+    (folder / "training_args.json").write_text(
+        json.dumps({**record, "base_model": str(base), "base_folder": str(base)})
+    )
     draw(folder)
     assert is_complete(base)
 

@@ -190,7 +190,9 @@ def test_a_lora_without_its_base_is_refused(runs, tmp_path):
     with pytest.raises(BadInput, match="no training_args.json that names the base model"):
         pipeline_folder.check_model(str(folder), "--model_path")
     record = json.loads((runs / "unet/training_args.json").read_text())
-    (folder / "training_args.json").write_text(json.dumps({**record, "base_model": "/nowhere/at/all"}))
+    (folder / "training_args.json").write_text(
+        json.dumps({**record, "base_model": "/nowhere/at/all", "base_folder": None})
+    )
     with pytest.raises(BadInput, match="it is a LoRA, and its base model can't be used .*/nowhere/at/all"):
         pipeline_folder.check_model(str(folder), "--model_path")
 

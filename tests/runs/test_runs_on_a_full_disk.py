@@ -98,9 +98,8 @@ def test_class_pictures_that_find_no_room(twin, pictures, small_disk, tmp_path, 
     )
     error = one_error(capfd, train_dreambooth.main, line)
     assert re.fullmatch(
-        rf"error: {small_disk}/dogs/a-photo-of-a-dog-[0-9a-f]+/\d+-[0-9a-f]+\.png: the disk is full; nothing of it is"
-        " left; those before it are"
-        " whole: make room, and the same command draws the others",
+        rf"error: {small_disk}/dogs/a-photo-of-a-dog-32x32-[0-9a-f]+/\d+-[0-9a-f]+\.png: the disk is full; nothing of"
+        " it is left; those before it are whole: make room, and the same command draws the others",
         error,
     )
     for path in (small_disk / "dogs").glob("*/*"):
