@@ -32,7 +32,11 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
     console.print_message(f"model     {name} ({source}, {type(family).__name__})")
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
-    console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}{passed_over}")
+    height, width = config.pictures.size
+    size = f"at {width} x {height}"
+    console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}, {size}{passed_over}")
+    of_class = f'; of the class: "{concepts.class_prompt}"' if concepts.with_prior_preservation else ""
+    console.print_message(f'prompt    "{concepts.instance_prompt}"{of_class}')
     if concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn into" if missing else " that are there, in"
         folder = prior_pictures.folder_of(concepts, family.source, config.pictures.size)
@@ -55,7 +59,9 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     console.print_message(f"rate      {', '.join(dict.fromkeys(shown))}; {optimizer.lr_scheduler}")
     console.print_message(f"seed      {config.run.seed}")
     cores = machine.describe(split_of_update(config.memory, family))
-    console.print_message(f"device    {f'CPU: {machine.in_words(cores)}' if cores else processes.card_name()}")
+    device = f"CPU: {machine.in_words(cores)}" if cores else processes.card_name()
+    precision = config.memory.mixed_precision if processes.is_on_gpu() else "no"
+    console.print_message(f"device    {device}, {'float32' if precision == 'no' else precision}")
     memory = _size(_memory(family, config.memory, optimizer.ema_decay is not None))
     what = "for weights, gradients and optimizer; activations come on top"
     console.print_message(f"memory    about {memory} {what}")

@@ -218,6 +218,7 @@ def test_run_multi_trains(twin, pictures, tmp_path):
     ours = (
         "model",
         "pictures",
+        "prompt",
         "learning",
         "steps",
         "rate",

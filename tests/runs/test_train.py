@@ -330,7 +330,7 @@ def test_a_run_prints_its_lines_and_nothing_else(flags, tmp_path):
     done = python("train_dreambooth.py", *flags(output_dir=tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     starts = [line.split()[0] for line in done.stdout.splitlines()]
-    plan = ["model", "pictures", "learning", "steps", "rate", "seed", "device", "memory", "log", "disk"]
+    plan = ["model", "pictures", "prompt", "learning", "steps", "rate", "seed", "device", "memory", "log", "disk"]
     assert starts == [*plan, "done", "pipeline"]
     warning, *bars = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
     assert warning.startswith("warning: --max_train_steps 2: 2 updates seldom teach a subject")
