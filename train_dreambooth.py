@@ -76,17 +76,18 @@ def main(argv: Sequence[str]) -> None:
     if config.run.dry_run:
         return
 
-    if plan.replaces:
-        output_folder.clear(config.saving.output_dir, config.log_folder)
+    with output_folder.claimed(config.saving.output_dir):
+        if plan.replaces:
+            output_folder.clear(config.saving.output_dir, config.log_folder)
 
-    # Draw the class with the base model
-    if missing:
-        drawing = config.draw_settings("class picture")
-        class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
-    plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
-    concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
-    with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
-        train(config, plan, family, diffusion, [concept])
+        # Draw the class with the base model
+        if missing:
+            drawing = config.draw_settings("class picture")
+            class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
+        plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
+        concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
+        with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
+            train(config, plan, family, diffusion, [concept])
 
 
 def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, concepts: Sequence[Concept]) -> None:

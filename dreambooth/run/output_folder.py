@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from dreambooth.system import disk, libraries, processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from PIL import Image
 
@@ -105,6 +106,27 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
         return record
     whole, _ = checkpoints.scan(folder)
     return whole[-1].state.get("arguments") if whole else None
+
+
+@contextlib.contextmanager
+def claimed(output_dir: str) -> Iterator[None]:
+    """Keep the folder to this run while the block lasts; another run that has it is a BadInput.
+
+    The kernel frees the lock when the process ends, however that is. A file system without locks has none.
+    """
+    folder = Path(output_dir)
+    with contextlib.ExitStack() as held:
+        is_taken = False
+        if processes.is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            is_taken = not atomic.try_lock(descriptor)
+        if processes.is_true_anywhere(is_taken):
+            raise BadInput(
+                f"--output_dir {folder}: another run writes into it; wait for its end, or give another folder"
+            )
+        yield
 
 
 def clear(output_dir: str, log_folder: Path) -> None:

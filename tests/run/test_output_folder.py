@@ -1,12 +1,16 @@
 """The output folder: whose it is, and that a pipeline is replaced whole."""
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 
 import pytest
 from support.commands import train
 from support.pictures import draw_pictures
 
+from dreambooth.files import atomic
 from dreambooth.run import output_folder
 from dreambooth.system.errors import BadInput
 
@@ -143,3 +147,19 @@ def test_a_record_that_was_edited_stops_no_run(flags, finished, key, value):
 def test_the_same_run_again_needs_no_flag(flags, finished, twin):
     train(flags(learning_rate=1e-4, pretrained_model_name_or_path=f"{twin}/../{twin.name}/"))
     assert (finished / "checkpoint-2").is_dir()
+
+
+def test_two_runs_do_not_write_into_one_folder_at_a_time(flags, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    train(flags(dry_run=True))
+    with pytest.raises(BadInput, match="--output_dir .*out: another run writes into it; wait for its end, or give"):
+        train(flags(with_prior_preservation=True, class_prompt="a dog", class_data_dir=tmp_path / "class"))
+    assert not list((tmp_path / "out").iterdir()) and not (tmp_path / "class").exists()
+    os.close(other)
+    train(flags())
+    # a file system without locks
+    monkeypatch.setattr(atomic.fcntl, "flock", lambda *more: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none")))
+    with output_folder.claimed(str(tmp_path / "out")), output_folder.claimed(str(tmp_path / "out")):
+        pass
