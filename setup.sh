@@ -8,7 +8,7 @@
 # A second run keeps a complete environment, and completes an interrupted one.
 
 setup() {
-    local here venv build active card python
+    local here venv build kind other size name tried= active card driver python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
     if [ -n "${PYTHON:-}" ]; then
@@ -27,46 +27,144 @@ setup() {
         done
     fi
 
-    # Choose the build of Paddle
-    build=paddlepaddle==3.3.1
+    # List the builds of Paddle to try, the best for this machine first
     venv=$here/.venv
+    local builds=(cpu) common=("${requirements[@]}")
     if [ -n "$paddle" ] && [ "$paddle" != 3.3.1 ]; then
         [ "$paddle" = 2.6.2 ] || { echo "error: PADDLE=$paddle: not a supported version; use 3.3.1 or 2.6.2" >&2; return 2; }
-        build=paddlepaddle==2.6.2
+        builds=(cpu-2.6.2)
         venv=$here/.venv-2.6.2
-        requirements+=("$here/requirements-2.6.2.txt")
     elif [ -z "$paddle" ] && card=$(query_cards compute_cap | sort -V | tail -n 1) && [ -n "$card" ]; then
-        # PyPI has no paddlepaddle-gpu after 2.6.2, and 2.6.2 has code only for these cards
-        case $card in
-            6.1 | 7.0 | 7.5 | 8.0 | 8.6)
-                build=paddlepaddle-gpu==2.6.2
-                requirements+=("$here/requirements-2.6.2.txt")
-                ;;
-            *)
-                build=paddlepaddle-gpu==3.3.1
-                index=(--extra-index-url https://www.paddlepaddle.org.cn/packages/stable/cu126/)
-                ;;
-        esac
-        echo "setup: found a card of compute capability $card"
+        driver=$(query_cards driver_version | head -n 1)
+        mapfile -t builds < <(choose_builds "$card" "$driver")
+        if [ ${#builds[@]} = 0 ]; then
+            echo "error: no Paddle works on a card of compute capability $card with driver $driver; install a newer driver (570 for all cards), or use the CPU: export CUDA_VISIBLE_DEVICES=" >&2
+            return 2
+        fi
+        echo "setup: found a card of compute capability $card, driver $driver"
     fi
 
-    # Create or complete the environment; its file "complete" lists the installed requirements
+    # Keep an environment that is complete; its file "complete" lists the installed requirements
     PYTHON=$venv/bin/python
     export PYTHON
-    if "$PYTHON" -c "" 2>/dev/null && [ -z "$(stamp_requirements | grep -vxFf "$venv/complete" 2>/dev/null)" ] && [ -s "$venv/complete" ]; then
-        warn_of_unused_card
-        return 0
-    fi
+    for name in "${builds[@]}"; do
+        use_build "$name"
+        if "$PYTHON" -c "" 2>/dev/null && [ -s "$venv/complete" ] && [ -z "$(stamp_requirements | grep -vxFf "$venv/complete" 2>/dev/null)" ]; then
+            add_cuda_libraries
+            warn_of_unused_card
+            return 0
+        fi
+    done
+
+    # Create or complete it with the first build that works
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
         python=$(find_python) || { echo "error: no Python 3.10, 3.11 or 3.12 with venv found; install one, or set PYTHON" >&2; return 2; }
         echo "setup: making $venv with $python ($("$python" --version))"
         "$python" -m venv "$venv" || return # keeps an existing folder
     fi
-    echo "setup: installing $build and the libraries into $venv: about 2.4 GB, a few minutes the first time"
-    "$PYTHON" -m pip install "${index[@]}" "$build" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle') || return
-    stamp_requirements >>"$venv/complete"
-    echo "setup: done; to activate it: source ${venv#"$PWD"/}/bin/activate"
-    warn_of_unused_card
+    for name in "${builds[@]}"; do
+        use_build "$name"
+        echo "setup: installing $build${index[1]:+ from ${index[1]}} and the libraries into $venv: about $size, a few minutes the first time"
+        # One environment has one Paddle: the two kinds would write over each other's files
+        "$PYTHON" -m pip uninstall -q -y "$other" >/dev/null 2>&1 || true
+        if "$PYTHON" -m pip install "${index[@]}" "$build" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle'); then
+            add_cuda_libraries
+            if [ "$kind" = cpu ] || check_card; then
+                stamp_requirements >>"$venv/complete"
+                echo "setup: done; to activate it: source ${venv#"$PWD"/}/bin/activate"
+                warn_of_unused_card
+                return 0
+            fi
+            "$PYTHON" -m pip uninstall -q -y paddlepaddle-gpu || return
+        fi
+        tried="${tried:+$tried, }$build${index[1]:+ ($name)}"
+    done
+    echo "error: could not set up $tried; see the lines above, and docs/install.md" >&2
+    return 1
+}
+
+# Print the builds of Paddle for a card's compute capability and a driver, a line each, the best first.
+# The drivers are the oldest that CUDA 11, CUDA 12 and Blackwell's cards take, by NVIDIA's notes on compatibility;
+# PyPI's 2.6.2 has code for some cards alone.
+choose_builds() {
+    local card=$1 driver=$2
+    if at_least 10.0 "$card"; then
+        ! at_least 570 "$driver" || echo cu129
+        return
+    fi
+    if at_least 7.0 "$card" && at_least 525.60 "$driver"; then echo cu126; fi
+    if at_least 6.0 "$card" && at_least 450.80 "$driver"; then
+        echo cu118
+        case $card in 6.1 | 7.0 | 7.5 | 8.0 | 8.6) echo pypi ;; esac
+    fi
+}
+
+# Test whether the second version is at least the first
+at_least() {
+    printf '%s\n%s\n' "$1" "$2" | sort -VC
+}
+
+# Set what belongs to a build: its package, its index, its requirements, and the kind that it excludes
+use_build() {
+    kind=gpu build=paddlepaddle-gpu==3.3.1 other=paddlepaddle size="several GB" index=() requirements=("${common[@]}")
+    case $1 in
+        cpu*)
+            kind=cpu build=paddlepaddle==3.3.1 other=paddlepaddle-gpu size="2.4 GB"
+            if [ "$1" = cpu-2.6.2 ]; then
+                build=paddlepaddle==2.6.2
+                requirements+=("$here/requirements-2.6.2.txt")
+            fi
+            ;;
+        pypi)
+            build=paddlepaddle-gpu==2.6.2
+            requirements+=("$here/requirements-2.6.2.txt" "$here/requirements-cuda11.txt")
+            ;;
+        *) index=(--extra-index-url "https://www.paddlepaddle.org.cn/packages/stable/$1/") ;;
+    esac
+}
+
+# Let Paddle 2.6.2 for cards find the libraries of requirements-cuda11.txt, here and in activated shells
+add_cuda_libraries() {
+    [ "$build" = paddlepaddle-gpu==2.6.2 ] || return 0
+    local each path=
+    for each in "$venv"/lib/python3*/site-packages/nvidia/*/lib; do
+        path=$path${path:+:}$each
+    done
+    export LD_LIBRARY_PATH=$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    grep -qs "added by setup.sh" "$venv/bin/activate" ||
+        printf 'export LD_LIBRARY_PATH="%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # added by setup.sh\n' "$path" >>"$venv/bin/activate"
+}
+
+# Test whether Paddle computes on the card: a convolution, a product and an attention, forward and backward
+check_card() {
+    echo "setup: testing $build on the card"
+    "$PYTHON" - card <<'PYTHON'
+import sys
+import paddle
+from paddle.nn import functional
+
+if not paddle.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
+    sys.exit("setup: this Paddle finds no card")
+paddle.utils.run_check()
+major, _ = paddle.device.cuda.get_device_capability()
+for kind in ("float32", "float16", "bfloat16"):
+    if kind == "bfloat16" and major < 8:
+        continue  # these cards have none
+    with paddle.amp.auto_cast(enable=kind != "float32", dtype=kind if kind != "float32" else "float16", level="O2"):
+        x = paddle.randn([2, 16, 16, 16])
+        x.stop_gradient = False
+        y = functional.conv2d(x, paddle.randn([16, 16, 3, 3]), padding=1).flatten(2).transpose([0, 2, 1])
+        y = paddle.matmul(y, paddle.randn([16, 64]))
+        y = y.reshape([2, 256, 4, 16]).astype(kind)
+        if kind == "float32":
+            y = y.transpose([0, 2, 1, 3])
+            y = paddle.matmul(functional.softmax(paddle.matmul(y, y, transpose_y=True)), y)
+        else:
+            y = functional.scaled_dot_product_attention(y, y, y)
+        y.astype("float32").square().mean().backward()
+    if not bool(paddle.isfinite(x.grad).all()) or float(x.grad.abs().max()) == 0:
+        sys.exit(f"setup: {kind} gives wrong gradients on this card")
+PYTHON
 }
 
 # Print a property of each card, a line each; none where CUDA_VISIBLE_DEVICES hides all
@@ -86,7 +184,7 @@ warn_of_unused_card() {
 stamp_requirements() {
     local each
     for each in "${requirements[@]}"; do
-        echo "$build $(basename "$each") $(cksum <"$each")"
+        echo "$build${index[1]:+ ${index[1]}} $(basename "$each") $(cksum <"$each")"
     done
 }
 

@@ -249,7 +249,11 @@ def copy(tmp_path):
     notes what it is asked for."""
     folder = tmp_path / "a new place"
     (folder / "tests").mkdir(parents=True)
-    for name in ("setup.sh", "requirements.txt", "requirements-2.6.2.txt", "tests/requirements.txt"):
+    for name in (
+        "setup.sh",
+        *(f"requirements{each}.txt" for each in ("", "-2.6.2", "-cuda11")),
+        "tests/requirements.txt",
+    ):
         (folder / name).write_text((ROOT / name).read_text())
     python = f"""
     case "$*" in
@@ -267,6 +271,11 @@ def copy(tmp_path):
             cp "$0" "$last/bin/python"
             touch "{folder}/made"
             ;;
+        *"-m pip uninstall"*) echo "pip $*" >>"{folder}/asked" ;;
+        "- card")
+            [ ! -e "{folder}/broken" ] ||
+                ! grep -qFf "{folder}/broken" <(grep "pip install" "{folder}/asked" | tail -n 1)
+            ;;
         "- "*) exit 1 ;;
         --version) echo Python 3.11 ;;
     esac"""
@@ -275,8 +284,9 @@ def copy(tmp_path):
     return folder
 
 
-def run_setup(folder, cards="", **environment):
-    stand_in(folder / "path", "nvidia-smi", f'[ -n "{cards}" ] && printf "{cards}\\n"')
+def run_setup(folder, cards="", driver="535.104.05", **environment):
+    properties = f'case "$*" in *driver*) echo "{driver}" ;; *) printf "{cards}\\n" ;; esac'
+    stand_in(folder / "path", "nvidia-smi", f'[ -n "{cards}" ] && {properties}')
     path = f"{folder / 'path'}:{os.environ['PATH']}"
     return bash(f'cd "{folder}" && bash setup.sh', PATH=path, **environment)
 
@@ -318,16 +328,70 @@ def test_setup_installs_again_when_the_requirements_change(copy):
     assert "installing" in run_setup(copy).stdout
 
 
-@pytest.mark.parametrize(
-    "card, build",
-    [("8.0", "paddlepaddle-gpu==2.6.2"), ("7.5", "paddlepaddle-gpu==2.6.2"), ("9.0", "paddlepaddle-gpu==3.3.1")],
-)
-def test_setup_chooses_the_build_for_the_card(copy, card, build):
-    done = run_setup(copy, cards=card)
+# what a card and a driver get, the best first
+BUILDS = {
+    ("GTX 980", "5.2"): ("", "", "", ""),
+    ("P100", "6.0"): ("", "cu118", "cu118", "cu118"),
+    ("GTX 1080", "6.1"): ("", "cu118 pypi", "cu118 pypi", "cu118 pypi"),
+    ("V100", "7.0"): ("", "cu118 pypi", "cu126 cu118 pypi", "cu126 cu118 pypi"),
+    ("T4", "7.5"): ("", "cu118 pypi", "cu126 cu118 pypi", "cu126 cu118 pypi"),
+    ("A100", "8.0"): ("", "cu118 pypi", "cu126 cu118 pypi", "cu126 cu118 pypi"),
+    ("RTX 3090", "8.6"): ("", "cu118 pypi", "cu126 cu118 pypi", "cu126 cu118 pypi"),
+    ("RTX 4090", "8.9"): ("", "cu118", "cu126 cu118", "cu126 cu118"),
+    ("H100", "9.0"): ("", "cu118", "cu126 cu118", "cu126 cu118"),
+    ("RTX 5090", "12.0"): ("", "", "", "cu129"),
+}
+DRIVERS = "440.118.02", "470.57.02", "535.104.05", "575.57.08"
+
+
+@pytest.mark.parametrize("card, capability", BUILDS)
+def test_setup_tries_the_builds_that_fit_a_card_and_its_driver(card, capability):
+    lines = "".join(f'choose_builds {capability} {driver} | paste -sd" "; ' for driver in DRIVERS)
+    done = bash(f"set -euo pipefail; . ./setup.sh; {lines}")
+    assert done.returncode == 0 and tuple(done.stdout.split("\n")[:4]) == BUILDS[card, capability]
+
+
+def test_setup_installs_the_first_build_and_tests_it(copy):
+    done = run_setup(copy, cards="8.6")
     asked = (copy / "asked").read_text()
-    assert done.returncode == 0 and f"capability {card}" in done.stdout and build in asked
-    assert ("safetensors<0.5" in asked) == build.endswith("2.6.2")
-    assert ("--extra-index-url" in asked) == build.endswith("3.3.1")
+    assert done.returncode == 0 and "capability 8.6, driver 535.104.05" in done.stdout
+    assert "testing paddlepaddle-gpu==3.3.1 on the card" in done.stdout
+    assert "/stable/cu126/ paddlepaddle-gpu==3.3.1" in asked and asked.count("pip install") == 1
+    # a Paddle for the CPU that was there is gone before
+    assert asked.index("pip uninstall -q -y paddlepaddle\n") < asked.index("pip install")
+    again = run_setup(copy, cards="8.6")
+    assert again.returncode == 0 and "installing" not in again.stdout
+
+
+def test_setup_goes_on_to_the_next_build_where_one_does_not_work(copy):
+    (copy / "broken").write_text("stable/cu1\n")  # both of Paddle's own
+    done = run_setup(copy, cards="8.6")
+    asked = (copy / "asked").read_text()
+    assert done.returncode == 0 and asked.count("-m pip install") == 3
+    assert asked.count("pip uninstall -q -y paddlepaddle-gpu") == 2
+    last = asked[asked.rindex("-m pip install") :]
+    assert "paddlepaddle-gpu==2.6.2" in last and "extra-index-url" not in last
+    assert "safetensors<0.5" in last and "nvidia-cudnn-cu11==8" in last
+    assert "added by setup.sh" in (copy / ".venv/bin/activate").read_text()
+    assert run_setup(copy, cards="8.6").returncode == 0 and (copy / "asked").read_text() == asked
+
+
+def test_setup_says_what_was_tried_where_nothing_works(copy):
+    (copy / "broken").write_text("paddlepaddle-gpu\n")
+    done = run_setup(copy, cards="7.5")
+    assert done.returncode == 1
+    tried = "paddlepaddle-gpu==3.3.1 (cu126), paddlepaddle-gpu==3.3.1 (cu118), paddlepaddle-gpu==2.6.2"
+    assert done.stderr.splitlines()[-1] == f"error: could not set up {tried}; see the lines above, and docs/install.md"
+    assert not (copy / ".venv/complete").exists()
+
+
+@pytest.mark.parametrize("card, driver", [("8.6", "390.5"), ("12.0", "535.104.05"), ("5.2", "580.1")])
+def test_setup_refuses_a_card_for_which_there_is_no_build(copy, card, driver):
+    done = run_setup(copy, cards=card, driver=driver)
+    assert done.returncode == 2 and not (copy / "asked").exists()
+    [line] = done.stderr.splitlines()
+    assert f"capability {card} with driver {driver}" in line and "export CUDA_VISIBLE_DEVICES=" in line
+    assert run_setup(copy, cards=card, driver=driver, CUDA_VISIBLE_DEVICES="").returncode == 0
 
 
 def test_setup_for_the_older_paddle_has_its_own_environment(copy):
