@@ -126,7 +126,7 @@ class Training:
 
     def _accumulator_names(self) -> dict[str, str]:
         """Map the name of each accumulator in the checkpoint to the optimizer's own."""
-        return optimizers.OPTIMIZERS[optimizers.DEFAULT].accumulator_names(self.parameters, separator=":")
+        return optimizers.OPTIMIZERS["adamw"].accumulator_names(self.parameters, separator=":")
 
     def _save(self) -> None:
         if not processes.is_first():

@@ -171,6 +171,8 @@ class Config:
         if not self.concepts.with_prior_preservation:
             for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
                 values.pop(name)
+        if values["optimizer"] == "adamw":  # the only one of earlier versions
+            values.pop("optimizer")
         if self.optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_END:
             values["max_train_steps"] = steps
         return values

@@ -18,7 +18,7 @@ _ELSEWHERE = {
     "validation_epochs": "here --validation_steps counts updates",
     "validation_scheduler": "--prior_scheduler draws class and validation pictures",
     "prior_generation_precision": "class pictures are drawn in the model's own precision; " + _NOT_NEEDED,
-    "use_8bit_adam": "not offered; --early_update, or --lora_rank, takes less memory",
+    "use_8bit_adam": "here it is --optimizer adamw8bit",
     "use_ema": "here it is --ema_decay, 0.97 for example",
     "enable_xformers_memory_efficient_attention": "Paddle has its own attention for cards; " + _NOT_NEEDED,
     "enable_xformers": "Paddle has its own attention for cards; " + _NOT_NEEDED,
@@ -30,7 +30,6 @@ _ELSEWHERE = {
     "unet_lr": "here it is --learning_rate",
     "final_validation_prompt": "here it is --validation_prompt",
     "image_interpolation_mode": "pictures are always scaled by bicubic interpolation; " + _NOT_NEEDED,
-    "optimizer": "not offered: it is AdamW",
     "only_save_embeds": "not offered: this trains networks, no embeddings",
     "local_rank": "`python -m paddle.distributed.launch` starts several processes; " + _NOT_NEEDED,
     "pre_compute_text_embeddings": "prompts are always encoded once where the text encoder does not train; "

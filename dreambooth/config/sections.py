@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Size
 
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
-OptimizerName = Literal["adamw"]
+OptimizerName = Literal["adamw", "adamw8bit", "adafactor"]
 LoraTarget = Literal["attention"]
 
 _DEFAULT_SIZE = 512
@@ -171,6 +171,9 @@ class OptimizerSettings(Section, title="optimization"):
         "restarts of cosine_with_restarts", 1, course=True, least=1)
     lr_power: float = flag(
         "the power of polynomial", 1.0, course=True, above=0)
+    optimizer: OptimizerName = flag(
+        "adamw; adamw8bit, whose state takes a quarter of the memory; or adafactor, whose state takes almost none",
+        "adamw", course=True, choices=get_args(OptimizerName))
     adam_beta1: float = flag(
         "decay of AdamW's first moment", 0.9, course=True, least=0, below=1)
     adam_beta2: float = flag(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import MemorySettings
+    from dreambooth.config.sections import OptimizerSettings
     from dreambooth.models.families.base import Family
     from dreambooth.run.planning import Plan
     from dreambooth.system.types import Network
@@ -62,7 +63,7 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     device = f"CPU: {machine.in_words(cores)}" if cores else processes.card_name()
     precision = config.memory.mixed_precision if processes.is_on_gpu() else "no"
     console.print_message(f"device    {device}, {'float32' if precision == 'no' else precision}")
-    memory = _size(_memory(family, config.memory, optimizer.ema_decay is not None))
+    memory = _size(_memory(family, config.memory, optimizer))
     what = "for weights, gradients and optimizer; activations come on top"
     console.print_message(f"memory    about {memory} {what}")
     if not config.run.dry_run:
@@ -147,7 +148,7 @@ def _disk(config: Config, plan: Plan, family: Family) -> Disk:
     saving, start = config.saving, plan.resumed.state["step"] if plan.resumed else 0
     trained = _parameters(family.trained().values())
     numbers = 1 + (config.optimizer.ema_decay is not None)
-    checkpoint = trained * (numbers * _BYTES + optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight)
+    checkpoint = trained * (numbers * _BYTES + optimizers.OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight)
     count = plan.steps // saving.save_steps - start // saving.save_steps
     count += saving.last_checkpoint and plan.steps % saving.save_steps > 0
     if saving.checkpoints_total_limit:
@@ -161,15 +162,15 @@ def _parameters(networks: Iterable[Network]) -> int:
     return sum(each.size for network in networks for each in network.parameters())
 
 
-def _memory(family: Family, settings: MemorySettings, is_averaged: bool) -> float:
+def _memory(family: Family, settings: MemorySettings, optimizer: OptimizerSettings) -> float:
     """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
     from dreambooth.training import optimizers
 
     networks = family.networks()
     trained = _parameters(family.trained().values())
     beneath = _parameters(networks[part] for part in family.adapters)  # the frozen networks that a LoRA adapts
-    kept = optimizers.OPTIMIZERS[optimizers.DEFAULT].bytes_per_weight
+    kept = optimizers.OPTIMIZERS[optimizer.optimizer].bytes_per_weight
     # a weight that trains has the optimizer's accumulators, and a gradient until it is used
-    numbers = (1 if settings.early_update else 2) + is_averaged
+    numbers = (1 if settings.early_update else 2) + (optimizer.ema_decay is not None)
     updates = (numbers * _BYTES + kept) * trained + _BYTES * beneath
     return max(updates, _BYTES * _parameters(networks.values()))

@@ -75,7 +75,7 @@ class Updates:
         self.named = named_parameters(networks)
         self.parameters = list(self.named.values())
         self._max_norm = settings.max_grad_norm
-        self._spec = optimizers.OPTIMIZERS[optimizers.DEFAULT]
+        self._spec = optimizers.OPTIMIZERS[settings.optimizer]
         first = rates[next(iter(networks))]
         self.schedule = optimizers.learning_rate_schedule(settings, first, steps)
         groups: list[dict[str, Any]] = [

@@ -7,13 +7,16 @@ from support.commands import train
 from support.families import load_family
 
 from dreambooth.config.run_sections import MemorySettings
+from dreambooth.config.sections import OptimizerSettings
 from dreambooth.run import description
 
 
 def test_the_plan_counts_no_gradients_for_an_early_update(twin):
     family = load_family(twin)
     family.prepare_training(gradient_checkpointing=False)
-    plain, early = (description._memory(family, MemorySettings(early_update=each), False) for each in (False, True))
+    plain, early = (
+        description._memory(family, MemorySettings(early_update=each), OptimizerSettings()) for each in (False, True)
+    )
     assert plain - early == 4 * sum(each.size for each in family.denoiser.parameters())
 
 

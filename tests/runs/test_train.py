@@ -155,7 +155,7 @@ def test_an_update_is_the_same_however_many_workers_share_it(
     )
     train(flags(output_dir=tmp_path / "alone", **common))
     train(flags(output_dir=tmp_path / "another seed", **common, seed=1))
-    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(workers, 1))
+    monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
     for name in ("shared", "again"):
         train(flags(output_dir=tmp_path / name, **common))
     for part in ("unet", "text_encoder"):
@@ -179,7 +179,7 @@ def test_a_run_with_workers_is_resumed_bit_for_bit_and_another_split_is_pointed_
     train(flags(output_dir=tmp_path / "again", resume_from_checkpoint=checkpoint, **common))
     assert_same(tmp_path / "whole/unet", tmp_path / "again/unet")
     assert "another machine" not in capsys.readouterr().err
-    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(workers, 1))
+    monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
     train(flags(output_dir=tmp_path / "other", resume_from_checkpoint=checkpoint, **common))
     assert "the checkpoint was made on another machine or split" in capsys.readouterr().err
 
@@ -206,7 +206,7 @@ def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(flags, tmp_p
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_average_is_what_is_saved_and_drawn_with(flags, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(workers, 1))
+    monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
     drawn = dict(validation_prompt="a photo of sks dog", num_validation_images=1, validation_steps=2)
     common = dict(max_train_steps=3, train_batch_size=2, save_steps=1, learning_rate=1e-3)
     train(flags(output_dir=tmp_path / "plain", **common))
@@ -462,3 +462,38 @@ def test_an_early_update_makes_the_run_of_one_worker_and_says_so(flags, tmp_path
     assert "--early_update: one core" in capfd.readouterr().err
     for part in ("unet", "text_encoder"):
         assert_same(tmp_path / "out" / part, tmp_path / "early" / part)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "adafactor"])
+@pytest.mark.parametrize("changes", [dict(), dict(early_update=True), dict(lora_rank=2, train_text_encoder=True)])
+def test_a_lean_optimizer_resumes_bit_for_bit(flags, tmp_path, capsys, optimizer, changes):
+    common = dict(
+        optimizer=optimizer, max_train_steps=3, learning_rate=1e-3, save_steps=1, train_batch_size=2, **changes
+    )
+    train(flags(output_dir=tmp_path / "whole", checkpoints_total_limit=0, **common))
+    checkpoint = tmp_path / "whole/checkpoint-1"
+    sizes = {path.name: path.stat().st_size for path in checkpoint.rglob("*.safetensors")}
+    if not changes:
+        most = 1.2 if optimizer == "adamw8bit" else 0.2  # this tiny network has many small weights, which stay float32
+        assert sizes["optimizer.safetensors"] < most * sizes["diffusion_paddle_model.safetensors"]
+    train(flags(output_dir=tmp_path / "again", resume_from_checkpoint=checkpoint, **common))
+    for part in ("unet", "text_encoder") if changes.get("train_text_encoder") else ("unet",):
+        assert_same(tmp_path / "whole/checkpoint-3" / part, tmp_path / "again/checkpoint-3" / part)
+    with pytest.raises(BadInput, match=f"optimizer: '{optimizer}' then, None now"):
+        train(
+            flags(output_dir=tmp_path / "third", resume_from_checkpoint=checkpoint, **{**common, "optimizer": "adamw"})
+        )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "adafactor"])
+def test_workers_share_an_update_of_a_lean_optimizer(flags, tmp_path, monkeypatch, optimizer):
+    found = []
+    for workers in (1, 2):
+        monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
+        out = tmp_path / str(workers)
+        train(
+            flags(output_dir=out, optimizer=optimizer, max_train_steps=3, train_batch_size=2, save_format="safetensors")
+        )
+        found.append(weights(out / "unet"))
+    for name, one in found[0].items():
+        np.testing.assert_allclose(one, found[1][name], rtol=1e-2, atol=1e-4)
