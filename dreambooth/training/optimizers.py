@@ -100,9 +100,9 @@ class _Lean(Optimizer):
 class _AdamW8Bit(_Lean):
     """AdamW whose moments are bytes, in blocks of 256 with a scale each, after Dettmers et al. 2022.
 
-    A byte is the fourth root of a moment's share of the largest in its block, so that small ones have levels too: evenly
-    spaced levels learn less (CLIP-I goes 81 % of the way in place of 93). The first moment is signed. Of the second its
-    root is kept, rounded up: a 0 would make a large step. Small parameters keep float32.
+    A byte is the fourth root of a moment's share of the largest in its block, so that small ones have levels too: with
+    even levels, CLIP-I goes 81 % of the way in place of 93. The first moment is signed. Of the second its root is kept,
+    rounded up: a 0 would make a large step. Small parameters keep float32.
     """
 
     _BLOCK, _SMALL, _AT_ONCE = 256, 4096, 1 << 20

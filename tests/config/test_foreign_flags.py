@@ -21,7 +21,7 @@ def refusal(flags):
         ("--learning_rat=1e-4", "--learning_rat: there is no such flag; did you mean --learning_rate?"),
         ("--xyz", "--xyz: there is no such flag; --help lists the flags"),
         ("--rank 4", "--rank: there is no such flag; here it is --lora_rank"),
-        ("--use_8bit_adam", "--use_8bit_adam: there is no such flag; not offered; --early_update"),
+        ("--use_8bit_adam", "--use_8bit_adam: there is no such flag; here it is --optimizer adamw8bit"),
         (
             "--rank 4 --snr_gamma 5 --steps 3",
             "here it is --lora_rank; --snr_gamma: not offered yet; --steps: did",

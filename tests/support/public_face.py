@@ -11,7 +11,8 @@ TRAIN = """
 --revision TEXT  --dry_run  --verbose  --height N = 512  --width N = 512  --resolution N  --center_crop  --random_flip
 --train_batch_size N = 4  --gradient_accumulation_steps N = 1  --learning_rate X  --text_encoder_lr X  --scale_lr
 --lr_scheduler {constant,linear,cosine,cosine_with_restarts,polynomial,constant_with_warmup} = constant
---lr_warmup_steps N = 500  --lr_num_cycles N = 1  --lr_power X = 1.0  --adam_beta1 X = 0.9  --adam_beta2 X = 0.999
+--lr_warmup_steps N = 500  --lr_num_cycles N = 1  --lr_power X = 1.0
+--optimizer {adamw,adamw8bit,adafactor} = adamw  --adam_beta1 X = 0.9  --adam_beta2 X = 0.999
 --adam_weight_decay X = 0.02  --adam_epsilon X = 1e-08  --max_grad_norm X  --ema_decay X  --gradient_checkpointing
 --early_update|--fused_backward_pass
 --mixed_precision {no,fp16,bf16} = no  --cache_latents  --no_cache_latents  --sample_batch_size N = 4
@@ -83,7 +84,7 @@ DEFAULTS = {
     "verbose": False, "height": None, "width": None, "center_crop": False, "random_flip": False,
     "train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 5e-6, "text_encoder_lr": None,
     "scale_lr": False, "lr_scheduler": "constant", "lr_warmup_steps": 500, "lr_num_cycles": 1, "lr_power": 1.0,
-    "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 0.02, "adam_epsilon": 1e-8, "max_grad_norm": None,
+    "optimizer": "adamw", "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_weight_decay": 0.02, "adam_epsilon": 1e-8, "max_grad_norm": None,
     "ema_decay": None,
     "gradient_checkpointing": False, "early_update": False, "mixed_precision": "no", "cache_latents": True,
     "sample_batch_size": 4, "prior_scheduler": "dpmsolver++", "prior_inference_steps": 20, "dataloader_num_workers": 0,
