@@ -52,6 +52,9 @@ def _adamw(settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -
     )
 
 
+_MOST = 10.0  # of Adam's change, which is about 1; a level too low would make a large one
+
+
 class _Lean(Optimizer):
     """An optimizer of ours: its accumulators by name, and the update of one parameter.
 
@@ -100,9 +103,8 @@ class _Lean(Optimizer):
 class _AdamW8Bit(_Lean):
     """AdamW whose moments are bytes, in blocks of 256 with a scale each, after Dettmers et al. 2022.
 
-    A byte is the fourth root of a moment's share of the largest in its block, so that small ones have levels too: with
-    even levels, CLIP-I goes 81 % of the way in place of 93. The first moment is signed. Of the second its root is kept,
-    rounded up: a 0 would make a large step. Small parameters keep float32.
+    A byte is the fourth root of a moment's share of the largest in its block, so that small ones have levels too. The
+    first moment is signed. Of the second its root is kept. Small parameters keep float32.
     """
 
     _BLOCK, _SMALL, _AT_ONCE = 256, 4096, 1 << 20
@@ -149,9 +151,22 @@ class _AdamW8Bit(_Lean):
         scale1, scale2 = sizes.max(1), roots.max(1)
         least = float(np.finfo(np.float32).tiny)
         levels = (sizes / scale1.clip(least).unsqueeze(1)).sqrt().sqrt() * 127
-        first = (levels.round() * moment1.sign()).astype("int8")
-        root = ((roots / scale2.clip(least).unsqueeze(1)).sqrt().sqrt() * 255).ceil().clip(max=255).astype("uint8")
+        first = ((levels + self._dither(len(sizes), 0.5497 * step)).floor().clip(max=127) * moment1.sign()).astype(
+            "int8"
+        )
+        levels = (roots / scale2.clip(least).unsqueeze(1)).sqrt().sqrt() * 255
+        above_0 = (roots > 0).astype("float32")  # a 0 would make a large step
+        root = (levels + self._dither(len(roots), 0.7549 * step)).floor().clip(max=255).maximum(above_0).astype("uint8")
         return first.flatten(), root.flatten(), scale1, scale2, change.flatten()
+
+    def _dither(self, blocks: int, shift: float) -> Tensor:
+        """Return evenly spread numbers from 0 to 1, to be added before rounding down.
+
+        A moment changes by less than a level in a step. Without this, CLIP-I goes 79 % of the way in place of 95.
+        """
+        numbers = paddle.arange(self._BLOCK, dtype="float32") * 0.6180 + (shift % 1)
+        numbers = numbers.unsqueeze(0) + paddle.arange(blocks, dtype="float32").unsqueeze(1) * 0.3247
+        return numbers - numbers.floor()
 
     def _moments(self, moment1: Tensor, moment2: Tensor, gradient: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the new moments, and Adam's change (Kingma & Ba 2015, algorithm 1)."""
@@ -159,7 +174,7 @@ class _AdamW8Bit(_Lean):
         moment1 = moment1 * beta1 + gradient * (1 - beta1)
         moment2 = moment2 * beta2 + gradient.square() * (1 - beta2)
         root = (moment2 / (1 - beta2**step)).sqrt() + self._settings.adam_epsilon
-        return moment1, moment2, moment1 / (1 - beta1**step) / root
+        return moment1, moment2, (moment1 / (1 - beta1**step) / root).clip(-_MOST, _MOST)
 
 
 class _Adafactor(_Lean):
