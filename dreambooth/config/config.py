@@ -106,6 +106,11 @@ class Config:
                 f"--learning_rate {self.base_rate:g} is very high; {sections.DEFAULT_RATE:g} is usual for a whole"
                 f" network, and {sections.DEFAULT_LORA_RATE:g} for a LoRA"
             )
+        if self.lora.lora_rank and self.base_rate <= 2 * sections.DEFAULT_RATE:
+            yield (
+                f"--learning_rate {self.base_rate:g} is a whole network's, at which a LoRA learns next to nothing;"
+                f" without the flag it has {sections.DEFAULT_LORA_RATE:g}"
+            )
         if (self.lora.lora_rank or 0) > _HIGH_RANK:
             yield f"--lora_rank {self.lora.lora_rank} is very high; ranks of 4 to 64 are usual"
         if self.memory.early_update and self.lora.lora_rank:

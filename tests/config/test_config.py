@@ -393,3 +393,10 @@ def test_a_copy_with_a_seed_differs_in_the_seed_alone():
 def test_an_empty_validation_prompt_is_refused():
     with pytest.raises(BadInput, match="^--validation_prompt: it is empty"):
         read([*PRIOR, "--validation_prompt", "a dog", "--validation_prompt", " "])
+
+
+@pytest.mark.parametrize("line, warned", [("", False), ("--learning_rate 5e-6", True), ("--learning_rate 5e-5", False)])
+def test_a_lora_at_a_whole_networks_rate_is_warned_of(line, warned):
+    said = " ".join(read(f"--lora_rank 4 {line}").warnings())
+    assert ("is a whole network's, at which a LoRA learns next to nothing" in said) == warned
+    assert "a LoRA learns" not in " ".join(read(line).warnings())

@@ -14,7 +14,7 @@ from test_readme import PAGES, READMES, commands
 # what takes an hour at full size
 SHORTER = {
     r"--max_train_steps \d+": "--max_train_steps 2",
-    "--save_steps 200": "--save_steps 1",
+    "--save_steps 200": "--save_steps 1 --max_train_steps 2",
     "--resolution 512": "--resolution 32",
     "--lora_rank 4": "--lora_rank 4 --resolution 32",
     "--with_prior_preservation": "--with_prior_preservation --num_class_images 2 --prior_inference_steps 2",
