@@ -165,8 +165,10 @@ def _free(path: Path, text: Mapping[str, Any]) -> Path:
             with Image.open(path) as there:
                 if there.info == {name: str(value) for name, value in text.items()}:
                     return path
-        except (OSError, ValueError, SyntaxError):  # none is there, or a damaged one
+        except FileNotFoundError:
             return path
+        except (OSError, ValueError, SyntaxError):  # no picture, or a damaged one
+            pass
         path = path.with_name(f"{path.stem.partition('~')[0]}~{number}.png")
     raise AssertionError("there is always a number")
 

@@ -8,7 +8,7 @@
 # A second run keeps a complete environment, and completes an interrupted one.
 
 setup() {
-    local here venv build kind other size name tried= active card driver python
+    local here venv build kind other size name tried= active card= driver python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
     if [ -n "${PYTHON:-}" ]; then
@@ -35,7 +35,7 @@ setup() {
         builds=(cpu-2.6.2)
         venv=$here/.venv-2.6.2
     elif [ -z "$paddle" ] && card=$(query_cards compute_cap | sort -V | tail -n 1) && [ -n "$card" ]; then
-        driver=$(query_cards driver_version | head -n 1)
+        driver=$(query_cards driver_version | head -n 1) || driver=
         mapfile -t builds < <(choose_builds "$card" "$driver")
         if [ ${#builds[@]} = 0 ]; then
             echo "error: no Paddle works on a card of compute capability $card with driver $driver; install a newer driver (570 for all cards), or use the CPU: export CUDA_VISIBLE_DEVICES=" >&2
@@ -49,7 +49,7 @@ setup() {
     export PYTHON
     for name in "${builds[@]}"; do
         use_build "$name"
-        if "$PYTHON" -c "" 2>/dev/null && [ -s "$venv/complete" ] && [ -z "$(stamp_requirements | grep -vxFf "$venv/complete" 2>/dev/null)" ]; then
+        if "$PYTHON" -c "from importlib.metadata import version; version('${build%%=*}')" 2>/dev/null && [ -s "$venv/complete" ] && [ -z "$(stamp_requirements | grep -vxFf "$venv/complete" 2>/dev/null)" ]; then
             add_cuda_libraries
             warn_of_unused_card
             return 0
@@ -66,6 +66,7 @@ setup() {
         use_build "$name"
         echo "setup: installing $build${index[1]:+ from ${index[1]}} and the libraries into $venv: about $size, a few minutes the first time"
         # One environment has one Paddle: the two kinds would write over each other's files
+        if [ -f "$venv/complete" ]; then sed -i "/^$other==/d" "$venv/complete"; fi
         "$PYTHON" -m pip uninstall -q -y "$other" >/dev/null 2>&1 || true
         if "$PYTHON" -m pip install "${index[@]}" "$build" -r <(cat "${requirements[@]}" | grep -v '^paddlepaddle'); then
             add_cuda_libraries
@@ -79,7 +80,7 @@ setup() {
         fi
         tried="${tried:+$tried, }$build${index[1]:+ ($name)}"
     done
-    echo "error: could not set up $tried; see the lines above, and docs/install.md" >&2
+    echo "error: could not set up $tried; see the lines above, and docs/install.md${card:+; to use the CPU: export CUDA_VISIBLE_DEVICES=}" >&2
     return 1
 }
 
@@ -170,7 +171,9 @@ PYTHON
 # Print a property of each card, a line each; none where CUDA_VISIBLE_DEVICES hides all
 query_cards() {
     case ${CUDA_VISIBLE_DEVICES-all} in "" | -1) return 1 ;; esac
-    nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null
+    local answer
+    answer=$(nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null) || return 1
+    tr -d '\r' <<<"$answer" | grep -E '^[0-9]+(\.[0-9]+)*$' # without its complaints, and what it does not know
 }
 
 # Warn where this machine has a card and $PYTHON a Paddle for the CPU alone
@@ -184,7 +187,7 @@ warn_of_unused_card() {
 stamp_requirements() {
     local each
     for each in "${requirements[@]}"; do
-        echo "$build${index[1]:+ ${index[1]}} $(basename "$each") $(cksum <"$each")"
+        echo "$build${index[1]:+ ${index[1]}} $(basename "$each") $(sed 's/ *#.*//' "$each" | cksum)"
     done
 }
 

@@ -69,6 +69,10 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     if not config.run.dry_run:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
         console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
+    if plan.replaces:
+        console.print_message(
+            f"replaces  another run in {config.saving.output_dir}; its checkpoints, samples and log go"
+        )
     needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
     room = f"; {_size(free)} free" if free is not None else ""
     console.print_message(f"disk      {needed}{room} for {config.saving.output_dir}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _CARD = "README.md"
 SAMPLES = "samples"
+_TRIES = 10  # to lock the folder, a fifth of a second apart
 _LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
 
 
@@ -108,6 +110,15 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
     return whole[-1].state.get("arguments") if whole else None
 
 
+def _locks_soon(descriptor: int) -> bool:
+    """Lock a folder; the workers of a killed run may hold its lock for a moment."""
+    for _ in range(_TRIES):
+        if atomic.try_lock(descriptor):
+            return True
+        time.sleep(0.2)
+    return False
+
+
 @contextlib.contextmanager
 def claimed(output_dir: str) -> Iterator[None]:
     """Keep the folder to this run while the block lasts; another run that has it is a BadInput.
@@ -121,7 +132,7 @@ def claimed(output_dir: str) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY)
             held.callback(os.close, descriptor)
-            is_taken = not atomic.try_lock(descriptor)
+            is_taken = not _locks_soon(descriptor)
         if processes.is_true_anywhere(is_taken):
             raise BadInput(
                 f"--output_dir {folder}: another run writes into it; wait for its end, or give another folder"

@@ -62,7 +62,10 @@ def make(config: Config) -> tuple[Config, Plan]:
     hashes = [picture.sha256 for picture in pictures]
     changes = output_folder.changes_to_earlier(output_dir, config.flat(), hashes)
     resumed = None
-    if saving.resume_from_checkpoint and not (changes and saving.overwrite):
+    begins_anew = bool(changes) and saving.overwrite and saving.resume_from_checkpoint == "latest"
+    if begins_anew:
+        console.print_message(f"resume    {output_dir} holds another run, which --overwrite replaces: the run begins")
+    elif saving.resume_from_checkpoint:
         resumed, problems = checkpoints.find(saving.resume_from_checkpoint, saving.output_dir)
         for problem in problems:
             console.warn(problem)

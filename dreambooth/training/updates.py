@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import paddle
 
-from dreambooth.system import processes
+from dreambooth.system import console, processes
 from dreambooth.system.patches import layers
 from dreambooth.training import optimizers
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Arrays
 
 _HALF = {"fp16": "float16", "bf16": "bfloat16"}
+_FIRST_KIND = "adamw"  # of checkpoints that name none
 _MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many have another cause
 
 
@@ -75,7 +76,8 @@ class Updates:
         self.named = named_parameters(networks)
         self.parameters = list(self.named.values())
         self._max_norm = settings.max_grad_norm
-        self._spec = optimizers.OPTIMIZERS[settings.optimizer]
+        self._kind = settings.optimizer
+        self._spec = optimizers.OPTIMIZERS[self._kind]
         first = rates[next(iter(networks))]
         self.schedule = optimizers.learning_rate_schedule(settings, first, steps)
         groups: list[dict[str, Any]] = [
@@ -163,7 +165,9 @@ class Updates:
         ours = self._spec.accumulator_names(self.named)
         tensors = {name: state[automatic] for name, automatic in ours.items() if automatic in state}
         scaler = {name: np.asarray(value).tolist() for name, value in self.scaler.state_dict().items()}
-        return tensors, {"scaler": scaler, "schedule": {"last_epoch": self.schedule.last_epoch, "last_lr": self.rate}}
+        kind = {} if self._kind == _FIRST_KIND else {"kind": self._kind}
+        schedule = {"last_epoch": self.schedule.last_epoch, "last_lr": self.rate}
+        return tensors, {"scaler": scaler, "schedule": schedule, **kind}
 
     def restore(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
         """Put back what state() returned."""
@@ -171,6 +175,9 @@ class Updates:
         if not isinstance(updates, int) or updates < 0:
             raise ValueError(f"the state of its schedule is {updates!r}")
         self.schedule.step(updates)
+        if (before := state.get("kind", _FIRST_KIND)) != self._kind:
+            console.warn(f"--optimizer {self._kind}: the checkpoint has the state of {before}, so this one begins anew")
+            return
         # an early update gives each optimizer the state of its parameter alone: it would keep the others
         by_optimizer = [{name: each} for name, each in self.named.items()] if self._is_early else [self.named]
         for optimizer, named in zip(self.optimizers, by_optimizer):

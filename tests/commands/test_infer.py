@@ -1,6 +1,7 @@
 """infer.py: what it writes, and that a picture is a function of its seed, its number and the settings."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def test_a_picture_of_other_settings_stays(draw):
     names = [re.sub(".*/", "", file) for file in (one, other, third)]
     assert names == ["a-0-seed0-0.png", "a-0-seed0-0~2.png", "a-0-seed0-0~3.png"]
     assert (pixels(one) == before).all()
+    (before_it := Path(one).with_name("a-0-seed3-0.png")).write_text("no picture")
+    assert draw("--prompt", "a", "--seed", 3)[0].endswith("a-0-seed3-0~2.png") and before_it.read_text() == "no picture"
     # the same again takes its own place
     assert draw("--prompt", "a", "--grid")[0] == one and draw("--prompt", "a", "--scheduler", "ddim") == [other]
 

@@ -381,8 +381,36 @@ def test_setup_says_what_was_tried_where_nothing_works(copy):
     done = run_setup(copy, cards="7.5")
     assert done.returncode == 1
     tried = "paddlepaddle-gpu==3.3.1 (cu126), paddlepaddle-gpu==3.3.1 (cu118), paddlepaddle-gpu==2.6.2"
-    assert done.stderr.splitlines()[-1] == f"error: could not set up {tried}; see the lines above, and docs/install.md"
+    remedy = "see the lines above, and docs/install.md; to use the CPU: export CUDA_VISIBLE_DEVICES="
+    assert done.stderr.splitlines()[-1] == f"error: could not set up {tried}; {remedy}"
     assert not (copy / ".venv/complete").exists()
+
+
+def test_setup_of_a_card_that_fails_does_not_leave_a_cpu_environment_that_seems_complete(copy):
+    run_setup(copy)
+    (copy / "cut").touch()  # no index is reached
+    assert run_setup(copy, cards="8.6").returncode == 1
+    (copy / "cut").unlink()
+    done = run_setup(copy)
+    assert done.returncode == 0 and "installing paddlepaddle==3.3.1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "script, said",
+    [
+        ("echo NVIDIA-SMI has failed because it could not talk; exit 9", "none"),
+        ("echo No devices were found", "none"),
+        ("echo '[N/A]'", "none"),
+        ("echo", "none"),
+        ("printf '8.6\\r\\n'", "8.6"),  # line ends of Windows
+    ],
+)
+@pytest.mark.parametrize("caller", ["set -euo pipefail; ", ""])
+def test_what_nvidia_smi_complains_of_is_no_card(tmp_path, script, said, caller):
+    folder = stand_in(tmp_path / "bin", "nvidia-smi", script).parent
+    path = f"{folder}:{os.environ['PATH']}"
+    done = bash(f'{caller}. ./setup.sh; query_cards compute_cap || echo "none"', PATH=path)
+    assert done.stdout == f"{said}\n"
 
 
 @pytest.mark.parametrize("card, driver", [("8.6", "390.5"), ("12.0", "535.104.05"), ("5.2", "580.1")])

@@ -497,3 +497,15 @@ def test_workers_share_an_update_of_a_lean_optimizer(flags, tmp_path, monkeypatc
         found.append(weights(out / "unet"))
     for name, one in found[0].items():
         np.testing.assert_allclose(one, found[1][name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("one, other", [("adamw", "adamw8bit"), ("adamw8bit", "adafactor"), ("adafactor", "adamw")])
+def test_another_optimizer_begins_anew_where_changes_are_allowed(flags, tmp_path, capsys, one, other):
+    common = dict(max_train_steps=2, save_steps=1)
+    train(flags(optimizer=one, output_dir=tmp_path / "one", **common))
+    checkpoint = tmp_path / "one/checkpoint-1"
+    train(flags(optimizer=other, resume_from_checkpoint=checkpoint, allow_changes=True, **common))
+    assert (
+        f"--optimizer {other}: the checkpoint has the state of {one}, so this one begins anew"
+        in capsys.readouterr().err
+    )
