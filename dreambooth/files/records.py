@@ -62,6 +62,11 @@ class Base:
         """Whether the weights are a LoRA."""
         return not self.is_checkpoint or self.lora_scale is not None
 
+    @property
+    def kind(self) -> str:
+        """The folder's content in words."""
+        return "checkpoint" if self.is_checkpoint else "LoRA"
+
 
 def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
     """Return the base of the LoRA or the checkpoint that train_dreambooth.py wrote into this folder.
@@ -135,7 +140,7 @@ def read_lora(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[
 
 def _checkpoint_of_lora(path: str | Path, flag: str) -> Base | None:
     base = find_base(path, flag) if (Path(path) / STATE).is_file() else None
-    return base if base and base.is_checkpoint and base.is_lora else None
+    return base if base and base.lora_scale is not None else None
 
 
 def weights_by_part(folder: Path, flag: str) -> dict[str, Path]:

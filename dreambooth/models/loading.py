@@ -145,14 +145,13 @@ def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk
 
 def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Family:
     """Load the base model of a folder that holds what a run changed, and put that into it."""
-    kind = "checkpoint" if base.is_checkpoint else "LoRA"
     try:
         family = load_family(Source(base.model, base.revision, base.tokenizer), flag)
         weights = family.source.fingerprint()
     except BadInput as error:
-        raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error})") from error
+        raise BadInput(f"{flag} {name}: it is a {base.kind}, and its base model can't be used ({error})") from error
     if base.weights and base.weights.split()[0] == weights.split()[0] and base.weights != weights:
-        console.warn(f"{flag} {name}: its base model {base.model} has other weights than it had for this {kind}")
+        console.warn(f"{flag} {name}: its base model {base.model} has other weights than it had for this {base.kind}")
     if base.is_lora:
         merge_lora(family, name, lora_scale, flag)
         return family

@@ -56,8 +56,7 @@ def check(name: str, flag: str = FLAG) -> None:
         return
     moves.finish_move(folder, flag)
     if base := records.find_base(name, flag):
-        kind = "checkpoint" if base.is_checkpoint else "LoRA"
-        raise BadInput(f"{flag} {name}: it is a {kind}; python -m dreambooth.export makes a whole model of it")
+        raise BadInput(f"{flag} {name}: it is a {base.kind}; python -m dreambooth.export makes a whole model of it")
     if not (folder / moves.INDEX).is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:5]) or "nothing"
         raise BadInput(f"{flag} {name}: no pipeline, it has no {moves.INDEX} (there is {inside})")
@@ -174,11 +173,11 @@ def check_model(name: str, flag: str) -> None:
     if base is None:
         check(name, flag)
         return
-    kind = "checkpoint" if base.is_checkpoint else "LoRA"
     try:
         check(base.model, flag)
     except BadInput as error:
         remedy = "" if base.is_checkpoint else "; with another copy of it: infer.py --model_path COPY --lora " + name
-        raise BadInput(f"{flag} {name}: it is a {kind}, and its base model can't be used ({error}){remedy}") from None
+        reason = f"it is a {base.kind}, and its base model can't be used ({error})"
+        raise BadInput(f"{flag} {name}: {reason}{remedy}") from None
     if base.is_lora:
         records.check_lora(name, flag)

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from dreambooth.run import output_folder
 from dreambooth.system import console
 from dreambooth.system.errors import Stopped
 
@@ -21,7 +22,7 @@ def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str, sum
     what = "pipeline " if lora.saves_pipeline else "LoRA     "
     command = draw_command(saving.output_dir, prompt, *console.script_command("infer.py"))
     console.print_message(f"{what} {saving.output_dir}; to draw with it: {command}")
-    if (samples := Path(saving.output_dir) / "samples").is_dir():
+    if (samples := Path(saving.output_dir) / output_folder.SAMPLES).is_dir():
         console.print_message(f"samples   {samples}")
 
 
