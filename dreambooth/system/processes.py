@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 _POLL_SECONDS = 0.02
 _SECONDS_FOR_LIST = 10  # that the driver gets to list the cards
+_BYTES, _BUCKET = 4, 1 << 27  # of a gradient's number, and of a bucket
 
 _meetings = itertools.count()  # every process comes to the same ones in the same order
 
@@ -195,15 +196,24 @@ def broadcast(value: _Value, source: int = 0) -> _Value:
 
 
 def mean(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
-    """Return the mean over the processes of each number or tensor of one element."""
-    mine = np.array([float(value) for value in values.values()], dtype=np.float32)
-    if world_size() > 1:
-        import paddle
+    """Return the mean over the processes of each number or tensor of one element.
 
-        tensor = paddle.to_tensor(mine)
-        paddle.distributed.all_reduce(tensor)  # gloo has no mean
-        mine = tensor.numpy() / world_size()
-    return dict(zip(values, mine.tolist()))
+    The tensors are joined where they are, so that the host waits for a card once.
+    """
+    tensors: dict[str, Tensor] = {name: value for name, value in values.items() if hasattr(value, "place")}
+    numbers = {name: float(value) for name, value in values.items() if name not in tensors}
+    if world_size() == 1 and not tensors:
+        return {name: float(np.float32(value)) for name, value in numbers.items()}
+    import paddle
+
+    parts = [tensor.astype("float32").reshape([1]) for tensor in tensors.values()]
+    if numbers:
+        parts.append(paddle.to_tensor(list(numbers.values()), dtype="float32"))
+    joined = paddle.concat(parts)
+    if world_size() > 1:
+        paddle.distributed.all_reduce(joined)  # gloo has no mean
+    means = dict(zip([*tensors, *numbers], (joined.numpy() / world_size()).tolist()))
+    return {name: means[name] for name in values}
 
 
 def is_true_anywhere(flag: bool) -> bool:
@@ -220,13 +230,33 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace each gradient by its mean over the processes, in large buckets, once per update.
 
     Exchanged by hand after the last backward pass instead of by DataParallel: that keeps accumulation and gradient
-    checkpointing out of its hooks.
+    checkpointing out of its hooks. Given all parameters, Paddle fills every bucket before it exchanges the first: a
+    second copy of all gradients. So it gets those of one bucket at a time.
     """
     if world_size() == 1:
         return
     from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
-    fused_allreduce_gradients(list(parameters), None)
+    for bucket in _buckets(parameters):
+        fused_allreduce_gradients(bucket, None)
+
+
+def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the parameters that have gradients in Paddle's own buckets, so that it adds in the same order.
+
+    A bucket takes gradients, all of one kind, until it has reached its size.
+    """
+    bucket: list[Tensor] = []
+    size = 0
+    for parameter in parameters:
+        if parameter.grad is not None:
+            if size >= _BUCKET:
+                yield bucket
+                bucket, size = [], 0
+            bucket.append(parameter)
+            size += _BYTES * int(parameter.size)
+    if bucket:
+        yield bucket
 
 
 def gather_rows(mine: Arrays, count: int) -> dict[str, np.ndarray[Any, Any]]:

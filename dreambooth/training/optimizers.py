@@ -65,6 +65,7 @@ class _Lean(Optimizer):
         super().__init__(learning_rate=schedule, parameters=list(groups))
         self._settings = settings
         self._begun: set[str] = set()
+        self._counts: dict[str, int] = {}  # the steps of each parameter
 
     def _shapes(self, parameter: Tensor) -> dict[str, tuple[list[int], str]]:
         """Return {accumulator: (shape, kind)}."""
@@ -85,6 +86,18 @@ class _Lean(Optimizer):
                 for name, (shape, kind) in {**self._shapes(parameter), "steps": ([1], "float32")}.items():
                     self._add_accumulator(name, parameter, dtype=kind, shape=shape)
 
+    @override
+    def set_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back a state, from which the steps are counted on."""
+        self._counts.clear()
+        super().set_state_dict(state_dict)
+
+    def _count(self, parameter: Tensor, steps: Tensor) -> int:
+        """Count a step of a parameter. The accumulator is read once: each time, the host waits for the card."""
+        name = parameter.name
+        self._counts[name] = 1 + (self._counts[name] if name in self._counts else int(steps.item()))
+        return self._counts[name]
+
     @paddle.no_grad()
     def _append_optimize_op(self, block: object, pair: Sequence[Tensor] | dict[str, Any]) -> None:
         parameter, gradient = self._update_param_group(pair) if isinstance(pair, dict) else pair
@@ -92,8 +105,9 @@ class _Lean(Optimizer):
         def state(name: str) -> Tensor:
             return self._get_accumulator(name, parameter)
 
+        step = self._count(parameter, state("steps"))
         paddle.assign(state("steps") + 1, state("steps"))
-        change = self._change(parameter, gradient.astype("float32"), state, int(state("steps").item()))
+        change = self._change(parameter, gradient.astype("float32"), state, step)
         rate = self._create_param_lr((parameter, gradient))
         # a decay apart from the gradient, as in AdamW (Loshchilov & Hutter 2019)
         kept = 1 - rate * self._settings.adam_weight_decay

@@ -115,26 +115,26 @@ class Updates:
         with layers.errors_of_python():
             self.scaler.scale(loss).backward()
 
-    def gather_gradients(self) -> float | None:
+    def gather_gradients(self) -> Tensor | None:
         """Average the gradients over the processes, unscale and clip them.
 
         Returns their norm, or None where nothing needs it: another pass over all gradients takes a fortieth of a
-        full-size step on a CPU.
+        full-size step on a CPU. Whoever reads it waits for the card, so it stays a tensor.
         """
         processes.average_gradients(self.parameters)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         if self._max_norm or self.scaler.is_enable():
-            return float(gradient_norm(self.parameters, self._max_norm))
+            return gradient_norm(self.parameters, self._max_norm)
         return None
 
-    def step(self, norm: float | None) -> bool:
+    def step(self, norm: Tensor | None) -> bool:
         """Make the update, and return whether it was made.
 
         An early update has made it in the backward pass. With fp16, gradients that overflowed make none: the scaler
         lowers its scale, and the caller repeats the step.
         """
-        overflowed = self.scaler.is_enable() and norm is not None and not math.isfinite(norm)
+        overflowed = self.scaler.is_enable() and norm is not None and not math.isfinite(float(norm))
         for optimizer in () if self._is_early else self.optimizers:
             self.scaler.step(optimizer)
             self.scaler.update()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
+from support import reads
 from support.commands import ROOT, launch
 
 from dreambooth.system import processes as system_processes
@@ -32,6 +33,40 @@ def test_shares_cover_the_work_once(monkeypatch):
     assert sorted(shares) == list(range(8))
 
 
+def test_numbers_and_tensors_come_in_their_order_and_the_host_waits_once():
+    values = {"a": 2.5, "loss": paddle.to_tensor(0.1), "b": True, "part": paddle.to_tensor([3.0])}
+    with reads.counted() as found:
+        means = system_processes.mean(values)
+    assert list(means.items()) == [("a", 2.5), ("loss", float(np.float32(0.1))), ("b", 1.0), ("part", 3.0)]
+    assert len(found) == 1
+
+
+def test_gradients_are_exchanged_in_paddles_own_buckets_one_by_one(monkeypatch):
+    """So they add in the same order, beside one bucket in place of a second copy of all."""
+    from paddle.distributed.fleet.utils import hybrid_parallel_util
+    from paddle.distributed.parallel import build_groups
+
+    layers = [paddle.nn.Linear(*sides) for sides in ((3, 9), (9, 2), (2, 60), (60, 1), (1, 1))]
+    values = paddle.ones([1, 3])
+    for layer in layers:
+        values = layer(values)
+    values.sum().backward()
+    unused = paddle.nn.Linear(5, 5)
+    parameters = [*layers[0].parameters(), *unused.parameters(), *(p for each in layers[1:] for p in each.parameters())]
+    buckets = []
+    monkeypatch.setattr(system_processes, "world_size", lambda: 2)
+    monkeypatch.setattr(hybrid_parallel_util, "fused_allreduce_gradients", lambda bucket, group: buckets.append(bucket))
+    for size in (1, 40, 400, 1 << 27):
+        monkeypatch.setattr(system_processes, "_BUCKET", size)
+        buckets.clear()
+        system_processes.average_gradients(parameters)
+        whole = build_groups([each.grad for each in parameters if each.grad is not None], size)
+        assert [len(bucket) for bucket in buckets] == [len(gradients) for _, gradients, _ in whole]
+        assert [p.name for bucket in buckets for p in bucket] == [p.name for each in layers for p in each.parameters()]
+        # each by itself is one of Paddle's
+        assert all(len(build_groups([p.grad for p in bucket], size)) == 1 for bucket in buckets)
+
+
 TWO = """
 import sys; sys.path.insert(0, {root!r})
 import numpy as np
@@ -41,11 +76,13 @@ libraries.load(weight_files.READERS)
 import paddle
 processes.start()
 rank = processes.rank()
-layer = paddle.nn.Linear(2, 2)
-(layer(paddle.ones([1, 2])) * (rank + 1)).sum().backward()  # gradients of ones times 1 and 2
-processes.average_gradients(layer.parameters())
-assert np.allclose(layer.weight.grad.numpy(), 1.5) and np.allclose(layer.bias.grad.numpy(), 1.5)
-assert processes.mean({{"a": rank, "b": 4}}) == {{"a": 0.5, "b": 4.0}}
+for processes._BUCKET in (1, 24, 1 << 27):
+    layer = paddle.nn.Linear(2, 2)
+    (layer(paddle.ones([1, 2])) * (rank + 1)).sum().backward()  # gradients of ones times 1 and 2
+    processes.average_gradients(layer.parameters())
+    assert np.allclose(layer.weight.grad.numpy(), 1.5) and np.allclose(layer.bias.grad.numpy(), 1.5)
+tensor = paddle.to_tensor(10.0 * rank)
+assert processes.mean({{"a": rank, "tensor": tensor, "b": 4}}) == {{"a": 0.5, "tensor": 5.0, "b": 4.0}}
 assert processes.broadcast({{"seed": 7 + rank}}) == {{"seed": 7}}
 assert processes.is_true_anywhere(rank == 1) and not processes.is_true_anywhere(rank == 2)
 assert processes.is_different_anywhere(rank) and not processes.is_different_anywhere("same")

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from support import reads
 
 from dreambooth.config.sections import OptimizerName, OptimizerSettings
 from dreambooth.training import optimizers
@@ -122,6 +123,30 @@ def steps(name, network, inputs, optimizer=None):
         optimizer.step()
         optimizer.clear_grad()
     return optimizer
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_a_step_reads_nothing_from_the_card(name):
+    network, inputs = nn.Linear(512, 256), [paddle.randn([1, 512])] * 3
+    optimizer = steps(name, network, inputs)
+    with reads.counted() as found:
+        steps(name, network, inputs, optimizer)
+    assert found == []
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_a_state_that_is_put_back_repeats_its_steps_bit_for_bit(name):
+    paddle.seed(2)
+    network, inputs = nn.Linear(100, 90), [paddle.randn([8, 100]) for _ in range(5)]
+    optimizer = steps(name, network, inputs[:2])
+    state = {key: value if key == "LR_Scheduler" else value.clone() for key, value in optimizer.state_dict().items()}
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
+    steps(name, network, inputs[2:], optimizer)
+    first = network.weight.numpy().copy()
+    optimizer.set_state_dict(state)
+    network.set_state_dict(weights)
+    steps(name, network, inputs[2:], optimizer)
+    assert np.array_equal(network.weight.numpy(), first)
 
 
 @pytest.mark.parametrize("kind", ["large", "small"])
