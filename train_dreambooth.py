@@ -32,6 +32,7 @@ from dreambooth.models import loading
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
 from dreambooth.run.validation import Validation
 from dreambooth.system import console, disk, libraries, machine, processes
+from dreambooth.system.devices import cards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,9 +52,10 @@ def main(argv: Sequence[str]) -> None:
     # Check all input before the libraries, which take seconds, are loaded
     config, plan = planning.make(read_config(argv, __doc__))
 
-    # Load the libraries, meet the other processes, agree on a seed
+    # Load the libraries, meet the other processes, look at the card, agree on a seed
     libraries.load(weight_files.READERS, config.run.verbose)
     processes.start()
+    cards.check_precision(config.memory.mixed_precision)
     config, plan = planning.agree(config, plan)
     if plan.is_complete:
         endings.describe_complete(plan.steps, config.saving)
@@ -110,8 +112,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
     average = Average(config.optimizer.ema_decay, updates.named)
     split = description.split_of_update(config.memory, family)
-    base, cores = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
-    record = output_folder.make_record(config.flat(), plan.steps, world, cores, concepts, base)
+    base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
+    record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base)
     states: dict[str, Stateful] = {"optimizer": updates, **average.stateful}
     saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0

@@ -108,7 +108,7 @@ def test_what_runs_before_the_libraries_are_loaded_imports_none_of_them(file):
 
 
 def test_the_rooms_are_those_of_the_plan():
-    assert {room.name for room in ROOMS} == {*FLOOR, "families", "patches", "pickles"} - {
+    assert {room.name for room in ROOMS} == {*FLOOR, "families", "patches", "devices", "pickles", "trials"} - {
         "commands",
         "miniworld",
         "benchmarks",
@@ -154,11 +154,20 @@ def test_the_help_takes_less_than_half_a_second():
     assert min(times) < 0.5
 
 
+# of the modules in a room within another
+ROOM_OF_TESTS = {
+    "dreambooth": "commands",
+    "families": "models",
+    "patches": "system",
+    "devices": "system",
+    "pickles": "files",
+    "trials": "run",
+}
+
+
 def path_of_tests(file):
     """The test file of a module."""
-    room = {"dreambooth": "commands", "families": "models", "patches": "system", "pickles": "files"}.get(
-        file.parent.name, file.parent.name
-    ) or "commands"
+    room = ROOM_OF_TESTS.get(file.parent.name, file.parent.name) or "commands"
     return ROOT / "tests" / room / f"test_{'benchmarks_' if room == 'benchmarks' else ''}{file.name}"
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dreambooth.data import rare_words
 from dreambooth.data.rare_words import RareWords
 from dreambooth.drawing import prior_pictures
 from dreambooth.models import tokenizers
 from dreambooth.run import tracking
-from dreambooth.system import console, disk, machine, processes
+from dreambooth.system import console, disk, libraries, machine, processes
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import MemorySettings
@@ -59,9 +59,10 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     shown = [f"{part} {rate:g}" if len({*rates.values()}) > 1 else f"{rate:g}" for part, rate in rates.items()]
     console.print_message(f"rate      {', '.join(dict.fromkeys(shown))}; {optimizer.lr_scheduler}")
     console.print_message(f"seed      {config.run.seed}")
-    cores = machine.describe(split_of_update(config.memory, family))
-    device = f"CPU: {machine.in_words(cores)}" if cores else processes.card_name()
-    precision = config.memory.mixed_precision if processes.is_on_gpu() else "no"
+    is_on_gpu = processes.is_on_gpu()
+    cores = machine.in_words(machine.describe(split_of_update(config.memory, family)))
+    device = processes.card_name() if is_on_gpu else f"CPU: {cores}"
+    precision = config.memory.mixed_precision if is_on_gpu else "no"
     console.print_message(f"device    {device}, {'float32' if precision == 'no' else precision}")
     memory = _size(_memory(family, config.memory, optimizer))
     what = "for weights, gradients and optimizer; activations come on top"
@@ -101,11 +102,11 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
     if config.memory.early_update and family.split.workers > 1:
         yield "--early_update: one core makes the updates of this small network, which workers could share without it"
-    before = plan.resumed.state["arguments"].get("machine") if plan.resumed else None
-    if before and before != machine.describe(split_of_update(config.memory, family)):
+    record = plan.resumed.state["arguments"] if plan.resumed else {}
+    if changes := list(_changes_since(record, machine.describe(split_of_update(config.memory, family)))):
         yield (
-            f"the checkpoint was made on another machine or split ({machine.in_words(before)}), so the last bits of the"
-            " result may differ from those of a run without the stop"
+            f"the checkpoint was made {' and '.join(changes)}, so the last bits of the result may differ from those of"
+            " a run without the stop"
         )
     class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
     if concepts.instance_prompt != class_prompt:  # which has its own warning
@@ -119,6 +120,24 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
     others = [each for each in (concepts.class_prompt, *(config.logging.validation_prompt or ())) if each]
     yield from tokenizers.truncations(family.tokenizer, [concepts.instance_prompt, *others])
     yield from rare_words.spelled_out(family.tokenizer, others)
+
+
+def _changes_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield, as text, with which other libraries and on which other device the run of a record was; `now` is this one.
+
+    Records of older revisions lack some of that, and say nothing of it.
+    """
+    then, versions = record.get("versions") or {}, libraries.versions()
+    names = [
+        name for name in {**then, **versions} if then and name != "python" and then.get(name) != versions.get(name)
+    ]
+    if names:
+        absent = "absent"
+        changes = [f"{name} {then.get(name, absent)} (now {versions.get(name, absent)})" for name in names]
+        yield f"with {', '.join(changes)}"
+    before = record.get("machine")
+    if before and before != now:
+        yield f"on another machine or split ({machine.in_words(before)}; now {machine.in_words(now)})"
 
 
 class Disk(NamedTuple):

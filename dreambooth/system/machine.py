@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from dreambooth.system import console, processes, threads
+from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ def processor_name() -> str:
 
 
 def describe(split: Split) -> dict[str, Any]:
-    """Return what the last bits of a result on the CPU depend on, beside its settings; empty on a card."""
+    """Return what the last bits of a result depend on, beside its settings and the libraries."""
     if not split.threads:
-        return {}
+        return cards.describe()
     path = os.environ.get(_MKL_PATH, "")
     return {
         "processor": processor_name(),
@@ -180,6 +181,8 @@ def describe(split: Split) -> dict[str, Any]:
 
 def in_words(machine: Mapping[str, Any]) -> str:
     """Return the result of describe() as a text."""
+    if "card" in machine:
+        return cards.in_words(machine)
     path = f" ({machine['mkl']})" if machine["mkl"] else ""
     counts = [f"{machine[each]} {each}" for each in ("workers", "threads") if machine[each] > 1] or ["1 thread"]
     return f"{machine['processor']}{path}, {' of '.join(counts)}"

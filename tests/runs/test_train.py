@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
+from support import reads
 from support.commands import command_line, launch, python, train
 from support.families import load_family
 from support.pictures import draw_pictures
@@ -182,6 +183,32 @@ def test_a_run_with_workers_is_resumed_bit_for_bit_and_another_split_is_pointed_
     monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
     train(flags(output_dir=tmp_path / "other", resume_from_checkpoint=checkpoint, **common))
     assert "the checkpoint was made on another machine or split" in capsys.readouterr().err
+
+
+def test_a_resumed_run_says_what_is_another_than_the_checkpoints(flags, tmp_path, capsys):
+    train(flags(no_last_checkpoint=None))
+    path = tmp_path / "out/checkpoint-2/state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    record = state["arguments"]
+    now = record["versions"]["ppdiffusers"]
+    card = {"card": "NVIDIA A100", "capability": "8.0", "cuda": "12.6", "driver": "560.1"}
+    old, on_card = {"versions": {**record["versions"], "ppdiffusers": "0.24.0", "python": "3.10.1"}}, {"machine": card}
+    with_libraries = f"with ppdiffusers 0.24.0 (now {now})"
+    on_another = "on another machine or split (NVIDIA A100, compute capability 8.0, CUDA 12.6, driver 560.1; now "
+    without = {name: each for name, each in record.items() if name not in ("versions", "machine")}
+    for arguments, made in (
+        (record, None),
+        ({**record, **old}, f"{with_libraries}, so the last bits"),
+        ({**record, **on_card}, on_another),
+        ({**record, **old, **on_card}, f"{with_libraries} and {on_another}"),
+        (without, None),
+    ):
+        path.write_text(json.dumps({**state, "arguments": arguments}), encoding="utf-8")
+        capsys.readouterr()
+        train(flags(max_train_steps=3, resume_from_checkpoint="latest", dry_run=True))
+        lines = [line for line in capsys.readouterr().err.splitlines() if "the checkpoint was made" in line]
+        assert len(lines) == bool(made)
+        assert not made or lines[0].startswith(f"warning: the checkpoint was made {made}")
 
 
 @pytest.mark.parametrize("train_text_encoder", [None, True])
@@ -509,3 +536,15 @@ def test_another_optimizer_begins_anew_where_changes_are_allowed(flags, tmp_path
         f"--optimizer {other}: the checkpoint has the state of {one}, so this one begins anew"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_grad_norm": 1.0}, {"optimizer": "adafactor", "ema_decay": 0.9}])
+def test_a_step_waits_for_the_card_once(flags, tmp_path, monkeypatch, changes):
+    """For its loss, which has to be finite; what is logged beside it comes along, or waits for its turn."""
+    monkeypatch.setattr(machine, "split", lambda weights: machine.Split(1, 1))
+    counts = []
+    for number in (3, 5):
+        with reads.counted() as found:
+            train(flags(max_train_steps=number, logging_steps=100, output_dir=tmp_path / str(number), **changes))
+        counts.append(len(found))
+    assert counts[1] - counts[0] == 2
