@@ -8,7 +8,7 @@
 # A second run keeps a complete environment, and completes an interrupted one.
 
 setup() {
-    local here venv build kind other size name tried= active card= driver python
+    local here venv build kind other size name tried= active card= cards served names= driver python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
     if [ -n "${PYTHON:-}" ]; then
@@ -34,14 +34,20 @@ setup() {
         [ "$paddle" = 2.6.2 ] || { echo "error: PADDLE=$paddle: not a supported version; use 3.3.1 or 2.6.2" >&2; return 2; }
         builds=(cpu-2.6.2)
         venv=$here/.venv-2.6.2
-    elif [ -z "$paddle" ] && card=$(query_cards compute_cap | sort -V | tail -n 1) && [ -n "$card" ]; then
+    elif [ -z "$paddle" ] && mapfile -t cards < <(query_cards compute_cap | sort -uV) && [ ${#cards[@]} != 0 ]; then
         driver=$(query_cards driver_version | head -n 1) || driver=
-        mapfile -t builds < <(choose_builds "$card" "$driver")
+        mapfile -t served < <(serve_most "$driver" "${cards[@]}")
+        mapfile -t builds < <(common_builds "$driver" "${served[@]}")
+        card=${cards[*]} card=${card// / and }
         if [ ${#builds[@]} = 0 ]; then
             echo "error: no Paddle works on a card of compute capability $card with driver $driver; install a newer driver (570 for all cards), or use the CPU: export CUDA_VISIBLE_DEVICES=" >&2
             return 2
         fi
         echo "setup: found a card of compute capability $card, driver $driver"
+        if [ ${#served[@]} != ${#cards[@]} ]; then
+            names=$(name_cards "${served[@]}")
+            echo "setup: no Paddle serves all of them; this one serves ${served[*]}; to see no other: export CUDA_VISIBLE_DEVICES=$names"
+        fi
     fi
 
     # Keep an environment that is complete; its file "complete" lists the installed requirements
@@ -100,6 +106,38 @@ choose_builds() {
     fi
 }
 
+# Print the builds that serve all of some cards: DRIVER CAPABILITY…
+common_builds() {
+    local driver=$1 common each
+    common=$(choose_builds "${2:-}" "$driver")
+    for each in "${@:3}"; do
+        common=$(grep -xFf <(choose_builds "$each" "$driver") <<<"$common") || true
+    done
+    [ -z "$common" ] || echo "$common"
+}
+
+# Print the capabilities, a line each, that one build serves: those that have any, without the oldest until one serves
+# the others. DRIVER CAPABILITY… in rising order
+serve_most() {
+    local driver=$1 each found=()
+    for each in "${@:2}"; do
+        [ -z "$(choose_builds "$each" "$driver")" ] || found+=("$each")
+    done
+    while [ ${#found[@]} != 0 ]; do
+        [ -z "$(common_builds "$driver" "${found[@]}")" ] || break
+        found=("${found[@]:1}")
+    done
+    [ ${#found[@]} = 0 ] || printf '%s\n' "${found[@]}"
+}
+
+# Print the names of the cards of some capabilities, as CUDA_VISIBLE_DEVICES takes them
+name_cards() {
+    local each
+    for each in "$@"; do
+        nvidia-smi --query-gpu=compute_cap,uuid --format=csv,noheader | tr -d '\r ' | sed -n "s/^$each,//p"
+    done | paste -sd,
+}
+
 # Test whether the second version is at least the first
 at_least() {
     printf '%s\n%s\n' "$1" "$2" | sort -VC
@@ -136,49 +174,35 @@ add_cuda_libraries() {
         printf 'export LD_LIBRARY_PATH="%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # added by setup.sh\n' "$path" >>"$venv/bin/activate"
 }
 
-# Test whether Paddle computes on the card: a convolution, a product and an attention, forward and backward
+# Test whether Paddle computes on the cards: a convolution, a product and an attention, forward and backward
 check_card() {
     echo "setup: testing $build on the card"
-    "$PYTHON" - card <<'PYTHON'
-import sys
-import paddle
-from paddle.nn import functional
-
-if not paddle.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0:
-    sys.exit("setup: this Paddle finds no card")
-paddle.utils.run_check()
-major, _ = paddle.device.cuda.get_device_capability()
-for kind in ("float32", "float16", "bfloat16"):
-    if kind == "bfloat16" and major < 8:
-        continue  # these cards have none
-    with paddle.amp.auto_cast(enable=kind != "float32", dtype=kind if kind != "float32" else "float16", level="O2"):
-        x = paddle.randn([2, 16, 16, 16])
-        x.stop_gradient = False
-        y = functional.conv2d(x, paddle.randn([16, 16, 3, 3]), padding=1).flatten(2).transpose([0, 2, 1])
-        y = paddle.matmul(y, paddle.randn([16, 64]))
-        y = y.reshape([2, 256, 4, 16]).astype(kind)
-        if kind == "float32":
-            y = y.transpose([0, 2, 1, 3])
-            y = paddle.matmul(functional.softmax(paddle.matmul(y, y, transpose_y=True)), y)
-        else:
-            y = functional.scaled_dot_product_attention(y, y, y)
-        y.astype("float32").square().mean().backward()
-    if not bool(paddle.isfinite(x.grad).all()) or float(x.grad.abs().max()) == 0:
-        sys.exit(f"setup: {kind} gives wrong gradients on this card")
-PYTHON
+    (
+        if [ -n "$names" ]; then export CUDA_VISIBLE_DEVICES=$names; fi
+        cd "$here" && "$PYTHON" -m dreambooth.selfcheck --operations
+    )
 }
 
-# Print a property of each card, a line each; none where CUDA_VISIBLE_DEVICES hides all
+# Print a property of each visible card, a line each; none where CUDA_VISIBLE_DEVICES hides all. Its numbers are those
+# of nvidia-smi in PCI_BUS_ID order alone, so otherwise all cards count, unless it has names.
 query_cards() {
-    case ${CUDA_VISIBLE_DEVICES-all} in "" | -1) return 1 ;; esac
-    local answer
-    answer=$(nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null) || return 1
+    local answer ask=(nvidia-smi "--query-gpu=$1" --format=csv,noheader) only=()
+    case "${CUDA_DEVICE_ORDER:-} ${CUDA_VISIBLE_DEVICES-all}" in
+        *" " | *" -1") return 1 ;;
+        *" all") ;;
+        *" GPU-"* | "PCI_BUS_ID "*) only=(-i "$CUDA_VISIBLE_DEVICES") ;;
+    esac
+    answer=$("${ask[@]}" "${only[@]}" 2>/dev/null) || answer=$("${ask[@]}" 2>/dev/null) || return 1
     tr -d '\r' <<<"$answer" | grep -E '^[0-9]+(\.[0-9]+)*$' # without its complaints, and what it does not know
 }
 
-# Warn where this machine has a card and $PYTHON a Paddle for the CPU alone
+# Warn where this machine has a card and $PYTHON a Paddle for the CPU alone; say so where the user chose that one
 warn_of_unused_card() {
     [ -n "$(query_cards index)" ] || return 0
+    if [ -n "${PADDLE:-}" ]; then
+        echo "setup: PADDLE=$PADDLE is a Paddle for the CPU alone, so the card is not used; without PADDLE, the card gets its own"
+        return 0
+    fi
     "$PYTHON" -c 'from importlib.metadata import version; version("paddlepaddle-gpu")' 2>/dev/null ||
         echo "warning: this machine has a card, but $PYTHON has a Paddle for the CPU alone; a new environment gets the other: deactivate, remove $here/.venv, and start again" >&2
 }

@@ -11,7 +11,9 @@ from support.commands import ROOT
 
 
 def bash(command, **environment):
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "PADDLE")}
+    # with a search path comes a stand-in for nvidia-smi, which the tests do not hide
+    dropped = ("PYTHON", "PADDLE", *(("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER") if "PATH" in environment else ()))
+    clean = {name: value for name, value in os.environ.items() if name not in dropped}
     return subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=300
     )
@@ -272,7 +274,8 @@ def copy(tmp_path):
             touch "{folder}/made"
             ;;
         *"-m pip uninstall"*) echo "pip $*" >>"{folder}/asked" ;;
-        "- card")
+        "-m dreambooth.selfcheck --operations")
+            echo "check on ${{CUDA_VISIBLE_DEVICES-all}}" >>"{folder}/asked"
             [ ! -e "{folder}/broken" ] ||
                 ! grep -qFf "{folder}/broken" <(grep "pip install" "{folder}/asked" | tail -n 1)
             ;;
@@ -285,7 +288,10 @@ def copy(tmp_path):
 
 
 def run_setup(folder, cards="", driver="535.104.05", **environment):
-    properties = f'case "$*" in *driver*) echo "{driver}" ;; *) printf "{cards}\\n" ;; esac'
+    """Set up where nvidia-smi lists some cards, given as their compute capabilities with \\n between them."""
+    listed = f'printf "{cards}\\n"'
+    named = f"{listed} | awk '{{print $0 \", GPU-\" NR}}'"
+    properties = f'case "$*" in *driver*) echo "{driver}" ;; *uuid*) {named} ;; *) {listed} ;; esac'
     stand_in(folder / "path", "nvidia-smi", f'[ -n "{cards}" ] && {properties}')
     path = f"{folder / 'path'}:{os.environ['PATH']}"
     return bash(f'cd "{folder}" && bash setup.sh', PATH=path, **environment)
@@ -349,6 +355,74 @@ def test_setup_tries_the_builds_that_fit_a_card_and_its_driver(card, capability)
     lines = "".join(f'choose_builds {capability} {driver} | paste -sd" "; ' for driver in DRIVERS)
     done = bash(f"set -euo pipefail; . ./setup.sh; {lines}")
     assert done.returncode == 0 and tuple(done.stdout.split("\n")[:4]) == BUILDS[card, capability]
+
+
+# cards, driver: the cards that are served, and the builds for all of these
+SEVERAL = {
+    ("8.6 8.6", "535.1"): ("8.6", "cu126 cu118 pypi"),
+    ("6.1 8.9", "535.1"): ("6.1 8.9", "cu118"),
+    ("8.0 6.1 8.6", "535.1"): ("6.1 8.0 8.6", "cu118 pypi"),
+    ("12.0 8.9", "575.1"): ("12.0", "cu129"),
+    ("6.1 12.0 12.0", "575.1"): ("12.0", "cu129"),
+    ("8.9 12.0", "535.1"): ("8.9", "cu126 cu118"),  # the driver is too old for the newest
+    ("5.2 7.5", "535.1"): ("7.5", "cu126 cu118 pypi"),
+    ("5.2 12.0", "535.1"): ("", ""),
+}
+
+
+@pytest.mark.parametrize("cards, driver", SEVERAL)
+def test_several_cards_get_the_builds_that_serve_them_all(cards, driver):
+    rising = f'mapfile -t cards < <(printf "%s\\n" {cards} | sort -uV)'
+    served = f'mapfile -t served < <(serve_most {driver} "${{cards[@]}}")'
+    builds = f'common_builds {driver} "${{served[@]}}" | paste -sd" "'
+    done = bash(f'set -euo pipefail; . ./setup.sh; {rising}; {served}; echo "${{served[*]}}"; {builds}')
+    assert done.returncode == 0 and tuple(done.stdout.split("\n")[:2]) == SEVERAL[cards, driver], done.stderr
+
+
+def test_setup_takes_a_build_for_both_of_two_cards(copy):
+    done = run_setup(copy, cards="8.9\\n6.1")
+    assert done.returncode == 0 and "capability 6.1 and 8.9" in done.stdout and "no Paddle serves" not in done.stdout
+    asked = (copy / "asked").read_text()
+    assert "/stable/cu118/ paddlepaddle-gpu==3.3.1" in asked and "check on all" in asked
+
+
+def test_setup_says_which_of_two_cards_it_serves_and_tests_that(copy):
+    done = run_setup(copy, cards="6.1\\n12.0\\n12.0", driver="575.1")
+    [line] = [line for line in done.stdout.splitlines() if "no Paddle serves" in line]
+    names = "export CUDA_VISIBLE_DEVICES=GPU-2,GPU-3"
+    assert line == f"setup: no Paddle serves all of them; this one serves 12.0; to see no other: {names}"
+    asked = (copy / "asked").read_text()
+    assert "/stable/cu129/ paddlepaddle-gpu==3.3.1" in asked and "check on GPU-2,GPU-3" in asked
+
+
+@pytest.mark.parametrize(
+    "visible, order, found",
+    [
+        (None, None, "8.6 6.1"),
+        ("GPU-b", None, "6.1"),
+        ("0", None, "8.6 6.1"),  # CUDA counts from the fastest card, and nvidia-smi does not
+        ("1", "PCI_BUS_ID", "6.1"),
+        ("GPU-short", None, "8.6 6.1"),  # which nvidia-smi does not know
+        ("", "PCI_BUS_ID", "none"),
+        ("-1", "PCI_BUS_ID", "none"),
+    ],
+)
+def test_the_visible_cards_decide(tmp_path, visible, order, found):
+    script = 'case "$*" in *"-i GPU-b"* | *"-i 1"*) echo 6.1 ;; *-i*) exit 6 ;; *) printf "8.6\\n6.1\\n" ;; esac'
+    path = f"{stand_in(tmp_path / 'bin', 'nvidia-smi', script).parent}:{os.environ['PATH']}"
+    given = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": order}
+    environment = {name: value for name, value in given.items() if value is not None}
+    command = 'set -euo pipefail; . ./setup.sh; { query_cards compute_cap || echo none; } | paste -sd" "'
+    assert bash(command, PATH=path, **environment).stdout == f"{found}\n"
+
+
+@pytest.mark.parametrize("version", ["3.3.1", "2.6.2"])
+def test_a_paddle_for_the_cpu_that_the_user_chose_is_no_fault(copy, version):
+    done = run_setup(copy, cards="8.6", PADDLE=version)
+    assert done.returncode == 0 and f"installing paddlepaddle=={version}" in done.stdout and done.stderr == ""
+    said = "is a Paddle for the CPU alone, so the card is not used; without PADDLE, the card gets its own"
+    assert done.stdout.splitlines()[-1] == f"setup: PADDLE={version} {said}"
+    assert "PADDLE" not in run_setup(copy, PADDLE=version).stdout
 
 
 def test_setup_installs_the_first_build_and_tests_it(copy):
