@@ -47,7 +47,8 @@ COMMANDS = {
     "dreambooth.export": EXPORT,
     "dreambooth.identifier": IDENTIFIER,
 }
-OTHER_COMMANDS = [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study")]
+OTHER_COMMANDS = ["dreambooth.selfcheck"]
+OTHER_COMMANDS += [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study")]
 OTHER_COMMANDS += [f"benchmarks.{name}" for name in ("memory", "prior", "startup", "step")]
 
 # script: {flag: the variable that it comes from}
