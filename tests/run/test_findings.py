@@ -60,6 +60,11 @@ def test_no_folder_and_no_user_is_named(text):
     assert getpass.getuser() in ("root", *[name for name in [getpass.getuser()] if name not in found])
 
 
+def test_the_name_of_a_file_of_code_stays():
+    text = '(at ../paddle/phi/backends/gpu/cuda_info.cc:279), File "/home/me/x/math.py", line 3, /home/me/x/my.png'
+    assert findings.without_names(text) == '(at ..<path>/cuda_info.cc:279), File "<path>/math.py", line 3, <path>'
+
+
 def test_what_names_nobody_stays():
     text = "float16/float32 and 1/2 of https://example.org/a: (InvalidArgument) 3 // 2"
     assert findings.without_names(text) == text

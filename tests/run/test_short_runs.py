@@ -40,6 +40,7 @@ CASE = Case("LoRA", "adamw")
         (outcome(shift=0.01), (0.0, 0.1), ["pass", "fail"]),
         (outcome(losses=(0.5, 0.4004)), (1e-3, 0.0), ["fail", "pass"]),
         (outcome(losses=(math.nan, 0.4)), (math.nan, 0.0), ["fail", "pass"]),
+        (outcome(losses=(0.5, math.nan)), (math.nan, 0.0), ["fail", "pass"]),
         (outcome(shift=math.nan), (0.0, math.nan), ["pass", "fail"]),
         (outcome(names=("unet.a",)), (0.0, math.inf), ["pass", "fail"]),
     ],

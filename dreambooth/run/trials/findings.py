@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HEADER = f"{'check':<44} {'on':<6} {'precision':<9} {'result':<6} {'difference':>10} {'bound':>8}"
 _ROOT = Path(__file__).parents[3]
 _FOLDERS = re.compile(r"(?<![\w<>:/])~?(?:/[^/\s'\",;:()\[\]]+){2,}")  # a path of two names or more
+_SOURCE = re.compile(r"^.*(?=/[\w.-]+\.(?:py|cc|cpp|cu|h)$)|^.*$")  # what is before the name of a file of code, or all
 _MOST = 400  # letters of a note
 
 
@@ -58,7 +59,7 @@ def without_names(text: str) -> str:
     for own, instead in ((str(_ROOT), "<project>"), (sys.prefix, "<python>"), (str(Path.home()), "~")):
         if len(own) > 1:
             text = text.replace(own, instead)
-    text = _FOLDERS.sub("<path>", text)
+    text = _FOLDERS.sub(lambda path: f"<path>{_SOURCE.sub('', path[0])}", text)
     for name in {_user(), platform.node()} - {"", "root", "localhost"}:
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "<name>", text)
     lines = " | ".join(line.strip() for line in text.splitlines() if line.strip())

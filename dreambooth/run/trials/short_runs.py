@@ -103,8 +103,11 @@ class Place:
         ]
         self._run(line, precision.environment)
         weights = read_weights(output / "checkpoint-2")
-        before = read_weights(output / "checkpoint-1") if (output / "checkpoint-1").is_dir() else weights
-        outcome = Outcome(output, read_losses(output / "logs"), weights, mean_difference(weights, before))
+        before = output / "checkpoint-1"  # which a resumed run does not write
+        moved = mean_difference(weights, read_weights(before)) if before.is_dir() else math.nan
+        if moved == 0:
+            raise RuntimeError("the second update moved no weight")
+        outcome = Outcome(output, read_losses(output / "logs"), weights, moved)
         if not is_kept:
             shutil.rmtree(output)
         return outcome
@@ -173,7 +176,7 @@ def compare_runs(case: Case, place: str, run: Future[Outcome], expected: Future[
     except Exception as error:
         yield findings.failed(case.name, place, case.precision, error)
         return
-    yield Finding(f"{case.name}: loss", place, case.precision, max(losses), bounds.loss)
+    yield Finding(f"{case.name}: loss", place, case.precision, float(np.max(losses)), bounds.loss)
     yield Finding(f"{case.name}: weights", place, case.precision, weights, bounds.weights)
 
 
