@@ -30,6 +30,7 @@ from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
+from dreambooth.run.memory.budget import Budget
 from dreambooth.run.validation import Validation
 from dreambooth.system import console, disk, libraries, machine, processes
 from dreambooth.system.devices import cards
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepare a run: settings, libraries, model and class pictures; then train."""
+    """Prepare a run: settings, libraries, memory."""
     # Check all input before the libraries, which take seconds, are loaded
     config, plan = planning.make(read_config(argv, __doc__))
 
@@ -61,7 +62,15 @@ def main(argv: Sequence[str]) -> None:
         endings.describe_complete(plan.steps, config.saving)
         return
 
-    # Load the model, and describe the run
+    # Compare the memory that the run needs with what is free, before anything is loaded
+    budget = Budget.of(config)
+    budget.warn()
+    with budget.explained():
+        run(config, plan, budget)
+
+
+def run(config: Config, plan: Plan, budget: Budget) -> None:
+    """Load the model, describe the run, draw the class, and train."""
     from dreambooth.training import diffusion as diffusions
     from dreambooth.training.adapters import Adapters
 
@@ -74,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
     class_pictures, missing = prior_pictures.scan(config.concepts, source, config.pictures.size, plan.class_hashes)
     if missing or config.logging.validation_prompt:
         family.check_drawing(config.draw_settings("picture"))
-    description.describe(config, plan, family, missing)
+    description.describe(config, plan, family, missing, budget)
     if config.run.dry_run:
         return
 

@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from pathlib import Path
@@ -21,7 +22,7 @@ from dreambooth.system.patches import storage
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dreambooth.system.types import Array
 
@@ -76,16 +77,24 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
 
 def check(path: str | os.PathLike[str]) -> None:
     """Raise the errors of `read`, but read no numbers."""
-    if not _is_pickle(path):
-        kinds = {name: entry.dtype for name, entry in safetensors.header(path).entries.items()}
-    else:
-        with open(path, "rb") as file:
-            found = _weights(_read_pickle(file, str(path), with_numbers=False), path)
-        kinds = {name: array.dtype for name, array in found.items()}
-    for name, kind in kinds.items():
+    for name, (kind, _) in _kinds_and_shapes(path).items():
         # the libraries would take a quantized model's integers for its weights; a uint16 is Paddle's bfloat16
         if kind.kind in "iub" and kind != np.uint16 and name.endswith((".weight", ".bias")):
             raise ValueError(f"{path}: {safetensors.shown(name)} is of kind {kind}, and weights are floating point")
+
+
+def count(path: str | os.PathLike[str]) -> int:
+    """Count the numbers of all weights in a file, but read none of them; the errors are those of `read`."""
+    return sum(math.prod(shape) for _, shape in _kinds_and_shapes(path).values())
+
+
+def _kinds_and_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[np.dtype[Any], Sequence[int]]]:
+    """Return {name: (kind of number, shape)}."""
+    if not _is_pickle(path):
+        return {name: (entry.dtype, entry.shape) for name, entry in safetensors.header(path).entries.items()}
+    with open(path, "rb") as file:
+        found = _weights(_read_pickle(file, str(path), with_numbers=False), path)
+    return {name: (array.dtype, array.shape) for name, array in found.items()}
 
 
 def load_pickle(source: str | os.PathLike[str] | BinaryIO) -> object:

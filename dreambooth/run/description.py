@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import MemorySettings
-    from dreambooth.config.sections import OptimizerSettings
     from dreambooth.models.families.base import Family
+    from dreambooth.run.memory.budget import Budget
     from dreambooth.run.planning import Plan
     from dreambooth.system.types import Network
 
 _BYTES = 4  # of a number in float32
 
 
-def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int]) -> None:
+def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int], budget: Budget) -> None:
     """Print a line for each topic of the run; `missing` are the numbers of the class pictures to draw."""
     concepts, optimizer = config.concepts, config.optimizer
     name = config.model.pretrained_model_name_or_path
@@ -64,9 +64,7 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
     device = processes.card_name() if is_on_gpu else f"CPU: {cores}"
     precision = config.memory.mixed_precision if is_on_gpu else "no"
     console.print_message(f"device    {device}, {'float32' if precision == 'no' else precision}")
-    memory = _size(_memory(family, config.memory, optimizer))
-    what = "for weights, gradients and optimizer; activations come on top"
-    console.print_message(f"memory    about {memory} {what}")
+    console.print_message(f"memory    {budget.line()}")
     if not config.run.dry_run:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)
         console.print_message(f"log       {config.log_folder}; to watch it: {watch}")
@@ -75,14 +73,14 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int])
             f"replaces  another run in {config.saving.output_dir}; its checkpoints, samples and log go"
         )
     needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
-    room = f"; {_size(free)} free" if free is not None else ""
+    room = f"; {console.amount(free)} free" if free is not None else ""
     console.print_message(f"disk      {needed}{room} for {config.saving.output_dir}")
     for warning in _later_warnings(config, plan, family):
         console.warn(warning)
     if free is not None and free < needed.total:
         console.warn(
-            f"--output_dir {config.saving.output_dir}: the run needs {_size(needed.total)} there and"
-            f" {_size(free)} are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
+            f"--output_dir {config.saving.output_dir}: the run needs {console.amount(needed.total)} there and"
+            f" {console.amount(free)} are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
         )
     if config.run.dry_run:
         console.print_message("dry run   all is in order, and nothing was written")
@@ -155,13 +153,10 @@ class Disk(NamedTuple):
     @override
     def __str__(self) -> str:
         several = "s" if self.checkpoints > 1 else ""
-        more = f", {self.checkpoints} checkpoint{several} of {_size(self.checkpoint)}" if self.checkpoints else ""
-        return f"{_size(self.total)}: the result {_size(self.result)}{more}"
-
-
-def _size(number: float) -> str:
-    """Return a number of bytes in a unit that people read."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+        more = (
+            f", {self.checkpoints} checkpoint{several} of {console.amount(self.checkpoint)}" if self.checkpoints else ""
+        )
+        return f"{console.amount(self.total)}: the result {console.amount(self.result)}{more}"
 
 
 def _disk(config: Config, plan: Plan, family: Family) -> Disk:
@@ -183,17 +178,3 @@ def _disk(config: Config, plan: Plan, family: Family) -> Disk:
 def _parameters(networks: Iterable[Network]) -> int:
     """Count the parameters of several networks."""
     return sum(each.size for network in networks for each in network.parameters())
-
-
-def _memory(family: Family, settings: MemorySettings, optimizer: OptimizerSettings) -> float:
-    """Estimate the bytes of weights, gradients and optimizer, at their peak before or during the updates."""
-    from dreambooth.training import optimizers
-
-    networks = family.networks()
-    trained = _parameters(family.trained().values())
-    beneath = _parameters(networks[part] for part in family.adapters)  # the frozen networks that a LoRA adapts
-    kept = optimizers.OPTIMIZERS[optimizer.optimizer].bytes_per_weight
-    # a weight that trains has the optimizer's accumulators, and a gradient until it is used
-    numbers = (1 if settings.early_update else 2) + (optimizer.ema_decay is not None)
-    updates = (numbers * _BYTES + kept) * trained + _BYTES * beneath
-    return max(updates, _BYTES * _parameters(networks.values()))

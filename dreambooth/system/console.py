@@ -83,7 +83,7 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
         sys.exit(130)
     except Exception as error:
         full = disk.as_full(error)
-        if "--verbose" not in argv and not full and _is_want_of_memory(error):
+        if "--verbose" not in argv and not full and is_want_of_memory(error):
             print_error(_OUT_OF_MEMORY)
             sys.exit(1)
         if "--verbose" in argv or not (full or (isinstance(error, OSError) and error.filename)):
@@ -92,9 +92,14 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
         sys.exit(1 if full else 2)
 
 
-def _is_want_of_memory(error: Exception) -> bool:
+def is_want_of_memory(error: Exception) -> bool:
     """Check whether an error is one of memory, of the machine's or a card's."""
     return isinstance(error, MemoryError) or "ResourceExhausted" in str(error) or "out of memory" in str(error).lower()
+
+
+def amount(number: float) -> str:
+    """Return a number of bytes in a unit that people read."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def _use_utf8() -> None:

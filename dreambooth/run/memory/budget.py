@@ -1,0 +1,103 @@
+"""The memory of a run beside that which is free: the plan's line, a warning before loading, the error without room."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from dreambooth.run import checkpoints
+from dreambooth.run.memory import advice, estimate, room, sizes
+from dreambooth.system import console, processes
+from dreambooth.system.errors import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dreambooth.config.config import Config
+    from dreambooth.config.sections import OptimizerName
+    from dreambooth.run.memory.estimate import Place, Stage
+    from dreambooth.run.memory.sizes import Sizes
+
+_USABLE = 0.92  # of the free memory: an estimate may be too low, and allocators lose some
+_LESS = 0.95  # of a run that had no room
+
+
+def _state(optimizer: OptimizerName) -> float:
+    """Return the bytes that an optimizer keeps for each weight."""
+    from dreambooth.training import optimizers
+
+    return optimizers.OPTIMIZERS[optimizer].bytes_per_weight
+
+
+class Budget:
+    """What a run needs, and what it has."""
+
+    def __init__(self, config: Config, sizes: Sizes | None, place: Place, free: float | None) -> None:
+        self._config, self._sizes, self._place, self._free = config, sizes, place, free
+
+    @classmethod
+    def of(cls, config: Config) -> Budget:
+        """Read the model's sizes and the free memory; call it when Paddle is loaded."""
+        place = estimate.CARD if processes.is_on_gpu() else estimate.CPU
+        return cls(config, sizes.read(config.model), place, room.free())
+
+    @property
+    def peak(self) -> Stage | None:
+        """The stage with the highest peak; None where the model's sizes are unknown."""
+        return self._peak_of(self._config) if self._sizes else None
+
+    @property
+    def is_enough(self) -> bool:
+        """Check whether the run fits, as far as that is known."""
+        return self.peak is None or self._free is None or self.peak.total <= self._free * _USABLE
+
+    def line(self) -> str:
+        """Describe the peak, and what is free."""
+        if self.peak is None:
+            return "unknown for this model"
+        parts = (
+            f"{console.amount(self.peak.kept)} of weights and states, {console.amount(self.peak.passing)} in passing"
+        )
+        free = f"; {console.amount(self._free)} free" if self._free is not None else ""
+        return f"about {console.amount(self.peak.total)} at its peak, {self.peak.name}: {parts}{free}"
+
+    def advice(self) -> str:
+        """Name the nearest settings that fit and take less than these."""
+        if self.peak is None or self._free is None:
+            return (
+                "less is taken by --train_batch_size 1, --gradient_checkpointing, --optimizer adafactor, --lora_rank 4"
+            )
+        most = min(self._free * _USABLE, self.peak.total * _LESS)
+        fitting = advice.nearest(self._config, lambda other: self._peak_of(other).total, most, self._place.is_card)
+        if not fitting:
+            return "no setting of this tool makes it fit"
+        return "what fits: " + ", or ".join(f"{flags} ({console.amount(peak)})" for flags, peak in fitting)
+
+    def _peak_of(self, config: Config) -> Stage:
+        assert self._sizes is not None
+        return estimate.peak(config, self._sizes, self._place, _state(config.optimizer.optimizer))
+
+    def warn(self) -> None:
+        """Warn of a run that does not fit, before anything is loaded."""
+        if not self.is_enough:
+            assert self.peak is not None and self._free is not None
+            console.warn(
+                f"{self._where}: the run needs about {console.amount(self.peak.total)}, and"
+                f" {console.amount(self._free)} are free; {self.advice()}"
+            )
+
+    @property
+    def _where(self) -> str:
+        return "the card's memory" if self._place.is_card else "memory"
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise an error of memory as one line: what fits, and the last checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            if not console.is_want_of_memory(error):
+                raise
+            whole, _ = checkpoints.scan(self._config.saving.output_dir)
+            kept = f"; {whole[-1].folder} is whole: --resume_from_checkpoint latest goes on with it" if whole else ""
+            raise Stopped(f"out of memory; {self.advice()}{kept}", code=1) from error

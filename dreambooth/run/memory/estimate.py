@@ -1,0 +1,111 @@
+"""The peak memory of a run, from the sizes of its networks and its settings, before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dreambooth.run.memory import networks
+
+if TYPE_CHECKING:
+    from dreambooth.config.config import Config
+    from dreambooth.run.memory.networks import Piece
+    from dreambooth.run.memory.sizes import Sizes
+
+_BYTES, _HALF = 4, 2  # of a number in float32, and in half precision
+# of the libraries, measured on a CPU; a card has a context and work spaces, whose size is not more than a guess
+_LIBRARIES, _CONTEXT = 0.45e9, 0.8e9
+
+
+class Stage(NamedTuple):
+    """A time of the run, and its peak in bytes."""
+
+    name: str
+    kept: float  # weights, the optimizer's state, averages
+    passing: float  # gradients and activations
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.kept + self.passing
+
+
+class Place(NamedTuple):
+    """What a run computes on."""
+
+    is_card: bool
+    keeps_scores: bool  # its attention keeps them for the backward pass
+
+
+CPU, CARD = Place(is_card=False, keeps_scores=True), Place(is_card=True, keeps_scores=False)
+
+
+def peak(config: Config, sizes: Sizes, place: Place, state: float) -> Stage:
+    """Return the stage with the highest peak; the optimizer keeps `state` bytes for each weight."""
+    return max(stages(config, sizes, place, state), key=lambda stage: stage.total)
+
+
+def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Stage]:
+    """Return the stages of a run, the class pictures' included where there is a class."""
+    process = _CONTEXT if place.is_card else _LIBRARIES
+    every = _BYTES * sum(sizes.weights.values()) + process
+    of_vae = _BYTES * networks.vae(sizes.settings["vae"], config.pictures.size)
+    training = _training(config, sizes, place, state)
+    training = training._replace(kept=training.kept + process)
+    found = [training, Stage("encoding the pictures", every, of_vae)]
+    at_once = config.drawing.sample_batch_size if place.is_card else 1
+    rows = sizes.pieces(sizes.facts.denoiser, config, 2 * at_once)  # with the prompt, and without
+    of_drawing = max(_BYTES * networks.drawing(rows), of_vae * at_once)
+    if config.concepts.with_prior_preservation:
+        found.append(Stage("drawing the class pictures", every, of_drawing))
+    trained = sum(sizes.weights[part] for part in _learners(config, sizes))
+    beside = every - _BYTES * trained - process  # loaded again, to draw and to save
+    if config.logging.validation_prompt:
+        found.append(Stage("drawing for validation", training.kept + beside, of_drawing))
+    if config.lora.saves_pipeline:
+        found.append(Stage("saving", training.kept + beside, 0))
+    return found
+
+
+def _learners(config: Config, sizes: Sizes) -> tuple[str, ...]:
+    return sizes.facts.learners if config.model.train_text_encoder else (sizes.facts.denoiser,)
+
+
+def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage:
+    """Return the stage of the updates, without the libraries."""
+    memory, optimizer, rank = config.memory, config.optimizer, config.lora.lora_rank
+    rows = optimizer.train_batch_size * (2 if config.concepts.with_prior_preservation else 1)
+    parts = [part for part in reversed(_learners(config, sizes)) if part != sizes.facts.denoiser]
+    # in the order of the forward pass: prompts are encoded first
+    pieces = [piece for part in parts for piece in sizes.pieces(part, config, min(rows, 2))]
+    pieces += sizes.pieces(sizes.facts.denoiser, config, rows)
+    weights = sum(piece.weights for piece in pieces)
+    trained = rank * sum(piece.adapted for piece in pieces) if rank else weights
+    kept = trained * (_BYTES * (2 if optimizer.ema_decay else 1) + state)
+    kept += _BYTES * weights if rank else 0
+    if not memory.cache_latents:
+        kept += _BYTES * sum(sizes.weights[part] for part in sizes.facts.picture_encoders)
+    if place.is_card and memory.mixed_precision != "no":
+        kept += _HALF * weights  # of each weight, a copy that stays until the backward pass
+    has_gradients = not rank and not memory.early_update
+    passing = _backward(pieces, memory.gradient_checkpointing, place.keeps_scores, has_gradients)
+    if memory.early_update and not rank:
+        passing += max(piece.weights for piece in pieces)
+    return Stage("training", kept, _BYTES * (passing + (trained if rank else 0)))
+
+
+def _backward(pieces: list[Piece], checkpointing: bool, keeps_scores: bool, has_gradients: bool) -> int:
+    """Return the most numbers that gradients and activations are together.
+
+    From the last piece to the first, activations are freed as gradients come.
+    """
+    saved = [piece.saved + (piece.scores if keeps_scores else 0) for piece in pieces]
+    again = [checkpointing and piece.input is not None for piece in pieces]
+    kept = [piece.input or 0 if is_again else each for piece, is_again, each in zip(pieces, again, saved)]
+    most, gradients, remaining = 0, 0, sum(kept)
+    for piece, is_again, its_saved, its_kept in reversed(list(zip(pieces, again, saved, kept))):
+        if has_gradients:
+            gradients += piece.weights
+        busy = max(piece.busy, piece.busy_scores if keeps_scores else 0)
+        most = max(most, remaining + gradients + busy + (its_saved if is_again else 0))
+        remaining -= its_kept
+    return most

@@ -1,0 +1,198 @@
+"""The sizes of networks, counted from their config.json: weights, and the numbers that a backward pass reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dreambooth.system.types import Size
+
+    Settings = Mapping[str, Any]  # of a config.json
+
+_KERNEL = 9  # places of a convolution of 3 x 3
+
+
+class Piece(NamedTuple):
+    """A part of a network, in the order of its forward pass. All are numbers, not bytes."""
+
+    weights: int
+    saved: int  # what its backward pass reads beside weights and scores; its own input included
+    scores: int = 0  # of its attention, likewise; the kernels of a card make none
+    input: int | None = None  # what gradient checkpointing keeps of it; None: all of it
+    busy: int = 0  # what its backward pass needs at once beside that: gradients, the copies of a convolution
+    busy_scores: int = 0  # and the gradients of scores
+    adapted: int = 0  # the weights of a LoRA of rank 1
+
+
+class Shape(NamedTuple):
+    """The shape of what goes through a network."""
+
+    rows: int  # examples
+    size: Size  # of the latents
+    tokens: int  # of a prompt
+
+
+def _convolution(into: int, out: int, kernel: int = 3) -> int:
+    return into * out * kernel * kernel + out
+
+
+def _linear(into: int, out: int) -> int:
+    return into * out + out
+
+
+def _each(value: Any, count: int) -> list[Any]:  # noqa: ANN401  a setting is one for all blocks, or a list
+    return list(value) if isinstance(value, (list, tuple)) else [value] * count
+
+
+class _UNet:
+    """The pieces of PPDiffusers' UNet2DConditionModel, as its forward pass makes them."""
+
+    def __init__(self, settings: Settings, shape: Shape) -> None:
+        self.settings, self.rows, self.tokens = settings, shape.rows, shape.tokens
+        self.channels = list(settings["block_out_channels"])
+        count = len(self.channels)
+        self.heads = _each(settings.get("num_attention_heads") or settings["attention_head_dim"], count)
+        self.layers = _each(settings["layers_per_block"], count)
+        self.depths = _each(settings.get("transformer_layers_per_block", 1), count)
+        self.cross = _each(settings["cross_attention_dim"], count)
+        self.time = settings.get("time_embedding_dim") or 4 * self.channels[0]
+
+        def half(side: int) -> int:
+            return -(-side // 2)
+
+        height, width = shape.size
+        self.places = []
+        for _ in self.channels:
+            self.places.append(self.rows * height * width)
+            height, width = half(height), half(width)
+
+    def pieces(self) -> Iterator[Piece]:
+        first, last = self.channels[0], len(self.channels) - 1
+        into = self.settings["in_channels"]
+        embedding = _linear(first, self.time) + _linear(self.time, self.time)
+        yield Piece(embedding + _convolution(into, first), into * self.places[0])
+        channels, skips = first, [first]
+        for level, kind in enumerate(self.settings["down_block_types"]):
+            for _ in range(self.layers[level]):
+                yield self._resnet(channels, self.channels[level], level)
+                channels = self.channels[level]
+                if kind.startswith("CrossAttn"):
+                    yield from self._transformer(level)
+                skips.append(channels)
+            if level < last:
+                yield self._resample(channels, self.places[level], self.places[level + 1])
+                skips.append(channels)
+        yield self._resnet(channels, channels, last, kept=True)
+        yield from self._transformer(last)
+        yield self._resnet(channels, channels, last)
+        for level, kind in zip(range(last, -1, -1), self.settings["up_block_types"]):
+            for _ in range(self.layers[level] + 1):
+                yield self._resnet(channels + skips.pop(), self.channels[level], level)
+                channels = self.channels[level]
+                if kind.startswith("CrossAttn"):
+                    yield from self._transformer(level)
+            if level:
+                yield self._resample(channels, self.places[level - 1], self.places[level - 1])
+        out, places = self.settings["out_channels"], self.places[0]
+        yield Piece(2 * first + _convolution(first, out), 3 * first * places, busy=first * places)
+
+    def _resnet(self, into: int, out: int, level: int, kept: bool = False) -> Piece:
+        places = self.places[level]
+        weights = 2 * into + _convolution(into, out) + _linear(self.time, out) + 2 * out + _convolution(out, out)
+        weights += _convolution(into, out, 1) if into != out else 0
+        # of both halves: what the norm takes, the norm, and its activation, which the convolution takes
+        saved = 3 * (into + out) * places
+        busy = _KERNEL * max(into, out) * places // self.rows + (into + out) * places
+        return Piece(weights, saved, input=None if kept else into * places, busy=busy)
+
+    def _resample(self, channels: int, places: int, after: int) -> Piece:
+        busy = _KERNEL * channels * after // self.rows + channels * places
+        return Piece(_convolution(channels, channels), channels * places, busy=busy)
+
+    def _transformer(self, level: int) -> Iterator[Piece]:
+        channels, places = self.channels[level], self.places[level]
+        # a convolution of 1 x 1 has as many weights as a linear layer
+        yield Piece(2 * channels + 2 * _linear(channels, channels), 3 * channels * places)
+        for _ in range(self.depths[level]):
+            yield block(channels, self.heads[level], places, self.rows, (self.cross[level], self.tokens), gated=True)
+
+
+def block(
+    width: int, heads: int, places: int, rows: int, context: tuple[int, int] | None = None, gated: bool = False
+) -> Piece:
+    """Return the piece of a transformer's block; `context` is (width, tokens) of what a second attention reads."""
+    of_norms = 2 * 2 * width
+    own_scores = heads * places * (places // rows)
+    weights, saved, scores = 4 * width * width + width, 6, own_scores
+    adapted = 8 * width
+    if context:
+        other, tokens = context
+        weights += 2 * width * width + 2 * other * width + width
+        of_norms += 2 * width
+        saved += 4
+        scores += heads * places * tokens
+        adapted += 6 * width + 2 * other
+    # the hidden layer of four widths: its gate, the gate's activation, the other half, and the product
+    hidden = 16 if gated else 8
+    weights += _linear(width, (8 if gated else 4) * width) + _linear(4 * width, width) + of_norms
+    saved, busy = (saved + 2 + hidden) * width * places, hidden // 2 * width * places
+    # softmax makes the gradients of scores from those of its result
+    return Piece(weights, saved, scores, width * places, busy, 2 * own_scores, adapted)
+
+
+def unet(settings: Settings, shape: Shape) -> list[Piece]:
+    """Return the pieces of a UNet2DConditionModel."""
+    return list(_UNet(settings, shape).pieces())
+
+
+def unidiffuser(settings: Settings, shape: Shape) -> list[Piece]:
+    """Return the pieces of a UniDiffuserModel, whose blocks all see text, picture and embedding at once."""
+    heads, depth, patch = (settings[name] for name in ("num_attention_heads", "num_layers", "patch_size"))
+    width = heads * settings["attention_head_dim"]
+    height, width_of_latents = shape.size
+    others = 4 if settings.get("use_data_type_embedding") else 3  # two timesteps, the picture's embedding, the data
+    tokens = others + settings["num_text_tokens"] + (height // patch) * (width_of_latents // patch)
+    places = shape.rows * tokens
+    each = block(width, heads, places, shape.rows)
+    skip = Piece(_linear(2 * width, width) + 2 * width, 3 * width * places)
+    return [*[each] * (depth // 2 + 1), *[skip, each] * (depth // 2)]
+
+
+def text_encoder(settings: Settings, shape: Shape) -> list[Piece]:
+    """Return the pieces of the encoders of prompts: CLIP, BERT, XLM-RoBERTa."""
+    places = shape.rows * shape.tokens
+    width, heads = settings["hidden_size"], settings["num_attention_heads"]
+    return [block(width, heads, places, shape.rows)] * settings["num_hidden_layers"]
+
+
+# class of a network that may train -> its pieces
+COUNTS: dict[str, Callable[[Settings, Shape], list[Piece]]] = {
+    "UNet2DConditionModel": unet,
+    "UniDiffuserModel": unidiffuser,
+    "CLIPTextModel": text_encoder,
+    "BertModel": text_encoder,
+    "RobertaSeriesModelWithTransformation": text_encoder,
+}
+
+
+def whole(pieces: list[Piece], weights: int) -> list[Piece]:
+    """Return pieces with all weights of a network: those of its embeddings are in none, and go to the first."""
+    rest = weights - sum(piece.weights for piece in pieces)
+    return [Piece(rest, 0), *pieces]
+
+
+def vae(settings: Settings, size: Size) -> int:
+    """Return how many numbers the VAE has at work for one picture of a size in pixels.
+
+    Its widest layers are those at the picture's own size; a norm's input and output and the activation live at once.
+    """
+    channels = settings["block_out_channels"]
+    return 3 * int(max(channels[:2])) * size[0] * size[1]
+
+
+def drawing(pieces: list[Piece]) -> int:
+    """Return how many numbers a forward pass has at once that keeps nothing for a backward pass."""
+    skips = sum(piece.input or 0 for piece in pieces) // 2
+    return skips + max(piece.saved + piece.busy for piece in pieces)

@@ -1,0 +1,75 @@
+"""The sizes of a model's networks, read from its folder: from the headers of its files and from its config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreambooth.files import atomic, records, weight_files
+from dreambooth.models import hub, layouts, pipeline_folder, registry
+from dreambooth.models.registry import FamilyFacts
+from dreambooth.run.memory import networks
+from dreambooth.run.memory.networks import Shape
+
+if TYPE_CHECKING:
+    from dreambooth.config.config import Config
+    from dreambooth.config.sections import ModelSettings
+    from dreambooth.run.memory.networks import Piece
+
+_TOKENS = 77  # of a text encoder whose config.json does not say
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a model's networks, whatever the settings of a run."""
+
+    facts: FamilyFacts
+    classes: Mapping[str, str]  # part -> its class
+    weights: Mapping[str, int]  # part -> numbers
+    settings: Mapping[str, Mapping[str, Any]]  # part -> its config.json
+
+    def pieces(self, part: str, config: Config, rows: int) -> list[Piece]:
+        """Return the pieces of a part for some examples or prompts, with all weights of the part."""
+        vae, text = self.settings["vae"], self.settings[self.facts.text_encoders[0]]
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        height, width = config.pictures.size
+        tokens = text.get("max_position_embeddings", _TOKENS)
+        shape = Shape(rows, (height // factor, width // factor), tokens)
+        counted = networks.COUNTS[self.classes[part]](self.settings[part], shape)
+        return networks.whole(counted, self.weights[part])
+
+
+def read(model: ModelSettings) -> Sizes | None:
+    """Read the sizes of a model, which is fetched where it is a name on the hub.
+
+    None where the folder is unlike those of the library in a way that only loading it explains.
+    """
+    folder = Path(_folder(model))
+    try:
+        index = pipeline_folder.read_index(folder)
+        facts = registry.FAMILIES[index["_class_name"]]
+        files = layouts.choose_files(folder, facts).files
+        parts = {part: layouts.part_folder(folder, part, facts) for part in facts.networks}
+        weights = {part: weight_files.count(path / files[part].file) for part, path in parts.items()}
+        classes = {part: index[part][1] for part in parts if part in index}
+        return Sizes(facts, classes, weights, {part: _settings(path) for part, path in parts.items()})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _folder(model: ModelSettings) -> str:
+    """Return the folder of the model, or of the base model of a LoRA or a checkpoint."""
+    name, revision = model.pretrained_model_name_or_path, model.revision
+    base = records.find_base(name, pipeline_folder.FLAG)
+    return hub.find_model(base.model, base.revision) if base else hub.find_model(name, revision)
+
+
+def _settings(part: Path) -> Mapping[str, Any]:
+    """Read the settings of a network; those of a text encoder may be in a section."""
+    for name in (layouts.CONFIG, layouts.OLD_CONFIG):
+        if (part / name).is_file():
+            found = atomic.read_json(part / name)
+            return {**found, **found.get("text_config", {})} if "hidden_size" not in found else found
+    return {}
