@@ -1,23 +1,12 @@
-"""The lines that describe a run, and its estimates of memory and disk."""
+"""The lines that describe a run, and its estimate of the disk."""
 
 import re
 
 import pytest
 from support.commands import train
-from support.families import load_family
 
-from dreambooth.config.run_sections import MemorySettings
-from dreambooth.config.sections import OptimizerSettings
 from dreambooth.run import description
-
-
-def test_the_plan_counts_no_gradients_for_an_early_update(twin):
-    family = load_family(twin)
-    family.prepare_training(gradient_checkpointing=False)
-    plain, early = (
-        description._memory(family, MemorySettings(early_update=each), OptimizerSettings()) for each in (False, True)
-    )
-    assert plain - early == 4 * sum(each.size for each in family.denoiser.parameters())
+from dreambooth.system import console
 
 
 @pytest.mark.parametrize(
@@ -70,4 +59,4 @@ def test_a_size_that_is_not_the_models_is_warned_of(flags, capsys, size, warned)
 
 @pytest.mark.parametrize("number, text", [(0, "0 MB"), (29.4e6, "29 MB"), (1e9, "1.0 GB"), (13.76e9, "13.8 GB")])
 def test_sizes_are_in_units_that_people_read(number, text):
-    assert description._size(number) == text
+    assert console.amount(number) == text

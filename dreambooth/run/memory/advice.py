@@ -55,12 +55,13 @@ def _steps(config: Config, is_card: bool) -> list[_Step]:
         steps.append(_Step(f"--train_batch_size 1 --gradient_accumulation_steps {count}", "optimizer", one))
     if config.concepts.with_prior_preservation or config.logging.validation_prompt:
         steps.append(_Step("--sample_batch_size 1", "drawing", {"sample_batch_size": 1}))
+    if not config.lora.lora_rank:
+        steps.append(_Step("--early_update", "memory", {"early_update": True}))
     steps.append(_Step("--gradient_checkpointing", "memory", {"gradient_checkpointing": True}))
     if config.lora.lora_rank:
         if is_card:
             steps.append(_Step("--mixed_precision fp16", "memory", {"mixed_precision": "fp16"}))
     else:
-        steps.append(_Step("--early_update", "memory", {"early_update": True}))
         for name in ("adamw8bit", "adafactor"):
             steps.append(_Step(f"--optimizer {name}", "optimizer", {"optimizer": name}))
     for size in _SIZES:

@@ -55,11 +55,10 @@ class Budget:
         """Describe the peak, and what is free."""
         if self.peak is None:
             return "unknown for this model"
-        parts = (
-            f"{console.amount(self.peak.kept)} of weights and states, {console.amount(self.peak.passing)} in passing"
-        )
-        free = f"; {console.amount(self._free)} free" if self._free is not None else ""
-        return f"about {console.amount(self.peak.total)} at its peak, {self.peak.name}: {parts}{free}"
+        stage, free = self.peak, f"; {console.amount(self._free)} free" if self._free is not None else ""
+        kept, passing = console.amount(stage.kept), console.amount(stage.passing)
+        shares = f"{kept} of weights and states, {passing} of gradients and activations"
+        return f"about {console.amount(stage.total)} at the peak, in {stage.name}: {shares}{free}"
 
     def advice(self) -> str:
         """Name the nearest settings that fit and take less than these."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dreambooth.run.memory import networks
+from dreambooth.run.memory import pieces
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
-    from dreambooth.run.memory.networks import Piece
+    from dreambooth.run.memory.pieces import Piece
     from dreambooth.run.memory.sizes import Sizes
 
 _BYTES, _HALF = 4, 2  # of a number in float32, and in half precision
@@ -48,13 +48,13 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     """Return the stages of a run, the class pictures' included where there is a class."""
     process = _CONTEXT if place.is_card else _LIBRARIES
     every = _BYTES * sum(sizes.weights.values()) + process
-    of_vae = _BYTES * networks.vae(sizes.settings["vae"], config.pictures.size)
+    of_vae = _BYTES * pieces.vae(sizes.settings["vae"], config.pictures.size)
     training = _training(config, sizes, place, state)
     training = training._replace(kept=training.kept + process)
     found = [training, Stage("encoding the pictures", every, of_vae)]
     at_once = config.drawing.sample_batch_size if place.is_card else 1
     rows = sizes.pieces(sizes.facts.denoiser, config, 2 * at_once)  # with the prompt, and without
-    of_drawing = max(_BYTES * networks.drawing(rows), of_vae * at_once)
+    of_drawing = max(_BYTES * pieces.drawing(rows), of_vae * at_once)
     if config.concepts.with_prior_preservation:
         found.append(Stage("drawing the class pictures", every, of_drawing))
     trained = sum(sizes.weights[part] for part in _learners(config, sizes))
@@ -76,10 +76,10 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     rows = optimizer.train_batch_size * (2 if config.concepts.with_prior_preservation else 1)
     parts = [part for part in reversed(_learners(config, sizes)) if part != sizes.facts.denoiser]
     # in the order of the forward pass: prompts are encoded first
-    pieces = [piece for part in parts for piece in sizes.pieces(part, config, min(rows, 2))]
-    pieces += sizes.pieces(sizes.facts.denoiser, config, rows)
-    weights = sum(piece.weights for piece in pieces)
-    trained = rank * sum(piece.adapted for piece in pieces) if rank else weights
+    chain = [piece for part in parts for piece in sizes.pieces(part, config, min(rows, 2))]
+    chain += sizes.pieces(sizes.facts.denoiser, config, rows)
+    weights = sum(piece.weights for piece in chain)
+    trained = rank * sum(piece.adapted for piece in chain) if rank else weights
     kept = trained * (_BYTES * (2 if optimizer.ema_decay else 1) + state)
     kept += _BYTES * weights if rank else 0
     if not memory.cache_latents:
@@ -87,22 +87,22 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     if place.is_card and memory.mixed_precision != "no":
         kept += _HALF * weights  # of each weight, a copy that stays until the backward pass
     has_gradients = not rank and not memory.early_update
-    passing = _backward(pieces, memory.gradient_checkpointing, place.keeps_scores, has_gradients)
+    passing = _backward(chain, memory.gradient_checkpointing, place.keeps_scores, has_gradients)
     if memory.early_update and not rank:
-        passing += max(piece.weights for piece in pieces)
+        passing += max(piece.weights for piece in chain)
     return Stage("training", kept, _BYTES * (passing + (trained if rank else 0)))
 
 
-def _backward(pieces: list[Piece], checkpointing: bool, keeps_scores: bool, has_gradients: bool) -> int:
+def _backward(chain: list[Piece], checkpointing: bool, keeps_scores: bool, has_gradients: bool) -> int:
     """Return the most numbers that gradients and activations are together.
 
     From the last piece to the first, activations are freed as gradients come.
     """
-    saved = [piece.saved + (piece.scores if keeps_scores else 0) for piece in pieces]
-    again = [checkpointing and piece.input is not None for piece in pieces]
-    kept = [piece.input or 0 if is_again else each for piece, is_again, each in zip(pieces, again, saved)]
+    saved = [piece.saved + (piece.scores if keeps_scores else 0) for piece in chain]
+    again = [checkpointing and piece.input is not None for piece in chain]
+    kept = [piece.input or 0 if is_again else each for piece, is_again, each in zip(chain, again, saved)]
     most, gradients, remaining = 0, 0, sum(kept)
-    for piece, is_again, its_saved, its_kept in reversed(list(zip(pieces, again, saved, kept))):
+    for piece, is_again, its_saved, its_kept in reversed(list(zip(chain, again, saved, kept))):
         if has_gradients:
             gradients += piece.weights
         busy = max(piece.busy, piece.busy_scores if keeps_scores else 0)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import hub, layouts, pipeline_folder, registry
 from dreambooth.models.registry import FamilyFacts
-from dreambooth.run.memory import networks
-from dreambooth.run.memory.networks import Shape
+from dreambooth.run.memory import pieces
+from dreambooth.run.memory.pieces import Shape
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
     from dreambooth.config.sections import ModelSettings
-    from dreambooth.run.memory.networks import Piece
+    from dreambooth.run.memory.pieces import Piece
 
 _TOKENS = 77  # of a text encoder whose config.json does not say
 
@@ -37,8 +37,8 @@ class Sizes:
         height, width = config.pictures.size
         tokens = text.get("max_position_embeddings", _TOKENS)
         shape = Shape(rows, (height // factor, width // factor), tokens)
-        counted = networks.COUNTS[self.classes[part]](self.settings[part], shape)
-        return networks.whole(counted, self.weights[part])
+        counted = pieces.COUNTS[self.classes[part]](self.settings[part], shape)
+        return pieces.whole(counted, self.weights[part])
 
 
 def read(model: ModelSettings) -> Sizes | None:

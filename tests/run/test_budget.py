@@ -1,0 +1,78 @@
+"""The plan's line on memory, the warning before anything is loaded, and the one line of a run without room."""
+
+import re
+
+import pytest
+from support.commands import one_error, train
+from support.known_sizes import STABLE_DIFFUSION_1
+from support.settings import small_config
+
+import train_dreambooth
+from dreambooth.models import loading
+from dreambooth.run.memory import estimate, room
+from dreambooth.run.memory.budget import Budget
+from dreambooth.training.updates import Updates
+
+
+def budget(gigabytes, **changes):
+    config = small_config(**{"resolution": 512, "train_batch_size": 1, **changes})
+    return Budget(config, STABLE_DIFFUSION_1, estimate.CARD, gigabytes and gigabytes * 1e9)
+
+
+def test_a_run_that_fits_has_no_warning(capsys):
+    budget(24).warn()
+    budget(None).warn()
+    assert capsys.readouterr().err == ""
+    assert re.fullmatch(r"about 1\d\.\d GB at the peak, in training: .*; 24\.0 GB free", budget(24).line())
+
+
+def test_one_that_does_not_is_told_what_fits(capsys):
+    budget(8).warn()
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the card's memory: the run needs about 1")
+    assert "8.0 GB are free; what fits: --early_update --gradient_checkpointing --optimizer ada" in line
+    assert re.search(r"GB\), or --lora_rank 4.* \(\d\.\d GB\)$", line)
+    budget(1).warn()
+    assert "no setting of this tool makes it fit" in capsys.readouterr().err
+
+
+def test_the_warning_comes_before_the_model_is_loaded(flags, monkeypatch, capsys):
+    def stop(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "free", lambda: 1e6)
+    monkeypatch.setattr(loading, "load_family", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(flags())
+    assert "memory: the run needs about" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError("(External) CUDA error(2), out of memory."),
+        SystemError("ResourceExhaustedError: \n\n Out of memory error on GPU 0"),
+    ],
+)
+def test_a_run_without_room_ends_in_one_line_and_names_its_last_checkpoint(flags, monkeypatch, capfd, error):
+    backward = Updates.backward
+
+    def fail(self, loss):
+        if self.schedule.last_epoch == 1:
+            raise error
+        backward(self, loss)
+
+    monkeypatch.setattr(Updates, "backward", fail)
+    line = one_error(capfd, train_dreambooth.main, flags(save_steps=1, max_train_steps=3))
+    assert line.startswith("error: out of memory; ")
+    assert "checkpoint-1 is whole: --resume_from_checkpoint latest goes on with it" in line
+
+
+def test_another_error_stays_what_it_is(flags, monkeypatch):
+    def fail(self, loss):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Updates, "backward", fail)
+    with pytest.raises(RuntimeError, match="odd"):
+        train(flags())

@@ -1,0 +1,63 @@
+"""The peak of a run: what each setting saves, and which stage has it."""
+
+import pytest
+from support.known_sizes import STABLE_DIFFUSION_1
+from support.settings import changed, small_config
+
+from dreambooth.run.memory import estimate
+from dreambooth.training.optimizers import OPTIMIZERS
+
+GB = 1e9
+WEIGHTS = STABLE_DIFFUSION_1.weights
+
+
+def peak(place=estimate.CARD, **changes):
+    config = small_config(**{"resolution": 512, "train_batch_size": 1, **changes})
+    state = OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight
+    return estimate.peak(config, STABLE_DIFFUSION_1, place, state)
+
+
+def test_a_whole_network_has_weights_gradients_and_moments():
+    stage = peak()
+    assert stage.name == "training"
+    assert 16 * WEIGHTS["unet"] < stage.total < 16 * WEIGHTS["unet"] + 2 * GB
+    assert GB < stage.total - peak(early_update=True).total < 4 * WEIGHTS["unet"]
+    assert peak(ema_decay=0.9).total - stage.total == pytest.approx(4 * WEIGHTS["unet"])
+    assert peak(train_text_encoder=True).total - stage.total > 12 * WEIGHTS["text_encoder"]
+    for name, spec in OPTIMIZERS.items():
+        assert peak(optimizer=name).kept - stage.kept == pytest.approx((spec.bytes_per_weight - 8) * WEIGHTS["unet"])
+
+
+@pytest.mark.parametrize("place", [estimate.CPU, estimate.CARD])
+def test_less_is_taken_by_a_lora_by_checkpointing_and_by_smaller_pictures(place):
+    whole = peak(place)
+    lora = peak(place, lora_rank=4)
+    assert lora.total < 0.7 * whole.total and lora.total > 4 * WEIGHTS["unet"]
+    assert peak(place, lora_rank=128).total > lora.total
+    assert peak(place, gradient_checkpointing=True).passing < whole.passing
+    assert peak(place, resolution=256).passing < whole.passing
+    assert peak(place, train_batch_size=2).passing > whole.passing
+
+
+def test_the_scores_of_attention_are_kept_on_a_cpu_alone():
+    more = peak(estimate.CPU).passing - peak(estimate.CARD).passing
+    assert more > GB
+
+
+def test_a_class_doubles_the_examples_and_has_its_own_stage():
+    prior = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir="c")
+    assert peak(**prior).passing == pytest.approx(peak(train_batch_size=2).passing)
+    # a LoRA in half precision takes less than the drawing of several pictures at once
+    drawing = peak(**prior, lora_rank=4, gradient_checkpointing=True, sample_batch_size=16)
+    assert drawing.name == "drawing the class pictures"
+    assert peak(**prior, lora_rank=4, gradient_checkpointing=True, sample_batch_size=1).total < drawing.total
+
+
+def test_validation_and_saving_need_the_other_networks_again():
+    config = small_config(resolution=512, train_batch_size=1, validation_prompt=("a dog",))
+    found = {stage.name: stage for stage in estimate.stages(config, STABLE_DIFFUSION_1, estimate.CARD, 8)}
+    beside = 4 * (WEIGHTS["text_encoder"] + WEIGHTS["vae"])
+    for name in ("drawing for validation", "saving"):
+        assert found[name].kept - found["training"].kept == pytest.approx(beside)
+    lora = changed(config, lora_rank=4)
+    assert "saving" not in {stage.name for stage in estimate.stages(lora, STABLE_DIFFUSION_1, estimate.CARD, 8)}

@@ -1,0 +1,109 @@
+"""The counts of weights and activations are those of the networks themselves."""
+
+import json
+
+import paddle
+import pytest
+from support.families import load_family
+from support.known_sizes import STABLE_DIFFUSION_1, UNET
+
+from dreambooth.config.sections import LoraSettings
+from dreambooth.models import registry
+from dreambooth.run.memory import pieces
+from dreambooth.run.memory.pieces import Shape
+from dreambooth.training.adapters import Adapters
+
+
+def settings_of(folder, part="unet"):
+    return json.loads((folder / part / "config.json").read_text())
+
+
+def saved_numbers(parameters, compute):
+    """Count the numbers that a forward pass keeps for the backward pass, beside the weights."""
+    own, found = {each.data_ptr() for each in parameters}, {}
+
+    def keep(tensor):
+        if tensor.data_ptr() not in own:
+            found[tensor.data_ptr()] = max(found.get(tensor.data_ptr(), tensor), tensor, key=lambda each: each.size)
+        return tensor
+
+    with paddle.autograd.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = compute()
+    assert result is not None
+    return sum(tensor.size for tensor in found.values())
+
+
+@pytest.mark.parametrize("name", ["twin", "velocity_twin"])
+@pytest.mark.parametrize("rows, side", [(1, 16), (2, 32)])
+def test_a_unet_has_the_counted_weights_and_keeps_the_counted_numbers(request, name, rows, side):
+    folder = request.getfixturevalue(name)
+    family = load_family(folder)
+    family.prepare_training(gradient_checkpointing=False)
+    unet = family.denoiser
+    tokens = 16
+    counted = pieces.unet(settings_of(folder), Shape(rows, (side, side), tokens))
+    assert sum(piece.weights for piece in counted) == sum(each.size for each in unet.parameters())
+
+    def compute():
+        noisy, prompts = (
+            paddle.randn([rows, 4, side, side]),
+            paddle.randn([rows, tokens, unet.config.cross_attention_dim]),
+        )
+        return unet(noisy, paddle.to_tensor([5] * rows), prompts).sample
+
+    kept = saved_numbers(unet.parameters(), compute)
+    assert sum(piece.saved + piece.scores for piece in counted) == pytest.approx(kept, rel=0.03)
+
+
+def test_unidiffuser_keeps_the_counted_numbers(unidiffuser_twin):
+    family = load_family(unidiffuser_twin)
+    unet, settings = family.denoiser, settings_of(unidiffuser_twin)
+    unet.eval()
+    side = settings["sample_size"]
+    counted = pieces.unidiffuser(settings, Shape(2, (side, side), 0))
+    of_blocks = sum(each.size for each in unet.transformer.parameters())
+    assert sum(piece.weights for piece in counted) == pytest.approx(of_blocks, rel=0.05)
+    whole = pieces.whole(counted, sum(each.size for each in unet.parameters()))
+    assert sum(piece.weights for piece in whole) == sum(each.size for each in unet.parameters())
+
+    def compute():
+        hidden = paddle.randn([2, unet.num_tokens, unet.inner_dim])
+        hidden.stop_gradient = False
+        return unet.transformer(hidden, return_dict=False, hidden_states_is_embedding=True, unpatchify=False)[0]
+
+    kept = saved_numbers(unet.parameters(), compute)
+    assert sum(piece.saved + piece.scores for piece in counted) == pytest.approx(kept, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["twin", "bert_twin"])
+def test_a_text_encoder_keeps_the_counted_numbers(request, name):
+    folder = request.getfixturevalue(name)
+    family = load_family(folder)
+    encoder, settings = family.pipeline.text_encoder, settings_of(folder, "text_encoder")
+    encoder.eval()
+    tokens = settings["max_position_embeddings"]
+    counted = pieces.text_encoder(settings, Shape(2, (0, 0), tokens))
+    kept = saved_numbers(encoder.parameters(), lambda: family.encode_prompts(["sks", "a dog"])["hidden"])
+    assert sum(piece.saved + piece.scores for piece in counted) == pytest.approx(kept, rel=0.1)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_lora_has_the_counted_weights(twin, rank):
+    family = load_family(twin)
+    adapters = Adapters(family.learners(), family.facts.denoiser, LoraSettings(lora_rank=rank), 0)
+    counted = pieces.unet(settings_of(twin), Shape(1, (16, 16), 16))
+    trained = sum(each.size for each in adapters["unet"].parameters())
+    assert rank * sum(piece.adapted for piece in counted) == trained
+
+
+def test_every_network_that_trains_is_counted():
+    for facts in registry.FAMILIES.values():
+        for part in facts.learners:
+            assert set(facts.parts[part]) <= pieces.COUNTS.keys()
+
+
+def test_stable_diffusion_1_has_its_known_number_of_weights():
+    counted = pieces.unet(UNET, Shape(1, (64, 64), 77))
+    assert sum(piece.weights for piece in counted) == STABLE_DIFFUSION_1.weights["unet"]
+    # 8 heads of 4096 x 4096 scores in five layers, and smaller ones
+    assert 5 * 8 * 4096**2 < sum(piece.scores for piece in counted) < 6 * 8 * 4096**2

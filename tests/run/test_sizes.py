@@ -1,0 +1,39 @@
+"""The sizes of a model, read before it is loaded, are those of the loaded one."""
+
+import shutil
+
+import pytest
+from support.commands import train
+from support.families import load_family
+from support.settings import small_config
+
+from dreambooth.config.sections import ModelSettings
+from dreambooth.run.memory import sizes
+
+
+def read(folder):
+    return sizes.read(ModelSettings(pretrained_model_name_or_path=str(folder)))
+
+
+@pytest.mark.parametrize("name", ["twin", "bert_twin", "unidiffuser_twin"])
+def test_weights_are_counted_from_the_files(request, name):
+    folder = request.getfixturevalue(name)
+    found = read(folder)
+    networks = load_family(folder).networks()
+    assert found.weights == {part: sum(each.size for each in net.parameters()) for part, net in networks.items()}
+    for part in found.facts.learners:
+        chain = found.pieces(part, small_config(resolution=32), 2)
+        assert sum(piece.weights for piece in chain) == found.weights[part]
+
+
+def test_a_lora_has_the_sizes_of_its_base(flags, twin, tmp_path):
+    train(flags(lora_rank=2))
+    assert read(tmp_path / "out") == read(twin)
+
+
+def test_a_folder_of_another_kind_is_unknown(twin, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(twin, folder)
+    (folder / "vae" / "config.json").write_text("[]")
+    found = read(folder)
+    assert found is None or found.settings["vae"] == {}
