@@ -10,11 +10,26 @@ here=$(dirname "${BASH_SOURCE[0]}") # the folder of the sample pictures; other p
 . "$here/setup.sh"
 setup
 
+# Set `method` to the flags for a card with so many megabytes
+choose_method() {
+    if [ "$1" -ge 20000 ] || [ "$1" -lt 1000 ]; then # the driver may not know
+        return
+    elif [ "$1" -ge 15000 ]; then
+        method=(--early_update --gradient_checkpointing)
+    elif [ "$1" -ge 10000 ]; then
+        method=(--early_update --gradient_checkpointing --optimizer adamw8bit)
+    else
+        method=(--lora_rank 4 --lora_merge --gradient_checkpointing --mixed_precision fp16) # a pipeline results all the same
+    fi
+    echo "The card has $1 MB, so this run adds: ${method[*]} (your own --lora_rank, --optimizer or --gradient_checkpointing replaces them)"
+}
+
 output=${OUTPUT_DIR:-./dream_outputs}
 prompt=${INSTANCE_PROMPT:-a photo of sks dog}
 pictures=${INSTANCE_DIR:-$here/dream_image}
 embedded= average=
 cards=$(query_cards index) || cards=
+method=()
 if [ -z "${MODEL_NAME:-}$cards" ]; then
     embedded=$here/miniworld/model
     echo "No card found: this run teaches the embedded model, which draws 64 x 64 pictures of a small world."
@@ -33,6 +48,13 @@ else
     class=${CLASS_PROMPT:-}
     class_pictures=./class_images
     count=100
+    # The best method that fits the smallest card, for Stable Diffusion 1 at 512 x 512 with class pictures
+    megabytes=$(query_cards memory.total | sort -n | head -n 1) || megabytes=
+    case " $* $model$(cat "$model/model_index.json" 2>/dev/null || true)" in
+        *" --lora_rank"* | *" --optimizer"* | *" --early_update"* | *" --gradient_checkpointing"* | *" --mixed_precision"*) ;;
+        *" --max_grad_norm"* | *[Uu]ni[Dd]iffuser*) ;; # which can't be combined with all of them
+        *) if [ -n "$megabytes" ] && [ "${GRADIENT_ACCUMULATION_STEPS:-1}" = 1 ]; then choose_method "$megabytes"; fi ;;
+    esac
 fi
 
 # Collect the flags in an array, so that a prompt with spaces stays one argument
@@ -59,7 +81,7 @@ if [ -n "$class" ]; then
         --num_class_images "${NUM_CLASS_IMAGES:-$count}"
     )
 fi
-"$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "$@"
+"$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "${method[@]+"${method[@]}"}" "$@"
 
 # Measure the result on other pictures of the sample dog, where the embedded model trained on it
 case " $* " in *" --dry_run "* | *" --help "*) exit ;; esac

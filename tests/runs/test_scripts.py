@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 from support.commands import ROOT
+from support.known_sizes import STABLE_DIFFUSION_1
+
+from dreambooth.config.parser import read_config
+from dreambooth.run.memory import estimate
+from dreambooth.training.optimizers import OPTIMIZERS
 
 
 def bash(command, **environment):
@@ -60,6 +65,56 @@ def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
         "--gradient_accumulation_steps": "1",
         "--lr_scheduler": "constant",
     }
+
+
+def of_memory(folder, *megabytes):
+    """A search path on which nvidia-smi lists cards of so many megabytes."""
+    listed = "\\n".join(map(str, megabytes))
+    stand_in(folder / "card", "nvidia-smi", f"case $* in *memory.total*) printf '{listed}\\n' ;; *) echo 0 ;; esac")
+    return f"{folder / 'card'}:{os.environ['PATH']}"
+
+
+def method_of(done):
+    """The flags that run_single.sh added for the card, all of which it prints."""
+    lines = done.stdout.splitlines()
+    said = [line for line in lines if line.startswith("The card has ")]
+    flags = lines[lines.index("--lr_scheduler") + 2 :]
+    assert not said or f"adds: {' '.join(flags)} (" in said[0]
+    return flags
+
+
+@pytest.mark.parametrize("megabytes", [6144, 8188, 11264, 12282, 15360, 16376, 24564, 81559])
+@pytest.mark.parametrize("prior", [False, True])
+def test_run_single_takes_a_method_that_fits_the_card(echo, tmp_path, megabytes, prior):
+    flags = method_of(bash("bash run_single.sh", PYTHON=echo, PATH=of_memory(tmp_path, megabytes)))
+    line = ["--pretrained_model_name_or_path", "m", "--instance_data_dir", "d", "--instance_prompt", "p", *flags]
+    line += ["--train_batch_size", "1", "--output_dir", "o"]
+    line += ["--with_prior_preservation", "--class_prompt", "c", "--class_data_dir", "e"] if prior else []
+    config = read_config(line, "")
+    state = OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight
+    peak = estimate.peak(config, STABLE_DIFFUSION_1, estimate.CARD, state).total
+    assert peak < 0.92 * (megabytes << 20) or "--mixed_precision" in flags  # whose half is not counted
+    assert ("--lora_rank" in flags) == (megabytes < 10000)
+
+
+@pytest.mark.parametrize(
+    "flags, environment",
+    [
+        ("--lora_rank 8", {}),
+        ("--optimizer=adafactor", {}),
+        ("--max_grad_norm 1", {}),
+        ("", {"GRADIENT_ACCUMULATION_STEPS": "4"}),
+        ("", {"MODEL_NAME": "thu-ml/unidiffuser-v1"}),
+    ],
+)
+def test_run_single_leaves_the_choice_of_a_method_to_the_user(echo, tmp_path, flags, environment):
+    done = bash(f"bash run_single.sh {flags}", PYTHON=echo, PATH=of_memory(tmp_path, 12282), **environment)
+    assert method_of(done) == flags.split() and "The card has" not in done.stdout
+
+
+def test_the_smallest_of_several_cards_decides(echo, tmp_path):
+    done = bash("bash run_single.sh", PYTHON=echo, PATH=of_memory(tmp_path, 24564, 8188))
+    assert "--lora_rank" in method_of(done)
 
 
 def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(echo):
