@@ -23,6 +23,7 @@ from dreambooth.drawing import sampling, sheets
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers, tokenizers
 from dreambooth.system import console, disk, libraries
+from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -51,6 +52,8 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
         "a LoRA to put into the model: a folder, or a .safetensors of any tool")
     lora_scale: float | None = flag(
         "how much of it (default: 1)", type=float)
+    vae_tiling: bool = flag(
+        "decode a large picture in tiles: less memory, and the colours may differ a little between them", False)
     output_dir: str = flag(
         "folder for the pictures", "outputs")
     output: str | None = flag(
@@ -101,6 +104,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = read_settings(argv)
     libraries.load(weight_files.READERS, settings.verbose)
+    cards.check_precision(settings.mixed_precision)
 
     # Load the model, and settle the size
     source = loading.Source(settings.model_path)
@@ -112,6 +116,10 @@ def main(argv: Sequence[str]) -> None:
         *rare_words.spelled_out(family.tokenizer, settings.prompt),
     ):
         console.warn(warning)
+    if kind := cards.half(settings.mixed_precision):
+        loading.to_half(family.networks(), kind)
+    if settings.vae_tiling:
+        family.pipeline.vae.enable_tiling()
     height, width = family.default_size
     size = settings.height or height, settings.width or width
 

@@ -119,6 +119,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     family.prepare_training(config.memory.gradient_checkpointing)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
+    if config.lora.lora_rank and updates.half:
+        loading.to_half(family.learners(), updates.half)  # the LoRA stays float32
     average = Average(config.optimizer.ema_decay, updates.named)
     split = description.split_of_update(config.memory, family)
     base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)

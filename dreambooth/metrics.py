@@ -32,6 +32,7 @@ from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, disk, libraries
+from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -145,6 +146,7 @@ def main(argv: Sequence[str]) -> None:
     for warning in _warnings(record, files):
         console.warn(warning)
     libraries.load(weight_files.READERS, settings.verbose)
+    cards.check_precision(settings.mixed_precision)
 
     # Encode the subject's pictures and the prompts with CLIP
     clip = Clip(settings.clip_model_path)
@@ -164,6 +166,8 @@ def main(argv: Sequence[str]) -> None:
         ("fine-tuned", "--model_path", settings.model_path),
     ):
         family = loading.load_family(loading.Source(path), option)
+        if kind := cards.half(settings.mixed_precision):
+            loading.to_half(family.networks(), kind)
         drawn[name], of_class[name] = _draw(family, requests, settings, name)
         del family  # before the next is loaded
         rows = [clip.encode_pictures(group) for group in drawn[name]]

@@ -139,6 +139,7 @@ class Config:
             steps=self.drawing.prior_inference_steps,
             scheduler=None if scheduler == "own" else scheduler,
             batch_size=self.drawing.sample_batch_size,
+            precision=self.memory.mixed_precision,
             steps_flag="--prior_inference_steps",
             scheduler_flag="--prior_scheduler",
         )

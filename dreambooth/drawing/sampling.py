@@ -12,6 +12,7 @@ import numpy as np
 from dreambooth.data import randomness
 from dreambooth.models import schedulers
 from dreambooth.system import machine, processes
+from dreambooth.system.devices import cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,15 +43,18 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
     from dreambooth.drawing import rows
 
     stochastic = family.facts.stochastic or schedulers.is_stochastic(family.pipeline.scheduler)
+    half = cards.half(settings.precision)
     is_small = machine.is_small(family.denoiser.parameters())
     encoded = _EncodedPrompts(family, settings)
+    if not is_small:
+        family.pipeline.vae.enable_slicing()  # a batch's pictures one by one
 
     def run(pipeline: Pipeline, steps: int, batch: Sequence[Request], **more: Any) -> Any:  # noqa: ANN401
         prompts, numbers = zip(*batch)
         keys = [(number,) for number in numbers]
         if stochastic:
             paddle.seed(int(randomness.integers(settings.seed, f"{settings.purpose} steps", keys, 2**31)[0]))
-        with rows.in_threads(family.denoiser, 1 if is_small else family.split.threads):
+        with cards.computing_in(half), rows.in_threads(family.denoiser, 1 if is_small else family.split.threads):
             return pipeline(
                 **encoded.take(prompts),
                 height=settings.size[0],

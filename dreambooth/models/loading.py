@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import tempfile
@@ -160,6 +161,25 @@ def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Fami
             raise BadInput(f"{flag} {name}: it is of another model; this one has no {part} that trains")
         set_weights(family.networks()[part], part, records.weights_of_part(Path(name), part, flag), f"{flag} {name}")
     return family
+
+
+def to_half(networks: Mapping[str, Network], kind: str) -> None:
+    """Bring networks that do not train to half precision.
+
+    Beside a LoRA, their products are computed in it anyway, and their numbers would be cast in every pass.
+    """
+    for network in networks.values():
+        network.to(dtype=kind)
+
+
+def reload_halves(family: Family) -> Family:
+    """Copy the family, with the networks that were brought to half precision loaded again."""
+    family = copy.copy(family)
+    family.pipeline = copy.copy(family.pipeline)
+    for part, network in family.learners().items():
+        if "float32" not in str(next(iter(network.parameters())).dtype):
+            setattr(family.pipeline, part, None)
+    return family.whole()
 
 
 def set_weights(network: Network, part: str, weights: Arrays, what: str) -> None:

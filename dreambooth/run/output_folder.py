@@ -234,6 +234,7 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
             lora.write(temporary / lora.NAMES[form], matrices, form, facts.lora_prefixes, facts.text_encoders)
             if settings.lora_merge:
                 family.adapters.detach()
+                family = loading.reload_halves(family)
                 loading.merge(family.learners(), matrices)
         if settings.saves_pipeline:
             libraries.release_memory()  # the freed parts are loaded again, beside the optimizer's state

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 
 from dreambooth.system import console, processes
+from dreambooth.system.devices import cards
 from dreambooth.system.patches import layers
 from dreambooth.training import optimizers
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from dreambooth.config.sections import OptimizerSettings
     from dreambooth.system.types import Arrays
 
-_HALF = {"fp16": "float16", "bf16": "bfloat16"}
 _FIRST_KIND = "adamw"  # of checkpoints that name none
 _MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many have another cause
 
@@ -97,7 +97,7 @@ class Updates:
                 group["params"][0]._register_backward_hook(functools.partial(_step_alone, optimizer))  # noqa: SLF001
         else:
             self.optimizers = [self._spec.make(settings, self.schedule, groups)]
-        self.half = _HALF.get(memory.mixed_precision) if processes.is_on_gpu() else None
+        self.half = cards.half(memory.mixed_precision)
         self.scaler = paddle.amp.GradScaler(enable=self.half == "float16")
         self._overflows = 0  # in a row
 
@@ -108,7 +108,7 @@ class Updates:
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
         """Return the context of a forward pass: half precision where it is set and there is a GPU."""
-        return paddle.amp.auto_cast(enable=self.half is not None, dtype=self.half or "float16")
+        return cards.computing_in(self.half)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to those of the update."""

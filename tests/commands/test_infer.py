@@ -105,3 +105,16 @@ def test_the_command_prints_the_file_and_nothing_else(twin, tmp_path):
     assert done.returncode == 0 and done.stdout == f"{tmp_path / 'a.png'}\n"
     shown = [part for part in done.stderr.replace("\r", "\n").splitlines() if part.strip()]
     assert all(part.startswith("Drawing") for part in shown) and "1/1" in shown[-1]
+
+
+def test_tiles_make_the_same_picture_but_for_their_seams(draw, capsys):
+    [whole] = draw("--prompt", "a", "--height", 96, "--width", 96)
+    [tiled] = draw("--prompt", "a", "--height", 96, "--width", 96, "--vae_tiling", "--output_dir", "tiled")
+    difference = abs(pixels(whole).astype(int) - pixels(tiled).astype(int))
+    assert difference.max() > 0 and np.median(difference) <= 4
+
+
+def test_half_precision_on_the_cpu_draws_in_float32(draw):
+    [plain] = draw("--prompt", "a")
+    [half] = draw("--prompt", "a", "--mixed_precision", "bf16", "--output_dir", "half")
+    assert (pixels(plain) == pixels(half)).all()

@@ -8,7 +8,8 @@ from dreambooth.config.commands import DrawSettings
 
 @pytest.mark.parametrize("flag, name", [("own", None), ("euler", "euler")])
 def test_a_run_draws_with_its_own_size_seed_and_flags(flag, name):
-    config = small_config(seed=7, height=32, width=64, prior_scheduler=flag, prior_inference_steps=9)
+    drawing = dict(prior_scheduler=flag, prior_inference_steps=9)
+    config = small_config(seed=7, mixed_precision="bf16", height=32, width=64, **drawing)
     assert config.draw_settings("class picture") == DrawSettings(
         seed=7,
         purpose="class picture",
@@ -18,6 +19,7 @@ def test_a_run_draws_with_its_own_size_seed_and_flags(flag, name):
         scheduler=name,
         batch_size=4,
         negative_prompt=None,
+        precision="bf16",
         steps_flag="--prior_inference_steps",
         scheduler_flag="--prior_scheduler",
     )

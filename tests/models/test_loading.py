@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from support.families import load_family
 from support.twins import build_twin
@@ -57,3 +58,30 @@ def test_another_tokenizer_may_be_given(twin, bert_twin, tmp_path):
     assert family.tokenizer.model_max_length == 32  # no more than the text encoder has positions
     with pytest.raises(BadInput, match="--tokenizer_name"):
         load_family(twin, tokenizer_name=str(tmp_path / "nowhere"))
+
+
+def test_networks_in_half_precision_are_loaded_again_to_be_merged_into(twin):
+    """The stand-in for half precision is double: the CPU computes in no other."""
+    family, before = load_family(twin), load_family(twin)
+    loading.to_half(family.learners(), "float64")
+    assert {str(each.dtype) for each in family.denoiser.parameters()} == {"paddle.float64"}
+    again = loading.reload_halves(family)
+    assert {str(each.dtype) for each in family.denoiser.parameters()} == {"paddle.float64"}
+    for name, value in before.denoiser.state_dict().items():
+        assert np.array_equal(again.denoiser.state_dict()[name].numpy(), value.numpy())
+    assert again.pipeline.vae is family.pipeline.vae
+    assert loading.reload_halves(before).denoiser is before.denoiser
+
+
+def test_a_family_draws_in_another_precision(twin):
+    from dreambooth.config.commands import DrawSettings
+    from dreambooth.drawing import sampling
+
+    def picture(kind):
+        family = load_family(twin)
+        if kind:
+            loading.to_half(family.networks(), kind)
+        [drawn] = sampling.draw(family, DrawSettings(0, "picture", (32, 32), 4), [("sks", 0)])
+        return np.asarray(drawn).astype(int)
+
+    assert abs(picture("float64") - picture(None)).max() <= 1

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from support.commands import train
 from support.families import load_family
 from support.settings import small_config
 
@@ -24,11 +23,6 @@ def test_weights_are_counted_from_the_files(request, name):
     for part in found.facts.learners:
         chain = found.pieces(part, small_config(resolution=32), 2)
         assert sum(piece.weights for piece in chain) == found.weights[part]
-
-
-def test_a_lora_has_the_sizes_of_its_base(flags, twin, tmp_path):
-    train(flags(lora_rank=2))
-    assert read(tmp_path / "out") == read(twin)
 
 
 def test_a_folder_of_another_kind_is_unknown(twin, tmp_path):

@@ -67,10 +67,11 @@ def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
     }
 
 
-def of_memory(folder, *megabytes):
+def of_memory(folder, *megabytes, capability="8.6"):
     """A search path on which nvidia-smi lists cards of so many megabytes."""
     listed = "\\n".join(map(str, megabytes))
-    stand_in(folder / "card", "nvidia-smi", f"case $* in *memory.total*) printf '{listed}\\n' ;; *) echo 0 ;; esac")
+    answers = f"*memory.total*) printf '{listed}\\n' ;; *compute_cap*) echo {capability} ;; *) echo 0 ;;"
+    stand_in(folder / "card", "nvidia-smi", f"case $* in {answers} esac")
     return f"{folder / 'card'}:{os.environ['PATH']}"
 
 
@@ -94,7 +95,7 @@ def test_run_single_takes_a_method_that_fits_the_card(echo, tmp_path, megabytes,
     state = OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight
     peak = estimate.peak(config, STABLE_DIFFUSION_1, estimate.CARD, state).total
     assert peak < 0.92 * (megabytes << 20) or "--mixed_precision" in flags  # whose half is not counted
-    assert ("--lora_rank" in flags) == (megabytes < 10000)
+    assert ("--lora_rank" in flags) == ("--lora_merge" in flags) == (megabytes < 10000)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,12 @@ def test_run_single_takes_a_method_that_fits_the_card(echo, tmp_path, megabytes,
 def test_run_single_leaves_the_choice_of_a_method_to_the_user(echo, tmp_path, flags, environment):
     done = bash(f"bash run_single.sh {flags}", PYTHON=echo, PATH=of_memory(tmp_path, 12282), **environment)
     assert method_of(done) == flags.split() and "The card has" not in done.stdout
+
+
+@pytest.mark.parametrize("capability, has_half", [("6.1", False), ("7.0", True), ("7.5", True), ("10.0", True)])
+def test_half_precision_is_taken_where_the_card_has_it(echo, tmp_path, capability, has_half):
+    path = of_memory(tmp_path, 8188, capability=capability)
+    assert ("--mixed_precision" in method_of(bash("bash run_single.sh", PYTHON=echo, PATH=path))) == has_half
 
 
 def test_the_smallest_of_several_cards_decides(echo, tmp_path):

@@ -27,13 +27,14 @@ INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
 --guidance_scale X = 7.5  --lora TEXT  --lora_scale X = 1  --seed N = 0  --height N  --width N  --batch_size N = 4
 --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --output_dir TEXT = outputs  --output FILE.png  --grid
---verbose
+--mixed_precision {no,fp16,bf16} = no  --vae_tiling  --verbose
 """
 METRICS = """
 --model_path TEXT  --base_model_path TEXT  --subject_data_dir TEXT  --clip_model_path TEXT  --prompt TEXT [TEXT ...]
 --prompts_file FILE  --class_prompt TEXT  --identifier TEXT  --num_images N = 4  --num_class_images N = 16
 --num_inference_steps N = 50  --guidance_scale X = 7.5  --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}
---seed N = 0  --batch_size N = 4  --json FILE  --sheet FILE.png  --pictures_dir TEXT  --verbose
+--seed N = 0  --batch_size N = 4  --json FILE  --sheet FILE.png  --pictures_dir TEXT
+--mixed_precision {no,fp16,bf16} = no  --verbose
 """
 EXPORT = """
 --model_path TEXT  --output TEXT  --half  --verbose

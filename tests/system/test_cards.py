@@ -2,11 +2,12 @@
 
 import os
 
+import paddle
 import pytest
 from support.cards import pretend
 from support.commands import train
 
-from dreambooth.system import machine
+from dreambooth.system import machine, processes
 from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
 
@@ -82,3 +83,18 @@ def test_the_driver_is_asked_and_need_not_answer(monkeypatch, tmp_path, script, 
         assert cards.driver() == found
     finally:
         cards.driver.cache_clear()
+
+
+@pytest.mark.parametrize("precision, kind", [("no", None), ("fp16", "float16"), ("bf16", "bfloat16")])
+def test_half_precision_is_for_cards_alone(monkeypatch, precision, kind):
+    assert cards.half(precision) is None
+    monkeypatch.setattr(processes, "is_on_gpu", lambda: True)
+    assert cards.half(precision) == kind
+
+
+def test_products_are_computed_in_the_kind(monkeypatch):
+    asked = []
+    monkeypatch.setattr(paddle.amp, "auto_cast", lambda **settings: asked.append(settings))
+    cards.computing_in(None)
+    cards.computing_in("bfloat16")
+    assert asked == [dict(enable=False, dtype="float16"), dict(enable=True, dtype="bfloat16")]

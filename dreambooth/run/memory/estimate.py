@@ -85,7 +85,8 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     if not memory.cache_latents:
         kept += _BYTES * sum(sizes.weights[part] for part in sizes.facts.picture_encoders)
     if place.is_card and memory.mixed_precision != "no":
-        kept += _HALF * weights  # of each weight, a copy that stays until the backward pass
+        # a LoRA's base is kept in it; of other weights, a copy stays until the backward pass
+        kept += (_HALF - _BYTES if rank else _HALF) * weights
     has_gradients = not rank and not memory.early_update
     passing = _backward(chain, memory.gradient_checkpointing, place.keeps_scores, has_gradients)
     if memory.early_update and not rank:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.files import atomic, records, weight_files
+from dreambooth.files import atomic, weight_files
 from dreambooth.models import hub, layouts, pipeline_folder, registry
 from dreambooth.models.registry import FamilyFacts
 from dreambooth.run.memory import pieces
@@ -46,7 +46,7 @@ def read(model: ModelSettings) -> Sizes | None:
 
     None where the folder is unlike those of the library in a way that only loading it explains.
     """
-    folder = Path(_folder(model))
+    folder = Path(hub.find_model(model.pretrained_model_name_or_path, model.revision))
     try:
         index = pipeline_folder.read_index(folder)
         facts = registry.FAMILIES[index["_class_name"]]
@@ -57,13 +57,6 @@ def read(model: ModelSettings) -> Sizes | None:
         return Sizes(facts, classes, weights, {part: _settings(path) for part, path in parts.items()})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _folder(model: ModelSettings) -> str:
-    """Return the folder of the model, or of the base model of a LoRA or a checkpoint."""
-    name, revision = model.pretrained_model_name_or_path, model.revision
-    base = records.find_base(name, pipeline_folder.FLAG)
-    return hub.find_model(base.model, base.revision) if base else hub.find_model(name, revision)
 
 
 def _settings(part: Path) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ _SECONDS = 10  # that the driver gets to answer
 # Paddle's auto_cast, 2.6.2 and 3.3.1: below these compute capabilities it only warns, and computes in float32
 _LEAST = {"fp16": (7, 0), "bf16": (8, 0)}
 _CUDA_OF_BF16 = 11
+_HALF = {"fp16": "float16", "bf16": "bfloat16"}
 
 
 def _properties() -> Any:  # noqa: ANN401  Paddle's own
@@ -56,6 +58,21 @@ def check_precision(precision: str) -> None:
     can_fp16 = precision != "fp16" and not reason_against("fp16")
     remedy = "give --mixed_precision fp16, or leave the flag out" if can_fp16 else "leave the flag out"
     raise BadInput(f"--mixed_precision {precision}: {reason}; {remedy}")
+
+
+def half(precision: str) -> str | None:
+    """Return the kind of number of --mixed_precision where Paddle computes on a card; None for float32."""
+    return _HALF.get(precision) if processes.is_on_gpu() else None
+
+
+def computing_in(kind: str | None) -> contextlib.AbstractContextManager[None]:
+    """Return the context of forward passes whose products are in half precision; `kind` is the result of half()."""
+    import paddle
+
+    context: contextlib.AbstractContextManager[None] = paddle.amp.auto_cast(
+        enable=kind is not None, dtype=kind or "float16"
+    )
+    return context
 
 
 @functools.cache
