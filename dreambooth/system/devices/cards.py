@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from dreambooth.system import processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Mapping
 
 _SECONDS = 10  # that the driver gets to answer
