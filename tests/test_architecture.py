@@ -108,7 +108,15 @@ def test_what_runs_before_the_libraries_are_loaded_imports_none_of_them(file):
 
 
 def test_the_rooms_are_those_of_the_plan():
-    assert {room.name for room in ROOMS} == {*FLOOR, "families", "patches", "devices", "pickles", "trials"} - {
+    assert {room.name for room in ROOMS} == {
+        *FLOOR,
+        "families",
+        "patches",
+        "devices",
+        "pickles",
+        "trials",
+        "memory",
+    } - {
         "commands",
         "miniworld",
         "benchmarks",
@@ -162,6 +170,7 @@ ROOM_OF_TESTS = {
     "devices": "system",
     "pickles": "files",
     "trials": "run",
+    "memory": "run",
 }
 
 
@@ -190,6 +199,9 @@ TAKE_ALL_SETTINGS = {
     "dreambooth/config/config.py",
     "dreambooth/config/parser.py",
     "dreambooth/run/description.py",
+    "dreambooth/run/memory/advice.py",
+    "dreambooth/run/memory/budget.py",
+    "dreambooth/run/memory/estimate.py",
     "dreambooth/run/model_card.py",
     "dreambooth/run/planning.py",
     "train_dreambooth.py",

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from support.families import load_family
-from support.settings import small_config
 
 from dreambooth.config.sections import ModelSettings
 from dreambooth.run.memory import sizes
@@ -21,7 +20,7 @@ def test_weights_are_counted_from_the_files(request, name):
     networks = load_family(folder).networks()
     assert found.weights == {part: sum(each.size for each in net.parameters()) for part, net in networks.items()}
     for part in found.facts.learners:
-        chain = found.pieces(part, small_config(resolution=32), 2)
+        chain = found.pieces(part, (32, 32), 2)
         assert sum(piece.weights for piece in chain) == found.weights[part]
 
 

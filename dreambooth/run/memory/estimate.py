@@ -53,7 +53,7 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     training = training._replace(kept=training.kept + process)
     found = [training, Stage("encoding the pictures", every, of_vae)]
     at_once = config.drawing.sample_batch_size if place.is_card else 1
-    rows = sizes.pieces(sizes.facts.denoiser, config, 2 * at_once)  # with the prompt, and without
+    rows = sizes.pieces(sizes.facts.denoiser, config.pictures.size, 2 * at_once)  # with the prompt, and without
     of_drawing = max(_BYTES * pieces.drawing(rows), of_vae * at_once)
     if config.concepts.with_prior_preservation:
         found.append(Stage("drawing the class pictures", every, of_drawing))
@@ -76,8 +76,8 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     rows = optimizer.train_batch_size * (2 if config.concepts.with_prior_preservation else 1)
     parts = [part for part in reversed(_learners(config, sizes)) if part != sizes.facts.denoiser]
     # in the order of the forward pass: prompts are encoded first
-    chain = [piece for part in parts for piece in sizes.pieces(part, config, min(rows, 2))]
-    chain += sizes.pieces(sizes.facts.denoiser, config, rows)
+    chain = [piece for part in parts for piece in sizes.pieces(part, config.pictures.size, min(rows, 2))]
+    chain += sizes.pieces(sizes.facts.denoiser, config.pictures.size, rows)
     weights = sum(piece.weights for piece in chain)
     trained = rank * sum(piece.adapted for piece in chain) if rank else weights
     kept = trained * (_BYTES * (2 if optimizer.ema_decay else 1) + state)

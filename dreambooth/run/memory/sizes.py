@@ -14,9 +14,9 @@ from dreambooth.run.memory import pieces
 from dreambooth.run.memory.pieces import Shape
 
 if TYPE_CHECKING:
-    from dreambooth.config.config import Config
     from dreambooth.config.sections import ModelSettings
     from dreambooth.run.memory.pieces import Piece
+    from dreambooth.system.types import Size
 
 _TOKENS = 77  # of a text encoder whose config.json does not say
 
@@ -30,11 +30,11 @@ class Sizes:
     weights: Mapping[str, int]  # part -> numbers
     settings: Mapping[str, Mapping[str, Any]]  # part -> its config.json
 
-    def pieces(self, part: str, config: Config, rows: int) -> list[Piece]:
-        """Return the pieces of a part for some examples or prompts, with all weights of the part."""
+    def pieces(self, part: str, size: Size, rows: int) -> list[Piece]:
+        """Return the pieces of a part for some examples of a size, or prompts, with all weights of the part."""
         vae, text = self.settings["vae"], self.settings[self.facts.text_encoders[0]]
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        height, width = config.pictures.size
+        height, width = size
         tokens = text.get("max_position_embeddings", _TOKENS)
         shape = Shape(rows, (height // factor, width // factor), tokens)
         counted = pieces.COUNTS[self.classes[part]](self.settings[part], shape)
