@@ -78,6 +78,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
     family = loading.load_family(source, train_text_encoders=model.train_text_encoder)
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
+    plan = planning.with_loss(plan, family.facts.losses, config.saving)
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
     class_pictures, missing = prior_pictures.scan(config.concepts, source, config.pictures.size, plan.class_hashes)
@@ -148,7 +149,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             noisy, target = diffusion.add_noise(clean, noise, t), diffusion.target(clean, noise, t)
             with updates.precision():
                 prediction = family.predict(noisy, t, encodings.conditioning(batch))
-            prediction, target = family.learned_part(prediction), family.learned_part(target)
+            prediction, target = family.scaled_for_loss(prediction), family.scaled_for_loss(target)
             errors = loss.example_errors(prediction, target, encodings.masks(batch))
             parts = loss.dreambooth_loss(errors, batch, diffusion.weight(t), config.objective.prior_loss_weight)
             updates.backward(parts["loss"] / accumulation)

@@ -96,6 +96,8 @@ class FamilyFacts:
     lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
     single_file: bool = False  # can be exported as one file
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
+    # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
+    losses: tuple[str, ...] = ()
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -152,9 +154,10 @@ _UNIDIFFUSER = FamilyFacts(
     prompt_encoders=("text_encoder", "text_decoder"),
     picture_encoders=("vae", "image_encoder"),
     tokenizers=("clip_tokenizer",),
-    untrained_layers={"unet": ("text_out", "clip_img_out", "transformer.pos_embed")},
+    untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
     newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
     stochastic=True,  # without a text, its guidance is a text of new noise
+    losses=("of the latents", "of the latents and the embedding"),
 )
 FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
 # the beginning of a layer's name in LoRA files -> the part

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FEW_STEPS = 100
 _CLASS_HASHES = "the class pictures' hashes"
+_LOSS = "the loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,19 @@ def agree(config: Config, plan: Plan) -> tuple[Config, Plan]:
     return config.with_seed(seed), dataclasses.replace(plan, fingerprint={**plan.fingerprint, "seed": seed})
 
 
+def with_loss(plan: Plan, losses: Sequence[str], saving: SavingSettings) -> Plan:
+    """Copy the plan with the family's loss, where it changed over the versions.
+
+    Raises BadInput where the resumed run had an earlier one.
+    """
+    if not losses:
+        return plan
+    if plan.resumed:
+        recorded = {_LOSS: plan.resumed.state["course"].get(_LOSS, losses[0])}
+        _check_changes(plan.resumed.folder, recorded, {_LOSS: losses[-1]}, saving.allow_changes)
+    return dataclasses.replace(plan, fingerprint={**plan.fingerprint, _LOSS: losses[-1]})
+
+
 def with_class_pictures(
     plan: Plan, pictures: Sequence[Picture], concepts: ConceptSettings, saving: SavingSettings
 ) -> Plan:
@@ -143,8 +157,9 @@ def _check_changes(folder: Path, recorded: Mapping[str, Any], current: Mapping[s
 
 def _check_resumed(resumed: Checkpoint, plan: Plan, saving: SavingSettings) -> Plan:
     """Refuse a checkpoint of another run, or of a longer one; return the plan, which may be complete."""
-    # the class pictures are compared when they have been drawn
-    recorded, current = ({**each, _CLASS_HASHES: None} for each in (resumed.state["course"], plan.fingerprint))
+    # the class pictures are compared when they have been drawn, the loss when the model is loaded
+    later = {_CLASS_HASHES: None, _LOSS: None}
+    recorded, current = ({**each, **later} for each in (resumed.state["course"], plan.fingerprint))
     _check_changes(resumed.folder, recorded, current, saving.allow_changes)
     step = resumed.state["step"]
     if step > plan.steps:

@@ -109,7 +109,7 @@ def test_latents_lie_about_the_mean_as_far_as_their_noise(family, pixels):
     )
     np.testing.assert_allclose(above - middle, middle - below, atol=1e-5)
     assert np.abs(above - middle).max() > 1e-6
-    assert len(middle) == 2 and family.learned_part(paddle.to_tensor(middle)).shape[0] == 2
+    assert len(middle) == 2 and family.scaled_for_loss(paddle.to_tensor(middle)).shape[0] == 2
 
 
 def test_a_prediction_has_the_shape_of_the_latents_and_depends_on_all_that_goes_in(family, pixels):
@@ -125,7 +125,7 @@ def test_a_prediction_has_the_shape_of_the_latents_and_depends_on_all_that_goes_
 
     one = predict(PROMPTS[:2], [7, 900])
     assert one.shape == noisy.shape
-    assert family.learned_part(one).shape == family.learned_part(noisy).shape
+    assert family.scaled_for_loss(one).shape == family.scaled_for_loss(noisy).shape
     for other in (
         predict(PROMPTS[1:], [7, 900]),
         predict(PROMPTS[:2], [8, 300]),
@@ -144,7 +144,7 @@ def test_gradients_flow_into_what_trains_and_nothing_else(trainable):
     expected = {facts.denoiser, *(facts.text_encoders if trainable.train_text_encoders else ())}
     assert trainable.trained().keys() == trainable.learners().keys() == expected
     assert next(iter(trainable.learners())) == facts.denoiser
-    trainable.learned_part(predict(trainable)).square().mean().backward()
+    trainable.scaled_for_loss(predict(trainable)).square().mean().backward()
     for part, network in trainable.networks().items():
         open_ones = {name: each for name, each in network.named_parameters() if not each.stop_gradient}
         assert bool(open_ones) == (part in expected)
@@ -163,7 +163,7 @@ def test_gradient_checkpointing_changes_no_gradient_or_is_refused(twin_folder):
             return
         family.check_training(family.default_size, checkpointing)
         family.prepare_training(checkpointing)
-        family.learned_part(predict(family)).square().mean().backward()
+        family.scaled_for_loss(predict(family)).square().mean().backward()
         named = [each for network in family.learners().values() for each in network.parameters()]
         gradients.append([each.grad.numpy() for each in named if not each.stop_gradient])
     for one, other in zip(*gradients):  # Paddle 2.6.2 adds up the gradients of a shared input in another order

@@ -13,6 +13,8 @@ from support.weights import assert_same, weights
 import infer
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
+from dreambooth.files import safetensors
+from dreambooth.files.safetensors import Reader
 from dreambooth.models import tokenizers
 from dreambooth.system.errors import BadInput
 
@@ -52,13 +54,17 @@ def test_a_pictures_encodings_are_the_pipelines_own(family, pixels):
     np.testing.assert_array_equal(encoding["clip"].numpy(), wanted.numpy())
 
 
-def test_both_parts_are_noised_and_the_vaes_part_is_learned(family, pixels):
+def test_both_parts_are_noised_and_learned(family, pixels):
     encoding = family.encode_pictures(pixels)
     row = family.latents(encoding, paddle.zeros(encoding["mean"].shape))
     latents = encoding["mean"] * family.pipeline.vae.config.scaling_factor
     np.testing.assert_array_equal(row[:, :1024].numpy(), latents.reshape([2, -1]).numpy())
     np.testing.assert_array_equal(row[:, 1024:].numpy(), encoding["clip"].numpy())
-    assert family.learned_part(row).shape == [2, 1024]
+    paddle.seed(4)
+    errors = paddle.rand(row.shape)
+    scaled = family.scaled_for_loss(row + errors) - family.scaled_for_loss(row)
+    parts = errors[:, :1024].square().mean() + errors[:, 1024:].square().mean()
+    np.testing.assert_allclose(float(scaled.square().mean()), float(parts), rtol=1e-4)
 
 
 def test_a_prediction_is_the_networks_own_with_a_text_without_noise(family, pixels):
@@ -75,7 +81,7 @@ def gradients(family, pixels):
     family.prepare_training(gradient_checkpointing=False)
     noisy = family.latents(family.encode_pictures(pixels), paddle.zeros([2, 4, 16, 16]))
     prediction = family.predict(noisy, paddle.to_tensor([7, 900]), family.encode_prompts(PROMPTS))
-    part = family.learned_part(prediction)
+    part = family.scaled_for_loss(prediction)
     part.square().mean().backward()
     return {
         f"{folder}.{name}": float(parameter.grad.abs().max()) if parameter.grad is not None else None
@@ -173,9 +179,7 @@ def test_the_whole_road(unidiffuser_twin, pictures, tmp_path, capsys):
     assert changed == {"unet", "text_encoder"}
     before, after = base.unet.state_dict(), learned.unet.state_dict()
     kept = {name for name in before if np.array_equal(before[name].numpy(), after[name].numpy())}
-    assert kept == {
-        name for name in before if name.startswith(("text_out.", "clip_img_out.", "transformer.pos_embed."))
-    }
+    assert kept == {name for name in before if name.startswith(("text_out.", "transformer.pos_embed."))}
     card = (tmp_path / "out/README.md").read_text()
     assert "from ppdiffusers import UniDiffuserPipeline" in card
     capsys.readouterr()
@@ -194,3 +198,23 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_the_cache_changes_nothing(unidiff
     assert max(float(np.abs(one[name] - other[name]).max()) for name in one) < 1e-4
     state = json.loads((tmp_path / "parts/checkpoint-2/state.json").read_text())
     assert state["step"] == 2
+
+
+def test_a_checkpoint_of_a_version_with_another_loss_goes_on_only_where_that_is_allowed(
+    unidiffuser_twin, pictures, tmp_path, capsys
+):
+    train(run(unidiffuser_twin, pictures, tmp_path / "out", max_train_steps=2, save_steps=1))
+    checkpoint = tmp_path / "out/checkpoint-1"
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert state["course"].pop("the loss") == "of the latents and the embedding"
+    moments = dict(Reader(checkpoint / "optimizer.safetensors"))
+    earlier = {name: each for name, each in moments.items() if "clip_img_out" not in name}  # it did not train
+    assert len(earlier) < len(moments)
+    safetensors.write(checkpoint / "optimizer.safetensors", earlier)
+    state["files"]["optimizer.safetensors"] = (checkpoint / "optimizer.safetensors").stat().st_size
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    again = dict(max_train_steps=2, resume_from_checkpoint="checkpoint-1")
+    with pytest.raises(BadInput, match="the loss: 'of the latents' then, 'of the latents and the embedding' now"):
+        train(run(unidiffuser_twin, pictures, tmp_path / "out", **again))
+    train(run(unidiffuser_twin, pictures, tmp_path / "out", **again, allow_changes=True))
+    assert "resuming with a change: the loss" in capsys.readouterr().err

@@ -213,7 +213,7 @@ def test_every_architecture_has_attention_that_takes_gradients(model, request):
         steps = paddle.to_tensor(np.array([500]))
         noisy = diffusion_for(family.pipeline.scheduler).add_noise(latents, added, steps)
         prediction = family.predict(noisy, steps, family.encode_prompts(["a photo of sks dog"]))
-        family.learned_part(prediction).square().mean().backward()
+        family.scaled_for_loss(prediction).square().mean().backward()
         for network in networks.values():
             assert all(each.grad is None and each.stop_gradient for each in network.parameters())
         return {

@@ -85,9 +85,9 @@ class Family(ABC):
         """Put together what predict() takes of the examples beside their latents."""
         return prompts
 
-    def learned_part(self, prediction: Tensor) -> Tensor:
-        """Cut out the part of a prediction whose error counts."""
-        return prediction
+    def scaled_for_loss(self, values: Tensor) -> Tensor:
+        """Scale a prediction, or a target, by the root of each value's weight in the mean of their squared error."""
+        return values
 
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
         """Refuse training settings that the model cannot take."""

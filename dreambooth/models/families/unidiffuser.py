@@ -1,15 +1,19 @@
 """UniDiffuser: one transformer for pictures and texts, trained here to draw pictures from texts.
 
 A picture is two things to it: the latents of a VAE, and an embedding of CLIP's. Both are noised together, in one long
-row, and the loss is that of the VAE's part (Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal
-Diffusion at Scale").
+row, to the same timestep; the text has no noise. The loss is the sum of the mean over the latents and the mean over the
+embedding. Every step of drawing takes both predictions, so a part that is not in the loss drifts (docs/models.md).
+Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal Diffusion at Scale", regress all noise; the
+scripts of others that fine-tune it add the two means.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import paddle
 from PIL import Image
 
 from dreambooth.files import atomic, moves, safetensors
@@ -67,9 +71,11 @@ class UniDiffuser(Family):
         )
 
     @override
-    def learned_part(self, prediction: Tensor) -> Tensor:
-        """Cut out the VAE's part."""
-        return prediction[:, : -self.pipeline.image_encoder_projection_dim]
+    def scaled_for_loss(self, values: Tensor) -> Tensor:
+        """Scale both parts so that the mean over a row is the sum of the mean over each."""
+        total, clip = values.shape[1], self.pipeline.image_encoder_projection_dim
+        parts = values.astype("float32").split([total - clip, clip], axis=1)
+        return paddle.concat([part * math.sqrt(total / part.shape[1]) for part in parts], axis=1)
 
     @override
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
