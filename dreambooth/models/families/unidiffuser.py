@@ -2,9 +2,9 @@
 
 A picture is two things to it: the latents of a VAE, and an embedding of CLIP's. Both are noised together, in one long
 row, to the same timestep; the text has no noise. The loss is the sum of the mean over the latents and the mean over the
-embedding. Every step of drawing takes both predictions, so a part that is not in the loss drifts (docs/models.md).
-Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal Diffusion at Scale", regress all noise; the
-scripts of others that fine-tune it add the two means.
+embedding. Every step of drawing uses both predictions, and a part that is not in the loss drifts (docs/models.md).
+Bao et al. 2023, "One Transformer Fits All Distributions in Multi-Modal Diffusion at Scale", regress all noise, and
+public scripts that fine-tune it add the two means.
 """
 
 from __future__ import annotations
