@@ -22,7 +22,8 @@ trap 'code=$?; [ "$code" = 0 ] || { grep -s "^stopped by" "$logs/workerlog.0"; e
 if [ -n "$gpus" ]; then
     LAUNCHER+=(--gpus "$gpus")
 else
-    LAUNCHER+=(--nproc_per_node "${NPROC:-2}")
+    # Paddle's launcher fails where the user has hidden all cards
+    LAUNCHER=("$(dirname "${BASH_SOURCE[0]}")/dreambooth/system/devices/launcher.py" "${LAUNCHER[@]:2}" --nproc_per_node "${NPROC:-2}")
 fi
 if [ -n "${NNODES:-}" ]; then
     if [ -z "${MASTER:-}" ] || [ -z "${NODE_RANK:-}" ]; then

@@ -132,7 +132,7 @@ def run_all(code: Path, folder: Path) -> dict[str, str]:
         done = subprocess.run(
             [sys.executable, *(str(code / each) if each.endswith(".py") else each for each in shlex.split(line))],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(code), "CUDA_VISIBLE_DEVICES": ""},
+            env={**os.environ, "PYTHONPATH": str(code)},
             capture_output=True,
             encoding="utf-8",
             timeout=600,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support import forks
-from support.commands import ROOT, launch, launch_by_paddle, python, train
+from support.commands import LAUNCHER, ROOT, launch, launch_by_paddle, python, train
 from support.weights import assert_same
 
 from dreambooth.files import records
@@ -38,7 +38,7 @@ def test_two_launchers_on_the_loopback_address_make_one_run(flags, tmp_path):
     processes = [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "paddle.distributed.launch", "--master", f"127.0.0.1:{port}"),
+                *(sys.executable, str(LAUNCHER), "--master", f"127.0.0.1:{port}"),
                 *("--nnodes", "2", "--rank", str(node), "--nproc_per_node", "1"),
                 *("--log_dir", str(tmp_path / f"launcher-{node}"), "train_dreambooth.py", *flags()),
             ],
@@ -64,7 +64,7 @@ def workers_of(launcher):
 def start_long_run(flags, tmp_path):
     launcher = subprocess.Popen(
         [
-            *(sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"),
+            *(sys.executable, str(LAUNCHER), "--nproc_per_node", "2"),
             *("--log_dir", str(tmp_path / "launcher"), "train_dreambooth.py"),
             *flags(max_train_steps=100000, save_steps=5, checkpoints_total_limit=2, logging_steps=1000),
         ],

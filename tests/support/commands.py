@@ -11,6 +11,7 @@ from dreambooth.system import console
 from support import forks
 
 ROOT = Path(__file__).parents[2]
+LAUNCHER = ROOT / "dreambooth/system/devices/launcher.py"  # Paddle's, which takes no notice of hidden cards
 
 
 def command_line(model, pictures, folder, /, **changes):
@@ -82,9 +83,7 @@ def launch(folder, *arguments, processes=2):
 
 def launch_by_paddle(folder, *arguments, processes=2):
     """Run a script under Paddle's launcher itself."""
-    return new_python(
-        "-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--log_dir", folder / "launcher", *arguments
-    )  # fmt: skip
+    return new_python(LAUNCHER, "--nproc_per_node", processes, "--log_dir", folder / "launcher", *arguments)
 
 
 def one_error(capfd, main, line):
