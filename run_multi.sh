@@ -17,8 +17,8 @@ fi
 export GLOG_minloglevel=${GLOG_minloglevel:-2} PYTHONWARNINGS=${PYTHONWARNINGS:-ignore:No ccache found}
 logs=${LAUNCH_LOG:-$(mktemp -d)}
 LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "$logs")
-# The launcher stops listening to the processes before they end
-trap 'code=$?; [ "$code" = 0 ] || { grep -s "^stopped by" "$logs/workerlog.0"; echo "the output of each process is in $logs"; } >&2' EXIT
+# The launcher stops listening to the processes before they end; its notes of their environments may have a token
+trap 'code=$?; rm -f "$logs"/envlog.*; [ "$code" = 0 ] || { grep -s "^stopped by" "$logs/workerlog.0"; echo "the output of each process is in $logs"; } >&2' EXIT
 if [ -n "$gpus" ]; then
     LAUNCHER+=(--gpus "$gpus")
 else

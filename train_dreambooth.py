@@ -49,15 +49,21 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepare a run: settings, libraries, memory."""
+    """Check the settings, and keep the output folder to this run while it lasts."""
     # Check all input before the libraries, which take seconds, are loaded
-    config, plan = planning.make(read_config(argv, __doc__))
+    settings = read_config(argv, __doc__)
+    config, plan = planning.make(settings)
+    with output_folder.claimed(config.saving.output_dir, not (config.run.dry_run or plan.is_complete)):
+        prepare(settings, config, plan)
 
+
+def prepare(settings: Config, config: Config, plan: Plan) -> None:
+    """Load the model, describe the run, draw the class pictures that are missing; then train."""
     # Load the libraries, meet the other processes, look at the card, agree on a seed
     libraries.load(weight_files.READERS, config.run.verbose)
     processes.start()
     cards.check_precision(config.memory.mixed_precision)
-    config, plan = planning.agree(config, plan)
+    config, plan = planning.agree(settings, config, plan)
     if plan.is_complete:
         endings.describe_complete(plan.steps, config.saving)
         return
@@ -87,19 +93,17 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     description.describe(config, plan, family, missing, budget)
     if config.run.dry_run:
         return
+    if plan.replaces:
+        output_folder.clear(config.saving.output_dir, config.log_folder)
 
-    with output_folder.claimed(config.saving.output_dir):
-        if plan.replaces:
-            output_folder.clear(config.saving.output_dir, config.log_folder)
-
-        # Draw the class with the base model
-        if missing:
-            drawing = config.draw_settings("class picture")
-            class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
-        plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
-        concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
-        with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
-            train(config, plan, family, diffusion, [concept])
+    # Draw the class with the base model
+    if missing:
+        drawing = config.draw_settings("class picture")
+        class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
+    plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
+    concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
+    with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
+        train(config, plan, family, diffusion, [concept])
 
 
 def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, concepts: Sequence[Concept]) -> None:

@@ -82,7 +82,7 @@ def collect_facts() -> dict[str, str]:
         "disk": f"{free / 1e9:.1f} GB free" if free is not None else "unknown",
     }
     if not processes.is_on_gpu():
-        reason = processes.reason_against_card() or "this machine shows none"
+        reason = libraries.reason_against_card() or "this machine shows none"
         return {
             **facts,
             "card": f"no card was checked: {reason}",
@@ -98,7 +98,7 @@ def find(operations_alone: bool) -> Iterator[Finding]:
     yield from operations.check_cpu()
     if processes.is_on_gpu():
         yield from operations.check_cards()
-    elif reason := processes.reason_against_card():
+    elif reason := libraries.reason_against_card():
         yield findings.failed("the card of this machine", "card", "", reason)
     if not operations_alone:
         folder = Path(tempfile.mkdtemp(prefix="dreambooth-selfcheck-"))

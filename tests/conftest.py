@@ -5,10 +5,13 @@ import os
 import pytest
 from support.commands import command_line
 from support.disks import mounted
+from support.families import load_pipeline
+from support.hubs import serving
 from support.pictures import draw_pictures
 from support.twins import build_twin, build_unidiffuser
 
 from dreambooth.files import weight_files
+from dreambooth.models import saving
 from dreambooth.system import libraries
 
 # several tests run at once: each has one core, and those of workers and threads say so
@@ -76,3 +79,21 @@ def unidiffuser_twin(tmp_path_factory):
 def small_disk(tmp_path):
     """An empty disk of 16 MB."""
     yield from mounted(tmp_path / "disk", megabytes=16)
+
+
+@pytest.fixture(scope="session")
+def torch_twin(twin, tmp_path_factory):
+    """A repository of Hugging Face, with files that are not needed."""
+    folder = tmp_path_factory.mktemp("hub") / "twin"
+    saving.save(load_pipeline(twin), folder, "diffusers")
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker/model.safetensors").write_bytes(b"not needed")
+    (folder / "v1.ckpt").write_bytes(b"not needed")
+    return folder
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """A function that starts a hub on this machine; its result is the server, and the environment of who asks it."""
+    with serving(tmp_path) as start:
+        yield start

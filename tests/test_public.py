@@ -153,10 +153,11 @@ def test_state_json(runs: RecordedRuns) -> None:
     for run, step, more in (("plain", 2, face.PRIOR_COURSE), ("lora", 1, face.LORA_COURSE)):
         folder = runs.folder / run / f"checkpoint-{step}"
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        assert set(state) == {"step", "written_ns", "course", "optimizer", "arguments", "files"}
+        assert set(state) == face.STATE
         assert state["step"] == step and state["course"].keys() == face.COURSE | more
         assert state["arguments"] == runs.json(f"{run}/training_args.json")
         sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*.*")}
+        assert state["checksums"].keys() == state["files"].keys()
         assert state["files"] == {name: size for name, size in sizes.items() if name != "state.json"}
         assert set(state["optimizer"]) == {"scaler", "schedule"}
         assert set(state["optimizer"]["schedule"]) == {"last_epoch", "last_lr"}

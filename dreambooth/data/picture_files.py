@@ -14,7 +14,9 @@ from dreambooth.data.concepts import Picture
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    Check = Callable[[Path, Image.Image], None]
 
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
@@ -45,17 +47,20 @@ def open_picture(path: str | Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _inspect_picture(path: Path) -> Picture | None:
+def _inspect_picture(path: Path, check: Check | None) -> Picture | None:
     """Return a Picture if the file is readable as one, None if it is something else.
 
-    Raises ValueError if its name or its first bytes claim a picture and it cannot be read.
+    Raises ValueError if its name or its first bytes claim a picture and it cannot be read, or fails the check.
     """
     claims = path.suffix.lower() in _EXTENSIONS
     try:
         path.name.encode()  # JSON cannot hold a name that is no Unicode
         with Image.open(path, formats=_FORMATS):
             claims = True
-        width, height = open_picture(path).size
+        picture = open_picture(path)
+        width, height = picture.size
+        if check is not None:
+            check(path, picture)
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError and struct.error among them
         if claims:
             raise ValueError(f"{path} claims to be a picture and can't be read ({error})") from None
@@ -69,14 +74,17 @@ def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(piece), "") if piece.isdigit() and piece.isascii() else (-1, piece) for piece in pieces], path.name
 
 
-def scan_folder(folder: str | Path) -> tuple[list[Picture], list[str], list[Path]]:
-    """Return (pictures, problems, other files) of a folder, in order. Hidden files and folders are left out."""
+def scan_folder(folder: str | Path, check: Check | None = None) -> tuple[list[Picture], list[str], list[Path]]:
+    """Return (pictures, problems, other files) of a folder, in order. Hidden files and folders are left out.
+
+    `check` raises ValueError for a picture that is readable and yet damaged.
+    """
     pictures, problems, others = [], [], []
     for path in sorted((each for each in Path(folder).iterdir() if not each.name.startswith(".")), key=_natural_order):
         if path.is_dir():
             continue
         try:
-            picture = _inspect_picture(path)
+            picture = _inspect_picture(path, check)
         except ValueError as error:
             problems.append(str(error))
             continue

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from dreambooth.models.families.interfaces import Source
     from dreambooth.system.types import Size
 
-_DRAWN = re.compile(r"^(\d+)-[0-9a-f]{40}\.png$")
+_DRAWN = re.compile(r"^(\d+)-([0-9a-f]{40})\.png$")  # number and SHA-1 of the pixels
+_END_OF_PNG = b"IEND\xaeB`\x82"
 _WEIGHTS = "weights"  # the key of a model's fingerprint in a picture's text
 
 
@@ -104,7 +105,7 @@ def _find(concepts: ConceptSettings, folder: Path) -> tuple[list[Picture], list[
     """
     pictures, broken = [], []
     for place in filter(Path.is_dir, (_top(concepts), folder)):
-        found, complaints, _ = picture_files.scan_folder(place)
+        found, complaints, _ = picture_files.scan_folder(place, _check_drawn)
         pictures += found
         broken += complaints
     return pictures, broken
@@ -174,16 +175,30 @@ def _is_of(text: Mapping[str, str], prompt: str | None, name: str, weights: str)
 
 def _save(picture: Image.Image, folder: Path, number: int, text: Mapping[str, object]) -> None:
     """Write INDEX-SHA1.png; the SHA1 is that of the pixels."""
-    path = folder / f"{number}-{hashlib.sha1(picture.tobytes()).hexdigest()}.png"
+    path = folder / f"{number}-{_sha1(picture)}.png"
     # another run may draw into the same folder; once a picture is there its bytes stay, since a run records their hash
     atomic.write_picture(path, picture, text, replace=path.is_file() and not _is_whole(path))
 
 
-def _is_whole(path: Path) -> bool:
-    """Check whether a picture can be read."""
-    try:
+def _sha1(picture: Image.Image) -> str:
+    return hashlib.sha1(picture.tobytes()).hexdigest()
+
+
+def _check_drawn(path: Path, picture: Image.Image) -> None:
+    """Raise an error where a drawn picture has other pixels than its name says, or is not whole for all that."""
+    if drawn := _DRAWN.match(path.name):
+        if drawn[2] != _sha1(picture):
+            raise ValueError("its pixels are not those that were drawn")
         with Image.open(path) as image:
-            image.load()
+            image.verify()  # the checksums of its pieces, but for the last one
+        if not path.read_bytes().endswith(_END_OF_PNG):
+            raise ValueError("its end is damaged")
+
+
+def _is_whole(path: Path) -> bool:
+    """Check whether a drawn picture can be read, and is as it was drawn."""
+    try:
+        _check_drawn(path, picture_files.open_picture(path))
         return True
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # Pillow raises a dozen kinds
         return False

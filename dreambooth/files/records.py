@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -14,11 +15,13 @@ from dreambooth.files.safetensors import Reader, shown
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from dreambooth.system.types import Arrays
+    from dreambooth.system.types import JSON, Arrays
 
 RESULT, STATE = "training_args.json", "state.json"
+_OWN_CHECKSUM = "checksum"  # the key of state.json for its own
+_CHUNK = 1 << 20  # bytes
 
 
 class Record(TypedDict):
@@ -44,6 +47,7 @@ class State(TypedDict):
     optimizer: dict[str, Any]
     arguments: dict[str, Any]
     files: dict[str, int]  # the size of every other file
+    checksums: dict[str, str]  # that of every other file; empty in checkpoints of earlier versions
 
 
 @dataclass(frozen=True)
@@ -153,10 +157,12 @@ def weights_by_part(folder: Path, flag: str) -> dict[str, Path]:
 
 def weights_of_part(folder: Path, part: str, flag: str) -> Arrays:
     """Read the weights of a checkpoint's part; their average where the run keeps one, as in its result."""
+    path, path_of_average = weights_by_part(folder, flag)[part], folder / "average.safetensors"
     try:
-        weights: Arrays = Reader(weights_by_part(folder, flag)[part])
-        if (path := folder / "average.safetensors").is_file():
-            average, own = Reader(path), weights
+        check_sums(folder, read_state(folder), (path, path_of_average))
+        weights: Arrays = Reader(path)
+        if path_of_average.is_file():
+            average, own = Reader(path_of_average), weights
             weights = {name: average.get(f"{part}.{name}", own[name]) for name in own}
         return weights
     except (OSError, KeyError, ValueError) as error:
@@ -186,7 +192,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def read_state(folder: Path) -> State:
     """Read state.json of a whole checkpoint; ValueError names the fault of one that is not whole."""
     try:
-        state: State = atomic.read_json(folder / STATE)
+        state: State = _unsealed(atomic.read_json(folder / STATE))
         files = state["files"]
         for key, kind in (("step", int), ("written_ns", int), ("course", dict), ("optimizer", dict), ("files", dict)):
             if not isinstance(state[key], kind):  # type: ignore[literal-required]
@@ -194,6 +200,8 @@ def read_state(folder: Path) -> State:
         if state["step"] < 1:
             raise ValueError(f"step is {state['step']!r}")
         state["course"]["seed"]
+        if not dict(state.setdefault("checksums", {})).keys() <= files.keys():
+            raise ValueError("it has checksums of other files")
     except FileNotFoundError:
         raise ValueError(f"it has no {STATE}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -204,3 +212,42 @@ def read_state(folder: Path) -> State:
         if (folder / name).stat().st_size != size:
             raise ValueError(f"{shown(name)} has {(folder / name).stat().st_size} bytes instead of {size}")
     return state
+
+
+def checksum(path: Path) -> str:
+    """Return the CRC-32 of a file, which finds every byte that changed; a gigabyte takes about a second."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return f"{value:08x}"
+
+
+def check_sums(folder: Path, state: State, only: Collection[Path] = ()) -> None:
+    """Raise ValueError, which names the file, where one of a checkpoint's files is not as it was written.
+
+    `only` are the files to read, in place of all. Earlier versions wrote no checksums.
+    """
+    for name, expected in state["checksums"].items():
+        if (not only or folder / name in only) and checksum(folder / name) != expected:
+            raise ValueError(f"{shown(name)} is damaged: its bytes are not those that were written")
+
+
+def sealed(state: JSON) -> JSON:
+    """Return the content of state.json with its own checksum."""
+    return {**state, _OWN_CHECKSUM: _checksum_of(state)}
+
+
+def _unsealed(state: JSON) -> JSON:
+    """Return the content of state.json without its own checksum; ValueError where that does not fit."""
+    found = state.pop(_OWN_CHECKSUM, None)
+    try:
+        if found in (None, _checksum_of(state)):
+            return state
+    except RecursionError:  # a crafted file
+        pass
+    raise ValueError("it is damaged: its checksum is another")
+
+
+def _checksum_of(value: JSON) -> str:
+    return f"{zlib.crc32(atomic.as_json(value).encode()):08x}"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from dreambooth.files import moves
+from dreambooth.files import atomic, moves
 from dreambooth.models import layouts, pipeline_folder
-from dreambooth.system import disk
+from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput
+from dreambooth.system.patches import storage
+
+if TYPE_CHECKING:
+    from requests import Response
 
 _TEXT_FILES = (
     "tokenizer_config.json",
@@ -22,6 +30,9 @@ _TEXT_FILES = (
     "preprocessor_config.json",
 )
 _YES = ("1", "true", "t", "yes", "y", "on")
+_CHUNK = 1 << 20  # bytes
+_SECONDS_FOR_ANSWER = 30
+_SERVER_ERROR = 500
 
 
 def find_model(name: str | Path, revision: str | None = None, flag: str = pipeline_folder.FLAG) -> str:
@@ -45,7 +56,7 @@ def _find_named(name: str, revision: str | None, flag: str) -> str:
             raise
         except Exception as error:  # a library may raise anything; the next source follows
             _check_disk(name, error)
-            reasons.append(_explain_paddle())
+            reasons.append(_explain_paddle(error))
     try:
         return _fetch_from_hugging_face(name, revision)
     except Exception as error:
@@ -92,17 +103,17 @@ def _is_whole(folder: Path) -> bool:
 
 def _fetch_from_paddle(name: str, revision: str | None) -> Path:
     """Fetch a pipeline into the library's cache, file by file, since the store has no list of a model's files."""
-    from ppdiffusers.utils import bos_aistudio_hf_download as download
+    from ppdiffusers.utils.download_utils import ppdiffusers_bos_url as address_of
+
+    folder = _cache() / (name if revision is None else f"{name}@{revision.replace('/', '-')}")
 
     def fetch_first(part: str, *files: str) -> Path:
         """Fetch the first of some files that exists."""
-        missing = OSError(f"{name} has no file for {part}")
         for file in files:
-            try:
-                return Path(download(name, file, subfolder=part, cache_dir=str(_cache()), revision=revision))
-            except OSError as error:
-                missing = error
-        raise missing
+            path = folder / part / file
+            if path.is_file() or _fetch_whole(address_of(name, file, subfolder=part, revision=revision), path):
+                return path
+        raise FileNotFoundError(f"{part}/{files[0]}".lstrip("/"))
 
     index = fetch_first("", moves.INDEX)
     facts = pipeline_folder.check_index(name, pipeline_folder.read_index(index.parent))
@@ -111,7 +122,7 @@ def _fetch_from_paddle(name: str, revision: str | None) -> Path:
             fetch_first(part, "scheduler_config.json")
         elif part in facts.without_weights or part in facts.optional_parts:
             for file in _TEXT_FILES:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(FileNotFoundError):
                     fetch_first(part, file)
         else:
             fetch_first(part, layouts.CONFIG, layouts.OLD_CONFIG)
@@ -119,28 +130,94 @@ def _fetch_from_paddle(name: str, revision: str | None) -> Path:
     return index.parent
 
 
+def _fetch_whole(address: str, path: Path) -> bool:
+    """Fetch a file of Paddle's store; False where it has none.
+
+    The library's own function takes a file that was cut short for a whole one, and leaves a failed one in the cache.
+    """
+    import requests
+    from tqdm import tqdm
+
+    headers = {"Accept-Encoding": "identity"}  # else the length is that of the compressed bytes
+    with requests.get(address, headers=headers, stream=True, timeout=_SECONDS_FOR_ANSWER) as answer:
+        if answer.status_code in (requests.codes.not_found, requests.codes.forbidden):
+            return False
+        answer.raise_for_status()
+        is_plain = "Content-Encoding" not in answer.headers
+        size = int(answer.headers.get("Content-Length", 0)) or None if is_plain else None
+        expected = _md5_of(answer)
+        digest = hashlib.md5(usedforsecurity=False)
+        bar = tqdm(
+            desc=path.name, total=size, unit="B", unit_scale=True, disable=None if processes.is_first() else True
+        )
+        with atomic.whole_file(path, size or 0) as temporary, temporary.open("wb") as file, bar:
+            for chunk in answer.iter_content(_CHUNK):
+                digest.update(chunk)
+                bar.update(file.write(chunk))
+            if size not in (None, file.tell()):
+                raise OSError(f"{path.name} has {file.tell()} bytes instead of {size}")
+            if expected not in (None, digest.hexdigest()):
+                raise OSError(f"{path.name} is damaged: its hash is not the one that the store names")
+    return True
+
+
+def _md5_of(answer: Response) -> str | None:
+    """Return the MD5 by which Paddle's store names a file; None for one in parts, and from another server."""
+    tag = answer.headers.get("ETag", "").strip('"')
+    is_of_store = any(name.lower().startswith("x-bce-") for name in answer.headers)
+    return tag if is_of_store and re.fullmatch("[0-9a-f]{32}", tag) else None
+
+
 def _fetch_from_hugging_face(name: str, revision: str | None) -> str:
     """Fetch a repository's best weights and small files into Hugging Face's cache, or find them there."""
     import requests
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils import LocalEntryNotFoundError
 
     if _is_set("HF_HUB_OFFLINE"):
         return snapshot_download(name, revision=revision, local_files_only=True)
     try:
         files = HfApi().list_repo_files(name, revision=revision)
-    except (requests.ConnectionError, requests.Timeout):  # but the cache may have it
-        return snapshot_download(name, revision=revision, local_files_only=True)
-    return snapshot_download(name, revision=revision, allow_patterns=layouts.worth_fetching(files))
+    except (requests.ConnectionError, requests.Timeout, requests.HTTPError) as error:  # but the cache may have it
+        status = _status_of(error)
+        if status is not None and status < _SERVER_ERROR:
+            raise
+        try:
+            return snapshot_download(name, revision=revision, local_files_only=True)
+        except LocalEntryNotFoundError:
+            if status is not None:
+                raise error from None
+            raise
+    with storage.checked_downloads(console.without_secrets):
+        return snapshot_download(name, revision=revision, allow_patterns=layouts.worth_fetching(files))
 
 
-def _explain_paddle() -> str:
-    address = os.environ.get("PPNLP_ENDPOINT", "https://bj.bcebos.com/paddlenlp")
-    return f"Paddle's store ({address}) does not answer or does not have it"
+def _shown(variable: str, default: str) -> str:
+    """Return the address of a source without user, password and query."""
+    address = urlsplit(os.environ.get(variable) or default)
+    return address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _explain_paddle(error: Exception) -> str:
+    """Return one short clause for an error of Paddle's store."""
+    source = f"Paddle's store ({_shown('PPNLP_ENDPOINT', 'https://bj.bcebos.com/paddlenlp')})"
+    if isinstance(error, FileNotFoundError):
+        return f"{source} does not have it (no {error})"
+    if type(error) is OSError:  # of `_fetch_whole`
+        return f"{source} sent a file that can't be used: {error}"
+    status = _status_of(error)
+    return f"{source} answers with {status}" if status else f"{source} does not answer"
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the status of the answer that an error is about."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _explain_hugging_face(error: Exception) -> str:
     """Return one short clause for an error of huggingface_hub, which is a paragraph."""
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    address = _shown("HF_ENDPOINT", "https://huggingface.co")
+    status = _status_of(error)
     kind = type(error).__name__
     if kind == "GatedRepoError":
         clause = "requires an account that accepted its licence: set HF_TOKEN, or run huggingface-cli login"
@@ -152,6 +229,8 @@ def _explain_hugging_face(error: Exception) -> str:
         clause = "does not accept the name"
     elif kind == "LocalEntryNotFoundError":
         clause = "does not answer, and its cache does not have it"
+    elif status is not None and status >= _SERVER_ERROR:
+        clause = f"answers with {status}: try again later"
     else:
         clause = f"reports {' '.join(str(error).split())[:200] or kind}"
     return f"Hugging Face ({address}) {clause}"

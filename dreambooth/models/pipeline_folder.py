@@ -27,6 +27,13 @@ _SETTINGS = (
     "preprocessor_config.json",
 )
 
+# sizes of networks, which the libraries multiply and divide by; a damaged one would fail in the first step
+_SIZES = (
+    *("num_attention_heads", "num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings"),
+    *("vocab_size", "layers_per_block", "norm_num_groups", "in_channels", "out_channels", "latent_channels"),
+    *("cross_attention_dim", "sample_size", "attention_head_dim"),
+)
+
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pdparams")
 _SAMPLES, _SAMPLE = 64, 4096  # places in a file of weights, and the bytes at each
 
@@ -80,9 +87,12 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
         raise BadInput(f"{flag} {name}: it has no folder {part}/")
     for file in filter(Path.is_file, (folder / each for each in _SETTINGS)):
         try:
-            atomic.read_json(file)
+            settings = atomic.read_json(file)
         except ValueError as error:
             raise BadInput(f"{flag} {name}: {part}/{file.name} can't be read ({error})") from None
+        for size in _SIZES if file.name in (layouts.CONFIG, layouts.OLD_CONFIG) else ():
+            if isinstance(value := settings.get(size), (int, float)) and value < 1:
+                raise BadInput(f"{flag} {name}: {part}/{file.name} can't be used ({size} is {value})")
     if part in facts.without_weights:
         if not any(folder.iterdir()):
             raise BadInput(f"{flag} {name}: its folder {part}/ is empty")

@@ -15,7 +15,7 @@ from dreambooth.system import console, disk, processes
 from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.files.records import State
@@ -53,7 +53,8 @@ def save(
     """Write checkpoint-`step` from the first process, prune the old ones, and return its folder.
 
     It holds a folder for each network that trains, loadable by its from_pretrained, or for its LoRA; a file for each
-    Stateful; and state.json with the size of every file, which shows whether a copy was cut short.
+    Stateful; and state.json with the size and the checksum of every file, which show whether a copy was cut short, or
+    a disk has changed it.
     """
     folder = Path(output_dir) / f"checkpoint-{step}"
     with processes.together():
@@ -67,17 +68,24 @@ def save(
                 _save_network(network, temporary / part)
             for name, (tensors, _) in found.items():
                 safetensors.write(temporary / f"{name}.safetensors", tensors)
+            files = {str(path.relative_to(temporary)): path for path in atomic.files_in(temporary)}
             state = {
                 "step": step,
-                "written_ns": time.time_ns(),
+                "written_ns": _later_than(scan(output_dir)[0]),
                 "course": fingerprint,
                 **{name: state for name, (_, state) in found.items()},
                 "arguments": record,
-                "files": {str(path.relative_to(temporary)): path.stat().st_size for path in atomic.files_in(temporary)},
+                "files": {name: path.stat().st_size for name, path in files.items()},
+                "checksums": {name: records.checksum(path) for name, path in files.items()},
             }
-            atomic.write_json(temporary / records.STATE, state)
+            atomic.write_json(temporary / records.STATE, records.sealed(state))
         _prune(output_dir, limit)
     return folder
+
+
+def _later_than(earlier: Sequence[Checkpoint]) -> int:
+    """Return the time in nanoseconds; a moment after the newest checkpoint where the clock has been set back."""
+    return max([time.time_ns(), *(1 + each.state["written_ns"] for each in earlier[-1:])])
 
 
 def what_is_whole(output_dir: str | Path) -> str:
@@ -119,10 +127,13 @@ def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
 def find(name: str, output_dir: str | Path) -> tuple[Checkpoint | None, list[str]]:
     """Return (checkpoint, problems of others) for a value of --resume_from_checkpoint.
 
-    There is none for "latest" in a folder without checkpoints, where a run begins.
+    There is none for "latest" in a folder without checkpoints, where a run begins. Its files are read whole once, to
+    compare their checksums.
     """
     whole, problems = scan(output_dir)
     if name == "latest":
+        while whole and (fault := _fault(whole[-1])):
+            problems.append(f"{whole.pop().folder} is not whole: {fault}")
         if problems and not whole:
             raise BadInput(
                 f"--resume_from_checkpoint latest: {output_dir} holds no whole checkpoint ({'; '.join(problems)});"
@@ -132,11 +143,24 @@ def find(name: str, output_dir: str | Path) -> tuple[Checkpoint | None, list[str
     for folder in (Path(output_dir) / name, Path(name)):
         if folder.is_dir():
             try:
-                return Checkpoint(folder, records.read_state(folder)), []
-            except ValueError as error:
-                raise BadInput(f"--resume_from_checkpoint {name}: {folder} is not whole: {error}") from None
+                found = Checkpoint(folder, records.read_state(folder))
+                records.check_sums(*found)
+                return found, []
+            except (OSError, ValueError) as error:
+                others = [each.folder.name for each in whole if each.folder != folder and not _fault(each)]
+                remedy = f"; {others[-1]} is whole" if others else ""
+                raise BadInput(f"--resume_from_checkpoint {name}: {folder} is not whole: {error}{remedy}") from None
     there = ", ".join(checkpoint.folder.name for checkpoint in whole) or "none"
     raise BadInput(f"--resume_from_checkpoint {name}: there is no such checkpoint (in {output_dir}: {there})")
+
+
+def _fault(checkpoint: Checkpoint) -> str:
+    """Return by what a checkpoint is not as it was written; an empty string where it is."""
+    try:
+        records.check_sums(*checkpoint)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapping[str, Stateful]) -> None:

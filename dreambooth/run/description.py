@@ -61,7 +61,7 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
     console.print_message(f"seed      {config.run.seed}")
     is_on_gpu = processes.is_on_gpu()
     cores = machine.in_words(machine.describe(split_of_update(config.memory, family)))
-    device = processes.card_name() if is_on_gpu else f"CPU: {cores}"
+    device = libraries.card_name() if is_on_gpu else f"CPU: {cores}"
     precision = config.memory.mixed_precision if is_on_gpu else "no"
     console.print_message(f"device    {device}, {'float32' if precision == 'no' else precision}")
     console.print_message(f"memory    {budget.line()}")
@@ -94,7 +94,7 @@ def split_of_update(memory: MemorySettings, family: Family) -> machine.Split:
 def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]:
     """Yield the warnings that need the libraries or the model."""
     concepts, precision = config.concepts, config.memory.mixed_precision
-    if reason := processes.reason_against_card():
+    if reason := libraries.reason_against_card():
         yield f"this machine has a card, but the run uses the CPU: {reason}"
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"

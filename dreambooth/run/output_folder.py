@@ -110,34 +110,51 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
     return whole[-1].state.get("arguments") if whole else None
 
 
-def _locks_soon(descriptor: int) -> bool:
-    """Lock a folder; the workers of a killed run may hold its lock for a moment."""
-    for _ in range(_TRIES):
-        if atomic.try_lock(descriptor):
-            return True
-        time.sleep(0.2)
-    return False
-
-
 @contextlib.contextmanager
-def claimed(output_dir: str) -> Iterator[None]:
+def claimed(output_dir: str, is_needed: bool = True) -> Iterator[None]:
     """Keep the folder to this run while the block lasts; another run that has it is a BadInput.
 
-    The kernel frees the lock when the process ends, however that is. A file system without locks has none.
+    The first process holds the lock for all. The kernel frees it when that process ends, however that is. A file system
+    without locks has none. A folder that was made for a block that fails is removed, unless something is in it.
     """
-    folder = Path(output_dir)
-    with contextlib.ExitStack() as held:
-        is_taken = False
-        if processes.is_first():
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY)
-            held.callback(os.close, descriptor)
-            is_taken = not _locks_soon(descriptor)
-        if processes.is_true_anywhere(is_taken):
-            raise BadInput(
-                f"--output_dir {folder}: another run writes into it; wait for its end, or give another folder"
-            )
+    if not is_needed or not processes.is_first():
         yield
+        return
+    folder = Path(output_dir)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    descriptor = _locked(folder)
+    if descriptor is None:
+        raise BadInput(f"--output_dir {folder}: another run writes into it; wait for its end, or give another folder")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for each in made:
+                each.rmdir()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """Make and lock a folder; the workers of a killed run may hold its lock for a moment. None where it is taken."""
+    for _ in range(_TRIES):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        # the run that had the lock may have removed the folder, which it had made, in the meantime
+        if atomic.try_lock(descriptor) and folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+        os.close(descriptor)
+        time.sleep(0.2)
+    return None
+
+
+def signs_of_runs(folder: Path) -> dict[str, int]:
+    """Return {name: time} of the result and the checkpoints in a folder, which change when a run writes into it."""
+    signs = {each.folder.name: each.state["written_ns"] for each in checkpoints.scan(folder)[0]}
+    with contextlib.suppress(OSError):
+        signs[records.RESULT] = (folder / records.RESULT).stat().st_mtime_ns
+    return signs
 
 
 def clear(output_dir: str, log_folder: Path) -> None:
@@ -240,7 +257,14 @@ def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings,
             libraries.release_memory()  # the freed parts are loaded again, beside the optimizer's state
             family.save(temporary, saving.save_format)
         atomic.write_json(temporary / records.RESULT, record)
+        _make_newest(temporary / records.RESULT, folder)
         atomic.write_text(temporary / _CARD, card)
+
+
+def _make_newest(record: Path, folder: Path) -> None:
+    """Let a record be newer than every checkpoint in a folder, also where the clock has been set back."""
+    times = [record.stat().st_mtime_ns, *(1 + each.state["written_ns"] for each in checkpoints.scan(folder)[0])]
+    os.utime(record, ns=(max(times), max(times)))
 
 
 def lacks_result(folder: Path, checkpoint: Checkpoint) -> bool:

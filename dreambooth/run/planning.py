@@ -39,6 +39,7 @@ class Plan:
     resumed: Checkpoint | None = None
     is_complete: bool = False  # the resumed run has all its updates and its result
     replaces: bool = False  # another run in the output folder
+    signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
 
     @property
     def class_hashes(self) -> list[str]:
@@ -56,6 +57,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     if concepts.with_prior_preservation and concepts.class_data_dir:
         folders["--class_data_dir"] = Path(concepts.class_data_dir)
     output_folder.check(output_dir, folders, config.lora.saves_pipeline or saving.overwrite)
+    signs = output_folder.signs_of_runs(output_dir)
     world = processes.world_size()
     if config.memory.early_update and world > 1:
         raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
@@ -88,7 +90,7 @@ def make(config: Config) -> tuple[Config, Plan]:
             f"--output_dir {output_dir}: it holds another run ({'; '.join(changes)}); give a new folder, or --overwrite"
             " to replace that run"
         )
-    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, replaces=bool(changes))
+    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, replaces=bool(changes), signs=signs)
     if resumed:
         plan = _check_resumed(resumed, plan, saving)
     for warning in _warnings(config, pictures, others, steps):
@@ -96,11 +98,14 @@ def make(config: Config) -> tuple[Config, Plan]:
     return config, plan
 
 
-def agree(config: Config, plan: Plan) -> tuple[Config, Plan]:
-    """Choose a seed for all processes, unless there is one.
+def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:
+    """Choose a seed for all processes, unless there is one; the output folder is this run's own by now.
 
-    Raises BadInput where the processes do not have the same input, as on machines whose folders differ.
+    A plan is made anew from the settings where another run has written into the folder since. Raises BadInput where the
+    processes do not have the same input, as on machines whose folders differ.
     """
+    if processes.is_true_anywhere(plan.signs != output_folder.signs_of_runs(Path(config.saving.output_dir))):
+        config, plan = make(settings)
     if processes.is_different_anywhere((plan.fingerprint, plan.steps)):
         raise BadInput(
             "--instance_data_dir: not all processes have the same pictures, model and flags;"

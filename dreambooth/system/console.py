@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import FrameType
+    from types import FrameType, TracebackType
     from typing import TextIO
 
     from tqdm import tqdm
@@ -25,12 +27,21 @@ _OUT_OF_MEMORY = (
     " --early_update and --lora_rank take less, as docs/memory.md explains"
 )
 _SECONDS_BETWEEN_LINES = 5  # of a progress bar in a file or a pipe
+# user and password in an address, and what opens something in its query; Hugging Face's tokens
+_SECRETS = {
+    r"(?<=://)[^/\s]+(?=@)": "***",
+    r"(?i)([?&][\w.-]*(?:token|key|sign|sig|secret|password|passwd|pwd|auth|credential|policy)[\w.-]*=)[^&\s\"'<>)]+":
+        r"\1***",
+    r"\bhf_[A-Za-z0-9]{20,}": "hf_***",
+}  # fmt: skip
+_SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SHORTEST_SECRET = 6  # letters; a shorter one would be found in words
 
 
 def print_message(message: object, file: TextIO | None = None) -> None:
     """Print one message, from the first process only."""
     if processes.is_first():
-        print(message, file=file or sys.stdout, flush=True)
+        print(without_secrets(str(message)), file=file or sys.stdout, flush=True)
 
 
 def print_above_bar(message: str) -> None:
@@ -45,7 +56,22 @@ def print_above_bar(message: str) -> None:
 
 def warn(message: str) -> None:
     """Print one warning on standard error, from the first process only."""
-    print_message(f"warning: {message}", file=sys.stderr)
+    print_message(f"warning: {_in_one_line(message)}", file=sys.stderr)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the passwords and tokens in its addresses, and without the user's own token."""
+    for name in _SECRET_VARIABLES:
+        if len(value := os.environ.get(name, "").strip()) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    for pattern, replacement in _SECRETS.items():
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def _in_one_line(message: object) -> str:
+    """Return a message without secrets; a name of a file may have line breaks."""
+    return without_secrets(str(message)).replace("\r", "\\r").replace("\n", "\\n")
 
 
 def progress_bar(steps: Iterable[Any] | None = None, **settings: Any) -> tqdm:
@@ -65,6 +91,7 @@ def run_command(main: Callable[[Sequence[str]], object], argv: Sequence[str] | N
     An expected error becomes one line on standard error; --verbose also shows its cause.
     """
     _use_utf8()
+    sys.excepthook = _print_traceback
     argv = sys.argv[1:] if argv is None else argv
     try:
         main(argv)
@@ -116,13 +143,16 @@ def _use_utf8() -> None:
 
 
 def print_error(error: object) -> None:
-    """Print what ended this process, from every process.
+    """Print what ended this process, unless the first process ends too: then its message is the only one.
 
-    The reason may differ on another machine. The launcher shows the first process's output, and keeps the others' in
-    their logs.
+    On another machine the reason may differ, and no launcher ends the process before it speaks.
     """
-    process = "" if processes.is_first() else f" in process {processes.rank()}"
-    print(f"error{process}: {error}", file=sys.stderr, flush=True)
+    print(f"error{processes.give_way()}: {_in_one_line(error)}", file=sys.stderr, flush=True)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an unexpected error as Python does, but without secrets."""
+    print(without_secrets("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr, flush=True)
 
 
 def python_command() -> str:

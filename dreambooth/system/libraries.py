@@ -10,12 +10,13 @@ import importlib.machinery
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.system import machine, threads
+from dreambooth.system import machine, processes, threads
 from dreambooth.system.patches import layers, storage
 from dreambooth.system.types import override
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # of glibc's malloc.h, and of Linux's mman.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _MADV_HUGEPAGE = -1, -4, 14
 _HUGE_PAGE = 1 << 21
+_SECONDS_FOR_LIST = 10  # that the driver gets to list the cards
 # what PaddleNLP imports and no pipeline needs: datasets, scikit-learn, pandas, a web server, …
 _UNUSED_MODULES = {
     f"paddlenlp.{name}"
@@ -74,7 +76,7 @@ def load(readers: storage.Readers, verbose: bool = False) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=f"(?s).*{message}")
-    with _without_collection(), threads.variable_hidden():
+    with _without_collection(), threads.variable_hidden(), _termination_held():
         import paddle  # noqa: F401
 
         _import_what_is_used()
@@ -83,15 +85,15 @@ def load(readers: storage.Readers, verbose: bool = False) -> None:
         layers.recompute_without_random_state()
         layers.attend_in_parts()
         storage.read_weights_only(readers)
+        from huggingface_hub.utils import logging as hub_logging
         from paddlenlp.utils.log import logger
         from ppdiffusers.utils import logging as ppdiffusers_logging
 
     if not verbose:
         logger.set_level("ERROR")
+        hub_logging.set_verbosity_error()
         ppdiffusers_logging.set_verbosity_error()
         ppdiffusers_logging.disable_progress_bar()
-    # both imports replace the handler of SIGTERM
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _import_what_is_used() -> None:
@@ -148,6 +150,17 @@ def _may_reserve() -> bool:
 
 
 @contextlib.contextmanager
+def _termination_held() -> Iterator[None]:
+    """Hold SIGTERM back during the imports, both of which replace its handler; Paddle's prints a trace of its own."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+@contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
     """Look for no garbage: an import makes many objects, and all of them stay."""
     was_enabled = gc.isenabled()
@@ -171,3 +184,35 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def card_name() -> str:
+    """Return the name and the memory of the card that this process uses."""
+    from paddle.device import cuda
+
+    properties = cuda.get_device_properties()
+    return f"{properties.name}, {properties.total_memory / 1e9:.1f} GB"
+
+
+def reason_against_card() -> str | None:
+    """Return why this process computes on the CPU of a machine with a card; None without one, or where it is used."""
+    import paddle
+
+    if processes.is_on_gpu() or not _has_card():
+        return None
+    if paddle.is_compiled_with_cuda():
+        return "this Paddle finds no usable card; the driver may be too old for it (nvidia-smi shows its version)"
+    return (
+        "this Paddle is the build for the CPU; `bash setup.sh`, with no other Paddle active, installs that for the card"
+    )
+
+
+def _has_card() -> bool:
+    """Check whether the driver lists a card that the user has not hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=_SECONDS_FOR_LIST, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and b"GPU" in done.stdout

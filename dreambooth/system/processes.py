@@ -11,13 +11,13 @@ import io
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from dreambooth.system.devices import watch
 from dreambooth.system.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 _POLL_SECONDS = 0.02
-_SECONDS_FOR_LIST = 10  # that the driver gets to list the cards
 _BYTES, _BUCKET = 4, 1 << 27  # of a gradient's number, and of a bucket
+_SECONDS_TO_GIVE_WAY = 5  # in which the launcher ends the other processes when one has failed
+_GO_ON = "to go on: the same command with --resume_from_checkpoint latest"
 
 _meetings = itertools.count()  # every process comes to the same ones in the same order
 
@@ -66,38 +67,6 @@ def is_on_gpu() -> bool:
     return str(paddle.device.get_device()).startswith("gpu")
 
 
-def card_name() -> str:
-    """Return the name and the memory of the card that this process uses."""
-    from paddle.device import cuda
-
-    properties = cuda.get_device_properties()
-    return f"{properties.name}, {properties.total_memory / 1e9:.1f} GB"
-
-
-def reason_against_card() -> str | None:
-    """Return why this process computes on the CPU of a machine with a card; None without one, or where it is used."""
-    import paddle
-
-    if is_on_gpu() or not _has_card():
-        return None
-    if paddle.is_compiled_with_cuda():
-        return "this Paddle finds no usable card; the driver may be too old for it (nvidia-smi shows its version)"
-    return (
-        "this Paddle is the build for the CPU; `bash setup.sh`, with no other Paddle active, installs that for the card"
-    )
-
-
-def _has_card() -> bool:
-    """Check whether the driver lists a card that the user has not hidden."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
-        return False
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=_SECONDS_FOR_LIST, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0 and b"GPU" in done.stdout
-
-
 def start() -> None:
     """Take the card that the launcher assigned, and join the other processes where there are others.
 
@@ -117,6 +86,32 @@ def start() -> None:
         for line in output.getvalue().splitlines():
             if not line.startswith(("FLAGS(", "=====")):  # a list of Paddle's own settings
                 print(line, file=sys.stderr)
+        with contextlib.suppress(Exception):  # without it, nothing notices a process that hangs
+            watch.Watch(rank(), world_size(), lambda message: _end_at_once(f"{message}; {_GO_ON}"))
+
+
+def give_way() -> str:
+    """Let the launcher end this process where the first one ends too, whose message is the only one then.
+
+    Returns the words that name this process in a message; none for the first.
+    """
+    time.sleep(_SECONDS_TO_GIVE_WAY * rank())
+    return "" if is_first() else f" in process {rank()}"
+
+
+def _end_at_once(message: str) -> None:
+    """Print an error and end the process, from any thread, whatever the others do."""
+    print(f"\nerror{give_way()}: {message}", file=sys.stderr, flush=True)  # below a progress bar
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _with_all() -> Iterator[None]:
+    """Explain what fails when another process has ended."""
+    try:
+        yield
+    except Exception as error:  # Paddle raises several kinds
+        raise Stopped(f"another process has ended, or cannot be reached; {_GO_ON}", code=1) from error
 
 
 def handle_signal(number: int, handler: Handler) -> None:
@@ -151,13 +146,14 @@ def wait() -> None:
 
         store, meeting = create_or_get_global_tcp_store(), f"wait {next(_meetings)}"
         arrived, left = f"{meeting}, come", f"{meeting}, gone"
-        store.add(arrived, 1)
-        while store.add(arrived, 0) < world_size():
-            time.sleep(_POLL_SECONDS)
-        # the first process serves the store: if it ended before the others read the count, they would fail
-        store.add(left, 1)
-        while is_first() and store.add(left, 0) < world_size():
-            time.sleep(_POLL_SECONDS)
+        with _with_all():
+            store.add(arrived, 1)
+            while store.add(arrived, 0) < world_size():
+                time.sleep(_POLL_SECONDS)
+            # the first process serves the store: if it ended before the others read the count, they would fail
+            store.add(left, 1)
+            while is_first() and store.add(left, 0) < world_size():
+                time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager
@@ -191,7 +187,8 @@ def broadcast(value: _Value, source: int = 0) -> _Value:
     import paddle.distributed
 
     box = [value]
-    paddle.distributed.broadcast_object_list(box, src=source)
+    with _with_all():
+        paddle.distributed.broadcast_object_list(box, src=source)
     return box[0]
 
 
@@ -211,7 +208,8 @@ def mean(values: Mapping[str, SupportsFloat]) -> dict[str, float]:
         parts.append(paddle.to_tensor(list(numbers.values()), dtype="float32"))
     joined = paddle.concat(parts)
     if world_size() > 1:
-        paddle.distributed.all_reduce(joined)  # gloo has no mean
+        with _with_all():
+            paddle.distributed.all_reduce(joined)  # gloo has no mean
     means = dict(zip([*tensors, *numbers], (joined.numpy() / world_size()).tolist()))
     return {name: means[name] for name in values}
 
@@ -237,8 +235,9 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         return
     from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
-    for bucket in _buckets(parameters):
-        fused_allreduce_gradients(bucket, None)
+    with _with_all():
+        for bucket in _buckets(parameters):
+            fused_allreduce_gradients(bucket, None)
 
 
 def _buckets(parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
@@ -271,7 +270,8 @@ def gather_rows(mine: Arrays, count: int) -> dict[str, np.ndarray[Any, Any]]:
         padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
         padded[: len(array)] = array
         parts: list[Tensor] = []
-        paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
+        with _with_all():
+            paddle.distributed.all_gather(parts, paddle.to_tensor(padded))
         stacked = np.stack([part.numpy() for part in parts], axis=1)  # [row, process, …]: index = row * world + rank
         joined[name] = stacked.reshape(rows * world_size(), *array.shape[1:])[:count]
     return joined

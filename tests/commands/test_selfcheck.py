@@ -10,7 +10,7 @@ from support.commands import ROOT, new_python, python
 from dreambooth import selfcheck
 from dreambooth.run.trials import operations, short_runs
 from dreambooth.run.trials.findings import Finding
-from dreambooth.system import libraries, processes
+from dreambooth.system import libraries
 from dreambooth.system.devices import cards
 
 END = "The report, to be copied:"
@@ -67,7 +67,7 @@ def test_operations_alone_make_no_runs(monkeypatch, capsys):
 
 def test_a_card_that_paddle_cannot_use_is_a_failure_with_its_reason(monkeypatch, capsys):
     reason = "this Paddle finds no usable card; the driver may be too old for it (nvidia-smi shows its version)"
-    monkeypatch.setattr(processes, "reason_against_card", lambda: reason)
+    monkeypatch.setattr(libraries, "reason_against_card", lambda: reason)
     ended, text = run(monkeypatch, capsys)
     assert ended == 1 and f"no card was checked: {reason}" in text
     assert report_of(text)["checks"][1] == ["the card of this machine", "card", "", "fail", None, None, reason]

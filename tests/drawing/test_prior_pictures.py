@@ -178,7 +178,8 @@ def test_a_name_of_a_model_that_is_no_path_is_another_model(prior_flags, tmp_pat
     text = PngInfo()
     text.add_text("prompt", "a photo of a dog")
     text.add_text("model", "a\0b")
-    Image.new("RGB", (32, 32)).save(folder / f"0-{'0' * 40}.png", pnginfo=text)
+    black = Image.new("RGB", (32, 32))
+    black.save(folder / f"0-{hashlib.sha1(black.tobytes()).hexdigest()}.png", pnginfo=text)
     with pytest.raises(BadInput, match="1 of its pictures were drawn with another prompt or model"):
         train(prior_flags(folder))
 
@@ -312,3 +313,21 @@ def test_what_a_killed_run_left_is_no_picture_and_is_cleaned_away(prior_flags, t
     (folder / ".3.unfinished").write_bytes(b"\x89PNG half")
     train(prior_flags(folder))
     assert len(contents(folder)) == COUNT and not [name for name in contents(folder) if name.startswith(".")]
+
+
+def test_a_picture_with_other_pixels_than_were_drawn_is_drawn_anew(prior_flags, tmp_path, capfd):
+    """As after a damage that its format does not show."""
+    folder = tmp_path / "class"
+    train(prior_flags(folder))
+    whole = contents(folder)
+    path = sorted(folder.glob("*/*.png"))[1]
+    with Image.open(path) as image:
+        text = PngInfo()
+        for name, value in image.info.items():
+            text.add_text(name, value)
+        image.putpixel((3, 3), (1, 2, 3))
+        image.save(path, pnginfo=text)
+    train(prior_flags(folder))
+    said = capfd.readouterr()
+    assert f"{path} claims to be a picture and can't be read (its pixels are not those that were drawn)" in said.err
+    assert "1 of them still to be drawn" in said.out and contents(folder) == whole

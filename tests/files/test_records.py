@@ -85,3 +85,71 @@ def test_the_record_of_a_checkpoint_has_the_number_of_its_own_updates(tmp_path):
     assert records.read(tmp_path)["steps"] == 7 and records.read(tmp_path)["base_model"] == "./base"
     write_checkpoint(tmp_path, arguments=None)
     assert records.read(tmp_path) == {}
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    """A checkpoint with a file, and checksums of all."""
+    folder = tmp_path / "checkpoint-7"
+    state = write_checkpoint(folder, files={"a/b.bin": 3000})
+    (folder / "a").mkdir()
+    (folder / "a/b.bin").write_bytes(bytes(range(250)) * 12)
+    state["checksums"] = {"a/b.bin": records.checksum(folder / "a/b.bin")}
+    (folder / "state.json").write_text(json.dumps(records.sealed(state)))
+    return folder
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_byte_that_changed_is_found(sealed):
+    records.check_sums(sealed, records.read_state(sealed))
+    for place in (0, 1500, 2999):
+        flip(sealed / "a/b.bin", place)
+        state = records.read_state(sealed)
+        with pytest.raises(ValueError, match="^a/b.bin is damaged: its bytes are not those that were written"):
+            records.check_sums(sealed, state)
+        records.check_sums(sealed, state, only=[sealed / "a/c.bin"])
+        flip(sealed / "a/b.bin", place)
+
+
+def test_a_byte_that_changed_in_the_state_itself_is_found(sealed):
+    path = sealed / "state.json"
+    path.write_text(path.read_text().replace('"step": 7', '"step": 6'))
+    with pytest.raises(ValueError, match="its state.json can't be read .it is damaged: its checksum is another"):
+        records.read_state(sealed)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums(sealed):
+    state = {key: value for key, value in records.read_state(sealed).items() if key != "checksums"}
+    (sealed / "state.json").write_text(json.dumps(state))
+    flip(sealed / "a/b.bin", 0)
+    records.check_sums(sealed, records.read_state(sealed))
+
+
+@pytest.mark.parametrize("checksums", [5, [1], {"../secret": "0"}, None])
+def test_checksums_of_a_strangers_checkpoint_name_its_own_files(sealed, checksums):
+    state = {**records.read_state(sealed), "checksums": checksums}
+    (sealed / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="its state.json can't be read"):
+        records.read_state(sealed)
+
+
+def test_a_damaged_file_of_weights_is_not_read(tmp_path):
+    import numpy as np
+
+    from dreambooth.files import safetensors
+
+    folder = tmp_path / "checkpoint-7"
+    (folder / "unet").mkdir(parents=True)
+    path = folder / "unet/model.safetensors"
+    safetensors.write(path, {"a": np.ones(9, np.float32)})
+    name = "unet/model.safetensors"
+    write_checkpoint(folder, files={name: path.stat().st_size}, checksums={name: records.checksum(path)})
+    assert records.weights_of_part(folder, "unet", "--model_path")["a"].sum() == 9
+    flip(path, path.stat().st_size - 1)
+    with pytest.raises(BadInput, match=f"--model_path {folder}: it can't be read .{name} is damaged"):
+        records.weights_of_part(folder, "unet", "--model_path")

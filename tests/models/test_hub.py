@@ -1,117 +1,14 @@
 """Models by name: a store and a hub on this machine stand in for Paddle's and Hugging Face's."""
 
-import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from support.commands import python
 from support.crafted_pickles import system, torch_file
 from support.disks import run_out
-from support.families import load_pipeline
+from support.hubs import NAME, look, stop
 
 from dreambooth.models import hub as models_hub
-from dreambooth.models import saving
 from dreambooth.system import disk
-
-SHA = "1" * 40
-NAME = "somebody/small-model"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Serves one folder as Paddle's store does, and one as Hugging Face does; it may ask for a token."""
-
-    store = hub = token = None
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        path = self.path.split("?")[0]
-        self.server.asked.append(path)
-        store, hub = f"/paddlenlp/models/community/{NAME}/", f"/{NAME}/resolve/{SHA}/"
-        api = f"/api/models/{NAME}"
-        if path.startswith(store) and self.store:
-            return self.send(self.store / path.removeprefix(store), body)
-        if self.hub and path.startswith((hub, api)):
-            if self.token and self.headers.get("Authorization") != f"Bearer {self.token}":
-                return self.reply(403, b"", body, {"X-Error-Code": "GatedRepo", "X-Error-Message": "ask for access"})
-            if path.startswith(hub):
-                return self.send(self.hub / path.removeprefix(hub), body)
-            names = sorted(str(each.relative_to(self.hub)) for each in self.hub.rglob("*") if each.is_file())
-            if "/tree/" in path:
-                listed = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]
-            else:
-                listed = {"id": NAME, "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
-            return self.reply(200, json.dumps(listed).encode(), body)
-        self.reply(404, b"", body, {"X-Error-Code": "RepoNotFound"})
-
-    def send(self, file, body):
-        if not file.is_file():
-            return self.reply(404, b"", body, {"X-Error-Code": "EntryNotFound"})
-        self.reply(200, file.read_bytes(), body, {"ETag": f'"{file.stat().st_size}-{file.name}"'})
-
-    def reply(self, status, content, body, headers=None):
-        self.send_response(status)
-        for name, value in {"X-Repo-Commit": SHA, "Content-Length": len(content), **(headers or {})}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(scope="module")
-def torch_twin(twin, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hub") / "twin"
-    saving.save(load_pipeline(twin), folder, "diffusers")
-    (folder / "safety_checker").mkdir()
-    (folder / "safety_checker/model.safetensors").write_bytes(b"not needed")
-    (folder / "v1.ckpt").write_bytes(b"not needed")
-    return folder
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """Starts a server for what is named, and returns the environment in which it is asked."""
-    servers = []
-
-    def start(**what):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Serving", (Hub,), what))
-        server.asked = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        address = f"http://127.0.0.1:{server.server_port}"
-        return server, {
-            "PPNLP_ENDPOINT": f"{address}/paddlenlp",
-            "PPNLP_HOME": str(tmp_path / "paddle"),
-            "HF_ENDPOINT": address,
-            "HF_HOME": str(tmp_path / "huggingface"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def stop(server):
-    server.shutdown()
-    server.server_close()
-
-
-def look(environment, **more):
-    """Look at a prompt with the named model's tokenizer: a command that has to find the model."""
-    return python(
-        "-m", "dreambooth.identifier", "--model", NAME, "--check", "a photo of sk dog", **environment, **more
-    )  # fmt: skip
 
 
 def found(done):
@@ -217,3 +114,54 @@ def test_a_download_that_finds_no_room_is_one_line(monkeypatch, source):
         disk.DiskFull, match="^the download of somebody/model: the disk is full; make room, or set HF_HOME"
     ):
         models_hub.find_model("somebody/model")
+
+
+def other_byte(handler, path, body):
+    """Answer for a tokenizer's vocabulary with other bytes than those of its hash."""
+    if not path.endswith("vocab.json"):
+        return False
+    file = (handler.store or handler.hub) / "tokenizer/vocab.json"
+    handler.reply(200, file.read_bytes()[:-1] + b" ", body, handler.named(file))
+    return True
+
+
+@pytest.mark.parametrize("source", ["store", "hub"])
+def test_a_file_with_another_hash_is_refused_and_no_password_is_shown(torch_twin, twin, serve, tmp_path, source):
+    model = {"store": twin, "hub": torch_twin}[source]
+    server, environment = serve(user="me:secret@", hashes=True, fault=other_byte, **{source: model})
+    environment |= {"FROM_HF_HUB": "1"} if source == "hub" else {}
+    done = look(environment)
+    assert done.returncode == 2 and "hash is not the one that the" in done.stderr and "secret" not in done.stderr
+    assert f"(http://127.0.0.1:{server.server_port}" in done.stderr
+    assert not list(tmp_path.rglob("vocab.json"))
+    server.RequestHandlerClass.fault = None
+    assert found(look(environment))
+
+
+@pytest.mark.parametrize("headers, said", [({}, None), ({"Content-Length": "9"}, "a.json has 3 bytes instead of 9")])
+def test_a_file_of_the_store_that_is_cut_short_is_refused(tmp_path, monkeypatch, headers, said):
+    class Answer:
+        status_code = 200
+
+        def __init__(self):
+            self.headers = headers
+
+        __enter__ = raise_for_status = lambda self: self
+        __exit__ = lambda self, *error: None  # noqa: E731
+        iter_content = lambda self, size: iter([b"a", b"bc"])  # noqa: E731
+
+    monkeypatch.setattr("requests.get", lambda *more, **options: Answer())
+    path = tmp_path / "cache/a.json"
+    if said:
+        with pytest.raises(OSError, match=said):
+            models_hub._fetch_whole("http://store/a.json", path)
+        assert not list(path.parent.iterdir())
+    else:
+        assert models_hub._fetch_whole("http://store/a.json", path) and path.read_bytes() == b"abc"
+
+
+def test_addresses_are_shown_without_what_is_secret_in_them(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:se@cret@hub.org:8443/mirror?token=secret#x")
+    assert models_hub._shown("HF_ENDPOINT", "https://huggingface.co") == "https://hub.org:8443/mirror"
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    assert models_hub._shown("HF_ENDPOINT", "https://huggingface.co") == "https://huggingface.co"

@@ -122,3 +122,12 @@ def test_a_fingerprint_tells_weights_of_the_same_sizes_apart(folder, twin, monke
     assert pipeline_folder.fingerprint(str(folder)) != one
     # a checkpoint of an earlier version recorded names and sizes alone
     assert by_size.startswith("files ") and pipeline_folder.fingerprint(str(folder), before="files 123") == by_size
+
+
+@pytest.mark.parametrize("part, key, value", [("text_encoder", "num_attention_heads", -1), ("unet", "in_channels", 0)])
+def test_a_size_that_no_network_has_is_named(twin, tmp_path, part, key, value):
+    model = shutil.copytree(twin, tmp_path / "model")
+    path = model / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(BadInput, match=f"--pretrained_model_name_or_path .*: {part}/config.json .*{key} is {value}"):
+        pipeline_folder.check(str(model))

@@ -252,8 +252,8 @@ def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path
     shutil.copytree(run / "checkpoint-3", run / "checkpoint-4")
     for path in (run / "checkpoint-4/unet").glob("*.safetensors"):
         path.write_bytes(b"x" * path.stat().st_size)
-    refused("checkpoint-4", "can't be read")
-    whole = json.loads((run / "checkpoint-3/state.json").read_text())
+    refused("checkpoint-4", "not whole: unet/.* is damaged: .*; checkpoint-3 is whole$")
+    whole = {**records.read_state(run / "checkpoint-3"), "checksums": {}}
     schedule = {**whole["optimizer"], "schedule": {"last_epoch": "x"}}
     for change, match in (
         ({"files": {"a\0\nerror": 1}}, r"not whole: a.x00.nerror is missing"),
@@ -329,7 +329,16 @@ def test_whatever_has_state_joins_a_checkpoint_under_its_name(tmp_path):
     names = {str(path.relative_to(folder)) for path in atomic.files_in(folder)}
     assert names == {"state.json", "optimizer.safetensors", "average.safetensors", "unet/model.safetensors"}
     checkpoint = checkpoints.find("latest", tmp_path)[0]
-    assert list(checkpoint.state) == ["step", "written_ns", "course", "optimizer", "average", "arguments", "files"]
+    assert list(checkpoint.state) == [
+        "step",
+        "written_ns",
+        "course",
+        "optimizer",
+        "average",
+        "arguments",
+        "files",
+        "checksums",
+    ]
     networks["unet"].weight.set_value(weight + 1)
     again = {"optimizer": Counter(), "average": Counter()}
     checkpoints.load(checkpoint, networks, again)
@@ -374,3 +383,30 @@ def test_what_fails_after_training_leaves_a_checkpoint_of_that_step(checkpointer
     with pytest.raises(RuntimeError), checkpointer.rescue(5):
         raise RuntimeError
     assert (tmp_path / "checkpoint-5/state.json").stat().st_mtime_ns == written  # once is enough
+
+
+def test_the_newest_is_the_one_that_was_written_last_also_where_the_clock_went_back(
+    checkpointer, tmp_path, monkeypatch
+):
+    times = iter((5_000, 3_000, 1_000))
+    monkeypatch.setattr(checkpoints.time, "time_ns", lambda: next(times))
+    for step in (1, 2, 3):
+        checkpointer.save(step)
+        assert names(tmp_path) == {f"checkpoint-{step}"}  # only the newest is kept
+    assert checkpoints.find("latest", tmp_path)[0].state["written_ns"] == 5_002
+
+
+def test_a_checkpoint_with_a_changed_byte_is_named_and_an_older_one_is_taken(tmp_path):
+    import paddle
+
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, {"unet": paddle.nn.Linear(2, 2)}, {"optimizer": Counter()}, {"seed": 1}, {})
+    path = tmp_path / "checkpoint-2/optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    found, [problem] = checkpoints.find("latest", tmp_path)
+    assert found.folder.name == "checkpoint-1"
+    assert problem.startswith(f"{path.parent} is not whole: optimizer.safetensors is damaged")
+    with pytest.raises(
+        BadInput, match="checkpoint-2 is not whole: optimizer.safetensors is damaged.*; checkpoint-1 is"
+    ):
+        checkpoints.find("checkpoint-2", tmp_path)

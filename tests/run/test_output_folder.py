@@ -163,3 +163,72 @@ def test_two_runs_do_not_write_into_one_folder_at_a_time(flags, tmp_path, monkey
     monkeypatch.setattr(atomic.fcntl, "flock", lambda *more: (_ for _ in ()).throw(OSError(errno.ENOLCK, "none")))
     with output_folder.claimed(str(tmp_path / "out")), output_folder.claimed(str(tmp_path / "out")):
         pass
+
+
+def test_a_folder_that_was_made_for_a_run_that_fails_is_gone_again(tmp_path):
+    folder = tmp_path / "new/out"
+    with pytest.raises(ZeroDivisionError), output_folder.claimed(str(folder)):
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ZeroDivisionError), output_folder.claimed(str(folder)):
+        (folder / "result").write_text("")
+        raise ZeroDivisionError
+    assert (folder / "result").exists()
+    with output_folder.claimed(str(tmp_path / "none"), is_needed=False):
+        assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_its_run_removed_is_made_and_locked_anew(tmp_path, monkeypatch):
+    folder, try_lock = tmp_path / "out", atomic.try_lock
+
+    def remove_once(descriptor):
+        if not (tmp_path / "removed").exists():
+            (tmp_path / "removed").touch()
+            folder.rmdir()
+        return try_lock(descriptor)
+
+    monkeypatch.setattr(atomic, "try_lock", remove_once)
+    with output_folder.claimed(str(folder)):
+        assert folder.is_dir()
+        other = os.open(folder, os.O_RDONLY)
+        assert not try_lock(other)
+        os.close(other)
+
+
+def test_a_run_is_refused_before_its_model_is_loaded(flags, tmp_path, monkeypatch):
+    from dreambooth.models import loading
+
+    monkeypatch.setattr(loading, "load_family", lambda *more, **options: 1 / 0)
+    monkeypatch.setattr(output_folder, "_TRIES", 1)
+    with output_folder.claimed(str(tmp_path / "out")), pytest.raises(BadInput, match="another run writes into it"):
+        train(flags())
+
+
+def test_a_plan_is_made_anew_where_another_run_has_come_before_the_lock(flags, tmp_path, monkeypatch):
+    import contextlib
+
+    claimed = output_folder.claimed
+
+    @contextlib.contextmanager
+    def late(*arguments):
+        monkeypatch.setattr(output_folder, "claimed", claimed)
+        train(flags(instance_prompt="a photo of sks cat"))  # another run begins and ends
+        with claimed(*arguments):
+            yield
+
+    monkeypatch.setattr(output_folder, "claimed", late)
+    with pytest.raises(BadInput, match="it holds another run .instance_prompt: 'a photo of sks cat' then"):
+        train(flags())
+    assert "sks cat" in (tmp_path / "out/training_args.json").read_text()
+
+
+def test_a_result_is_newer_than_its_checkpoint_also_where_the_clock_went_back(flags, tmp_path, monkeypatch, capsys):
+    from dreambooth.run import checkpoints
+
+    later = checkpoints.time.time_ns() + 3600 * 10**9
+    monkeypatch.setattr(checkpoints.time, "time_ns", lambda: later)
+    line = flags(no_last_checkpoint=None, resume_from_checkpoint="latest")
+    train(line)
+    monkeypatch.undo()
+    train(line)
+    assert "has all 2 updates already" in capsys.readouterr().out

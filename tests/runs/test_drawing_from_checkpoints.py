@@ -125,7 +125,7 @@ def test_damaged_and_foreign_checkpoints_are_named(flags, tmp_path):
     checkpoint = tmp_path / "out/checkpoint-1"
     with pytest.raises(BadInput, match="--model_path .*checkpoint-9: there is no such folder"):
         draw(tmp_path / "out/checkpoint-9", tmp_path)
-    state = json.loads((checkpoint / records.STATE).read_text())
+    state = records.read_state(checkpoint)
     # a base of other sizes, and none at all
     for base, complaint in (
         (

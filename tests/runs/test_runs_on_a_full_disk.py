@@ -163,7 +163,7 @@ def test_a_model_whose_temporary_copy_finds_no_room(twin, small_disk, monkeypatc
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "class pictures"])
-def test_two_processes_that_find_no_room_end_in_one_line_each(twin, pictures, small_disk, tmp_path, what):
+def test_two_processes_that_find_no_room_end_in_one_line(twin, pictures, small_disk, tmp_path, what):
     small_disk.fill(4_500_000 if what == "checkpoint" else 20_000)
     more = dict(save_steps=1)
     if what == "class pictures":
@@ -172,8 +172,7 @@ def test_two_processes_that_find_no_room_end_in_one_line_each(twin, pictures, sm
     out = small_disk / "out" if what == "checkpoint" else tmp_path / "out"
     done = launch(tmp_path, "train_dreambooth.py", *command_line(twin, pictures, out, max_train_steps=3, **more))
     assert done.returncode != 0
-    for log in sorted((tmp_path / "launcher").glob("workerlog.*")):
-        said = log.read_text()
-        errors = [line for line in said.splitlines() if line.startswith("error")]
-        assert len(errors) == 1 and "the disk is full" in errors[0] and "Traceback" not in said, said
+    said = "\n".join(log.read_text() for log in sorted((tmp_path / "launcher").glob("workerlog.*")))
+    errors = [line for line in said.splitlines() if line.startswith("error")]
+    assert len(errors) == 1 and "the disk is full" in errors[0] and "Traceback" not in said, said
     assert not hidden(small_disk)

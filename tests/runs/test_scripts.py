@@ -576,6 +576,7 @@ def test_every_requirement_is_used_or_says_why_it_is_there():
 def test_run_multi_says_what_the_launcher_no_longer_shows(tmp_path, code):
     fake = tmp_path / "python"
     logged = 'while [ "$1" != --log_dir ]; do shift; done; echo "stopped by a signal after step 3" >"$2/workerlog.0"'
+    logged += '; echo "HF_TOKEN=secret" >"$2/envlog.0"'  # as the launcher does
     fake.write_text(f"#!/bin/sh\n{logged}\nexit {code}\n")
     fake.chmod(0o755)
     (tmp_path / "logs").mkdir()
@@ -583,3 +584,4 @@ def test_run_multi_says_what_the_launcher_no_longer_shows(tmp_path, code):
     assert done.returncode == code
     said = f"stopped by a signal after step 3\nthe output of each process is in {tmp_path / 'logs'}\n"
     assert done.stderr.endswith(said) == (code != 0)
+    assert not (tmp_path / "logs/envlog.0").exists()

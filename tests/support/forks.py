@@ -23,7 +23,7 @@ SECONDS = 300
 def run(line):
     """Run `python LINE` from the project's folder, and return the CompletedProcess, with its text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        code = _wait({_begin(line, out, err)}, line)
+        code = _wait({begin(line, out, err)}, line)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -56,7 +56,7 @@ def run_together(lines, logs, environments=None):
     """Run commands at the same time, with their text in files; return the first code that is not 0, which ends all."""
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(log.open("wb")) for log in logs]
-        children = {_begin(*each) for each in zip(lines, files, files, environments or [{}] * len(lines))}
+        children = {begin(*each) for each in zip(lines, files, files, environments or [{}] * len(lines))}
         return _wait(children, lines[0])
 
 
@@ -69,7 +69,7 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-def _begin(line, out, err, environment=None):
+def begin(line, out, err, environment=None):
     """Begin a command in a fork, with its text in files; return the fork's number."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -96,6 +96,7 @@ DEFAULTS = {
     "save_format": "pdparams", "logging_dir": "logs", "writer_type": "visualdl", "logging_steps": 1,
     "validation_prompt": None, "validation_steps": None, "num_validation_images": None,
 }
+STATE = {"step", "written_ns", "course", "optimizer", "arguments", "files", "checksums", "checksum"}  # of state.json
 # state.json, "course": what a resumed run is compared with
 COURSE = {
     "pretrained_model_name_or_path", "instance_prompt", "with_prior_preservation", "train_text_encoder", "seed",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.commands import ROOT, python
 
-from dreambooth.system import console
+from dreambooth.system import console, processes
 from dreambooth.system.console import StopRequest
 from dreambooth.system.errors import BadInput, Stopped
 
@@ -76,10 +76,52 @@ def test_messages_warnings_and_bars_come_from_the_first_process_only(capsys, mon
         assert ("Drawing" in capsys.readouterr().err) is (rank == "0")
 
 
-def test_an_error_comes_from_every_process_and_names_it(capsys, monkeypatch):
-    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
-    console.print_error("--seed -1: must be at least 0")
-    assert capsys.readouterr().err == "error in process 1: --seed -1: must be at least 0\n"
+def test_an_error_of_another_process_names_it_and_lets_the_first_one_speak_before(capsys, monkeypatch):
+    waited = []
+    monkeypatch.setattr(processes.time, "sleep", waited.append)
+    for rank, name in (("0", ""), ("2", " in process 2")):
+        monkeypatch.setenv("PADDLE_TRAINER_ID", rank)
+        console.print_error("--seed -1: must be at least 0")
+        assert capsys.readouterr().err == f"error{name}: --seed -1: must be at least 0\n"
+    assert waited == [0, 2 * processes._SECONDS_TO_GIVE_WAY]
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("https://me:pass@word@hub.org/x answers 401", "https://***@hub.org/x answers 401"),
+        ("GET /x?a=b&X-Amz-Signature=abc&Expires=3 and more", "GET /x?a=b&X-Amz-Signature=***&Expires=3 and more"),
+        ("(http://cdn/x?token=abc)", "(http://cdn/x?token=***)"),
+        (f"Bearer hf_{'aB3' * 12}!", "Bearer hf_***!"),
+        ("my-own-token was sent", "*** was sent"),
+        ("/data/hf_models/sd, a?b=c, me@home.org, https://hub.org/a@b", None),
+    ],
+)
+def test_passwords_and_tokens_are_not_shown(text, shown, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "my-own-token")
+    shown = shown or text
+    assert console.without_secrets(text) == shown
+    console.print_message(text)
+    console.warn(text)
+    console.print_error(text)
+    assert capsys.readouterr() == (f"{shown}\n", f"warning: {shown}\nerror: {shown}\n")
+
+
+def test_a_traceback_shows_no_password():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from dreambooth.system import console\n"
+        "def main(argv): raise RuntimeError('no answer of http://me:secret@hub')\n"
+        "console.run_command(main)\n"
+    )
+    done = python("-c", code)
+    assert done.returncode == 1 and done.stderr.endswith("RuntimeError: no answer of http://***@hub\n")
+    assert done.stderr.startswith("Traceback")
+
+
+def test_a_name_with_a_line_break_stays_in_one_line(capsys):
+    console.print_error("--model_path a\nb: there is no such folder")
+    assert capsys.readouterr().err == "error: --model_path a\\nb: there is no such folder\n"
 
 
 def test_a_character_that_the_terminal_lacks_is_printed_as_its_code():

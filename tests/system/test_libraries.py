@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import paddle
 import pytest
 from support.commands import ROOT, python
 
@@ -114,3 +116,47 @@ print(before - resident())
 def test_free_memory_goes_back_to_the_system():
     [megabytes] = printed_numbers(LOAD + RELEASE)
     assert megabytes > 200
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """An nvidia-smi that runs a shell script, as a function of that."""
+
+    def make(script):
+        path = tmp_path / "nvidia-smi"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return make
+
+
+LIST = "echo 'GPU 0: Tesla T4 (UUID: GPU-1)'"
+
+
+@pytest.mark.parametrize("hidden", [None, "", "-1", "0"])
+def test_a_card_that_is_not_used_has_a_reason(nvidia_smi, monkeypatch, hidden):
+    nvidia_smi(LIST)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    for with_cuda, reason in ((False, "the build for the CPU; `bash setup.sh`"), (True, "finds no usable card")):
+        monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda with_cuda=with_cuda: with_cuda)
+        found = libraries.reason_against_card()
+        assert found is None if hidden in ("", "-1") else reason in found
+
+
+@pytest.mark.parametrize("script", ["exit 9", "echo 'No devices were found'", "sleep 60"])
+def test_without_a_card_there_is_none_to_use(nvidia_smi, monkeypatch, script):
+    nvidia_smi(script)
+    monkeypatch.setattr(libraries, "_SECONDS_FOR_LIST", 0.3)
+    assert libraries.reason_against_card() is None
+
+
+def test_a_card_that_is_used_is_named(nvidia_smi, monkeypatch):
+    nvidia_smi(LIST)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    properties = SimpleNamespace(name="Tesla T4", total_memory=15_843_721_216)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda: properties)
+    assert libraries.reason_against_card() is None
+    assert libraries.card_name() == "Tesla T4, 15.8 GB"

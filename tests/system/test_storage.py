@@ -1,5 +1,6 @@
 """The changes to how the libraries read and write weights: each does its work, and the library alone still needs it."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -289,3 +290,73 @@ def test_torch_beside_is_not_used(folder, tmp_path):
     )
     assert "refers to posix.system" in done.stdout, done.stderr
     assert not (folder / "marker").exists()
+
+
+def fetched(address, folder, checked):
+    """Fetch a file of a hub by the library, with or without the check."""
+    import contextlib
+
+    from huggingface_hub import hf_hub_download
+
+    with storage.checked_downloads(str) if checked else contextlib.nullcontext():
+        return hf_hub_download("a/b", "unet/a.safetensors", cache_dir=folder, endpoint=address)
+
+
+@pytest.fixture
+def changed_on_the_way(tmp_path):
+    """The address of a hub whose file has other bytes than those of its hash."""
+    from support import hubs
+
+    (tmp_path / "model/unet").mkdir(parents=True)
+    (tmp_path / "model/unet/a.safetensors").write_bytes(b"abc")
+
+    def other(handler, path, body):
+        handler.reply(200, b"abd", body, handler.named(tmp_path / "model/unet/a.safetensors"))
+        return True
+
+    with hubs.serving(tmp_path) as start:
+        yield start(hub=tmp_path / "model", hashes=True, fault=other)[1]["HF_ENDPOINT"]
+
+
+def test_a_download_with_another_hash_is_refused(changed_on_the_way, tmp_path):
+    with pytest.raises(ValueError, match="its hash is not the one that the hub names"):
+        fetched(changed_on_the_way, tmp_path / "cache", checked=True)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.read_bytes() == b"abd"]
+
+
+def test_the_library_alone_takes_it(changed_on_the_way, tmp_path):
+    with open(fetched(changed_on_the_way, tmp_path / "cache", checked=False), "rb") as file:
+        assert file.read() == b"abd"
+
+
+def test_the_hashes_that_hubs_name_files_by(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    right = (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",  # SHA-256
+        "a9993e364706816aba3e25717850c26c9cd0d89d",  # SHA-1
+        "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f",  # of git's blob
+    )
+    for name in right:
+        assert storage._has_hash(path, name) and not storage._has_hash(path, name[1:] + name[0])
+    assert storage._has_hash(path, "3-a") and storage._has_hash(path, "x" * 64)
+
+
+def test_a_file_of_a_hub_that_cannot_resume_is_fetched_anew(tmp_path):
+    from support import hubs
+
+    (tmp_path / "model/unet").mkdir(parents=True)
+    file = tmp_path / "model/unet/a.safetensors"
+    file.write_bytes(bytes(range(250)) * 9)
+
+    def whole(handler, path, body):
+        handler.reply(200, file.read_bytes(), body, handler.named(file))
+        return True
+
+    with hubs.serving(tmp_path) as start:
+        address = start(hub=tmp_path / "model", hashes=True, fault=whole)[1]["HF_ENDPOINT"]
+        [blob] = [tmp_path / "cache/models--a--b/blobs" / hashlib.sha256(file.read_bytes()).hexdigest()]
+        blob.parent.mkdir(parents=True)
+        blob.with_name(f"{blob.name}.incomplete").write_bytes(file.read_bytes()[:700])
+        with open(fetched(address, tmp_path / "cache", checked=True), "rb") as found:
+            assert found.read() == file.read_bytes()

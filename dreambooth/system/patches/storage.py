@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
+import logging
 import pickle
 import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from dreambooth.system.types import Network
 
@@ -144,3 +147,71 @@ def keep_padding(text_encoder: Network) -> None:
     for layer in text_encoder.sublayers():
         if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:  # noqa: SLF001
             layer._padding_idx = text_encoder.config.pad_token_id = None  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def checked_downloads(cleaned: Callable[[str], str]) -> Iterator[None]:
+    """Within it, a file from Hugging Face gets its place in the cache only with the hash by which the hub names it.
+
+    `cleaned` takes passwords and tokens out of the lines that the library logs.
+    """
+    # Library: huggingface_hub 0.25.2.
+    # Symptom: a download whose bytes are others than the hub's is taken, and stays; only its length is compared. A
+    # warning of an interrupted one shows its whole address, with the signature by which anybody may fetch it.
+    # And where a server sends all of a file that was to be resumed, its bytes are added to the first ones, and every
+    # later attempt fails too.
+    # Remedy: compare the hash before the file is moved; pass the lines of the log through a function; begin anew.
+    # Test: test_a_download_with_another_hash_is_refused, test_the_library_alone_takes_it.
+    from huggingface_hub import file_download
+
+    get, move = file_download.http_get, file_download._chmod_and_move  # noqa: SLF001
+    handlers = logging.getLogger("huggingface_hub").handlers
+
+    def get_anew(url: str, file: IO[bytes], **options: Any) -> None:
+        try:
+            get(url, file, **options)
+        except OSError:
+            size = options.get("expected_size")
+            if not options.get("resume_size") or size is None or file.tell() <= size:
+                raise
+            file.seek(0)
+            file.truncate()
+            get(url, file, **{**options, "resume_size": 0})
+
+    def move_checked(source: Path, target: Path) -> None:
+        if not _has_hash(source, target.name):
+            source.unlink()
+            raise ValueError("a file that is damaged: its hash is not the one that the hub names; try again")
+        move(source, target)
+
+    def clean(record: logging.LogRecord) -> bool:
+        record.msg, record.args = " ".join(cleaned(record.getMessage()).split()), None
+        return True
+
+    file_download.http_get, file_download._chmod_and_move = get_anew, move_checked  # noqa: SLF001
+    for handler in handlers:
+        handler.addFilter(clean)
+    try:
+        yield
+    finally:
+        file_download.http_get, file_download._chmod_and_move = get, move  # noqa: SLF001
+        for handler in handlers:
+            handler.removeFilter(clean)
+
+
+def _has_hash(path: Path, name: str) -> bool:
+    """Check a file against the name that a hub gives it: a SHA-256, or a SHA-1 of it or of git's blob with it.
+
+    Other names are no hashes.
+    """
+    if re.fullmatch("[0-9a-f]{64}", name):
+        digests = [hashlib.sha256()]
+    elif re.fullmatch("[0-9a-f]{40}", name):
+        digests = [hashlib.sha1(), hashlib.sha1(f"blob {path.stat().st_size}\0".encode())]
+    else:
+        return True
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            for digest in digests:
+                digest.update(chunk)
+    return name in [digest.hexdigest() for digest in digests]
