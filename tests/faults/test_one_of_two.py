@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support.commands import ROOT, command_line, python
+from support.commands import LAUNCHER, ROOT, command_line, python
 from support.faults import leftovers
 
 from dreambooth.files import records
@@ -37,7 +37,7 @@ class Launched:
         self.folder = folder
         script = folder / "run.py"
         script.write_text(RUN.format(silence=SILENCE, lines=lines))
-        command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_level", "ERROR",
+        command = [sys.executable, str(LAUNCHER), "--nproc_per_node", "2", "--log_level", "ERROR",
                    "--log_dir", str(folder / "launcher"), str(script)]  # fmt: skip
         with (folder / "launched").open("wb") as text:
             self.launcher = subprocess.Popen(

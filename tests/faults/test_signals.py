@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from support.commands import ROOT, command_line, python
+from support.commands import LAUNCHER, ROOT, command_line, python
 from support.faults import Running, leftovers
 from support.weights import assert_same
 
@@ -124,8 +124,7 @@ def test_ctrl_c_in_a_terminal_reaches_launcher_and_processes_and_all_end(twin, p
     out = tmp_path / "out"
     command = [
         sys.executable,
-        "-m",
-        "paddle.distributed.launch",
+        LAUNCHER,
         "--nproc_per_node",
         "2",
         "--log_dir",
