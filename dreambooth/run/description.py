@@ -64,6 +64,8 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
     device = libraries.card_name() if is_on_gpu else f"CPU: {cores}"
     precision = config.memory.mixed_precision if is_on_gpu else "no"
     console.print_message(f"device    {device}, {'float32' if precision == 'no' else precision}")
+    if budget.attention:
+        console.print_message(f"attention {budget.attention}")
     console.print_message(f"memory    {budget.line()}")
     if not config.run.dry_run:
         watch = tracking.watch_command(config.log_folder, config.logging.writer_type)

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support.cards import pretend
 from support.commands import one_error, train
 from support.known_sizes import STABLE_DIFFUSION_1
 from support.settings import small_config
@@ -76,3 +77,14 @@ def test_another_error_stays_what_it_is(flags, monkeypatch):
     monkeypatch.setattr(Updates, "backward", fail)
     with pytest.raises(RuntimeError, match="odd"):
         train(flags())
+
+
+def test_a_card_has_its_kernels_in_the_plan(twin, monkeypatch):
+    pretend(monkeypatch, "Tesla T4", "7.5")
+    monkeypatch.setattr(room, "free", lambda: 15e9)
+    monkeypatch.setenv("FLAGS_cudnn_deterministic", "1")
+    found = Budget.of(small_config(pretrained_model_name_or_path=str(twin), mixed_precision="fp16"))
+    assert found.attention.startswith("quadratic") and found._place.keeps_scores
+    monkeypatch.delenv("FLAGS_cudnn_deterministic")
+    found = Budget.of(small_config(pretrained_model_name_or_path=str(twin), mixed_precision="fp16"))
+    assert found.attention.startswith("memory-efficient") and not found._place.keeps_scores

@@ -6,16 +6,19 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from dreambooth.run import checkpoints
-from dreambooth.run.memory import advice, estimate, room, sizes
+from dreambooth.run.memory import advice, attention, estimate, room, sizes
+from dreambooth.run.memory.estimate import Place
 from dreambooth.system import console, processes
+from dreambooth.system.devices import cards
 from dreambooth.system.errors import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dreambooth.config.config import Config
+    from dreambooth.config.run_sections import Precision
     from dreambooth.config.sections import OptimizerName
-    from dreambooth.run.memory.estimate import Place, Stage
+    from dreambooth.run.memory.estimate import Stage
     from dreambooth.run.memory.sizes import Sizes
 
 _USABLE = 0.92  # of the free memory: an estimate may be too low, and allocators lose some
@@ -29,17 +32,36 @@ def _state(optimizer: OptimizerName) -> float:
     return optimizers.OPTIMIZERS[optimizer].bytes_per_weight
 
 
+def _kernels(sizes: Sizes, precision: Precision) -> dict[int, str]:
+    import paddle
+
+    heads = attention.head_sizes(sizes)
+    return attention.kernels(heads, cards.half(precision) is not None, cards.capability(), paddle.__version__)
+
+
 class Budget:
     """What a run needs, and what it has."""
 
-    def __init__(self, config: Config, sizes: Sizes | None, place: Place, free: float | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sizes: Sizes | None,
+        place: Place,
+        free: float | None,
+        kernels: dict[int, str] | None = None,
+    ) -> None:
         self._config, self._sizes, self._place, self._free = config, sizes, place, free
+        self.attention = attention.in_words(kernels) if kernels else ""  # of a card
 
     @classmethod
     def of(cls, config: Config) -> Budget:
         """Read the model's sizes and the free memory; call it when Paddle is loaded."""
-        place = estimate.CARD if processes.is_on_gpu() else estimate.CPU
-        return cls(config, sizes.read(config.model), place, room.free())
+        found = sizes.read(config.model)
+        if not processes.is_on_gpu():
+            return cls(config, found, estimate.CPU, room.free())
+        kernels = _kernels(found, config.memory.mixed_precision) if found else {}
+        keeps_scores = attention.QUADRATIC in kernels.values()
+        return cls(config, found, Place(is_card=True, keeps_scores=keeps_scores), room.free(), kernels)
 
     @property
     def peak(self) -> Stage | None:

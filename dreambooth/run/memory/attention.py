@@ -1,0 +1,66 @@
+"""The kernels of a card's attention: which of them a network gets, and which keep the scores of all pairs of tokens.
+
+PPDiffusers 0.29.0 (patches/paddle_patch.py) asks for Paddle's flash attention in half precision, where a first try of
+it works, and for the memory-efficient one elsewhere. Two variables of the environment send it to plain products.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dreambooth.run.memory.sizes import Sizes
+
+FLASH, EFFICIENT, QUADRATIC = "flash", "memory-efficient", "quadratic"
+_PLAIN = ("FLAGS_cudnn_deterministic", "FLAGS_sdpa_select_math")
+_LIBRARY_S_OWN = "USE_PPXFORMERS"
+_YES = ("1", "y", "yes", "t", "true", "on")
+_CAPABILITY = (8, 0)  # of flash attention
+# Paddle's _select_sdp_cuda: features of a head up to which it takes flash attention
+_LIMITS = {2: 128, 3: 256}
+
+
+def _is_set(variable: str, default: str = "no") -> bool:
+    return os.environ.get(variable, default).strip().lower() in _YES
+
+
+def kernel(features: int, is_half: bool, capability: tuple[int, int], paddle_version: str) -> str:
+    """Return the kernel for a head of so many features."""
+    if not _is_set(_LIBRARY_S_OWN, "yes"):
+        return QUADRATIC
+    is_plain = any(map(_is_set, _PLAIN))
+    if not is_half or capability < _CAPABILITY:
+        return QUADRATIC if is_plain else EFFICIENT
+    if features <= _LIMITS.get(int(paddle_version.split(".")[0]), _LIMITS[3]):
+        return FLASH
+    return QUADRATIC if is_plain else EFFICIENT
+
+
+def kernels(heads: Iterable[int], is_half: bool, capability: tuple[int, int], paddle_version: str) -> dict[int, str]:
+    """Return {features of a head: kernel}."""
+    return {each: kernel(each, is_half, capability, paddle_version) for each in sorted(set(heads))}
+
+
+def in_words(found: dict[int, str]) -> str:
+    """Return the result of kernels() as a text, with the remedy where one is quadratic."""
+    by_kernel = {each: [features for features in found if found[features] == each] for each in found.values()}
+    text = ", ".join(f"{each} (heads of {', '.join(map(str, features))})" for each, features in by_kernel.items())
+    causes = [name for name in _PLAIN if _is_set(name)] + [_LIBRARY_S_OWN] * (not _is_set(_LIBRARY_S_OWN, "yes"))
+    return f"{text}, by {causes[0]}" if QUADRATIC in by_kernel and causes else text
+
+
+def head_sizes(sizes: Sizes) -> list[int]:
+    """List the features of the denoiser's heads."""
+    settings = sizes.settings[sizes.facts.denoiser]
+    if "block_out_channels" not in settings:
+        return [settings["attention_head_dim"]]
+    channels = settings["block_out_channels"]
+    # a setting of the library that names the number of heads, whatever it is called
+    heads = settings.get("num_attention_heads") or settings["attention_head_dim"]
+    each = heads if isinstance(heads, (list, tuple)) else [heads] * len(channels)
+    with_attention = [kind.startswith("CrossAttn") for kind in settings["down_block_types"]]
+    with_attention[-1] = True  # in the middle
+    return [width // count for width, count, has in zip(channels, each, with_attention) if has]
