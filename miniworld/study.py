@@ -43,12 +43,16 @@ TRAINING = {
     "max_train_steps": 250,
     "ema_decay": 0.96,
 }
-PRIOR: dict[str, float | None] = {"with_prior_preservation": None, "num_class_images": 48}
-SETTINGS: dict[str, dict[str, float | None]] = {
+PRIOR: dict[str, float | str | None] = {"with_prior_preservation": None, "num_class_images": 48}
+SETTINGS: dict[str, dict[str, float | str | None]] = {
     "plain": {},
     "prior": PRIOR,
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
+    "adafactor": {**PRIOR, "optimizer": "adafactor"},
+    "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
 }
+# what a study without --settings tries; the lean optimizers take more time
+USUAL = ("plain", "prior", "prior and text encoder")
 COUNT, CLASS_COUNT = 4, 16  # pictures of a prompt, and of the class prompt
 
 
@@ -187,7 +191,7 @@ def main(argv: Sequence[str]) -> None:
     subjects = list(world.SUBJECTS)[:3]
     add("--subjects", nargs="+", choices=world.SUBJECTS, default=subjects, help=f"default: {' '.join(subjects)}")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    add("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
+    add("--settings", nargs="+", choices=SETTINGS, default=USUAL, help=f"default: {', '.join(USUAL)}")
     add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
