@@ -19,7 +19,7 @@ choose_method() {
     elif [ "$1" -ge 10000 ]; then
         method=(--early_update --gradient_checkpointing --optimizer adamw8bit)
     else
-        method=(--lora_rank 4 --lora_merge --gradient_checkpointing) # a pipeline results all the same
+        method=(--lora_rank 4 --lora_merge --gradient_checkpointing --sample_batch_size 1) # a pipeline results all the same
         # half precision needs a compute capability of 7.0
         if [ "$(printf '7.0\n%s\n' "$(query_cards compute_cap)" | sort -V | head -n 1)" = 7.0 ]; then method+=(--mixed_precision fp16); fi
     fi
