@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dreambooth.drawing import sampling
 from dreambooth.run import output_folder
-from dreambooth.system import processes
+from dreambooth.system import libraries, processes
 
 if TYPE_CHECKING:
     from dreambooth.config.commands import DrawSettings
@@ -42,6 +42,7 @@ class Validation:
                 count = self._settings.validation_count
                 requests = sampling.requests_for(self._prompts, count)
                 drawn = list(sampling.draw(self._family, self._drawing, requests))
+                libraries.release_memory()  # of the networks that were loaded again for it
                 pictures = [drawn[first : first + count] for first in range(0, len(drawn), count)]
                 output_folder.save_samples(self._output_dir, step, self._prompts, pictures, self._drawing.seed)
                 for number, (prompt, several) in enumerate(zip(self._prompts, pictures)):

@@ -134,7 +134,11 @@ def _keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Give the memory that is free back to the system, before work whose blocks have other sizes."""
+    """Give the memory that is free back to the card or the system, before work whose blocks have other sizes."""
+    if processes.is_on_gpu():
+        import paddle
+
+        paddle.device.cuda.empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
             ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -107,14 +107,14 @@ def test_the_command_prints_the_file_and_nothing_else(twin, tmp_path):
     assert all(part.startswith("Drawing") for part in shown) and "1/1" in shown[-1]
 
 
-def test_tiles_make_the_same_picture_but_for_their_seams(draw, capsys):
+def test_tiles_make_the_same_picture_but_for_their_seams(draw, tmp_path):
     [whole] = draw("--prompt", "a", "--height", 96, "--width", 96)
-    [tiled] = draw("--prompt", "a", "--height", 96, "--width", 96, "--vae_tiling", "--output_dir", "tiled")
+    [tiled] = draw("--prompt", "a", "--height", 96, "--width", 96, "--vae_tiling", "--output_dir", tmp_path / "tiled")
     difference = abs(pixels(whole).astype(int) - pixels(tiled).astype(int))
     assert difference.max() > 0 and np.median(difference) <= 4
 
 
-def test_half_precision_on_the_cpu_draws_in_float32(draw):
+def test_half_precision_on_the_cpu_draws_in_float32(draw, tmp_path):
     [plain] = draw("--prompt", "a")
-    [half] = draw("--prompt", "a", "--mixed_precision", "bf16", "--output_dir", "half")
+    [half] = draw("--prompt", "a", "--mixed_precision", "bf16", "--output_dir", tmp_path / "half")
     assert (pixels(plain) == pixels(half)).all()

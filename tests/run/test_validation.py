@@ -7,6 +7,7 @@ from support.weights import assert_same
 
 from dreambooth.config.run_sections import LoggingSettings
 from dreambooth.run.validation import Validation
+from dreambooth.system import libraries
 
 
 def test_they_are_due_every_so_many_steps():
@@ -49,3 +50,10 @@ def test_the_gradients_norm_is_in_the_log_where_it_is_limited(flags, tmp_path):
     train(flags(max_grad_norm=1.0))
     [file] = (tmp_path / "out/logs").glob("vdlrecords*")
     assert all(each.value > 0 for each in LogReader(file_path=str(file)).get_data("scalar", "gradient_norm"))
+
+
+def test_what_was_loaded_for_the_pictures_is_given_back(flags, monkeypatch):
+    given_back = []
+    monkeypatch.setattr(libraries, "release_memory", lambda: given_back.append(True))
+    train(flags(max_train_steps=2, validation_prompt=["a sks dog"], validation_steps=1))
+    assert len(given_back) >= 3  # after encoding, and after each drawing

@@ -9,7 +9,7 @@ import paddle
 import pytest
 from support.commands import ROOT, python
 
-from dreambooth.system import libraries
+from dreambooth.system import libraries, processes
 
 
 def test_loading_prints_nothing_and_leaves_warnings_on():
@@ -160,3 +160,13 @@ def test_a_card_that_is_used_is_named(nvidia_smi, monkeypatch):
     monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda: properties)
     assert libraries.reason_against_card() is None
     assert libraries.card_name() == "Tesla T4, 15.8 GB"
+
+
+def test_a_card_gets_its_memory_back_too(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(paddle.device.cuda, "empty_cache", lambda: emptied.append(True))
+    libraries.release_memory()
+    assert not emptied
+    monkeypatch.setattr(processes, "is_on_gpu", lambda: True)
+    libraries.release_memory()
+    assert emptied

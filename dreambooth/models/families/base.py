@@ -12,7 +12,7 @@ from paddle import nn
 from dreambooth.data import randomness
 from dreambooth.models import saving, schedulers
 from dreambooth.models.families.interfaces import Adapters
-from dreambooth.system import machine
+from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ class Family(ABC):
             encoders |= set(self.facts.prompt_encoders)
         for part in encoders:
             setattr(self.pipeline, part, None)
-        if paddle.device.is_compiled_with_cuda():
-            paddle.device.cuda.empty_cache()
+        libraries.release_memory()
 
     def whole(self, scheduler: str | None = None) -> Family:
         """Copy the family with all parts, freed ones loaded again, and with another scheduler; networks are shared."""
