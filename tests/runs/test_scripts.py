@@ -84,7 +84,7 @@ def method_of(done):
     return flags
 
 
-@pytest.mark.parametrize("megabytes", [6144, 8188, 11264, 12282, 15360, 16376, 24564, 81559])
+@pytest.mark.parametrize("megabytes", [7800, 8188, 11264, 12282, 15360, 16376, 24564, 81559])
 @pytest.mark.parametrize("prior", [False, True])
 def test_run_single_takes_a_method_that_fits_the_card(echo, tmp_path, megabytes, prior):
     flags = method_of(bash("bash run_single.sh", PYTHON=echo, PATH=of_memory(tmp_path, megabytes)))

@@ -54,7 +54,7 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     found = [training, Stage("encoding the pictures", every, of_vae)]
     at_once = config.drawing.sample_batch_size if place.is_card else 1
     rows = sizes.pieces(sizes.facts.denoiser, config.pictures.size, 2 * at_once)  # with the prompt, and without
-    of_drawing = max(_BYTES * pieces.drawing(rows), of_vae * at_once)
+    of_drawing = max(_BYTES * pieces.drawing(rows), of_vae)  # the VAE decodes pictures one by one
     if config.concepts.with_prior_preservation:
         found.append(Stage("drawing the class pictures", every, of_drawing))
     trained = sum(sizes.weights[part] for part in _learners(config, sizes))

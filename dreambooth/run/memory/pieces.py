@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     Settings = Mapping[str, Any]  # of a config.json
 
 _KERNEL = 9  # places of a convolution of 3 x 3
+_LIVING = 6  # tensors of a VAE
 
 
 class Piece(NamedTuple):
@@ -186,10 +187,10 @@ def whole(pieces: list[Piece], weights: int) -> list[Piece]:
 def vae(settings: Settings, size: Size) -> int:
     """Return how many numbers the VAE has at work for one picture of a size in pixels.
 
-    Its widest layers are those at the picture's own size; a norm's input and output and the activation live at once.
+    Its widest layers are those at the picture's own size. How many tensors of them live at once was measured.
     """
     channels = settings["block_out_channels"]
-    return 3 * int(max(channels[:2])) * size[0] * size[1]
+    return _LIVING * int(max(channels[:2])) * size[0] * size[1]
 
 
 def drawing(pieces: list[Piece]) -> int:
