@@ -13,12 +13,29 @@ if [ -n "${GPUS:-}" ] && [ -z "$visible" ]; then
     echo "error: GPUS=$GPUS: this machine has no card; omit GPUS to use the CPU" >&2
     exit 2
 fi
+setup
+if ! has_paddle_for_cards; then
+    if [ -n "${GPUS:-}" ]; then
+        echo "error: GPUS=$GPUS: $PYTHON has a Paddle for the CPU alone; omit GPUS to use the CPU, or see docs/install.md" >&2
+        exit 2
+    fi
+    gpus=
+fi
 # Silence the messages of Paddle's import: the launcher imports it too
 export GLOG_minloglevel=${GLOG_minloglevel:-2} PYTHONWARNINGS=${PYTHONWARNINGS:-ignore:No ccache found}
 logs=${LAUNCH_LOG:-$(mktemp -d)}
 LAUNCHER=(-m paddle.distributed.launch --log_level ERROR --log_dir "$logs")
 # The launcher stops listening to the processes before they end; its notes of their environments may have a token
-trap 'code=$?; rm -f "$logs"/envlog.*; [ "$code" = 0 ] || { grep -s "^stopped by" "$logs/workerlog.0"; echo "the output of each process is in $logs"; } >&2' EXIT
+finish() {
+    rm -f "$logs"/envlog.*
+    if [ "$1" != 0 ] && [ -e "$logs/workerlog.0" ]; then
+        grep "^stopped by" "$logs/workerlog.0" >&2 || true
+        echo "the output of each process is in $logs" >&2
+    fi
+    exit "$1"
+}
+trap 'finish $?' EXIT
+trap 'exit 130' INT # the launcher ends with 2
 if [ -n "$gpus" ]; then
     LAUNCHER+=(--gpus "$gpus")
 else

@@ -83,16 +83,24 @@ if [ -n "$class" ]; then
         --num_class_images "${NUM_CLASS_IMAGES:-$count}"
     )
 fi
-"$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" "${method[@]+"${method[@]}"}" "$@"
+flags+=("${method[@]+"${method[@]}"}" "$@")
+"$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" || exit # run_multi.sh's trap comes before `exit`, and not before that of -e
 
 # Measure the result on other pictures of the sample dog, where the embedded model trained on it
-case " $* " in *" --dry_run "* | *" --help "*) exit ;; esac
-if [ -n "$embedded" ] && [ -z "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then
-    export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
-    "$PYTHON" -m miniworld.photograph --subject dog --measuring --output "$output/samples/subject"
-    "$PYTHON" -m dreambooth.metrics --model_path "$output" --base_model_path "$embedded" \
-        --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
-        --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "a photo of a dog" \
-        --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 \
-        --pictures_dir "$output/samples/measured" --sheet "$output/sheet.png"
-fi
+if [ -z "$embedded" ] || [ -n "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then exit; fi
+while [ $# != 0 ]; do
+    case $1 in
+        -h | --help | --dry_run) exit ;;
+        --instance_data_dir* | --instance_prompt* | --pretrained_model_name_or_path*) exit ;; # something else
+        --output_dir) output=${2:-} ;;
+        --output_dir=*) output=${1#*=} ;;
+    esac
+    shift
+done
+export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
+"$PYTHON" -m miniworld.photograph --subject dog --measuring --output "$output/samples/subject"
+"$PYTHON" -m dreambooth.metrics --model_path "$output" --base_model_path "$embedded" \
+    --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
+    --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "a photo of a dog" \
+    --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 \
+    --pictures_dir "$output/samples/measured" --sheet "$output/sheet.png"

@@ -203,8 +203,13 @@ warn_of_unused_card() {
         echo "setup: PADDLE=$PADDLE is a Paddle for the CPU alone, so the card is not used; without PADDLE, the card gets its own"
         return 0
     fi
-    "$PYTHON" -c 'from importlib.metadata import version; version("paddlepaddle-gpu")' 2>/dev/null ||
+    has_paddle_for_cards ||
         echo "warning: this machine has a card, but $PYTHON has a Paddle for the CPU alone; a new environment gets the other: deactivate, remove $here/.venv, and start again" >&2
+}
+
+# Test whether the Paddle of $PYTHON is one for cards
+has_paddle_for_cards() {
+    "$PYTHON" -c 'from importlib.metadata import version; version("paddlepaddle-gpu")' >/dev/null 2>&1
 }
 
 # Print a line for each file of requirements: the build of Paddle, the file's name and its checksum

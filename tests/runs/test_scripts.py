@@ -1,9 +1,11 @@
 """The shell scripts: which Python they take, what they pass on, and that requirements and set-up agree."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,14 @@ def stand_in(folder, name, script):
 
 @pytest.fixture
 def echo(tmp_path):
-    """A Python that prints its arguments, a line each."""
-    return str(stand_in(tmp_path / "bin", "echoing-python", 'printf "%s\\n" "$@"'))
+    """A Python that prints its arguments, a line each, and whose Paddle is one for the CPU."""
+    return str(stand_in(tmp_path / "bin", "echoing-python", '[ "$1" != -c ] && printf "%s\\n" "$@"'))
+
+
+@pytest.fixture
+def echo_of_cards(tmp_path):
+    """The same with a Paddle for cards."""
+    return str(stand_in(tmp_path / "bin", "python-for-cards", 'printf "%s\\n" "$@"'))
 
 
 @pytest.fixture
@@ -215,6 +223,28 @@ def test_what_is_not_the_sample_dog_is_not_measured_against_it(echo, variable):
     assert ("a photo of a dog" in lines) == (variable == "INSTANCE_DIR")
 
 
+@pytest.mark.parametrize("flag", ["instance_data_dir", "instance_prompt", "pretrained_model_name_or_path"])
+@pytest.mark.parametrize("joint", [" ", "="])
+def test_nor_where_a_flag_says_so(echo, flag, joint):
+    lines = bash(f"bash run_single.sh --{flag}{joint}mine", PYTHON=echo).stdout.splitlines()
+    assert "./train_dreambooth.py" in lines and "dreambooth.metrics" not in lines
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "--dry_run"])
+def test_a_run_that_trains_nothing_is_not_measured(echo, flag):
+    assert "dreambooth.metrics" not in bash(f"bash run_single.sh {flag}", PYTHON=echo).stdout
+
+
+@pytest.mark.parametrize(
+    "flags", ["--output_dir /tmp/x/e2", "--output_dir=/tmp/x/e2", "--output_dir a --output_dir /tmp/x/e2"]
+)
+def test_the_folder_of_the_last_flag_is_measured(echo, flags):
+    lines = bash(f"bash run_single.sh {flags} --seed 1", PYTHON=echo, OUTPUT_DIR="./other").stdout.splitlines()
+    measured = lines[lines.index("dreambooth.metrics") :]
+    assert measured[measured.index("--model_path") + 1] == "/tmp/x/e2" and measured[-1] == "/tmp/x/e2/sheet.png"
+    assert "/tmp/x/e2/samples/subject" in lines
+
+
 def test_an_empty_class_prompt_turns_prior_preservation_off(echo):
     lines = bash("bash run_single.sh", PYTHON=echo, CLASS_PROMPT="").stdout.splitlines()
     assert "--with_prior_preservation" not in lines
@@ -235,8 +265,8 @@ def test_settings_come_from_the_environment_and_flags_are_passed_on(echo):
     assert line[-3:] == ["--train_text_encoder", "--seed", "3"]
 
 
-def test_run_multi_takes_the_visible_cards_or_those_in_gpus(echo, card):
-    path = card
+def test_run_multi_takes_the_visible_cards_or_those_in_gpus(echo_of_cards, card):
+    path, echo = card, echo_of_cards
     line = bash("bash run_multi.sh --seed 1", PYTHON=echo, PATH=path).stdout.splitlines()
     assert line[:2] == ["-m", "paddle.distributed.launch"] and line[line.index("--gpus") + 1] == "0,1,2"
     assert line[-2:] == ["--seed", "1"]
@@ -255,6 +285,40 @@ def test_run_multi_without_a_card_uses_processes_of_the_cpu_and_refuses_gpus(ech
     assert line[line.index("--nproc_per_node") + 1] == "2" and "--gpus" not in line
     done = bash("bash run_multi.sh", PYTHON=echo, PATH=path, GPUS="0,1")
     assert done.returncode == 2 and done.stderr.startswith("error: GPUS=0,1") and done.stdout == ""
+
+
+def test_run_multi_beside_a_card_and_a_paddle_for_the_cpu_uses_the_cpu(echo, card):
+    done = bash("bash run_multi.sh", PYTHON=echo, PATH=card)
+    assert done.returncode == 0 and "--gpus" not in done.stdout
+    line = done.stdout.splitlines()
+    assert line[line.index("--nproc_per_node") + 1] == "2"
+    done = bash("bash run_multi.sh", PYTHON=echo, PATH=card, GPUS="0,1")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: GPUS=0,1: {echo} has a Paddle for the CPU alone")
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_the_launcher_itself_starts_where_cards_are_hidden(hidden, tmp_path):
+    settings = dict(MODEL_NAME="miniworld/model", RESOLUTION="64", OUTPUT_DIR=str(tmp_path / "out"))
+    done = bash("bash run_multi.sh --dry_run", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES=hidden, **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "x 2 processes" in done.stdout and "dry run" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_run_multi_as_it_ends_run_single(tmp_path):
+    waits = "trap 'exit 2' INT; touch ready; while :; do sleep 0.1; done"  # as the launcher ends
+    fake = stand_in(tmp_path / "bin", "python", f'[ "$1" != -c ] || exit 1; cd {tmp_path}; {waits}')
+    run = subprocess.Popen(
+        ["bash", "run_multi.sh"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": str(fake), "MODEL_NAME": "m", "LAUNCH_LOG": str(tmp_path)},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+        assert run.poll() is None
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(30) == 130
 
 
 @pytest.mark.parametrize("script", ["run_single.sh", "run_multi.sh"])
