@@ -64,8 +64,8 @@ def prepare(settings: Config, config: Config, plan: Plan) -> None:
     processes.start()
     cards.check_precision(config.memory.mixed_precision)
     config, plan = planning.agree(settings, config, plan)
-    if plan.is_complete:
-        endings.describe_complete(plan.steps, config.saving)
+    if plan.done is not None:
+        endings.describe_complete(plan.done, plan.steps, config.saving, is_resumed=plan.resumed is not None)
         return
 
     # Compare the memory that the run needs with what is free, before anything is loaded

@@ -17,6 +17,7 @@ another CLIP perhaps: compare the figures with each other, not with published on
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ import numpy as np
 
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
-from dreambooth.data import picture_files
+from dreambooth.data import picture_files, rare_words
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
@@ -107,8 +108,9 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
     if settings.pictures_dir:
         disk.check_writable(Path(settings.pictures_dir), "--pictures_dir")
     clip = settings.clip_model_path
-    if clip.startswith((".", "/", "~")) and not Path(clip).is_dir():
-        raise BadInput(f"--clip_model_path {clip}: no such folder")
+    is_name = clip.count("/") == 1 and not clip.startswith((".", "/", "~")) and not Path(clip).parent.is_dir()
+    if not is_name and not Path(clip).is_dir():
+        raise BadInput(f"--clip_model_path {clip}: there is no such folder; a name on the hub is OWNER/MODEL")
     for option, path in (("--model_path", settings.model_path), ("--base_model_path", settings.base_model_path)):
         pipeline_folder.check_model(path, flag=option)
     return settings
@@ -188,6 +190,8 @@ def main(argv: Sequence[str]) -> None:
         print(table(report))
     if settings.json and settings.json != "-":
         atomic.write_json(Path(settings.json), report)
+    text = {"model": settings.model_path, "seed": settings.seed, "steps": settings.num_inference_steps}
+    titles: list[str] = []
     if settings.sheet:
         titles = [request.prompt for request in requests]
         columns = {"subject": [[own[index] for index in request.references] for request in requests], **drawn}
@@ -196,14 +200,16 @@ def main(argv: Sequence[str]) -> None:
             columns = {name: [*rows, of_class.get(name, [])] for name, rows in columns.items()}
         columns[_title(record.get("steps"))] = columns.pop("fine-tuned")
         sheet = sheets.make_contact_sheet(titles, columns, settings.num_images)
-        atomic.write_picture(Path(settings.sheet), sheet)
+        own_text = {"prompt": " | ".join(titles), **text}
+        atomic.write_picture(Path(settings.sheet), sheet, own_text)
     if settings.pictures_dir:
-        text = {"model": settings.model_path, "seed": settings.seed, "steps": settings.num_inference_steps}
         _save_pictures(drawn["fine-tuned"], Path(settings.pictures_dir), [each.prompt for each in requests], text)
     written = {"figures": settings.json, "pictures": settings.pictures_dir, "contact sheet": settings.sheet}
     for what, place in written.items():
         if place and settings.json != "-":
             print(f"{what:<15}{place}")
+    if settings.json != "-":
+        print(*sheets.legend(titles), sep="\n", end="\n" if sheets.legend(titles) else "")
 
 
 def _title(steps: object) -> str:
@@ -226,8 +232,13 @@ def _warnings(record: Mapping[str, Any], files: Sequence[Picture]) -> Iterator[s
 
 
 def without(prompt: str, identifier: str | None) -> str:
-    """Leave a word that has no meaning to CLIP out of a prompt."""
-    return " ".join(word for word in prompt.split() if word != identifier)
+    """Leave a word that has no meaning to CLIP out of a prompt; Chinese has no spaces around it."""
+    if not identifier:
+        return prompt
+    if not rare_words.HAS_HAN.search(prompt):
+        return " ".join(word for word in prompt.split() if word != identifier)
+    edges = r"(?<![A-Za-z0-9]){}(?![A-Za-z0-9])" if identifier.isascii() else "{}"
+    return re.sub(edges.format(re.escape(identifier)), "", prompt)
 
 
 def _draw(
@@ -265,6 +276,7 @@ def table(report: Mapping[str, Any]) -> str:
     share = report["fidelity gained"]
     if share is not None:
         lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")
+    lines.append("Compare these figures with each other: the paper's table has DINO, and another CLIP perhaps")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -14,14 +15,29 @@ from dreambooth.data.concepts import Picture
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Check = Callable[[Path, Image.Image], None]
 
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _PHONE = (".heic", ".heif")
+_PHONE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # behind ftyp, in such a file
+_MANY_PIXELS = 25_000_000  # from which a JPEG is decoded at a smaller size
 _MOST_PIXELS = 100_000_000  # 300 MB once they are decoded
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture without decoding it, however large it is: Pillow's own bound is below that of `open_picture`."""
+    bound = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        file = Image.open(path, formats=_FORMATS)
+    finally:
+        Image.MAX_IMAGE_PIXELS = bound
+    with file:
+        yield file
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -30,9 +46,11 @@ def open_picture(path: str | Path) -> Image.Image:
     EXIF orientation is applied, transparency lies on white, and 16 bits are scaled to 8. A huge JPEG is decoded at a
     smaller size. Raises ValueError for another huge picture, whose few bytes may stand for gigabytes.
     """
-    with Image.open(path, formats=_FORMATS) as file:
-        if file.width * file.height > _MOST_PIXELS:
-            file.draft("RGB", (file.width // 4, file.height // 4))
+    with opened(path) as file:
+        if file.width * file.height > _MANY_PIXELS:
+            # to between 6 and 25 megapixels: the decoder has halves, quarters and eighths alone
+            scale = (_MANY_PIXELS / (file.width * file.height)) ** 0.5 / 2
+            file.draft("RGB", (int(file.width * scale), int(file.height * scale)))
         if file.width * file.height > _MOST_PIXELS:
             megapixels = file.width * file.height / 1e6
             raise ValueError(f"it has {megapixels:.0f} megapixels, and at most {_MOST_PIXELS / 1e6:.0f} are read")
@@ -55,17 +73,29 @@ def _inspect_picture(path: Path, check: Check | None) -> Picture | None:
     claims = path.suffix.lower() in _EXTENSIONS
     try:
         path.name.encode()  # JSON cannot hold a name that is no Unicode
-        with Image.open(path, formats=_FORMATS):
+        with opened(path):
             claims = True
         picture = open_picture(path)
         width, height = picture.size
         if check is not None:
             check(path, picture)
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError and struct.error among them
+        if claims and _is_of_phone(path):
+            raise ValueError(f"{path} is in a phone's format, HEIC, whatever its name; convert it to JPEG") from None
         if claims:
             raise ValueError(f"{path} claims to be a picture and can't be read ({error})") from None
         return None
     return Picture(path, (height, width), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _is_of_phone(path: Path) -> bool:
+    """Check whether the first bytes of a file are those of HEIC."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] == b"ftyp" and head[8:] in _PHONE_BRANDS
 
 
 def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -121,8 +151,9 @@ def _reason(folder: Path, others: Sequence[Path]) -> str:
     """Return why a folder has no picture, and the remedy."""
     if phone := phone_pictures(others):
         return f"{phone[0].name} is in a phone's format, HEIC; convert the pictures to JPEG"
-    for below in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-        if scan_folder(below)[0]:
+    for below in sorted(each for pattern in ("*", "*/*") for each in folder.glob(pattern) if each.is_dir()):
+        is_hidden = any(part.startswith(".") for part in below.relative_to(folder).parts)
+        if not is_hidden and scan_folder(below)[0]:
             return f"its pictures are in a folder below it; give {below}"
     found = f"none of its {len(others)} files is a picture" if others else "it is empty"
     return f"{found}; put three to five png, jpg, bmp or webp pictures there"

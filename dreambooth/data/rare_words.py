@@ -40,6 +40,7 @@ war was wax way we web wed wet who why wig win wit won wow yes yet you zen zip z
 _ENGLISH = set(_COMMON.split())
 _OFFENSIVE = {"ass", "cum", "fag", "fck", "fuk", "jap", "jew", "kkk", "neg", "nig", "sht", "tit", "wtf"}
 _HAN = r"\u3400-\u9fff\uf900-\ufaff"
+HAS_HAN = re.compile(f"[{_HAN}]")
 _WORDS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 # words of a prompt that name neither a subject nor a class
 _FILLERS = set("一张个只的幅这那我你他她它们照片图画像在上里下中")

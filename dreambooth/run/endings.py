@@ -26,11 +26,11 @@ def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str, sum
         console.print_message(f"samples   {samples}")
 
 
-def describe_complete(steps: int, saving: SavingSettings) -> None:
-    """Print that a resumed run has nothing left to do."""
-    console.print_message(
-        f"complete  {saving.output_dir} has all {steps} updates already; a higher --max_train_steps trains on"
-    )
+def describe_complete(done: int, steps: int, saving: SavingSettings, is_resumed: bool) -> None:
+    """Print that a run has nothing left to do; without a checkpoint, more updates would begin anew."""
+    has = f"all {steps} updates already" if done == steps else f"{done} updates already, and {steps} are asked for"
+    more = f"; --max_train_steps above {done} trains on" if is_resumed else ""
+    console.print_message(f"complete  {saving.output_dir} has {has}{more}")
 
 
 def draw_command(output_dir: str, prompt: str, python: str = "python", script: str = "infer.py") -> str:

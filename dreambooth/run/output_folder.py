@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dreambooth.files import atomic, lora, moves, records
-from dreambooth.models import loading
+from dreambooth.models import loading, pipeline_folder
 from dreambooth.run import checkpoints, tracking
 from dreambooth.system import disk, libraries, processes
 from dreambooth.system.errors import BadInput
@@ -86,7 +86,7 @@ def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[
 
     pairs = {
         "instance_prompt": (repr(earlier.get("instance_prompt")), repr(flags["instance_prompt"])),
-        "base model": (_resolved(record.get("base_model")), _resolved(flags["pretrained_model_name_or_path"])),
+        "base model": _base_models(record, str(flags["pretrained_model_name_or_path"])),
         "method": (method(earlier), method(flags)),
     }
     changes = [f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now]
@@ -96,10 +96,20 @@ def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[
     return changes
 
 
-def _resolved(model: object) -> str:
-    """Return a model's name, or the absolute path of its folder."""
-    name = str(model)
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+def _base_models(record: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Return the base model of a record and that of this name, as texts that are the same for the same model.
+
+    A folder may have been moved, or its weights replaced; earlier versions recorded the name alone.
+    """
+    then = str(record.get("base_folder") or record.get("base_model"))
+    if not Path(name).is_dir():
+        return then, name
+    now, weights = str(Path(name).resolve()), record.get("base_weights")
+    if not isinstance(weights, str) or not record.get("base_folder"):
+        return str(Path(then).resolve()) if Path(then).is_dir() else then, now
+    if pipeline_folder.fingerprint(name, weights) == weights:
+        return now, now
+    return then, f"{now} (with other weights)"
 
 
 def _earlier_record(folder: Path) -> dict[str, Any] | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import sections
+from dreambooth.config.config import Config
 from dreambooth.data import picture_files, transforms
 from dreambooth.data.concepts import Picture
+from dreambooth.files import records
 from dreambooth.models import pipeline_folder
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.run.checkpoints import Checkpoint
@@ -19,7 +21,6 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dreambooth.config.config import Config
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.config.sections import ConceptSettings
 
@@ -37,7 +38,7 @@ class Plan:
     steps: int
     fingerprint: dict[str, Any]  # the input that decides on the run's updates
     resumed: Checkpoint | None = None
-    is_complete: bool = False  # the resumed run has all its updates and its result
+    done: int | None = None  # the updates of this very run's result, where none is left to do
     replaces: bool = False  # another run in the output folder
     signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
 
@@ -72,10 +73,14 @@ def make(config: Config) -> tuple[Config, Plan]:
         resumed, problems = checkpoints.find(saving.resume_from_checkpoint, saving.output_dir)
         for problem in problems:
             console.warn(problem)
-        if resumed is None:
-            console.print_message(f"resume    {saving.output_dir} holds no checkpoint yet: the run begins")
-        elif config.run.seed is None:
+        if resumed is not None and config.run.seed is None:
             config = config.with_seed(resumed.state["course"]["seed"])
+    done = None
+    if saving.resume_from_checkpoint == "latest" and not changes:
+        if resumed is None or not output_folder.lacks_result(output_dir, resumed):
+            done = _updates_of_result(config, steps, world)
+    if saving.resume_from_checkpoint and not begins_anew and resumed is None and done is None:
+        console.print_message(f"resume    {saving.output_dir} holds no checkpoint yet: the run begins")
     fingerprint = config.fingerprint(steps, world)
     before = resumed.state["course"].get("pretrained_model_name_or_path") if resumed else None
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model, before)
@@ -90,8 +95,9 @@ def make(config: Config) -> tuple[Config, Plan]:
             f"--output_dir {output_dir}: it holds another run ({'; '.join(changes)}); give a new folder, or --overwrite"
             " to replace that run"
         )
-    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, replaces=bool(changes), signs=signs)
-    if resumed:
+    replaces = bool(changes)
+    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, done, replaces, signs)
+    if resumed and done is None:
         plan = _check_resumed(resumed, plan, saving)
     for warning in _warnings(config, pictures, others, steps):
         console.warn(warning)
@@ -112,7 +118,7 @@ def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:
             " give the machines the same command and the same folders"
         )
     resumed = plan.resumed and (plan.resumed.state["step"], plan.resumed.state["written_ns"])
-    if processes.is_different_anywhere(resumed):
+    if processes.is_different_anywhere((resumed, plan.done)):
         raise BadInput("--resume_from_checkpoint: not all processes see the same checkpoint; share or copy the folder")
     if config.run.seed is not None:
         return config, plan
@@ -173,7 +179,23 @@ def _check_resumed(resumed: Checkpoint, plan: Plan, saving: SavingSettings) -> P
             f" {plan.steps}; raise --max_train_steps to train on"
         )
     is_complete = step == plan.steps and not output_folder.lacks_result(Path(saving.output_dir), resumed)
-    return dataclasses.replace(plan, is_complete=is_complete)
+    return dataclasses.replace(plan, done=step if is_complete else None)
+
+
+def _updates_of_result(config: Config, steps: int, world: int) -> int | None:
+    """Count the updates of the result in the output folder, if it is of this run and has all that are asked for.
+
+    Its subject and base model are compared elsewhere, and a seed counts where one is given.
+    """
+    record = records.read_result(Path(config.saving.output_dir)) or {}
+    try:
+        done = int(record["steps"])
+        then = Config.from_flat(**record["flags"]).fingerprint(done, record["processes"])
+    except (BadInput, KeyError, TypeError, ValueError):  # of an earlier version, or edited
+        return None
+    now = config.fingerprint(steps, world)
+    compared = now.keys() - {"pretrained_model_name_or_path", *(["seed"] if config.run.seed is None else [])}
+    return done if done >= steps and all(then.get(name) == now[name] for name in compared) else None
 
 
 def _warnings(config: Config, pictures: Sequence[Picture], others: Sequence[Path], steps: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The picture files: which ones count, and how they are read."""
 
 import hashlib
+import warnings
 
 import numpy as np
 import pytest
@@ -242,6 +243,7 @@ def test_why_a_folder_has_no_pictures_is_named(tmp_path):
 
 
 def test_a_huge_picture_is_decoded_smaller_or_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_files, "_MANY_PIXELS", 10_000)
     monkeypatch.setattr(picture_files, "_MOST_PIXELS", 10_000)
     image = Image.new("RGB", (400, 200), "red")
     image.save(tmp_path / "huge.jpg")
@@ -251,3 +253,33 @@ def test_a_huge_picture_is_decoded_smaller_or_refused(tmp_path, monkeypatch):
     image.save(tmp_path / "huge.png")
     with pytest.raises(BadInput, match="huge.png .*0 megapixels, and at most 0 are read"):
         picture_files.find_pictures(tmp_path, "--instance_data_dir")
+
+
+@pytest.mark.parametrize("pillows_bound", [60_000, 1_000])  # it warns, or refuses
+def test_pillows_own_bound_counts_nowhere(tmp_path, monkeypatch, pillows_bound):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_bound)
+    for name in ("huge.jpg", "huge.png"):
+        Image.new("RGB", (400, 200), "red").save(tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [picture.size for picture in find(tmp_path)[0]] == [(200, 400)] * 2
+    assert pillows_bound == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("size, decoded", [((5000, 5000), 5000), ((5000, 5200), 2500), ((9700, 9800), 4850)])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, size, decoded):
+    Image.new("L", size).save(tmp_path / "large.jpg")
+    assert picture_files.open_picture(tmp_path / "large.jpg").width == decoded
+
+
+def test_a_phones_picture_under_another_name_gets_the_same_advice(tmp_path):
+    (tmp_path / "dog.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(BadInput, match="dog.jpg is in a phone's format, HEIC, whatever its name; convert it to JPEG"):
+        find(tmp_path)
+
+
+def test_pictures_two_folders_down_are_found(tmp_path):
+    (tmp_path / "dogs/mine").mkdir(parents=True)
+    flat(tmp_path / "dogs/mine/0.png")
+    with pytest.raises(BadInput, match=f"in a folder below it; give {tmp_path}/dogs/mine$"):
+        find(tmp_path)

@@ -132,6 +132,7 @@ def test_a_restart_loop_begins_goes_on_and_ends(flags, tmp_path, capsys):
     train(line)
     assert "holds no checkpoint yet: the run begins" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "out/checkpoint-2")
+    (tmp_path / "out/training_args.json").unlink()
     train(line)
     assert "from step 1" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
@@ -139,6 +140,31 @@ def test_a_restart_loop_begins_goes_on_and_ends(flags, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "complete  " in printed and "all 2 updates already" in printed and "learning" not in printed
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+@pytest.mark.parametrize("checkpoint", ["no_last_checkpoint", "last_checkpoint"])
+def test_a_finished_run_is_not_made_again(flags, tmp_path, capsys, checkpoint):
+    """Nor where no checkpoint is left, or fewer updates are asked for than it has."""
+    common = {"no_last_checkpoint": None, checkpoint: True, "resume_from_checkpoint": "latest"}
+    train(flags(**common))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    capsys.readouterr()
+    for steps, said in ((2, "has all 2 updates already"), (1, "has 2 updates already, and 1 are asked for")):
+        for seed in (0, None):
+            train(flags(**common, max_train_steps=steps, seed=seed))
+            printed = capsys.readouterr().out
+            assert f"complete  {tmp_path / 'out'} {said}" in printed and "begins" not in printed
+            assert ("--max_train_steps above 2 trains on" in printed) == (checkpoint == "last_checkpoint")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+@pytest.mark.parametrize("change", [dict(max_train_steps=3), dict(learning_rate=2e-3), dict(seed=1)])
+def test_a_result_without_a_checkpoint_is_no_other_run(flags, capsys, change):
+    train(flags(resume_from_checkpoint="latest"))
+    capsys.readouterr()
+    train(flags(resume_from_checkpoint="latest", **change))
+    printed = capsys.readouterr().out
+    assert "holds no checkpoint yet: the run begins" in printed and "done  " in printed
 
 
 def test_without_room_for_the_last_checkpoint_the_result_is_saved(flags, tmp_path, monkeypatch, capsys):
@@ -216,7 +242,7 @@ def test_a_model_is_known_by_its_files_and_not_by_its_name(run, flags, twin, tmp
     train(flags(**again))
     (tmp_path / "model/scheduler/scheduler_config.json").open("a").write(" ")
     with pytest.raises(BadInput, match="pretrained_model_name_or_path: 'weights .*' then, 'weights .*' now"):
-        train(flags(**again))
+        train(flags(**{**again, "output_dir": tmp_path / "third"}))
 
 
 def test_more_steps_on_a_constant_schedule_are_no_change(run, flags, twin):
@@ -231,7 +257,7 @@ def test_the_seed_need_not_be_given_again(run, flags, tmp_path):
 
 def test_a_checkpoint_beyond_the_end_of_the_run_is_refused(run, flags):
     with pytest.raises(BadInput, match="has 3 steps already"):
-        train(flags(resume_from_checkpoint="latest", max_train_steps=2))
+        train(flags(resume_from_checkpoint="checkpoint-3", max_train_steps=2))
 
 
 def test_missing_broken_and_foreign_checkpoints_are_refused(run, flags, tmp_path):

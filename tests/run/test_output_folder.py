@@ -73,8 +73,18 @@ def finished(flags, tmp_path):
     return tmp_path / "out"
 
 
+def other_model(twin, folder):
+    """A copy of a model in which a weight is another."""
+    shutil.copytree(twin, folder, dirs_exist_ok=True)
+    path = next((folder / "unet").glob("*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return folder
+
+
 def others(tmp_path, twin):
-    shutil.copytree(twin, tmp_path / "other model", dirs_exist_ok=True)
+    other_model(twin, tmp_path / "other model")
     return {
         "instance_prompt": dict(instance_prompt="a photo of sks cat"),
         "base model": dict(pretrained_model_name_or_path=tmp_path / "other model"),
@@ -232,3 +242,19 @@ def test_a_result_is_newer_than_its_checkpoint_also_where_the_clock_went_back(fl
     monkeypatch.undo()
     train(line)
     assert "has all 2 updates already" in capsys.readouterr().out
+
+
+def test_a_base_model_is_known_by_its_weights_wherever_it_lies(flags, tmp_path, twin, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(twin, tmp_path / "here/model")
+    other_model(twin, tmp_path / "there/model")
+    monkeypatch.chdir(tmp_path / "here")
+    train(flags(pretrained_model_name_or_path="./model"))
+    monkeypatch.chdir(tmp_path / "there")
+    train(flags(pretrained_model_name_or_path=tmp_path / "here/model", dry_run=True))
+    shutil.copytree(twin, tmp_path / "moved")
+    train(flags(pretrained_model_name_or_path=tmp_path / "moved", dry_run=True))
+    then, now = tmp_path / "here/model then", tmp_path / "there/model \\(with other weights\\) now"
+    with pytest.raises(BadInput, match=f"base model: {then}, {now}"):
+        train(flags(pretrained_model_name_or_path="./model", dry_run=True))
