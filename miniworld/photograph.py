@@ -43,12 +43,14 @@ def write_measuring_pictures(
     """Write pictures of a subject in other scenes, and a file of prompts that match them."""
     lines = []
     for scene in scenes:
+        prompt = f"a photo of {identifier} {subject} {scene}"
         for earlier in folder.glob(f"{_slug(scene)}-*.png"):
             earlier.unlink()  # an earlier call may have written more pictures
         for number in range(count):
             picture = world.photograph(subject, scene, seed, FIRST_MEASURED + number, size)
-            atomic.write_picture(folder / f"{_slug(scene)}-{number}.png", picture, optimize=True)
-        lines.append(f"a photo of {identifier} {subject} {scene}\t{_slug(scene)}-*.png\n")
+            text = {"prompt": prompt, "seed": seed, "picture": number}
+            atomic.write_picture(folder / f"{_slug(scene)}-{number}.png", picture, text, optimize=True)
+        lines.append(f"{prompt}\t{_slug(scene)}-*.png\n")
     atomic.write_text(folder / PROMPTS, "".join(lines))
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dreambooth.config.fields import Section, flag
 from dreambooth.config.run_sections import Precision, SchedulerName
+from dreambooth.system import console
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 _GUIDANCE = 7.5
+_SEVERAL_WORDS = re.compile(r"\s|[\u3400-\u9fff]")  # or Chinese, which has no spaces
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,15 @@ class DrawFlags(CommandFlags, title="drawing"):
 # fmt: on
 
 
-def check_prompts(prompts: Iterable[str]) -> None:
-    """Refuse prompts without a word."""
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Refuse prompts without a word, and warn where they seem to be the words of one."""
     if not all(prompt.strip() for prompt in prompts):
         raise BadInput("--prompt: a prompt is empty")
+    if len(prompts) > 1 and not any(_SEVERAL_WORDS.search(prompt) for prompt in prompts):
+        console.warn(
+            f"--prompt: these are {len(prompts)} prompts of one word each; for one prompt, put it into quotes:"
+            f' --prompt "{" ".join(prompts)}"'
+        )
 
 
 def check_png(flag: str, path: str | None) -> None:

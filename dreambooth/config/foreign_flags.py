@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _NOT_NEEDED = "leave it out"
+# what short names stand for, of which a command has one
+_SHORT = {
+    "lr": ("--learning_rate",),
+    "epochs": ("--num_train_epochs",),
+    "model": ("--pretrained_model_name_or_path", "--model_path"),
+    "steps": ("--max_train_steps", "--num_inference_steps"),
+}
 _NO_HUB = "nothing is uploaded; the model card in --output_dir is ready for it"
 
 # of the training scripts of diffusers and PPDiffusers, without the flags that are the same here
@@ -29,7 +36,7 @@ _ELSEWHERE = {
     "network_alpha": "here it is --lora_alpha",
     "unet_lr": "here it is --learning_rate",
     "final_validation_prompt": "here it is --validation_prompt",
-    "image_interpolation_mode": "pictures are always scaled by bicubic interpolation; " + _NOT_NEEDED,
+    "image_interpolation_mode": "pictures are always scaled by bilinear interpolation; " + _NOT_NEEDED,
     "only_save_embeds": "not offered: this trains networks, no embeddings",
     "local_rank": "`python -m paddle.distributed.launch` starts several processes; " + _NOT_NEEDED,
     "pre_compute_text_embeddings": "prompts are always encoded once where the text encoder does not train; "
@@ -64,5 +71,6 @@ def _remedy(flag: str, own: Collection[str], is_training: bool) -> str:
     name = flag.lstrip("-").replace("-", "_")
     if is_training and name in _ELSEWHERE:
         return _ELSEWHERE[name]
-    near = difflib.get_close_matches(f"--{name}", own, n=1, cutoff=0.7)
+    meant = [each for each in _SHORT.get(name, ()) if each in own]
+    near = meant or difflib.get_close_matches(f"--{name}", own, n=1, cutoff=0.7)
     return f"did you mean {near[0]}?" if near else "--help lists the flags"

@@ -10,12 +10,13 @@ there the standard GB 2312 decides, whose second level holds the 3008 less used;
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dreambooth.system.types import Tokenizer
 
@@ -39,6 +40,9 @@ war was wax way we web wed wet who why wig win wit won wow yes yet you zen zip z
 """  # English words of up to three letters
 _ENGLISH = set(_COMMON.split())
 _OFFENSIVE = {"ass", "cum", "fag", "fck", "fuk", "jap", "jew", "kkk", "neg", "nig", "sht", "tit", "wtf"}
+_OFFENSIVE |= set("婊婢嫖娼尻佞孬倭丐妾姘")
+# characters of the second level that are everyday words: animals, plants, food, things
+_EVERYDAY = set("橘柚桦榕榛桉楠荠鲨鳄鱿鳗鲷鲑鲈鲟鲫鳍蛏貂獾鼬鼹麝獐狍獒鹭鸢雉隼枭蟒粽馍馕铠铐镯钗戟钺箸筝笙箫裘氅")
 _HAN = r"\u3400-\u9fff\uf900-\ufaff"
 HAS_HAN = re.compile(f"[{_HAN}]")
 _WORDS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
@@ -84,7 +88,7 @@ class RareWords:
         if word.lower() in _ENGLISH:
             return False
         if not word.isascii() and not self._is_byte_pair:
-            return _is_uncommon_character(word)
+            return word not in _EVERYDAY and _is_uncommon_character(word)
         number = self.tokenizer.convert_tokens_to_ids(tokens[0])
         return number is not None and number >= self._first_rare  # None: the vocabulary lacks even the unknown word
 
@@ -108,10 +112,21 @@ class RareWords:
         """Check whether a word is rare and decodes to itself."""
         return self.is_rare(word) and self.tokenizer.convert_tokens_to_string(self._pieces(word)).strip() == word
 
+    def _identifier(self, own: Sequence[str], prompt: str) -> str | None:
+        """Return the rare word among some words of a prompt, a Latin one first.
+
+        Rare Chinese characters beside each other are a word, as those of the parrot are, and no identifier.
+        """
+        rare = [word for word in own if self.is_rare(word)]
+        runs = itertools.groupby(prompt, lambda letter: bool(HAS_HAN.match(letter)) and self.is_rare(letter))
+        joined = {letter for is_rare, run in runs if is_rare and len(letters := list(run)) > 1 for letter in letters}
+        alone = [word for word in rare if word not in joined]
+        return next((word for word in alone if not HAS_HAN.match(word)), alone[0] if alone else None)
+
     def description(self, prompt: str) -> str:
         """Return what the words of a prompt are taken for: the identifier with its token, and the class."""
         own = [word for word in _WORDS.findall(prompt.lower()) if word not in _FILLERS]
-        found = next((word for word in own if self.is_rare(word)), None)
+        found = self._identifier(own, prompt)
         if found is None:
             return f"identifier: none; other words: {' '.join(own) or 'none'}"
         [token] = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(found))
@@ -126,7 +141,7 @@ class RareWords:
         """
         words, class_words = _WORDS.findall(instance_prompt.lower()), _WORDS.findall((class_prompt or "").lower())
         own = [word for word in words if word not in _FILLERS and word not in class_words]
-        found = next((word for word in own if self.is_rare(word)), None)
+        found = self._identifier(own, instance_prompt)
         if spells_out(self.tokenizer, instance_prompt):
             yield from spelled_out(self.tokenizer, [instance_prompt])
         elif found is None and (rare := [word for word in class_words if word in words and self.is_rare(word)]):

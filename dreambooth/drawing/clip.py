@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from dreambooth.system.types import Array
 
+_LONGEST_REASON = 160  # characters of a library's message
+
 
 class Clip:
     """Both towers of a CLIP, loaded from a folder or a name on the hub."""
@@ -38,7 +40,12 @@ class Clip:
             self.tokenizer = CLIPTokenizer.from_pretrained(name)
             self.processor = CLIPImageProcessor.from_pretrained(name)
         except Exception as error:
-            reason = " ".join(str(error).split())
+            words = " ".join(str(error).split())
+            reason = (
+                words
+                if len(words) <= _LONGEST_REASON
+                else f"{words[:_LONGEST_REASON].strip()}…; --verbose shows it whole"
+            )
             raise BadInput(f"{flag} {name}: it can't be loaded as a CLIP model ({reason})") from error
         self.model.eval()
         self.length = self.model.config.text_config.max_position_embeddings

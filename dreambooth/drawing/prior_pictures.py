@@ -145,11 +145,11 @@ def _complaint(pictures: Sequence[Picture], concepts: ConceptSettings, source: S
     """Describe the pictures that another prompt or model drew, by their text; None if there are none."""
     foreign, weights = [], source.fingerprint()
     for picture in pictures:
-        if _DRAWN.match(picture.path.name):
-            with Image.open(picture.path) as image:
-                text = image.info
-            if not _is_of(text, concepts.class_prompt, source.name, weights):
-                foreign.append((picture.path, text))
+        with picture_files.opened(picture.path) as image:
+            text = {str(name): value for name, value in image.info.items()}
+        is_drawn = _DRAWN.match(picture.path.name) or _WEIGHTS in text  # whatever somebody called it
+        if is_drawn and not _is_of(text, concepts.class_prompt, source.name, weights):
+            foreign.append((picture.path, text))
     if not foreign:
         return None
     path, text = foreign[0]

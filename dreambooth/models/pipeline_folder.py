@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ _SAMPLES, _SAMPLE = 64, 4096  # places in a file of weights, and the bytes at ea
 
 def _is_path(name: str) -> bool:
     """Check whether a name that is no folder is rather meant as a path than as a name on the hub."""
-    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+    return name.startswith((".", "/", "~")) or name.endswith(("/", *_SINGLE_FILES)) or name.count("/") > 1
 
 
 def check(name: str, flag: str = FLAG) -> None:
@@ -52,14 +53,16 @@ def check(name: str, flag: str = FLAG) -> None:
     if not folder.is_dir():
         if folder.is_file() and folder.suffix in _SINGLE_FILES:
             pipeline = next(facts.pipeline for facts in registry.FAMILIES.values() if facts.single_file)
+            code = f"from diffusers import {pipeline} as P;"
+            code += f" P.from_single_file({name!r}).save_pretrained({str(folder.with_suffix(''))!r})"
+            quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
             raise BadInput(
                 f"{flag} {name}: a single file, as web UIs have, and this tool reads folders. Where diffusers is"
-                f' installed, this makes one: python -c "from diffusers import {pipeline} as P;'
-                f" P.from_single_file('{name}').save_pretrained('{folder.with_suffix('')}')\""
-                " (a file that is a LoRA goes to --lora of infer.py)"
+                f" installed, this makes one: python -c {quoted} (a file that is a LoRA goes to --lora of infer.py)"
             )
         if folder.exists() or _is_path(name):
-            raise BadInput(f"{flag} {name}: there is no such folder")
+            kind = "file" if name.endswith(_SINGLE_FILES) else "folder"
+            raise BadInput(f"{flag} {name}: there is no such {kind}")
         return
     moves.finish_move(folder, flag)
     if base := records.find_base(name, flag):

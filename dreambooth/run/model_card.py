@@ -42,7 +42,7 @@ All settings, versions and the pictures' hashes are in `{records.RESULT}`.
 
 ## Draw with it
 
-{_block("bash", endings.draw_command(config.saving.output_dir, prompt))}
+{_block("bash", endings.draw_command(_folder_name(config.saving), prompt))}
 {_example_code(config, facts)}{_samples(config.saving.output_dir, config.logging, steps)}"""
 
 
@@ -50,6 +50,12 @@ def _base_name(config: Config) -> str:
     """Return the base model's name; of a folder the last part alone, for its path is this machine's."""
     name = config.model.pretrained_model_name_or_path
     return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def _folder_name(saving: SavingSettings) -> str:
+    """Return the folder of the result as others have it; of an absolute path the last part alone."""
+    folder = Path(saving.output_dir)
+    return f"./{folder.name}" if folder.is_absolute() else saving.output_dir
 
 
 def _plain(text: str) -> str:
@@ -99,13 +105,13 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
     conditions = not facts.lora_in_library or config.model.train_text_encoder or library == "diffusers"
     if conditions and not config.lora.saves_pipeline:
         return ""
-    loaded, added = saving.output_dir, ""
+    loaded, added = _folder_name(saving), ""
     if not config.lora.saves_pipeline:
         loaded = _base_name(config)
-        added = f"\npipeline.load_lora_weights({json.dumps(saving.output_dir)})"
+        added = f"\npipeline.load_lora_weights({json.dumps(_folder_name(saving), ensure_ascii=False)})"
     code = f"""from {library} import {facts.pipeline}
 
-pipeline = {facts.pipeline}.from_pretrained({json.dumps(loaded)}){added}
+pipeline = {facts.pipeline}.from_pretrained({json.dumps(loaded, ensure_ascii=False)}){added}
 pipeline({json.dumps(config.concepts.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")"""
     return f"\n{_block('python', code)}\n"
 

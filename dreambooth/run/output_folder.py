@@ -49,7 +49,7 @@ def check(folder: Path, others: Mapping[str, Path], replaces_pipeline: bool) -> 
     if not replaces_pipeline and (folder / moves.INDEX).exists():
         raise BadInput(
             f"--output_dir {folder}: it holds a whole pipeline, which a LoRA alone would not replace; give a new"
-            " folder, --lora_merge, or --overwrite"
+            " folder, or --overwrite"
         )
     if not _is_ours(folder):
         # a run that came no further made these

@@ -76,9 +76,9 @@ def make(config: Config) -> tuple[Config, Plan]:
         if resumed is not None and config.run.seed is None:
             config = config.with_seed(resumed.state["course"]["seed"])
     done = None
-    if saving.resume_from_checkpoint == "latest" and not changes:
-        if resumed is None or not output_folder.lacks_result(output_dir, resumed):
-            done = _updates_of_result(config, steps, world)
+    is_newest = resumed is None or not output_folder.lacks_result(output_dir, resumed)
+    if saving.resume_from_checkpoint == "latest" and not changes and is_newest:
+        done = _updates_of_result(config, steps, world)
     if saving.resume_from_checkpoint and not begins_anew and resumed is None and done is None:
         console.print_message(f"resume    {saving.output_dir} holds no checkpoint yet: the run begins")
     fingerprint = config.fingerprint(steps, world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,4 +227,4 @@ def files_in(folder: Path) -> list[Path]:
 
 def watch_command(folder: str | Path, writer_type: WriterType) -> str:
     """Return the command that shows a log."""
-    return f"visualdl --logdir {folder}" if writer_type == "visualdl" else f"tensorboard --logdir {folder}"
+    return f"{writer_type} --logdir {shlex.quote(str(folder))}"

@@ -24,22 +24,24 @@ def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
     assert metrics.without("a photo of sks dog", "sks") == "a photo of dog"
     assert metrics.without("sks sksdog sks", "sks") == "sksdog"
     assert metrics.without("a photo of sks dog", None) == "a photo of sks dog"
+    assert metrics.without("一张vdf狗的照片", "vdf") == metrics.without("一张魍狗的照片", "魍") == "一张狗的照片"
+    assert metrics.without("一张vdfx狗的照片", "vdf") == "一张vdfx狗的照片"
 
 
 def test_the_table_shows_each_measure_of_each_model():
     base = {"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None, "DIV": 0.125}
     tuned = {"CLIP-I": 0.75, "CLIP-T": 0.2, "PRES": None, "DIV": -0.0625}
     lines = metrics.table({"measures": {"base": base, "fine-tuned": tuned}, "fidelity gained": 0.5}).splitlines()
-    assert [line.split()[:3] for line in lines[:-1]] == [
+    assert [line.split()[:3] for line in lines[:-2]] == [
         ["base", "fine-tuned"],
         ["CLIP-I", "0.500", "0.750"],
         ["CLIP-T", "0.250", "0.200"],
         ["PRES", "-", "-"],
         ["DIV", "0.125", "-0.062"],
     ]
-    assert len({line.index(legend) for line, legend in zip(lines[1:-1], metrics.LEGEND.values(), strict=True)}) == 1
-    assert "50%" in lines[-1]
-    assert len(metrics.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 5
+    assert len({line.index(legend) for line, legend in zip(lines[1:-2], metrics.LEGEND.values(), strict=True)}) == 1
+    assert "50%" in lines[-2] and "Compare these figures with each other: the paper" in lines[-1]
+    assert len(metrics.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 6
 
 
 # prompts
@@ -119,7 +121,7 @@ FLAGS = {
     "--model_path": "{twin}",
     "--base_model_path": "{twin}",
     "--subject_data_dir": "{pictures}",
-    "--clip_model_path": "clip",
+    "--clip_model_path": "some/clip",
     "--prompt": "a dog",
 }
 # what is changed in them, and what is to be named
@@ -134,6 +136,9 @@ BAD = [
     ({"--model_path": "/nowhere"}, "--model_path /nowhere"),
     ({"--clip_model_path": "/nowhere"}, "--clip_model_path /nowhere"),
     ({"--clip_model_path": "./nowhere"}, "--clip_model_path ./nowhere"),
+    ({"--clip_model_path": "nowhere"}, "--clip_model_path nowhere"),
+    ({"--clip_model_path": "a/b/c"}, "--clip_model_path a/b/c"),
+    ({"--clip_model_path": "miniworld/nowhere"}, "--clip_model_path miniworld/nowhere"),
     ({"--base_model_path": "/nowhere"}, "--base_model_path /nowhere"),
     ({"--base_model_path": "{pictures}"}, "--base_model_path"),
     ({"--subject_data_dir": "/nowhere"}, "--subject_data_dir /nowhere"),
@@ -239,8 +244,11 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
         figures = [f"{found[name][measure_name]:.3f}" for name in out[0].split()]
         assert line.split() == [measure_name, *figures, *metrics.LEGEND[measure_name].split()]
     assert f"{report['fidelity gained']:.0%}" in out[5]
-    assert out[6:] == [f"figures        {file}", f"pictures       {folder}", f"contact sheet  {sheet}"]
+    assert out[6].startswith("Compare these figures with each other")
+    assert out[7:] == [f"figures        {file}", f"pictures       {folder}", f"contact sheet  {sheet}"]
 
+    on_sheet = Image.open(sheet).text
+    assert on_sheet["prompt"].startswith("a photo of sks dog | sks dog at night | ") and on_sheet["seed"] == "5"
     drawn_text = Image.open(folder / "1-0.png").text
     assert drawn_text["prompt"] == "sks dog at night" and drawn_text["seed"] == "5" and drawn_text["picture"] == "0"
 
@@ -275,7 +283,7 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
     # the class prompt
     whole = np.asarray(shown(sheet))
     side, gap, text = sheets.SMALLEST, sheets.TEXT_HEIGHT // 2, sheets.TEXT_HEIGHT
-    assert whole.shape == (text + 3 * (text + side + gap), 3 * (2 * side + 2 * gap), 3)
+    assert whole.shape[0] == text + 3 * (text + side + gap) and whole.shape[1] >= 3 * (2 * side + 2 * gap)
 
     def place(column, row, number):
         left, top = column * (2 * side + 2 * gap) + gap + number * side, text + row * (text + side + gap) + text
@@ -369,6 +377,18 @@ def test_more_steps_than_the_model_has_are_refused_as_infer_does(measure, monkey
 def test_a_folder_that_is_no_clip_is_named(measure, twin):
     with pytest.raises(BadInput, match="--clip_model_path"):
         measure("--clip_model_path", twin)
+
+
+def test_a_librarys_long_reason_is_cut(clip_folder, monkeypatch):
+    from ppdiffusers.transformers import CLIPModel
+
+    def fail(*_, **__):
+        raise OSError("why " * 500)
+
+    monkeypatch.setattr(CLIPModel, "from_pretrained", fail)
+    with pytest.raises(BadInput, match="can't be loaded as a CLIP model .*why…; --verbose shows it whole") as caught:
+        Clip(str(clip_folder))
+    assert len(str(caught.value)) < 400
 
 
 def test_pictures_that_the_model_was_trained_on_are_warned_of(flags, pictures, tmp_path, capsys):

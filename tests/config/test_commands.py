@@ -3,7 +3,7 @@
 import pytest
 from support.settings import small_config
 
-from dreambooth.config.commands import DrawSettings
+from dreambooth.config.commands import DrawSettings, check_prompts
 
 
 @pytest.mark.parametrize("flag, name", [("own", None), ("euler", "euler")])
@@ -23,3 +23,19 @@ def test_a_run_draws_with_its_own_size_seed_and_flags(flag, name):
         steps_flag="--prior_inference_steps",
         scheduler_flag="--prior_scheduler",
     )
+
+
+@pytest.mark.parametrize(
+    "prompts, is_warned_of",
+    [
+        (["a", "photo", "of", "sks", "dog"], True),
+        (["sks", "dog"], True),
+        (["dog"], False),
+        (["sks dog", "dog"], False),
+        (["一张sks狗的照片", "狗"], False),
+    ],
+)
+def test_a_prompt_without_its_quotes_is_warned_of(capsys, prompts, is_warned_of):
+    check_prompts(prompts)
+    said = capsys.readouterr().err
+    assert (f'put it into quotes: --prompt "{" ".join(prompts)}"' in said) == is_warned_of == bool(said)

@@ -26,6 +26,11 @@ def refusal(flags):
             "--rank 4 --snr_gamma 5 --steps 3",
             "here it is --lora_rank; --snr_gamma: not offered yet; --steps: did",
         ),
+        ("--lr 1e-4", "--lr: there is no such flag; did you mean --learning_rate?"),
+        ("--epochs 3", "--epochs: there is no such flag; did you mean --num_train_epochs?"),
+        ("--model m", "--model: there is no such flag; did you mean --pretrained_model_name_or_path?"),
+        ("--steps 3", "--steps: there is no such flag; did you mean --max_train_steps?"),
+        ("--image_interpolation_mode lanczos", "bilinear"),
         ("--push_to_hub --hub_token x", "--push_to_hub: there is no such flag; nothing is uploaded"),
         ("--learning_rate fast --rank 4", "--rank: there is no such flag"),
         ("--report_to wandb", "Weights & Biases reads the logs of --writer_type tensorboard"),
@@ -54,6 +59,11 @@ def test_values_that_look_like_flags_are_none():
 def test_the_flags_of_training_are_explained_to_training_alone():
     with pytest.raises(BadInput, match="--rank: there is no such flag; --help"):
         parser.read_settings(commands.DrawFlags, ["--rank", "4"])
+
+
+def test_short_names_mean_what_a_command_has():
+    with pytest.raises(BadInput, match="--steps: .*did you mean --num_inference_steps"):
+        parser.read_settings(commands.DrawFlags, ["--steps", "4"])
 
 
 def test_a_prompt_without_quotes_is_explained():

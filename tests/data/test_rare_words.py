@@ -1,6 +1,7 @@
 """Rare words of a tokenizer, and problems with an identifier."""
 
 import json
+import re
 
 import pytest
 from support.commands import ROOT
@@ -45,7 +46,18 @@ def bert(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("bert")
     latin = ["the", "google", "dog", "app", "net", "cat", "sun", "car", "led", "zqz"]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"一只在地张照片狗猫的雪魍齉", *latin, "##s", "##k", "s"]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"一只在地张照片狗猫的雪魍齉鹦鹉蜥蜴橘婊",
+        *latin,
+        "##s",
+        "##k",
+        "s",
+    ]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     return RareWords(BertTokenizer(str(folder / "vocab.txt")))
 
@@ -130,10 +142,26 @@ def test_the_problems_of_a_prompt_are_named(clip, prompt, of_class, complaint):
         ("一张sks狗的照片", "一张狗的照片", '"sks" is not one: the tokenizer splits it into s + k + s'),
         ("一张雪狗的照片", "一张狗的照片", "has no identifier"),
         ("一张魍的照片", "一张狗的照片", 'lacks "狗"'),
+        ("一张鹦鹉的照片", None, "has no identifier"),
+        ("一张蜥蜴的照片", None, "has no identifier"),
+        ("一张橘猫的照片", None, "has no identifier"),
+        ("一张zqz鹦鹉的照片", None, None),
     ],
 )
 def test_the_problems_of_a_chinese_prompt_are_named(bert, prompt, of_class, complaint):
     assert_problem(bert, prompt, of_class, complaint)
+
+
+@pytest.mark.parametrize(
+    "prompt, found",
+    [("一张鹦鹉zqz的照片", "zqz"), ("一张魍狗zqz的照片", "zqz"), ("一张魍狗的照片", "魍"), ("一张鹦鹉的照片", "none")],
+)
+def test_a_latin_word_is_preferred_and_a_chinese_word_is_no_identifier(bert, prompt, found):
+    assert re.match("identifier: (\\w+)", bert.description(prompt))[1] == found
+
+
+def test_everyday_and_offensive_characters_are_no_candidates(bert):
+    assert not {"橘", "婊"} & set(words(bert.candidates())) and "魍" in words(bert.candidates())
 
 
 @pytest.mark.parametrize("of_class", ["a high quality photo of a dog", "a dog on the grass", "dog"])

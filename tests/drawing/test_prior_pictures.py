@@ -149,6 +149,16 @@ def test_pictures_of_an_earlier_version_are_found_and_those_of_another_prompt_re
         train(prior_flags(tmp_path / "cats", class_prompt="a photo of a cat"))
 
 
+def test_a_drawn_picture_under_another_name_is_known_by_its_text(prior_flags, tmp_path):
+    folder = tmp_path / "class"
+    train(prior_flags(folder, class_prompt="a photo of a cat"))
+    [drawn] = folder.iterdir()
+    for number, path in enumerate(sorted(drawn.iterdir())):
+        shutil.copy(path, folder / f"mine {number}.png")
+    with pytest.raises(BadInput, match="5 of its pictures were drawn with another prompt .*'a photo of a cat'"):
+        train(prior_flags(folder))
+
+
 def test_a_damaged_picture_is_drawn_anew(prior_flags, tmp_path, capfd):
     folder = tmp_path / "class"
     settings = dict(max_train_steps=2, save_steps=1)

@@ -53,6 +53,12 @@ def test_each_other_scene_has_several_measuring_pictures(taken):
     assert len(taken("--subject", "cat", "--measuring", folder="more")) == 12
 
 
+def test_a_measuring_picture_says_what_it_is(taken, tmp_path):
+    taken("--subject", "cat", "--measuring", "--count", 2, "--seed", 3)
+    text = Image.open(tmp_path / "pictures/at-night-1.png").text
+    assert text == {"prompt": "a photo of sks cat at night", "seed": "3", "picture": "1"}
+
+
 def test_training_and_measuring_pictures_of_the_same_scene_differ(tmp_path):
     photograph.write_training_pictures("dog", tmp_path / "training")
     photograph.write_measuring_pictures("dog", tmp_path / "measuring", count=6, scenes=world.SEEN)

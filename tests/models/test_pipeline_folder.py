@@ -1,6 +1,8 @@
 """The checks of a pipeline's folder, and its fingerprint; for damaged weights see test_strangers.py."""
 
+import ast
 import json
+import shlex
 import shutil
 
 import pytest
@@ -47,6 +49,23 @@ def test_a_single_file_is_named_with_the_command_that_makes_a_folder_of_it(tmp_p
     text = str(caught.value)
     assert text.startswith(f"--model_path {path}: a single file, as web UIs have, and this tool reads folders")
     assert f"P.from_single_file('{path}').save_pretrained('{tmp_path / path.stem}')" in text
+
+
+@pytest.mark.parametrize("name", ["it's $HOME.safetensors", 'a "b".ckpt', "plain.ckpt"])
+def test_the_printed_command_survives_the_shell(tmp_path, name):
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(BadInput) as caught:
+        pipeline_folder.check_model(str(tmp_path / name), "--model_path")
+    line = str(caught.value).partition("makes one: ")[2].partition(" (a file")[0]
+    _, _, code = shlex.split(line)
+    found = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert {str(tmp_path / name), str((tmp_path / name).with_suffix(""))} == set(found)
+
+
+@pytest.mark.parametrize("name", ["sks_dog.safetensors", "a.ckpt"])
+def test_a_missing_file_of_weights_is_no_name_on_the_hub(name):
+    with pytest.raises(BadInput, match=f"--model_path {name}: there is no such file"):
+        pipeline_folder.check_model(name, "--model_path")
 
 
 def test_what_is_missing_is_named(folder):

@@ -171,6 +171,7 @@ def test_the_memory_includes_paddle_and_large_arrays():
 @both_writers
 def test_the_command_to_watch_names_the_folder(writer_type):
     assert tracking.watch_command("out/logs", writer_type) == f"{writer_type} --logdir out/logs"
+    assert tracking.watch_command("my out/logs", writer_type) == f"{writer_type} --logdir 'my out/logs'"
 
 
 def test_the_summary_smooths_losses_and_counts_the_steps_of_this_start(monkeypatch, capsys):

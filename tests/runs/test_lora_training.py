@@ -144,7 +144,7 @@ def test_flags_that_make_no_sense_are_refused(line, changes, complaint):
 
 def test_a_whole_pipeline_is_not_left_beside_a_newer_lora(flags, line, tmp_path):
     train(flags())
-    with pytest.raises(BadInput, match="holds a whole pipeline, .*; give a new folder, --lora_merge, or --overwrite"):
+    with pytest.raises(BadInput, match="holds a whole pipeline, .*; give a new folder, or --overwrite"):
         train(line())
     train(line(overwrite=True))
     names = {path.name for path in (tmp_path / "out").iterdir()}
