@@ -41,11 +41,8 @@ class Clip:
             self.processor = CLIPImageProcessor.from_pretrained(name)
         except Exception as error:
             words = " ".join(str(error).split())
-            reason = (
-                words
-                if len(words) <= _LONGEST_REASON
-                else f"{words[:_LONGEST_REASON].strip()}…; --verbose shows it whole"
-            )
+            cut = f"{words[:_LONGEST_REASON].strip()}…; --verbose shows it whole"
+            reason = words if len(words) <= _LONGEST_REASON else cut
             raise BadInput(f"{flag} {name}: it can't be loaded as a CLIP model ({reason})") from error
         self.model.eval()
         self.length = self.model.config.text_config.max_position_embeddings

@@ -55,8 +55,15 @@ def test_chinese_without_a_font_is_a_number_with_a_legend(monkeypatch):
 
 
 def test_chinese_is_written_where_a_font_has_it(monkeypatch):
-    font, asked = sheets.ImageFont.load_default(10), []
-    monkeypatch.setattr(sheets.ImageFont, "truetype", lambda name, size: asked.append(name) or font)
+    font, pillows, asked = sheets.ImageFont.load_default(10), sheets.ImageFont.truetype, []
+
+    def truetype(name, *more, **settings):
+        if not isinstance(name, str):  # Pillow's own font
+            return pillows(name, *more, **settings)
+        asked.append(name)
+        return font
+
+    monkeypatch.setattr(sheets.ImageFont, "truetype", truetype)
     assert sheets.legend(["一张狗的照片"]) == [] and re.search("CJK", asked[0])
     make(["一张狗的照片"])
     asked.clear()
