@@ -32,7 +32,7 @@ def test_the_output_is_a_small_file_and_no_pipeline(line, twin, tmp_path, capsys
     assert "learning  a LoRA of rank 2 beside unet and text_encoder: 0.00" in said and "LoRA      " in said
     card = (out / "README.md").read_text()
     assert "a LoRA of rank 2 beside UNet and text encoder" in card
-    assert f"infer.py --model_path {out}" in card
+    assert "infer.py --model_path ./out" in card
 
 
 def test_merged_it_is_a_pipeline_too_and_the_base_stays_bit_for_bit(line, twin, tmp_path):
@@ -89,7 +89,7 @@ def test_an_earlier_lora_in_another_format_does_not_stay(flags, line, tmp_path):
 def test_the_card_shows_code_where_the_library_reads_the_lora(line, tmp_path):
     train(line())
     card = (tmp_path / "out/README.md").read_text()
-    assert f'load_lora_weights("{tmp_path / "out"}")' in card and "ppdiffusers, lora]" in card
+    assert 'load_lora_weights("./out")' in card and "ppdiffusers, lora]" in card
     train(line(train_text_encoder=True))
     assert "```python" not in (tmp_path / "out/README.md").read_text()
     train(line(train_text_encoder=True, lora_merge=True))
