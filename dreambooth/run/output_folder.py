@@ -107,9 +107,7 @@ def _base_models(record: Mapping[str, Any], name: str) -> tuple[str, str]:
     now, weights = str(Path(name).resolve()), record.get("base_weights")
     if not isinstance(weights, str) or not record.get("base_folder"):
         return str(Path(then).resolve()) if Path(then).is_dir() else then, now
-    if pipeline_folder.fingerprint(name, weights) == weights:
-        return now, now
-    return then, f"{now} (with other weights)"
+    return (now if pipeline_folder.fingerprint(name, weights) == weights else f"{then} (with other weights)"), now
 
 
 def _earlier_record(folder: Path) -> dict[str, Any] | None:

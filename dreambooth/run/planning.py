@@ -43,6 +43,11 @@ class Plan:
     signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the run has all its updates and its result."""
+        return self.done is not None
+
+    @property
     def class_hashes(self) -> list[str]:
         """The hashes of the class pictures with which a resumed run began."""
         return self.resumed.state["course"].get(_CLASS_HASHES, []) if self.resumed else []

@@ -255,6 +255,6 @@ def test_a_base_model_is_known_by_its_weights_wherever_it_lies(flags, tmp_path, 
     train(flags(pretrained_model_name_or_path=tmp_path / "here/model", dry_run=True))
     shutil.copytree(twin, tmp_path / "moved")
     train(flags(pretrained_model_name_or_path=tmp_path / "moved", dry_run=True))
-    then, now = tmp_path / "here/model then", tmp_path / "there/model \\(with other weights\\) now"
+    then, now = tmp_path / "here/model \\(with other weights\\) then", tmp_path / "there/model now"
     with pytest.raises(BadInput, match=f"base model: {then}, {now}"):
         train(flags(pretrained_model_name_or_path="./model", dry_run=True))
