@@ -65,7 +65,6 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        commands.check_prompts(self.prompt)
         for name, side in (("height", self.height), ("width", self.width)):
             if side is not None and (side <= 0 or side % 8):
                 raise BadInput(f"--{name} {side}: must be a positive multiple of 8")
@@ -73,6 +72,7 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
         if self.output and count > 1 and not self.grid:
             raise BadInput(f"--output {self.output}: one file for {count} pictures; add --grid or use --output_dir")
         commands.check_png("--output", self.output)
+        commands.check_prompts(self.prompt)  # which may warn
 
     @property
     def scale(self) -> float:
