@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
     if kind := cards.half(settings.mixed_precision):
         loading.to_half(family.networks(), kind)
     if settings.vae_tiling:
-        family.pipeline.vae.enable_tiling()
+        getattr(family.pipeline, family.facts.decoder).enable_tiling()
     height, width = family.default_size
     size = settings.height or height, settings.width or width
 

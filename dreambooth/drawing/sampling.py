@@ -47,7 +47,7 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
     is_small = machine.is_small(family.denoiser.parameters())
     encoded = _EncodedPrompts(family, settings)
     if not is_small:
-        family.pipeline.vae.enable_slicing()  # a batch's pictures one by one
+        getattr(family.pipeline, family.facts.decoder).enable_slicing()  # a batch's pictures one by one
 
     def run(pipeline: Pipeline, steps: int, batch: Sequence[Request], **more: Any) -> Any:  # noqa: ANN401
         prompts, numbers = zip(*batch)

@@ -81,6 +81,7 @@ class FamilyFacts:
     # the networks that prompts and pictures go through before the denoiser
     prompt_encoders: tuple[str, ...] = ("text_encoder",)
     picture_encoders: tuple[str, ...] = ("vae",)
+    decoder: str = "vae"  # makes pictures of latents
     tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
     optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
     omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
@@ -94,6 +95,7 @@ class FamilyFacts:
     # what else a layer's name may begin with in a LoRA file -> the part
     other_lora_names: Mapping[str, str] = field(default_factory=dict)
     lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
+    kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
     # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
@@ -130,6 +132,7 @@ _STABLE_DIFFUSION = FamilyFacts(
     omitted={"safety_checker": None, "requires_safety_checker": False},
     untrained_layers={"text_encoder": ("pooler",)},  # its UNet sees the hidden states alone
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
+    kinds={"unet": "convolutional", "text_encoder": "encoder"},
     web_ui_layers={"unet": r"(down_blocks|mid_block|up_blocks)[._]", "text_encoder": r"text_model[._]"},
     web_ui_networks="Stable Diffusion's UNet and CLIP",
     other_lora_names={"": "unet"},  # in diffusers' first format all layers are of the UNet
@@ -155,6 +158,7 @@ _UNIDIFFUSER = FamilyFacts(
     picture_encoders=("vae", "image_encoder"),
     tokenizers=("clip_tokenizer",),
     untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
+    kinds={"unet": "joint", "text_encoder": "encoder"},
     newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
     stochastic=True,  # without a text, its guidance is a text of new noise
     losses=("of the latents", "of the latents and the embedding"),

@@ -63,7 +63,7 @@ def draw(folder, *more):
 
 def measure(model, base, pictures):
     line = ["--model_path", str(model), "--base_model_path", str(base), "--subject_data_dir", str(pictures)]
-    metrics.read_settings([*line, "--clip_model_path", "clip", "--prompt", "a dog"])
+    metrics.read_settings([*line, "--clip_model_path", str(base), "--prompt", "a dog"])
 
 
 def export_as(folder, form, place):

@@ -16,7 +16,6 @@ UNET = {
 TEXT = {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "max_position_embeddings": 77}
 STABLE_DIFFUSION_1 = Sizes(
     registry.FAMILIES["StableDiffusionPipeline"],
-    {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel", "vae": "AutoencoderKL"},
     {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863},
     {"unet": UNET, "text_encoder": TEXT, "vae": {"block_out_channels": [128, 256, 512, 512]}},
 )

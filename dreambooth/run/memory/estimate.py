@@ -48,13 +48,13 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     """Return the stages of a run, the class pictures' included where there is a class."""
     process = _CONTEXT if place.is_card else _LIBRARIES
     every = _BYTES * sum(sizes.weights.values()) + process
-    of_vae = _BYTES * pieces.vae(sizes.settings["vae"], config.pictures.size)
+    of_vae = _BYTES * pieces.autoencoder(sizes.settings[sizes.facts.decoder], config.pictures.size)
     training = _training(config, sizes, place, state)
     training = training._replace(kept=training.kept + process)
     found = [training, Stage("encoding the pictures", every, of_vae)]
     at_once = config.drawing.sample_batch_size if place.is_card else 1
     rows = sizes.pieces(sizes.facts.denoiser, config.pictures.size, 2 * at_once)  # with the prompt, and without
-    of_drawing = max(_BYTES * pieces.drawing(rows), of_vae)  # the VAE decodes pictures one by one
+    of_drawing = max(_BYTES * pieces.drawing(rows), of_vae)  # pictures are decoded one by one
     if config.concepts.with_prior_preservation:
         found.append(Stage("drawing the class pictures", every, of_drawing))
     trained = sum(sizes.weights[part] for part in _learners(config, sizes))

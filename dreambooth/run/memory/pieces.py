@@ -168,13 +168,11 @@ def text_encoder(settings: Settings, shape: Shape) -> list[Piece]:
     return [block(width, heads, places, shape.rows)] * settings["num_hidden_layers"]
 
 
-# class of a network that may train -> its pieces
+# kind of a network that may train, as the families have it -> its pieces
 COUNTS: dict[str, Callable[[Settings, Shape], list[Piece]]] = {
-    "UNet2DConditionModel": unet,
-    "UniDiffuserModel": unidiffuser,
-    "CLIPTextModel": text_encoder,
-    "BertModel": text_encoder,
-    "RobertaSeriesModelWithTransformation": text_encoder,
+    "convolutional": unet,
+    "joint": unidiffuser,
+    "encoder": text_encoder,
 }
 
 
@@ -184,7 +182,7 @@ def whole(pieces: list[Piece], weights: int) -> list[Piece]:
     return [Piece(rest, 0), *pieces]
 
 
-def vae(settings: Settings, size: Size) -> int:
+def autoencoder(settings: Settings, size: Size) -> int:
     """Return how many numbers the VAE has at work for one picture of a size in pixels.
 
     Its widest layers are those at the picture's own size. How many tensors of them live at once was measured.

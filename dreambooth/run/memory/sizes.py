@@ -26,18 +26,17 @@ class Sizes:
     """The sizes of a model's networks, whatever the settings of a run."""
 
     facts: FamilyFacts
-    classes: Mapping[str, str]  # part -> its class
     weights: Mapping[str, int]  # part -> numbers
     settings: Mapping[str, Mapping[str, Any]]  # part -> its config.json
 
     def pieces(self, part: str, size: Size, rows: int) -> list[Piece]:
         """Return the pieces of a part for some examples of a size, or prompts, with all weights of the part."""
-        vae, text = self.settings["vae"], self.settings[self.facts.text_encoders[0]]
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        decoder, text = self.settings[self.facts.decoder], self.settings[self.facts.text_encoders[0]]
+        factor = 2 ** (len(decoder["block_out_channels"]) - 1)
         height, width = size
         tokens = text.get("max_position_embeddings", _TOKENS)
         shape = Shape(rows, (height // factor, width // factor), tokens)
-        counted = pieces.COUNTS[self.classes[part]](self.settings[part], shape)
+        counted = pieces.COUNTS[self.facts.kinds[part]](self.settings[part], shape)
         return pieces.whole(counted, self.weights[part])
 
 
@@ -48,13 +47,11 @@ def read(model: ModelSettings) -> Sizes | None:
     """
     folder = Path(hub.find_model(model.pretrained_model_name_or_path, model.revision))
     try:
-        index = pipeline_folder.read_index(folder)
-        facts = registry.FAMILIES[index["_class_name"]]
+        facts = registry.FAMILIES[pipeline_folder.read_index(folder)["_class_name"]]
         files = layouts.choose_files(folder, facts).files
         parts = {part: layouts.part_folder(folder, part, facts) for part in facts.networks}
         weights = {part: weight_files.count(path / files[part].file) for part, path in parts.items()}
-        classes = {part: index[part][1] for part in parts if part in index}
-        return Sizes(facts, classes, weights, {part: _settings(path) for part, path in parts.items()})
+        return Sizes(facts, weights, {part: _settings(path) for part, path in parts.items()})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
