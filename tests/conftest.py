@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import os
+from pathlib import Path
 
 import pytest
 from support.commands import command_line
@@ -19,12 +20,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 libraries.load(weight_files.READERS)
 
 
+QUICK = ("tests", "config", "data", "training")  # folders without runs of whole commands
+
+
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
     parser.addoption("--study", help="a folder of miniworld.study, whose finished runs need not be made again")
 
 
 def pytest_collection_modifyitems(config, items):
+    # short tests at the end, so that the processes that share the files end at about the same time
+    items.sort(key=lambda item: Path(str(item.path)).parent.name in QUICK)
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:

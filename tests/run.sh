@@ -11,4 +11,4 @@ setup tests/requirements.txt
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
 # Two processes share the files: a test uses only one core
-exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
