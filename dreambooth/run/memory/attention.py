@@ -19,29 +19,28 @@ _PLAIN = ("FLAGS_cudnn_deterministic", "FLAGS_sdpa_select_math")
 _LIBRARY_S_OWN = "USE_PPXFORMERS"
 _YES = ("1", "y", "yes", "t", "true", "on")
 _CAPABILITY = (8, 0)  # of flash attention
-# Paddle's _select_sdp_cuda: features of a head up to which it takes flash attention
-_LIMITS = {2: 128, 3: 256}
+_LIMIT = 256  # features of a head up to which Paddle's _select_sdp_cuda takes it, 2.6.2 and 3.3.1
 
 
 def _is_set(variable: str, default: str = "no") -> bool:
     return os.environ.get(variable, default).strip().lower() in _YES
 
 
-def kernel(features: int, is_half: bool, capability: tuple[int, int], paddle_version: str) -> str:
+def kernel(features: int, is_half: bool, capability: tuple[int, int]) -> str:
     """Return the kernel for a head of so many features."""
     if not _is_set(_LIBRARY_S_OWN, "yes"):
         return QUADRATIC
     is_plain = any(map(_is_set, _PLAIN))
     if not is_half or capability < _CAPABILITY:
         return QUADRATIC if is_plain else EFFICIENT
-    if features <= _LIMITS.get(int(paddle_version.split(".")[0]), _LIMITS[3]):
+    if features <= _LIMIT:
         return FLASH
     return QUADRATIC if is_plain else EFFICIENT
 
 
-def kernels(heads: Iterable[int], is_half: bool, capability: tuple[int, int], paddle_version: str) -> dict[int, str]:
+def kernels(heads: Iterable[int], is_half: bool, capability: tuple[int, int]) -> dict[int, str]:
     """Return {features of a head: kernel}."""
-    return {each: kernel(each, is_half, capability, paddle_version) for each in sorted(set(heads))}
+    return {each: kernel(each, is_half, capability) for each in sorted(set(heads))}
 
 
 def in_words(found: dict[int, str]) -> str:

@@ -33,10 +33,7 @@ def _state(optimizer: OptimizerName) -> float:
 
 
 def _kernels(sizes: Sizes, precision: Precision) -> dict[int, str]:
-    import paddle
-
-    heads = attention.head_sizes(sizes)
-    return attention.kernels(heads, cards.half(precision) is not None, cards.capability(), paddle.__version__)
+    return attention.kernels(attention.head_sizes(sizes), cards.half(precision) is not None, cards.capability())
 
 
 class Budget:
