@@ -46,10 +46,10 @@ def find_model(name: str | Path, revision: str | None = None, flag: str = pipeli
 @functools.cache
 def _find_named(name: str, revision: str | None, flag: str) -> str:
     kept = _cache() / name
-    if revision is None and not _is_set("FROM_HF_HUB") and _is_whole(kept):
+    if revision is None and not is_set("FROM_HF_HUB") and _is_whole(kept):
         return str(kept)
     reasons = []
-    if not _is_set("FROM_HF_HUB") and not _is_set("HF_HUB_OFFLINE"):
+    if not is_set("FROM_HF_HUB") and not is_set("HF_HUB_OFFLINE"):
         try:
             return str(_fetch_from_paddle(name, revision))
         except BadInput:
@@ -62,7 +62,7 @@ def _find_named(name: str, revision: str | None, flag: str) -> str:
     except Exception as error:
         _check_disk(name, error)
         reasons.append(_explain_hugging_face(error))
-    offline = " (HF_HUB_OFFLINE is set, so nothing was fetched)" if _is_set("HF_HUB_OFFLINE") else ""
+    offline = " (HF_HUB_OFFLINE is set, so nothing was fetched)" if is_set("HF_HUB_OFFLINE") else ""
     raise BadInput(
         f"{flag} {name}: there is no such folder here, and it could not be fetched{offline}: {'; '.join(reasons)}."
         " Check the name, give a local folder, or see docs/models.md on where models come from"
@@ -79,8 +79,9 @@ def _check_disk(name: str, error: Exception) -> None:
         ) from error
 
 
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "").strip().lower() in _YES
+def is_set(variable: str, default: str = "") -> bool:
+    """Check whether a variable of the environment says yes, in the words that the libraries take for it."""
+    return os.environ.get(variable, default).strip().lower() in _YES
 
 
 def _cache() -> Path:
@@ -174,7 +175,7 @@ def _fetch_from_hugging_face(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils import LocalEntryNotFoundError
 
-    if _is_set("HF_HUB_OFFLINE"):
+    if is_set("HF_HUB_OFFLINE"):
         return snapshot_download(name, revision=revision, local_files_only=True)
     try:
         files = HfApi().list_repo_files(name, revision=revision)

@@ -123,7 +123,7 @@ def cores() -> int:
 def _limits(groups: Path, root: Path) -> list[float]:
     """List the limits of the control groups that this process is in, in cores; of version 1 and 2."""
     found = []
-    for line in _text(groups).splitlines():
+    for line in text_of(groups).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
@@ -142,13 +142,14 @@ def _limit(group: Path) -> list[float]:
     limits = []
     # of version 2: "max 100000" or "150000 100000" in one file; of version 1: a file for each number
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-        words = " ".join(_text(group / name) for name in names).split()
+        words = " ".join(text_of(group / name) for name in names).split()
         if len(words) == 2 and all(word.isdecimal() for word in words) and int(words[1]):
             limits.append(int(words[0]) / int(words[1]))
     return limits
 
 
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """Return the text of one of the system's files; empty where it can't be read."""
     try:
         return file.read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -157,7 +158,7 @@ def _text(file: Path) -> str:
 
 @functools.cache
 def _processor() -> str:
-    return _text(Path("/proc/cpuinfo"))
+    return text_of(Path("/proc/cpuinfo"))
 
 
 def processor_name() -> str:

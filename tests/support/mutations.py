@@ -46,21 +46,31 @@ def _overwrite(data, draw):
     return data
 
 
+def _replaced(pattern, data, draw, others):
+    """One of the places that a pattern finds near the beginning, with one of the others in it."""
+    places = list(re.finditer(pattern, data[:20_000]))
+    if not places:
+        return data
+    found = draw.choice(places)
+    new = draw.choice(others)
+    return data[: found.start()] + new + data[found.end() :]
+
+
 def _number(data, draw):
     """Another number in the place of one, as in the header of a safetensors file or in settings."""
-    numbers = list(re.finditer(rb"\d+", data[:20_000]))
-    if not numbers:
-        return data
-    found = draw.choice(numbers)
-    new = draw.choice((b"-1", b"0", b"1", b"7", b"1e400", b"4294967296", b"9223372036854775808", b"null", b"9" * 5000))
-    return data[: found.start()] + new + data[found.end() :]
+    return _replaced(
+        rb"\d+",
+        data,
+        draw,
+        (b"-1", b"0", b"1", b"7", b"1e400", b"4294967296", b"9223372036854775808", b"null", b"9" * 5000),
+    )
 
 
 def _word(data, draw):
     """Another value in the place of a text."""
-    words = list(re.finditer(rb'"[^"]*"', data[:20_000]))
-    if not words:
-        return data
-    found = draw.choice(words)
-    new = draw.choice((b"null", b"[]", b"{}", b"true", b'"../../x"', b'"\\ud800"', b'""', b'"a\\nb"', b"[" * 2000))
-    return data[: found.start()] + new + data[found.end() :]
+    return _replaced(
+        rb'"[^"]*"',
+        data,
+        draw,
+        (b"null", b"[]", b"{}", b"true", b'"../../x"', b'"\\ud800"', b'""', b'"a\\nb"', b"[" * 2000),
+    )

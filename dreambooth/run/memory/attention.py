@@ -6,8 +6,9 @@ it works, and for the memory-efficient one elsewhere. Two variables of the envir
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+from dreambooth.models import hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,20 +18,15 @@ if TYPE_CHECKING:
 FLASH, EFFICIENT, QUADRATIC = "flash", "memory-efficient", "quadratic"
 _PLAIN = ("FLAGS_cudnn_deterministic", "FLAGS_sdpa_select_math")
 _LIBRARY_S_OWN = "USE_PPXFORMERS"
-_YES = ("1", "y", "yes", "t", "true", "on")
 _CAPABILITY = (8, 0)  # of flash attention
 _LIMIT = 256  # features of a head up to which Paddle's _select_sdp_cuda takes it, 2.6.2 and 3.3.1
 
 
-def _is_set(variable: str, default: str = "no") -> bool:
-    return os.environ.get(variable, default).strip().lower() in _YES
-
-
 def kernel(features: int, is_half: bool, capability: tuple[int, int]) -> str:
     """Return the kernel for a head of so many features."""
-    if not _is_set(_LIBRARY_S_OWN, "yes"):
+    if not hub.is_set(_LIBRARY_S_OWN, "yes"):
         return QUADRATIC
-    is_plain = any(map(_is_set, _PLAIN))
+    is_plain = any(map(hub.is_set, _PLAIN))
     if not is_half or capability < _CAPABILITY:
         return QUADRATIC if is_plain else EFFICIENT
     if features <= _LIMIT:
@@ -47,7 +43,7 @@ def in_words(found: dict[int, str]) -> str:
     """Return the result of kernels() as a text, with the remedy where one is quadratic."""
     by_kernel = {each: [features for features in found if found[features] == each] for each in found.values()}
     text = ", ".join(f"{each} (heads of {', '.join(map(str, features))})" for each, features in by_kernel.items())
-    causes = [name for name in _PLAIN if _is_set(name)] + [_LIBRARY_S_OWN] * (not _is_set(_LIBRARY_S_OWN, "yes"))
+    causes = [name for name in _PLAIN if hub.is_set(name)] + [_LIBRARY_S_OWN] * (not hub.is_set(_LIBRARY_S_OWN, "yes"))
     return f"{text}, by {causes[0]}" if QUADRATIC in by_kernel and causes else text
 
 

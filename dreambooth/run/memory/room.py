@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.system import processes
+from dreambooth.system import machine, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def free() -> float | None:
 
 
 def _of_machine(file: Path) -> float | None:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(file), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", machine.text_of(file), re.MULTILINE)
     return int(found[1]) * 1024.0 if found else None
 
 
@@ -36,16 +36,9 @@ def _of_group(group: Path) -> float | None:
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
-        most, used = _text(group / limit).strip(), _text(group / usage).strip()
+        most, used = machine.text_of(group / limit).strip(), machine.text_of(group / usage).strip()
         if most.isdecimal() and used.isdecimal():
-            statistics = _text((group / usage).with_name("memory.stat"))
+            statistics = machine.text_of((group / usage).with_name("memory.stat"))
             found = re.search(rf"^{cached} (\d+)", statistics, re.MULTILINE)
             return max(0.0, int(most) - int(used) + (int(found[1]) if found else 0))
     return None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
