@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.system import machine, processes, threads
-from dreambooth.system.patches import layers, storage
+from dreambooth.system.patches import attention_parts, layers, storage
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load(readers: storage.Readers, verbose: bool = False) -> None:
         layers.convolve_in_bands()
         layers.add_biases_by_products()
         layers.recompute_without_random_state()
-        layers.attend_in_parts()
+        attention_parts.attend_in_parts()
         storage.read_weights_only(readers)
         from huggingface_hub.utils import logging as hub_logging
         from paddlenlp.utils.log import logger

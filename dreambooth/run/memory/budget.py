@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 from dreambooth.run import checkpoints
@@ -57,8 +58,8 @@ class Budget:
         if not processes.is_on_gpu():
             return cls(config, found, estimate.CPU, room.free())
         kernels = _kernels(found, config.memory.mixed_precision) if found else {}
-        keeps_scores = attention.QUADRATIC in kernels.values()
-        return cls(config, found, Place(is_card=True, keeps_scores=keeps_scores), room.free(), kernels)
+        most_scores = math.inf if attention.QUADRATIC in kernels.values() else 0
+        return cls(config, found, Place(is_card=True, most_scores=most_scores), room.free(), kernels)
 
     @property
     def peak(self) -> Stage | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dreambooth.run.memory import pieces
+from dreambooth.system.patches.attention_parts import MANY_SCORES
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
@@ -33,10 +34,10 @@ class Place(NamedTuple):
     """What a run computes on."""
 
     is_card: bool
-    keeps_scores: bool  # its attention keeps them for the backward pass
+    most_scores: float  # that an attention keeps for its backward pass; with more of them it keeps none
 
 
-CPU, CARD = Place(is_card=False, keeps_scores=True), Place(is_card=True, keeps_scores=False)
+CPU, CARD = Place(is_card=False, most_scores=MANY_SCORES), Place(is_card=True, most_scores=0)
 
 
 def peak(config: Config, sizes: Sizes, place: Place, state: float) -> Stage:
@@ -88,25 +89,25 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
         # a LoRA's base is kept in it; of other weights, a copy stays until the backward pass
         kept += (_HALF - _BYTES if rank else _HALF) * weights
     has_gradients = not rank and not memory.early_update
-    passing = _backward(chain, memory.gradient_checkpointing, place.keeps_scores, has_gradients)
+    passing = _backward(chain, memory.gradient_checkpointing, place.most_scores, has_gradients)
     if memory.early_update and not rank:
         passing += max(piece.weights for piece in chain)
     return Stage("training", kept, _BYTES * (passing + (trained if rank else 0)))
 
 
-def _backward(chain: list[Piece], checkpointing: bool, keeps_scores: bool, has_gradients: bool) -> int:
+def _backward(chain: list[Piece], checkpointing: bool, most_scores: float, has_gradients: bool) -> int:
     """Return the most numbers that gradients and activations are together.
 
     From the last piece to the first, activations are freed as gradients come.
     """
-    saved = [piece.saved + (piece.scores if keeps_scores else 0) for piece in chain]
+    saved = [piece.saved + piece.kept_scores(most_scores) for piece in chain]
     again = [checkpointing and piece.input is not None for piece in chain]
     kept = [piece.input or 0 if is_again else each for piece, is_again, each in zip(chain, again, saved)]
     most, gradients, remaining = 0, 0, sum(kept)
     for piece, is_again, its_saved, its_kept in reversed(list(zip(chain, again, saved, kept))):
         if has_gradients:
             gradients += piece.weights
-        busy = max(piece.busy, piece.busy_scores if keeps_scores else 0)
+        busy = max(piece.busy, piece.busy_scores(most_scores))
         most = max(most, remaining + gradients + busy + (its_saved if is_again else 0))
         remaining -= its_kept
     return most

@@ -20,11 +20,18 @@ class Piece(NamedTuple):
 
     weights: int
     saved: int  # what its backward pass reads beside weights and scores; its own input included
-    scores: int = 0  # of its attention, likewise; the kernels of a card make none
+    scores: tuple[int, ...] = ()  # of each attention in it, its own first; some kernels keep none
     input: int | None = None  # what gradient checkpointing keeps of it; None: all of it
     busy: int = 0  # what its backward pass needs at once beside that: gradients, the copies of a convolution
-    busy_scores: int = 0  # and the gradients of scores
     adapted: int = 0  # the weights of a LoRA of rank 1
+
+    def kept_scores(self, most: float) -> int:
+        """Return the scores that are kept, where an attention with more than `most` keeps none."""
+        return sum(each for each in self.scores if each <= most)
+
+    def busy_scores(self, most: float) -> int:
+        """Return the gradients of scores, where softmax makes them from those of its result."""
+        return 2 * sum(each for each in self.scores[:1] if each <= most)
 
 
 class Shape(NamedTuple):
@@ -125,22 +132,20 @@ def block(
 ) -> Piece:
     """Return the piece of a transformer's block; `context` is (width, tokens) of what a second attention reads."""
     of_norms = 2 * 2 * width
-    own_scores = heads * places * (places // rows)
-    weights, saved, scores = 4 * width * width + width, 6, own_scores
+    weights, saved, scores = 4 * width * width + width, 6, [heads * places * (places // rows)]
     adapted = 8 * width
     if context:
         other, tokens = context
         weights += 2 * width * width + 2 * other * width + width
         of_norms += 2 * width
         saved += 4
-        scores += heads * places * tokens
+        scores.append(heads * places * tokens)
         adapted += 6 * width + 2 * other
     # the hidden layer of four widths: its gate, the gate's activation, the other half, and the product
     hidden = 16 if gated else 8
     weights += _linear(width, (8 if gated else 4) * width) + _linear(4 * width, width) + of_norms
     saved, busy = (saved + 2 + hidden) * width * places, hidden // 2 * width * places
-    # softmax makes the gradients of scores from those of its result
-    return Piece(weights, saved, scores, width * places, busy, 2 * own_scores, adapted)
+    return Piece(weights, saved, tuple(scores), width * places, busy, adapted)
 
 
 def unet(settings: Settings, shape: Shape) -> list[Piece]:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _MANY = 1 << 16  # numbers from which a product pays
 _COPIES, _MANY_COPIES = 5 << 18, 1 << 22  # of a convolution: numbers that fit the caches, and those that are split
-_SCORES, _MANY_SCORES = 1 << 20, 1 << 24  # of an attention, likewise
-_LEAST = 1e-30  # sum of exponentials, far from the ends of float32
 
 
 def recompute_without_random_state() -> None:
@@ -120,17 +118,17 @@ def add_biases_by_products() -> None:
     def faster(convolve: Callable[..., Tensor], layout_at: int) -> Callable[..., Tensor]:
         def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
             layout = named.get("data_format", more[layout_at] if len(more) > layout_at else "NCHW")
-            if layout != "NCHW" or not _fits(x, bias):
+            if layout != "NCHW" or not fits(x, bias):
                 return convolve(x, weight, bias, *more, **named)
             values = convolve(x, weight, None, *more, **named)
-            return ToChannels.apply(values, bias) if _learns(values, bias) else add_in_place(values, bias)
+            return ToChannels.apply(values, bias) if learns(values, bias) else add_in_place(values, bias)
 
         return fast
 
     def fast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, name: str | None = None) -> Tensor:
-        if not _fits(x, weight, bias):
+        if not fits(x, weight, bias):
             return linear(x, weight, bias, name)
-        return (ToColumns.apply if _learns(x, weight, bias) else affine)(x, weight, bias)
+        return (ToColumns.apply if learns(x, weight, bias) else affine)(x, weight, bias)
 
     linear = functional.linear
     if linear.__module__ != __name__:
@@ -165,7 +163,7 @@ def convolve_in_bands() -> None:
         def fast(x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any) -> Tensor:
             of_row = 9 * x.shape[1] * x.shape[-1]
             is_large = x.ndim == 4 and of_row * x.shape[2] > _MANY_COPIES and weight.shape[2:] == [3, 3]
-            if is_large and bias is None and _fits(x, weight) and not _learns(x, weight):
+            if is_large and bias is None and fits(x, weight) and not learns(x, weight):
                 bound = signature.bind(x, weight, bias, *more, **named)
                 bound.apply_defaults()
                 names = ("stride", "padding", "dilation", "groups")
@@ -181,69 +179,15 @@ def convolve_in_bands() -> None:
         functional.conv2d, functional.conv._conv_nd = map(faster, (conv2d, functional.conv._conv_nd))  # noqa: SLF001
 
 
-def attend_in_parts() -> None:
-    """Let attention on the CPU scale its queries, and keep no more scores than it uses at once."""
-    # Library: PPDiffusers 0.29.0.
-    # Symptom: the scale multiplies the scores: 268 million for a picture of 512 x 512 with guidance. These go to memory
-    # and back for each of product, scale and softmax.
-    # Remedy: the queries are scaled. Without a gradient, a part of the queries at a time, whose scores fit the caches;
-    # their exponentials are summed by the product with the values, which gets one more column.
-    # Test: test_attention_is_that_of_the_library, test_the_library_alone_scales_the_scores.
-    import paddle
-    from paddle.nn import functional
-    from ppdiffusers.models.attention_processor import AttnProcessor
-
-    def part(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        products = paddle.matmul(query, key, transpose_y=True)
-        softmax = functional.softmax if _learns(products) else functional.softmax_
-        return paddle.matmul(softmax(products), value)
-
-    def attend(heads: int, *tensors: Tensor) -> Tensor:  # query, key and value: [n, tokens, heads x width]
-        query, key, value = (each.reshape([0, 0, heads, -1]).transpose([0, 2, 1, 3]) for each in tensors)
-        if _learns(*tensors) or math.prod(query.shape[:3]) * key.shape[2] <= _MANY_SCORES:
-            return part(query, key, value).transpose([0, 2, 1, 3]).flatten(2)
-        at_once = max(64, _SCORES // key.shape[2])
-
-        def in_parts(value: Tensor, weigh: Callable[[Tensor], Tensor]) -> Tensor:
-            """Return the sums of the values for each query of each head, by the weights that its scores become."""
-            of_heads = zip(*(each.flatten(0, 1).unbind() for each in (query, key, value)))
-            parts = ((q[first : first + at_once], k, v) for q, k, v in of_heads for first in range(0, len(q), at_once))
-            return paddle.concat([paddle.matmul(weigh(paddle.matmul(q, k, transpose_y=True)), v) for q, k, v in parts])
-
-        sums = in_parts(paddle.concat([value, paddle.ones_like(value[..., :1])], -1), paddle.Tensor.exp_)
-        done, weights = sums[:, :-1], sums[:, -1:]
-        # softmax subtracts the largest score before; that is needed where an exponential leaves the range of float32
-        is_in_range = float(weights.min()) > _LEAST and float(weights.max()) < 1 / _LEAST
-        done = done / weights if is_in_range else in_parts(value, functional.softmax_)
-        return done.reshape(query.shape).transpose([0, 2, 1, 3]).flatten(2)
-
-    def faster(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        @functools.wraps(call)
-        def fast(
-            self: object, attn: Network, x: Tensor, encoder_hidden_states: Tensor | None = None, **named: Any
-        ) -> Tensor:
-            odd = (attn.spatial_norm, attn.group_norm, attn.norm_cross, attn.residual_connection, *named.values())
-            upcasts = attn.upcast_attention, attn.upcast_softmax
-            is_odd = any(each is not None and each is not False for each in (*odd, *upcasts))
-            if x.ndim != 3 or is_odd or not _fits(x):
-                return call(self, attn, x, encoder_hidden_states, **named)
-            context = x if encoder_hidden_states is None else encoder_hidden_states
-            attended = attend(attn.heads, attn.to_q(x) * attn.scale, attn.to_k(context), attn.to_v(context))
-            return attn.to_out[1](attn.to_out[0](attended)) / attn.rescale_output_factor
-
-        return fast
-
-    if not hasattr(AttnProcessor.__call__, "__wrapped__"):
-        AttnProcessor.__call__ = faster(AttnProcessor.__call__)
-
-
-def _learns(*tensors: Tensor) -> bool:
+def learns(*tensors: Tensor) -> bool:
+    """Check whether a gradient goes through one of some tensors."""
     import paddle
 
     return paddle.is_grad_enabled() and not all(each.stop_gradient for each in tensors)
 
 
-def _fits(*tensors: Tensor | None) -> bool:
+def fits(*tensors: Tensor | None) -> bool:
+    """Check whether all tensors are float32 on the CPU, as the changes of this folder take them."""
     import paddle
 
     return all(each is not None and each.place.is_cpu_place() and each.dtype == paddle.float32 for each in tensors)
