@@ -114,7 +114,7 @@ def _in_training() -> Any:  # noqa: ANN401  a class of Paddle's
     import paddle
     from paddle.autograd import PyLayer
 
-    class Attention(PyLayer):
+    class Attention(PyLayer):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
             done, logarithms = _softmax_in_parts(query, key, value)
