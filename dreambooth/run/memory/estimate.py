@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _BYTES, _HALF = 4, 2  # of a number in float32, and in half precision
 # of the libraries, measured on a CPU; a card has a context and work spaces, whose size is not more than a guess
 _LIBRARIES, _CONTEXT = 0.45e9, 0.8e9
+# on a CPU, free memory between the activations, as a share of these; measured at full size, at 256 and 512 pixels
+_SCATTERED = 0.85
+# the numbers that a lean optimizer has at once for each weight of the largest layer; measured too
+_LEAN, _MOMENTS = 2.5, 8
 
 
 class Stage(NamedTuple):
@@ -89,14 +93,18 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
         # a LoRA's base is kept in it; of other weights, a copy stays until the backward pass
         kept += (_HALF - _BYTES if rank else _HALF) * weights
     has_gradients = not rank and not memory.early_update
-    passing = _backward(chain, memory.gradient_checkpointing, place.most_scores, has_gradients)
-    if memory.early_update and not rank:
-        passing += max(piece.weights for piece in chain)
+    passing, activations = _backward(chain, memory.gradient_checkpointing, place.most_scores, has_gradients)
+    if not rank:
+        largest = max(piece.weights for piece in chain)
+        updating = _LEAN * largest if state < _MOMENTS else 0
+        passing = passing + largest + updating if memory.early_update else max(passing, weights + updating)
+    if not place.is_card:
+        passing += _SCATTERED * activations
     return Stage("training", kept, _BYTES * (passing + (trained if rank else 0)))
 
 
-def _backward(chain: list[Piece], checkpointing: bool, most_scores: float, has_gradients: bool) -> int:
-    """Return the most numbers that gradients and activations are together.
+def _backward(chain: list[Piece], checkpointing: bool, most_scores: float, has_gradients: bool) -> tuple[float, int]:
+    """Return (the most numbers that gradients and activations are together, the activations of a forward pass).
 
     From the last piece to the first, activations are freed as gradients come.
     """
@@ -104,10 +112,11 @@ def _backward(chain: list[Piece], checkpointing: bool, most_scores: float, has_g
     again = [checkpointing and piece.input is not None for piece in chain]
     kept = [piece.input or 0 if is_again else each for piece, is_again, each in zip(chain, again, saved)]
     most, gradients, remaining = 0, 0, sum(kept)
+    activations = remaining
     for piece, is_again, its_saved, its_kept in reversed(list(zip(chain, again, saved, kept))):
         if has_gradients:
             gradients += piece.weights
         busy = max(piece.busy, piece.busy_scores(most_scores))
         most = max(most, remaining + gradients + busy + (its_saved if is_again else 0))
         remaining -= its_kept
-    return most
+    return most, activations
