@@ -18,6 +18,8 @@ from dreambooth.system import libraries
 # several tests run at once: each has one core, and those of workers and threads say so
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 libraries.load(weight_files.READERS)
+# a flush protects from a power cut alone, and the disk takes a third of the tests' time for it; test_atomic counts them
+os.fsync = lambda descriptor: None
 
 
 QUICK = ("tests", "config", "data", "training")  # folders without runs of whole commands

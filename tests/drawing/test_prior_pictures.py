@@ -209,7 +209,7 @@ def test_a_class_picture_says_what_drew_it(prior_flags, tmp_path, twin):
         assert image.info["weights"] == loading.Source(str(twin)).fingerprint()
         assert {key: image.info[key] for key in ("seed", "steps", "scheduler")} == {
             "seed": "0",
-            "steps": "20",
+            "steps": "2",
             "scheduler": "dpmsolver++",
         }
 
@@ -234,7 +234,7 @@ def test_the_solver_is_chosen_and_the_models_own_is_saved(prior_flags, tmp_path,
         return draw(family, settings, requests)
 
     monkeypatch.setattr(sampling, "draw", listening)
-    train(prior_flags(tmp_path / "fast"))
+    train(prior_flags(tmp_path / "fast", prior_inference_steps=None))
     train(prior_flags(tmp_path / "own", prior_scheduler="own", prior_inference_steps=3))
     assert drawn == [("dpmsolver++", 20), (None, 3)]
     assert contents(tmp_path / "fast") != contents(tmp_path / "own")

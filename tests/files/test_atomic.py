@@ -50,6 +50,25 @@ def test_a_file_killed_at_any_step_is_the_old_or_the_new_one(tmp_path):
     assert number > 3 and visible(folder) == {"file": "new"}
 
 
+@pytest.mark.parametrize("write, name", [(write_file, "file"), (write_folder, "here")])
+def test_all_is_on_the_disk_itself_before_it_has_its_name_and_the_name_too(tmp_path, monkeypatch, write, name):
+    events = []
+
+    def flushed(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        events.append((path.name if path.name in ("weights", "config", "part") else path.parent.name, path.is_dir()))
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    for method in ("rename", "replace"):
+        own = getattr(Path, method)
+        monkeypatch.setattr(Path, method, lambda *paths, own=own: (events.append("renamed"), own(*paths))[1])
+    write(tmp_path / name, "new")
+    before, after = events[: events.index("renamed")], events[events.index("renamed") + 1 :]
+    written = {"weights", "config"} if write is write_folder else {tmp_path.name}
+    assert written <= {name for name, is_folder in before if not is_folder}
+    assert [is_folder for _, is_folder in after] == [True]
+
+
 def test_a_folder_killed_at_any_step_is_the_old_or_the_new_one_after_the_next_start(tmp_path):
     seen = set()
     for number in itertools.count():

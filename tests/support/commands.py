@@ -23,6 +23,7 @@ def command_line(model, pictures, folder, /, **changes):
         resolution=32,
         train_batch_size=1,
         max_train_steps=2,
+        prior_inference_steps=2,
         learning_rate=1e-3,
         seed=0,
         no_last_checkpoint=True,
