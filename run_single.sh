@@ -29,10 +29,19 @@ choose_method() {
 output=${OUTPUT_DIR:-./dream_outputs}
 prompt=${INSTANCE_PROMPT:-a photo of sks dog}
 pictures=${INSTANCE_DIR:-$here/dream_image}
+accumulation=${GRADIENT_ACCUMULATION_STEPS:-1} schedule=${LR_SCHEDULER:-constant}
 embedded= average=
 cards=$(query_cards index) || cards=
 method=()
-if [ -z "${MODEL_NAME:-}$cards" ]; then
+file=
+case " $* " in *" --config"* | *" --preset"*) file=1 ;; esac
+if [ -n "$file" ]; then
+    # The file has the settings; variables that are set have priority
+    model=${MODEL_NAME:-} output=${OUTPUT_DIR:-} prompt=${INSTANCE_PROMPT:-} pictures=${INSTANCE_DIR:-}
+    accumulation=${GRADIENT_ACCUMULATION_STEPS:-} schedule=${LR_SCHEDULER:-}
+    class=${CLASS_PROMPT:-} class_pictures= count=
+    defaults=("" "" "" "")
+elif [ -z "${MODEL_NAME:-}$cards" ]; then
     embedded=$here/miniworld/model
     echo "No card found: this run teaches the embedded model, which draws 64 x 64 pictures of a small world."
     echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
@@ -55,33 +64,30 @@ else
     case " $* $model$(cat "$model/model_index.json" 2>/dev/null || true)" in
         *" --lora_rank"* | *" --optimizer"* | *" --early_update"* | *" --gradient_checkpointing"* | *" --mixed_precision"*) ;;
         *" --max_grad_norm"* | *[Uu]ni[Dd]iffuser*) ;; # which can't be combined with all of them
-        *) if [ -n "$megabytes" ] && [ "${GRADIENT_ACCUMULATION_STEPS:-1}" = 1 ]; then choose_method "$megabytes"; fi ;;
+        *) if [ -n "$megabytes" ] && [ "$accumulation" = 1 ]; then choose_method "$megabytes"; fi ;;
     esac
 fi
 
 # Collect the flags in an array, so that a prompt with spaces stays one argument
-flags=(
-    --pretrained_model_name_or_path "$model"
-    --instance_data_dir "$pictures"
-    --output_dir "$output"
-    --instance_prompt "$prompt"
-    --resolution "${RESOLUTION:-${defaults[0]}}"
-    --train_batch_size "${TRAIN_BATCH_SIZE:-${defaults[1]}}"
-    --gradient_accumulation_steps "${GRADIENT_ACCUMULATION_STEPS:-1}"
-    --lr_scheduler "${LR_SCHEDULER:-constant}"
-)
-rate=${LEARNING_RATE:-${defaults[2]}} steps=${MAX_TRAIN_STEPS:-${defaults[3]}} average=${EMA_DECAY:-$average}
-if [ -n "$rate" ]; then flags+=(--learning_rate "$rate"); fi
-if [ -n "$steps" ]; then flags+=(--max_train_steps "$steps"); fi
-if [ -n "$average" ]; then flags+=(--ema_decay "$average"); fi
+flags=()
+add() { if [ -n "$2" ]; then flags+=("$1" "$2"); fi; }
+add --pretrained_model_name_or_path "$model"
+add --instance_data_dir "$pictures"
+add --output_dir "$output"
+add --instance_prompt "$prompt"
+add --resolution "${RESOLUTION:-${defaults[0]}}"
+add --train_batch_size "${TRAIN_BATCH_SIZE:-${defaults[1]}}"
+add --gradient_accumulation_steps "$accumulation"
+add --lr_scheduler "$schedule"
+add --learning_rate "${LEARNING_RATE:-${defaults[2]}}"
+add --max_train_steps "${MAX_TRAIN_STEPS:-${defaults[3]}}"
+add --ema_decay "${EMA_DECAY:-$average}"
 # Preserve the class of CLASS_PROMPT
 if [ -n "$class" ]; then
-    flags+=(
-        --with_prior_preservation
-        --class_prompt "$class"
-        --class_data_dir "${CLASS_DIR:-$class_pictures}"
-        --num_class_images "${NUM_CLASS_IMAGES:-$count}"
-    )
+    flags+=(--with_prior_preservation)
+    add --class_prompt "$class"
+    add --class_data_dir "${CLASS_DIR:-$class_pictures}"
+    add --num_class_images "${NUM_CLASS_IMAGES:-$count}"
 fi
 flags+=("${method[@]+"${method[@]}"}" "$@")
 "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" || exit # run_multi.sh's trap comes before `exit`, and not before that of -e

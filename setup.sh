@@ -253,6 +253,8 @@ for file in sys.argv[1:]:
         if not line:
             continue
         need = Requirement(line)
+        if need.marker and not need.marker.evaluate():
+            continue
         found = installed(need.name)
         if need.name == "paddlepaddle":
             need, found = Requirement("paddlepaddle>=2.6.2"), found or installed("paddlepaddle-gpu")

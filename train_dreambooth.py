@@ -116,7 +116,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
 
     # Encode pictures and prompts, and free the encoders that are no longer needed
     seed, world = config.seed, processes.world_size()
-    batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), world)
+    dropout = config.concepts.caption_dropout
+    batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), world, dropout)
     encodings = Encodings(family, batches, config.memory, seed)
     family.free_encoders(pictures=config.memory.cache_latents)
 

@@ -44,7 +44,9 @@ FILES = sorted(
     for path in (*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")))
 )
 MODULES = [file for file in FILES if file.name != "__init__.py"]
-ROOMS = sorted(path for path in (ROOT / "dreambooth").rglob("*") if path.is_dir() and path.name != "__pycache__")
+ROOMS = sorted(
+    path for path in (ROOT / "dreambooth").rglob("*") if path.is_dir() and path.name not in ("__pycache__", "presets")
+)
 
 
 def room_of(dotted):
@@ -116,6 +118,7 @@ def test_the_rooms_are_those_of_the_plan():
         "pickles",
         "trials",
         "memory",
+        "sources",
     } - {
         "commands",
         "miniworld",
@@ -171,6 +174,7 @@ ROOM_OF_TESTS = {
     "pickles": "files",
     "trials": "run",
     "memory": "run",
+    "sources": "config",
 }
 
 

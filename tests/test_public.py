@@ -135,7 +135,7 @@ def test_training_args_json(runs: RecordedRuns) -> None:
     assert record["machine"].keys() == {"processor", "mkl", "workers", "threads"}
     assert record["flags"] == {**face.DEFAULTS, **given}
     names = {re.match(r"--(\w+)", flag)[1] for flag in flags_in(face.TRAIN)}
-    assert record["flags"].keys() == names - {"no_cache_latents", "no_last_checkpoint"}
+    assert record["flags"].keys() == names - {"no_cache_latents", "no_last_checkpoint", "config", "preset"}
     assert record["base_model"] == given["pretrained_model_name_or_path"]
     assert Path(record["base_folder"]).is_absolute() and record["base_weights"].startswith("weights ")
     assert (record["steps"], record["processes"]) == (3, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ class Config:
     saving: run_sections.SavingSettings = field(default_factory=run_sections.SavingSettings)
     logging: run_sections.LoggingSettings = field(default_factory=run_sections.LoggingSettings)
     run: run_sections.RunSettings = field(default_factory=run_sections.RunSettings)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # by flag; without one: the default
 
     def __post_init__(self) -> None:
         model, concepts, saving = self.model, self.concepts, self.saving
@@ -71,6 +73,7 @@ class Config:
         unknown = sorted(values.keys() - homes.keys())
         if unknown:
             raise TypeError(f"no such setting: {', '.join(unknown)}")
+        values |= _filled(values)
         parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for name, value in values.items():
             parts[homes[name]][name] = value
@@ -177,8 +180,9 @@ class Config:
         if not self.concepts.with_prior_preservation:
             for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
                 values.pop(name)
-        if values["optimizer"] == "adamw":  # the only one of earlier versions
-            values.pop("optimizer")
+        for name, before in (("optimizer", "adamw"), ("caption_dropout", 0.0)):  # the only ones of earlier versions
+            if values[name] == before:
+                values.pop(name)
         if self.optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_END:
             values["max_train_steps"] = steps
         return values
@@ -198,6 +202,17 @@ SECTIONS: dict[str, type[Section]] = {
     "logging": run_sections.LoggingSettings,
     "run": run_sections.RunSettings,
 }
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the prompts of values by flag with the subject in the place of {}."""
+    subject, filled = values.get("subject"), {}
+    for name in ("instance_prompt", "validation_prompt"):
+        if value := values.get(name):
+            texts = [value] if isinstance(value, str) else value
+            texts = tuple(sections.fill(text, subject, f"--{name} {text}") for text in texts)
+            filled[name] = texts[0] if isinstance(value, str) else texts
+    return filled
 
 
 def _flags_of(section: type[Section]) -> list[str]:

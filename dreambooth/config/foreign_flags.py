@@ -62,14 +62,14 @@ def complaint(argv: Iterable[str], own: Collection[str]) -> str | None:
     unknown = list(dict.fromkeys(name for name in names if name not in own))
     if not unknown:
         return None
-    is_training = "--pretrained_model_name_or_path" in own
-    first, *others = ((name, _remedy(name, own, is_training)) for name in unknown)
+    first, *others = ((name, remedy(name, own)) for name in unknown)
     return "; ".join([f"{first[0]}: there is no such flag; {first[1]}", *(f"{name}: {text}" for name, text in others)])
 
 
-def _remedy(flag: str, own: Collection[str], is_training: bool) -> str:
+def remedy(flag: str, own: Collection[str]) -> str:
+    """Return what to do about a flag, or a setting of a file, that is not among a command's own."""
     name = flag.lstrip("-").replace("-", "_")
-    if is_training and name in _ELSEWHERE:
+    if "--pretrained_model_name_or_path" in own and name in _ELSEWHERE:
         return _ELSEWHERE[name]
     meant = [each for each in _SHORT.get(name, ()) if each in own]
     near = meant or difflib.get_close_matches(f"--{name}", own, n=1, cutoff=0.7)

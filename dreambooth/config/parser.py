@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from dreambooth.config import foreign_flags
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.fields import Section
+from dreambooth.config.sections import SourceSettings
+from dreambooth.config.sources import documents, layers, presets
+from dreambooth.config.sources.layers import Layer
+from dreambooth.system import console
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 _Settings = TypeVar("_Settings", bound=Section)
 
@@ -50,30 +55,30 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(message)
 
 
-def make_parser(sections: Iterable[type[Section]], **settings: Any) -> Parser:
-    """Make a parser with a group of flags for the own fields of each section; `settings` are those of argparse."""
+def make_parser(sections: Iterable[type[Section]], can_turn_off: bool = False, **settings: Any) -> Parser:
+    """Make a parser with a group of flags for the own fields of each section; `settings` are those of argparse.
+
+    `can_turn_off` is whether something else than the command line may have turned a flag on.
+    """
     parser = Parser(**settings)
     for section in sections:
         group = parser.add_argument_group(section.title)
         for field in dataclasses.fields(section):
             if field.name in inspect.get_annotations(section):
-                _add_flag(group, field)
+                _add_flag(group, field, can_turn_off)
     return parser
 
 
-def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
+def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], can_turn_off: bool) -> None:
     """Add the flag of a field. A flag that is not given leaves no value, so the field's default is used."""
     facts, default = field.metadata, field.default
     options = [f"--{field.name}", *facts["aliases"]]
     if isinstance(default, bool):
         group.add_argument(*options, action="store_true", default=argparse.SUPPRESS, help=facts["help"])
-        if default:
+        if default or can_turn_off:
+            said = f"not --{field.name}" if default else argparse.SUPPRESS
             group.add_argument(
-                f"--no_{field.name}",
-                dest=field.name,
-                action="store_false",
-                default=argparse.SUPPRESS,
-                help=f"not --{field.name}",
+                f"--no_{field.name}", dest=field.name, action="store_false", default=argparse.SUPPRESS, help=said
             )
         return
     settings = dict(facts["parser"])
@@ -87,12 +92,35 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> 
 def make_training_parser(description: str | None) -> Parser:
     """Make the parser of train_dreambooth.py."""
     usage = "python train_dreambooth.py FLAGS, or the same under the launcher"
-    return make_parser(SECTIONS.values(), description=description, usage=usage)
+    return make_parser([SourceSettings, *SECTIONS.values()], True, description=description, usage=usage)
 
 
 def read_config(argv: Sequence[str], description: str | None) -> Config:
-    """Read the settings of a training run from its command line."""
-    return Config.from_flat(**_read_values(make_training_parser(description), argv))
+    """Read the settings of a training run: those of its command line, over its file's, over a preset's."""
+    values = _read_values(make_training_parser(description), argv)
+    sources = SourceSettings(**{name: values.pop(name) for name in ("preset", "config") if name in values})
+    if sources.preset == "list":
+        console.print_message(presets.listed())
+        raise SystemExit(0)
+    below = []
+    if sources.preset:
+        below.append(_layer(presets.path_of(sources.preset), "--preset", f"preset {sources.preset}"))
+    if sources.config:
+        below.append(_layer(sources.config, "--config", str(sources.config)))
+    merged, origins = layers.merged([*below, Layer("the command line", values)])
+    try:
+        return dataclasses.replace(Config.from_flat(**merged), sources=origins)
+    except BadInput as error:
+        name = str(error).split(maxsplit=1)[0].rstrip(":").lstrip("-")
+        if origins.get(name, "the command line") == "the command line":
+            raise
+        raise BadInput(f"{error} ({name} is of {origins[name]})") from None
+
+
+def _layer(path: str | Path, flag: str, source: str) -> Layer:
+    """Read the settings of a file."""
+    fields = {section: {field.name: field for field in dataclasses.fields(kind)} for section, kind in SECTIONS.items()}
+    return Layer(source, layers.settings_of(documents.read(path, flag), fields, f"{flag} {path}"))
 
 
 def make_command_parser(kind: type[Section], **settings: Any) -> Parser:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 OptimizerName = Literal["adamw", "adamw8bit", "adafactor"]
 LoraTarget = Literal["attention"]
+CaptionSource = Literal["off", "txt", "jsonl"]
 
 _DEFAULT_SIZE = 512
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
@@ -27,7 +28,24 @@ SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 
 
+def fill(text: str, subject: str | None, where: str) -> str:
+    """Put the subject in the place of each {} in a prompt or caption; `where` begins the error where there is none."""
+    if "{}" in text and not (subject or "").strip():
+        raise BadInput(f'{where}: {{}} stands for the subject; give it, as --subject "sks dog"')
+    return text.replace("{}", (subject or "").strip())
+
+
 # fmt: off
+@dataclass(frozen=True)
+class SourceSettings(Section, title="settings from a file"):
+    """The sources of settings beside the command line, which has priority."""
+
+    config: str | None = flag(
+        "a YAML, TOML or JSON file with settings under the flags' names, or a run's training_args.json")
+    preset: str | None = flag(
+        "settings for a model, a method and a card that come with the tool; 'list' shows them")
+
+
 @dataclass(frozen=True)
 class ModelSettings(Section, title="model"):
     """The model to start from, and which of its networks learn."""
@@ -51,6 +69,13 @@ class ConceptSettings(Section, title="subject and class"):
     instance_prompt: str = flag(
         'the prompt that names the subject by a rare word, "a photo of sks dog" (required)', course=True,
         required=True)
+    subject: str | None = flag(
+        'the rare word and the class, "sks dog", for which {} stands in prompts and captions')
+    captions: CaptionSource | None = flag(
+        "a prompt for each picture: from NAME.txt beside it, from metadata.jsonl, or off (default: where every picture"
+        " has one)", choices=get_args(CaptionSource))
+    caption_dropout: float = flag(
+        "the share of the subject's examples that have the empty prompt", 0.0, course=True, least=0, below=1)
     with_prior_preservation: bool = flag(
         "also train on pictures of the class that the base model drew, so that the class is kept", False,
         course=True)

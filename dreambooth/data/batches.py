@@ -26,10 +26,12 @@ class Batches:
         seed: int,
         rank: int,
         processes: int,
+        caption_dropout: float = 0.0,
     ) -> None:
         self.pictures: list[Picture] = []
         self.views: list[tuple[View, ...]] = []  # of each picture
         self.prompts: list[str] = []  # the distinct ones
+        self._numbers: dict[str, int] = {}  # of the prompts
         self._prompt_of: list[int] = []  # of each picture
         self._optimizer, self._settings = optimizer, pictures
         self._seed, self._rank, self._processes = seed, rank, processes
@@ -39,20 +41,26 @@ class Batches:
             instance += self.add(concept.pictures, concept.prompt)
             if concept.class_pictures and concept.class_prompt:
                 prior += self.add(concept.class_pictures, concept.class_prompt)
+        self._dropout = caption_dropout
+        self._empty = self._number("") if caption_dropout else None  # of the prompt in the place of a dropped one
         self._kinds = (instance, prior)  # the pictures of the subjects, and those of the classes
         kinds = 2 if prior else 1
         self.pictures_at_once = optimizer.train_batch_size * kinds  # in a micro-batch of this process
         self.pictures_per_update = optimizer.global_batch(processes) * kinds
 
     def add(self, pictures: Sequence[Picture], prompt: str) -> range:
-        """Add pictures with their prompt, and return their indices."""
-        if prompt not in self.prompts:
-            self.prompts.append(prompt)
+        """Add pictures with their captions, or else this prompt, and return their indices."""
         first = len(self.pictures)
         self.pictures += pictures
         self.views += [transforms.views(picture.size, self._settings) for picture in pictures]
-        self._prompt_of += [self.prompts.index(prompt)] * len(pictures)
+        self._prompt_of += [self._number(picture.caption or prompt) for picture in pictures]
         return range(first, len(self.pictures))
+
+    def _number(self, prompt: str) -> int:
+        if prompt not in self._numbers:
+            self._numbers[prompt] = len(self.prompts)
+            self.prompts.append(prompt)
+        return self._numbers[prompt]
 
     def micro_batch(self, update: int, micro: int) -> MicroBatch:
         """Choose the examples that this process takes in micro-batch `micro` of an update.
@@ -78,4 +86,11 @@ class Batches:
         views = self.views[picture]
         # the mirror image comes second
         view = views[randomness.integers(self._seed, "flip", [key], len(views))[0]] if len(views) > 1 else views[0]
-        return Example(key, picture, self._prompt_of[picture], view)
+        prompt = self._prompt_of[picture]
+        if self._empty is not None and kind == 0 and self._is_dropped(key):
+            prompt = self._empty
+        return Example(key, picture, prompt, view)
+
+    def _is_dropped(self, key: Key) -> bool:
+        """Choose, for an example of a subject, whether it has the empty prompt."""
+        return randomness.uniform(self._seed, "caption dropout", key) < self._dropout

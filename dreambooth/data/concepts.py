@@ -16,6 +16,13 @@ class Picture:
     path: Path
     size: Size  # after EXIF rotation
     sha256: str
+    caption: str | None = None  # its own prompt; None: the concept's
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What a run's record has of it."""
+        own = {"caption": self.caption} if self.caption is not None else {}
+        return {"name": self.path.name, "sha256": self.sha256, **own}
 
 
 @dataclass(frozen=True)

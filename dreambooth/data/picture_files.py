@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dreambooth.data.concepts import Picture
+from dreambooth.system import machine
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,17 +28,20 @@ _PHONE = (".heic", ".heif")
 _PHONE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # behind ftyp, in such a file
 _MANY_PIXELS = 25_000_000  # from which a JPEG is decoded at a smaller size
 _MOST_PIXELS = 100_000_000  # 300 MB once they are decoded
+_MANY_FILES = 64  # from which threads share them
+_BOUND = threading.Lock()  # of Pillow's bound of pixels, which all threads share
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a picture without decoding it, however large it is: Pillow's own bound is below that of `open_picture`."""
-    bound = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        file = Image.open(path, formats=_FORMATS)
-    finally:
-        Image.MAX_IMAGE_PIXELS = bound
+    with _BOUND:
+        bound = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            file = Image.open(path, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = bound
     with file:
         yield file
 
@@ -109,20 +115,35 @@ def scan_folder(folder: str | Path, check: Check | None = None) -> tuple[list[Pi
 
     `check` raises ValueError for a picture that is readable and yet damaged.
     """
+    visible = (each for each in Path(folder).iterdir() if not each.name.startswith("."))
+    paths = [path for path in sorted(visible, key=_natural_order) if not path.is_dir()]
     pictures, problems, others = [], [], []
-    for path in sorted((each for each in Path(folder).iterdir() if not each.name.startswith(".")), key=_natural_order):
-        if path.is_dir():
-            continue
-        try:
-            picture = _inspect_picture(path, check)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        if picture:
-            pictures.append(picture)
+    for path, found in zip(paths, _inspected(paths, check)):
+        if isinstance(found, Picture):
+            pictures.append(found)
+        elif found:
+            problems.append(found)
         else:
             others.append(path)
     return pictures, problems, others
+
+
+def _inspected(paths: Sequence[Path], check: Check | None) -> Iterator[Picture | str | None]:
+    """Yield the picture of each file, or what is wrong with it; None for what is no picture. Threads share many."""
+
+    def inspect(path: Path) -> Picture | str | None:
+        try:
+            return _inspect_picture(path, check)
+        except ValueError as error:
+            return str(error)
+
+    cores = machine.cores()
+    if len(paths) < _MANY_FILES or cores == 1:
+        yield from map(inspect, paths)
+        return
+    with ThreadPoolExecutor(cores) as threads:
+        for first in range(0, len(paths), _MANY_FILES):
+            yield from threads.map(inspect, paths[first : first + _MANY_FILES])
 
 
 def find_pictures(folder: str | Path, flag: str) -> tuple[list[Picture], list[Path]]:

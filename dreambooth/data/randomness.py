@@ -37,6 +37,11 @@ def integers(seed: int, purpose: str, keys: Sequence[Key], below: int) -> NDArra
     return np.array([stream(seed, purpose, *key).integers(below) for key in keys], dtype=np.int64)
 
 
+def uniform(seed: int, purpose: str, key: Key) -> float:
+    """Draw a number in [0, 1) for a key."""
+    return float(stream(seed, purpose, *key).random())
+
+
 @functools.lru_cache(maxsize=64)
 def _permutation(seed: int, purpose: str, count: int, turn: int) -> NDArray[Any]:
     return stream(seed, purpose, turn).permutation(count)

@@ -123,6 +123,12 @@ class RareWords:
         alone = [word for word in rare if word not in joined]
         return next((word for word in alone if not HAS_HAN.match(word)), alone[0] if alone else None)
 
+    def identifier(self, prompt: str, class_prompt: str | None = None) -> str | None:
+        """Return the identifier of a prompt in small letters; None if it has none."""
+        class_words = _WORDS.findall((class_prompt or "").lower())
+        own = [word for word in _WORDS.findall(prompt.lower()) if word not in (*_FILLERS, *class_words)]
+        return self._identifier(own, prompt)
+
     def description(self, prompt: str) -> str:
         """Return what the words of a prompt are taken for: the identifier with its token, and the class."""
         own = [word for word in _WORDS.findall(prompt.lower()) if word not in _FILLERS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Network
 
 _BYTES = 4  # of a number in float32
+_DEFAULT = "the defaults"
 
 
 def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int], budget: Budget) -> None:
@@ -37,7 +39,7 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
     size = f"at {width} x {height}"
     console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}, {size}{passed_over}")
     of_class = f'; of the class: "{concepts.class_prompt}"' if concepts.with_prior_preservation else ""
-    console.print_message(f'prompt    "{concepts.instance_prompt}"{of_class}')
+    console.print_message(f"prompt    {_prompts(config, plan)}{of_class}")
     if concepts.with_prior_preservation:
         drawn = f", {len(missing)} of them still to be drawn into" if missing else " that are there, in"
         folder = prior_pictures.folder_of(concepts, family.source, config.pictures.size)
@@ -85,7 +87,39 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
             f" {console.amount(free)} are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
         )
     if config.run.dry_run:
+        for line in _settings(config):
+            console.print_message(f"settings  {line}")
         console.print_message("dry run   all is in order, and nothing was written")
+
+
+def _prompts(config: Config, plan: Plan) -> str:
+    """Describe the prompts of the subject's pictures."""
+    texts = list(dict.fromkeys(picture.caption for picture in plan.pictures if picture.caption))
+    dropout = config.concepts.caption_dropout
+    dropped = f", none for {dropout:.0%} of the examples" if dropout else ""
+    if not texts:
+        return f'"{config.concepts.instance_prompt}"{dropped}'
+    different = f", {len(texts)} different" if len(texts) < len(plan.pictures) else ""
+    return f'a caption for each picture, from {plan.captions}{different}: "{texts[0]}", …{dropped}'
+
+
+def _settings(config: Config) -> Iterator[str]:
+    """Yield a line for each source of settings with those that come from it and hold."""
+    by_source: dict[str, list[str]] = {}
+    for name, value in config.flat().items():
+        by_source.setdefault(config.sources.get(name, _DEFAULT), []).append(f"{name} {_in_words(value)}")
+    for source in sorted(by_source, key=lambda each: each == _DEFAULT):
+        yield f"from {source}: {', '.join(by_source[source])}"
+
+
+def _in_words(value: Any) -> str:  # noqa: ANN401  of any setting
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (str, tuple)):
+        return json.dumps(value, ensure_ascii=False)
+    return "none" if value is None else str(value)
 
 
 def split_of_update(memory: MemorySettings, family: Family) -> machine.Split:
@@ -111,6 +145,7 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
     class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
     if concepts.instance_prompt != class_prompt:  # which has its own warning
         yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)
+    yield from _problems_of_captions(config, plan, family)
     own, size = family.default_size, config.pictures.size
     if not max(own) / 2 <= max(size) <= max(own) * 2:
         yield (
@@ -120,6 +155,28 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
     others = [each for each in (concepts.class_prompt, *(config.logging.validation_prompt or ())) if each]
     yield from tokenizers.truncations(family.tokenizer, [concepts.instance_prompt, *others])
     yield from rare_words.spelled_out(family.tokenizer, others)
+
+
+def _problems_of_captions(config: Config, plan: Plan, family: Family) -> Iterator[str]:
+    """Yield a sentence for the captions without the identifier, and for those that are too long."""
+    named = [picture for picture in plan.pictures if picture.caption]
+    class_prompt = config.concepts.class_prompt if config.concepts.with_prior_preservation else None
+    identifier = (
+        RareWords(family.tokenizer).identifier(config.concepts.instance_prompt, class_prompt) if named else None
+    )
+    without = [each for each in named if identifier and identifier not in (each.caption or "").lower()]
+    if without:
+        yield (
+            f'{len(without)} of {len(named)} captions lack "{identifier}", the identifier of --instance_prompt'
+            f" ({without[0].path.name}); their pictures teach it nothing"
+        )
+    cut = [each for each in named if tokenizers.truncated_text(family.tokenizer, each.caption or "")]
+    if cut:
+        lost = tokenizers.truncated_text(family.tokenizer, cut[0].caption or "")
+        yield (
+            f"{len(cut)} of {len(named)} captions are too long for the tokenizer; this part of that of"
+            f' {cut[0].path.name} is lost: "{lost[:80]}"'
+        )
 
 
 def _changes_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.config.sections import LoraSettings
-    from dreambooth.data.concepts import Concept, Picture
+    from dreambooth.data.concepts import Concept
     from dreambooth.files.records import Record
     from dreambooth.models.families.base import Family
     from dreambooth.run.checkpoints import Checkpoint
@@ -214,10 +214,6 @@ def make_record(
     There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model.
     """
     base = Path(flags["pretrained_model_name_or_path"])
-
-    def listed(pictures: Iterable[Picture]) -> list[dict[str, str]]:
-        return [{"name": each.path.name, "sha256": each.sha256} for each in pictures]
-
     return {
         "flags": flags,
         "base_model": str(flags["pretrained_model_name_or_path"]),
@@ -229,9 +225,9 @@ def make_record(
         "concepts": [
             {
                 "prompt": concept.prompt,
-                "pictures": listed(concept.pictures),
+                "pictures": [each.record for each in concept.pictures],
                 "class_prompt": concept.class_prompt,
-                "class_pictures": listed(concept.class_pictures),
+                "class_pictures": [each.record for each in concept.class_pictures],
             }
             for concept in concepts
         ],

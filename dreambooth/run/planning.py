@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import sections
 from dreambooth.config.config import Config
-from dreambooth.data import picture_files, transforms
+from dreambooth.data import captions, picture_files, transforms
 from dreambooth.data.concepts import Picture
 from dreambooth.files import records
 from dreambooth.models import pipeline_folder
@@ -19,10 +21,11 @@ from dreambooth.system import console, processes
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.config.sections import ConceptSettings
+    from dreambooth.data.captions import Captions
 
 _FEW_STEPS = 100
 _CLASS_HASHES = "the class pictures' hashes"
@@ -34,13 +37,14 @@ class Plan:
     """A run whose input is checked."""
 
     pictures: tuple[Picture, ...]
-    others: tuple[Path, ...]  # files in the pictures' folder that are no pictures
+    others: tuple[Path, ...]  # files in the pictures' folder that are no pictures, and no captions
     steps: int
     fingerprint: dict[str, Any]  # the input that decides on the run's updates
     resumed: Checkpoint | None = None
     done: int | None = None  # the updates of this very run's result, where none is left to do
     replaces: bool = False  # another run in the output folder
     signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
+    captions: str = ""  # where the pictures' are from
 
     @property
     def is_complete(self) -> bool:
@@ -57,6 +61,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     """Check all input. A resumed run takes its seed from the checkpoint, unless the settings have one."""
     model, saving = config.model.pretrained_model_name_or_path, config.saving
     pictures, others = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")
+    pictures, others, captions_of = _with_captions(config.concepts, pictures, others)
     pipeline_folder.check(model)
     folders = {"--logging_dir": config.log_folder}
     concepts, output_dir = config.concepts, Path(saving.output_dir)
@@ -90,6 +95,8 @@ def make(config: Config) -> tuple[Config, Plan]:
     before = resumed.state["course"].get("pretrained_model_name_or_path") if resumed else None
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model, before)
     fingerprint["the pictures' hashes"] = hashes
+    if any(picture.caption for picture in pictures):
+        fingerprint["the pictures' captions"] = _hash_of(picture.caption for picture in pictures)
     if resumed is not None and resumed.folder.resolve().parent == output_dir.resolve():
         changes = []  # its own record is compared
     if changes and saving.overwrite:
@@ -101,12 +108,30 @@ def make(config: Config) -> tuple[Config, Plan]:
             " to replace that run"
         )
     replaces = bool(changes)
-    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, done, replaces, signs)
+    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, done, replaces, signs, captions_of.source)
     if resumed and done is None:
         plan = _check_resumed(resumed, plan, saving)
-    for warning in _warnings(config, pictures, others, steps):
+    for warning in (*captions_of.problems, *_warnings(config, pictures, others, steps)):
         console.warn(warning)
     return config, plan
+
+
+def _with_captions(
+    concepts: ConceptSettings, pictures: Sequence[Picture], others: Sequence[Path]
+) -> tuple[list[Picture], list[Path], Captions]:
+    """Return (pictures with their captions, files that are neither, the captions as they were found)."""
+    folder, paths = Path(concepts.instance_data_dir), [picture.path for picture in pictures]
+    found = captions.find(folder, paths, concepts.captions, "--instance_data_dir")
+    filled = []
+    for picture, text in zip(pictures, found.texts):
+        caption = sections.fill(text, concepts.subject, f"the caption of {picture.path}")
+        filled.append(dataclasses.replace(picture, caption=caption))
+    own = captions.files_of(folder, paths) if filled else set()
+    return filled or list(pictures), [path for path in others if path not in own], found
+
+
+def _hash_of(texts: Iterable[str | None]) -> str:
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array, Arrays, Tensors
 
 
+# prompts that are encoded together; more of them are encoded one by one, so that an encoding depends on its own alone
+_FEW_PROMPTS = 2
+_PROMPTS_IN_MEMORY = 64  # of Stable Diffusion 1, each takes 240 KB
+_CHUNK = 64  # prompts of a process between two exchanges
+
+
 class Encodings:
     """The encodings of a run's pictures and prompts.
 
@@ -38,10 +46,9 @@ class Encodings:
         if settings.cache_latents:
             self._arrays = self._encode_all_pictures()
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
-        self._prompts: Tensors | None = None  # {name: [prompt, …]}
+        self._prompts: Tensors | _Spool | None = None  # {name: [prompt, …]}
         if not family.train_text_encoders:
-            with paddle.no_grad():
-                self._prompts = family.encode_prompts(batches.prompts)
+            self._prompts = self._encode_all_prompts(batches.prompts)
 
     def latents(self, batch: MicroBatch) -> Tensor:
         """Draw clean latents [n, …] from the encodings of a micro-batch's pictures, anew for each key."""
@@ -51,16 +58,19 @@ class Encodings:
 
     def conditioning(self, batch: MicroBatch) -> Tensors:
         """Return the examples' conditioning, [n, …] each; a prompt that several of them share is encoded once."""
+        rows_of = {prompt: row for row, prompt in enumerate(batch.prompts)}
         if self._prompts is None:
-            distinct = batch.prompts
-            encoded = self._family.encode_prompts([self._batches.prompts[prompt] for prompt in distinct])
+            prompts = self._batches.prompts
+            encoded = self._family.encode_prompts([prompts[prompt] for prompt in batch.prompts])
+        elif isinstance(self._prompts, _Spool):
+            arrays = self._prompts.take(batch.prompts)
+            encoded = {name: paddle.to_tensor(array) for name, array in arrays.items()}
         else:
-            distinct = list(range(len(self._batches.prompts)))
-            encoded = self._prompts
-        rows = paddle.to_tensor([distinct.index(example.prompt) for example in batch.examples])
-        prompts = {name: paddle.index_select(tensor, rows, axis=0) for name, tensor in encoded.items()}
+            rows_of, encoded = {prompt: prompt for prompt in batch.prompts}, self._prompts
+        rows = paddle.to_tensor([rows_of[example.prompt] for example in batch.examples])
+        of_examples = {name: paddle.index_select(tensor, rows, axis=0) for name, tensor in encoded.items()}
         views = [example.view for example in batch.examples]
-        return self._family.conditioning(prompts, self._encoding(batch), views)
+        return self._family.conditioning(of_examples, self._encoding(batch), views)
 
     def masks(self, batch: MicroBatch) -> Tensor | None:
         """Return the weight [n, 1, height, width] of each place in the examples' errors; None: all places count."""
@@ -98,6 +108,62 @@ class Encodings:
             encoded = [self._family.encode_pictures(paddle.to_tensor(each[None])) for each in shown]
             rows.append(_stack([{name: tensor[0].numpy() for name, tensor in each.items()} for each in encoded]))
         return processes.gather_rows(_stack(rows), len(pictures))
+
+    @paddle.no_grad()
+    def _encode_all_prompts(self, prompts: Sequence[str]) -> Tensors | _Spool:
+        """Encode the prompts: a few together, more of them one by one, each process its share."""
+        if len(prompts) <= _FEW_PROMPTS:
+            return self._family.encode_prompts(prompts)
+        spool = _Spool() if len(prompts) > _PROMPTS_IN_MEMORY else None
+        parts = []
+        step = _CHUNK * processes.world_size()
+        bar = console.progress_bar(total=len(prompts), desc="Encoding prompts")
+        with bar:
+            for first in range(0, len(prompts), step):
+                chunk = prompts[first : first + step]
+                mine = [self._family.encode_prompts([chunk[index]]) for index in processes.share(len(chunk)) or [0]]
+                rows = _stack([{name: tensor[0].numpy() for name, tensor in each.items()} for each in mine])
+                joined = processes.gather_rows(rows, len(chunk))
+                spool.append(joined) if spool else parts.append(joined)
+                bar.update(len(chunk))
+        if spool:
+            return spool
+        return {name: paddle.to_tensor(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+
+
+class _Spool:
+    """Rows of arrays in a temporary file without a name: many captions' encodings would fill the memory."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  as long as the run
+        self._kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}  # of a row of each array
+        self._size = 0  # bytes of a row of all
+
+    def append(self, arrays: Arrays) -> None:
+        """Add rows, [n, …] each."""
+        self._kinds = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+        for row in zip(*arrays.values()):
+            for array in row:
+                self._file.write(np.ascontiguousarray(array).tobytes())
+        self._size = sum(array[0].nbytes for array in arrays.values())
+        self._file.flush()
+
+    def take(self, rows: Sequence[int]) -> Arrays:
+        """Read rows, [n, …] each; workers that share the file may read at the same time."""
+        taken: dict[str, list[Array]] = {name: [] for name in self._kinds}
+        for row in rows:
+            start = row * self._size
+            for name, (kind, shape) in self._kinds.items():
+                count = int(np.prod(shape)) * kind.itemsize
+                taken[name].append(np.frombuffer(self._read(count, start), kind).reshape(shape))
+                start += count
+        return {name: np.stack(arrays) for name, arrays in taken.items()}
+
+    def _read(self, count: int, start: int) -> bytes:
+        if hasattr(os, "pread"):  # without a position that the workers would share
+            return os.pread(self._file.fileno(), count, start)
+        self._file.seek(start)
+        return self._file.read(count)
 
 
 def read_pixels(shown: Sequence[tuple[Picture, Sequence[View]]], workers: int) -> Iterator[list[Array]]:

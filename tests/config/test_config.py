@@ -24,6 +24,9 @@ DEFAULTS = dict(
     with_prior_preservation=False,
     class_data_dir=None,
     class_prompt=None,
+    subject=None,
+    captions=None,
+    caption_dropout=0.0,
     num_class_images=100,
     prior_loss_weight=1.0,
     train_text_encoder=False,
@@ -295,6 +298,7 @@ def test_the_course_does_not_depend_on_how_the_global_batch_is_split():
 
 OUTSIDE_OF_THE_COURSE = {
     *("instance_data_dir", "class_data_dir", "output_dir", "dry_run", "verbose"),  # the pictures count by their hashes
+    *("subject", "captions"),  # and the captions by theirs
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),
@@ -310,8 +314,9 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         - OUTSIDE_OF_THE_COURSE
         - {"resolution"}
     )
-    assert "optimizer" not in read().fingerprint(10, 1)  # AdamW was the only one of earlier versions
-    assert set(read([*PRIOR, "--lora_rank", "2", "--optimizer", "adafactor"]).fingerprint(10, 1)) == names | {
+    assert not {"optimizer", "caption_dropout"} & set(read().fingerprint(10, 1))  # earlier versions had no other
+    others = ["--lora_rank", "2", "--optimizer", "adafactor", "--caption_dropout", "0.1"]
+    assert set(read([*PRIOR, *others]).fingerprint(10, 1)) == names | {
         "train_batch_size x gradient_accumulation_steps x processes"
     }
 
@@ -400,3 +405,19 @@ def test_a_lora_at_a_whole_networks_rate_is_warned_of(line, warned):
     said = " ".join(read(f"--lora_rank 4 {line}").warnings())
     assert ("is a whole network's, at which a LoRA learns next to nothing" in said) == warned
     assert "a LoRA learns" not in " ".join(read(line).warnings())
+
+
+def test_the_subject_stands_in_the_place_of_the_braces():
+    config = read(
+        ["--instance_prompt", "a photo of {}", "--subject", "sks dog", "--validation_prompt", "{} at night",
+         "--validation_prompt", "a cat"]
+    )  # fmt: skip
+    assert config.concepts.instance_prompt == "a photo of sks dog"
+    assert config.logging.validation_prompt == ("sks dog at night", "a cat")
+    assert Config.from_flat(**config.flat()).flat() == config.flat()
+
+
+@pytest.mark.parametrize("flags", [["--instance_prompt", "a {}"], ["--validation_prompt", "a {}", "--subject", " "]])
+def test_braces_need_a_subject(flags):
+    with pytest.raises(BadInput, match=r"^--(instance|validation)_prompt a {}: {} stands for the subject; give it, as"):
+        read(flags)

@@ -14,22 +14,28 @@ FIELDS = [(section, field) for section in SECTIONS.values() for field in datacla
 
 def test_every_section_of_the_module_is_a_part_of_the_settings():
     defined = {kind for name, kind in {**vars(sections), **vars(run_sections)}.items() if name.endswith("Settings")}
-    assert defined == set(SECTIONS.values())
+    assert defined == {*SECTIONS.values(), sections.SourceSettings}
+
+
+def without_none(kind):
+    """The type of a setting that may be None."""
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    return parts[0] if type(None) in get_args(kind) and len(parts) == 1 else kind
 
 
 @pytest.mark.parametrize("section, field", FIELDS, ids=lambda each: getattr(each, "name", None))
 def test_the_choices_of_a_flag_are_those_of_its_type(section, field):
-    kind = get_type_hints(section)[field.name]
+    kind = without_none(get_type_hints(section)[field.name])
     choices = field.metadata["parser"].get("choices")
     assert (choices is not None) == (get_origin(kind) is Literal)
     if choices is not None:
-        assert choices == get_args(kind) and field.default in choices
+        assert choices == get_args(kind) and field.default in (*choices, None)
 
 
 @pytest.mark.parametrize("section, field", FIELDS, ids=lambda each: getattr(each, "name", None))
 def test_a_default_has_the_type_of_its_field(section, field):
     kind = get_type_hints(section)[field.name]
-    if get_origin(kind) is not Literal and not field.metadata["required"]:
+    if get_origin(without_none(kind)) is not Literal and not field.metadata["required"]:
         allowed = tuple(get_origin(part) or part for part in get_args(kind) or (kind,))
         assert isinstance(field.default, allowed)
 
@@ -56,7 +62,7 @@ def test_a_setting_of_a_lora_needs_a_rank(changes):
     "preservation, pictures, epoch", [(False, 5, 5), (False, 500, 500), (True, 5, 100), (True, 500, 500)]
 )
 def test_an_epoch_covers_the_longer_list(preservation, pictures, epoch):
-    concepts = sections.ConceptSettings("pictures", "a photo of sks dog", preservation)
+    concepts = sections.ConceptSettings("pictures", "a photo of sks dog", with_prior_preservation=preservation)
     assert concepts.epoch(pictures) == epoch
 
 

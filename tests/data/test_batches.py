@@ -21,9 +21,9 @@ CAT = Concept("a photo of zwx cat", made_up("cat", 2), "a photo of a cat", made_
 DOG_ALONE = dataclasses.replace(DOG, class_pictures=())  # without prior preservation
 
 
-def batches(*concepts, batch=4, accumulation=1, random_flip=False, seed=0, rank=0, processes=1):
+def batches(*concepts, batch=4, accumulation=1, random_flip=False, seed=0, rank=0, processes=1, dropout=0.0):
     optimizer = OptimizerSettings(train_batch_size=batch, gradient_accumulation_steps=accumulation)
-    return Batches(concepts, optimizer, PictureSettings(random_flip=random_flip), seed, rank, processes)
+    return Batches(concepts, optimizer, PictureSettings(random_flip=random_flip), seed, rank, processes, dropout)
 
 
 def pictures_of(batch):
@@ -141,3 +141,43 @@ def test_the_keys_follow_each_other_without_gaps_over_updates():
     keys = [key for number in range(3) for micro in range(3) for key in examples.micro_batch(number, micro).keys]
     assert keys == [(number, slot, 0) for number in range(3) for slot in range(6)]
     assert all(one < other for one, other in pairwise(keys))
+
+
+CAPTIONS = ["a sks dog in snow", "a sks dog at night", "a sks dog in snow", "a dog", "sks"]
+CAPTIONED = dataclasses.replace(
+    DOG, pictures=tuple(dataclasses.replace(each, caption=text) for each, text in zip(DOG.pictures, CAPTIONS))
+)
+
+
+def test_a_caption_is_the_prompt_of_its_picture_and_the_class_keeps_its_own():
+    made = batches(CAPTIONED)
+    assert made.prompts == ["a sks dog in snow", "a sks dog at night", "a dog", "sks", "a photo of a dog"]
+    for number in range(8):
+        for example in made.micro_batch(number, 0).examples:
+            expected = CAPTIONS[example.picture] if example.picture < 5 else "a photo of a dog"
+            assert made.prompts[example.prompt] == expected
+
+
+def dropped(made, number):
+    """Whether each example of an update has the empty prompt."""
+    return {example.key: made.prompts[example.prompt] == "" for example in made.micro_batch(number, 0).examples}
+
+
+def test_a_caption_is_dropped_by_its_key_alone_and_never_that_of_the_class():
+    made = batches(CAPTIONED, dropout=0.25, batch=10)
+    chosen = {key: is_dropped for number in range(100) for key, is_dropped in dropped(made, number).items()}
+    share = np.mean([is_dropped for (_, _, kind), is_dropped in chosen.items() if kind == 0])
+    assert 0.2 < share < 0.3
+    assert not any(is_dropped for (_, _, kind), is_dropped in chosen.items() if kind == 1)
+    split = [batches(CAPTIONED, dropout=0.25, batch=5, rank=rank, processes=2) for rank in (0, 1)]
+    assert {key: value for each in split for key, value in dropped(each, 7).items()} == dropped(made, 7)
+    other = batches(CAPTIONED, dropout=0.25, batch=10, seed=1)
+    assert any(dropped(other, number) != dropped(made, number) for number in range(5))
+
+
+def test_without_dropout_the_examples_are_as_they_were():
+    plain, with_dropout = batches(DOG, batch=3), batches(DOG, batch=3, dropout=0.5)
+    assert "" not in plain.prompts and "" in with_dropout.prompts
+    for number in range(5):
+        pairs = zip(plain.micro_batch(number, 0).examples, with_dropout.micro_batch(number, 0).examples)
+        assert all(one[:2] == other[:2] and one.view == other.view for one, other in pairs)

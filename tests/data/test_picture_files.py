@@ -283,3 +283,31 @@ def test_pictures_two_folders_down_are_found(tmp_path):
     flat(tmp_path / "dogs/mine/0.png")
     with pytest.raises(BadInput, match=f"in a folder below it; give {tmp_path}/dogs/mine$"):
         find(tmp_path)
+
+
+def many_pictures(folder, count):
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (9, 8), (number, 2, 3)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_many_pictures_are_read_by_threads_in_the_same_order(tmp_path, monkeypatch):
+    folder = many_pictures(tmp_path / "many", 70)
+    (folder / "7.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("words")
+    found = {}
+    for cores in (1, 3):
+        monkeypatch.setattr(picture_files.machine, "cores", lambda cores=cores: cores)
+        found[cores] = picture_files.scan_folder(folder)
+    assert found[1] == found[3]
+    pictures, problems, others = found[3]
+    assert [each.path.name for each in pictures] == [f"{number}.png" for number in range(70) if number != 7]
+    assert len(problems) == 1 and "7.png" in problems[0] and [each.name for each in others] == ["notes.txt"]
+
+
+def test_threads_leave_pillows_bound_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_files.machine, "cores", lambda: 4)
+    before = Image.MAX_IMAGE_PIXELS
+    picture_files.scan_folder(many_pictures(tmp_path / "many", 200))
+    assert before is not None and before == Image.MAX_IMAGE_PIXELS

@@ -124,3 +124,41 @@ def test_a_run_that_would_replace_its_own_checkpoints_is_warned_of(flags, tmp_pa
     assert complaint in capsys.readouterr().err
     made(flags(max_train_steps=3, resume_from_checkpoint="latest"))
     assert complaint not in capsys.readouterr().err
+
+
+def with_captions(folder, texts):
+    folder = draw_pictures(folder, 3)
+    for path, text in zip(sorted(folder.iterdir()), texts):
+        path.with_suffix(".txt").write_text(text)
+    return folder
+
+
+def test_captions_are_used_where_every_picture_has_one(flags, tmp_path, capsys):
+    folder = with_captions(tmp_path / "dog", ["a {} in snow", "a sks dog", "a dog"])
+    line = flags(instance_data_dir=folder, subject="sks dog", dry_run=True)
+    plan = made(line)[1]
+    assert [each.caption for each in plan.pictures] == ["a sks dog in snow", "a sks dog", "a dog"] and not plan.others
+    without = made([*line, "--captions", "off"])[1]
+    assert [each.caption for each in without.pictures] == [None] * 3 and len(without.others) == 3
+    changed = plan.fingerprint.keys() ^ without.fingerprint.keys()
+    assert changed == {"the pictures' captions"}
+    (folder / "0.txt").write_text("another")
+    assert made(line)[1].fingerprint["the pictures' captions"] != plan.fingerprint["the pictures' captions"]
+    capsys.readouterr()
+    train(line)
+    said = capsys.readouterr()
+    assert 'prompt    a caption for each picture, from .txt files: "another", …' in said.out
+    assert '2 of 3 captions lack "sks", the identifier of --instance_prompt (0.png)' in said.err + said.out
+
+
+def test_captions_that_lack_a_picture_are_reported_and_not_used(flags, tmp_path, capsys):
+    folder = with_captions(tmp_path / "dog", ["a sks dog", "a sks dog"])
+    plan = made(flags(instance_data_dir=folder))[1]
+    assert not any(each.caption for each in plan.pictures) and not plan.captions
+    assert "1 of 3 pictures have no caption, or an empty one (2.png)" in capsys.readouterr().err
+
+
+def test_a_caption_with_a_place_needs_the_subject(flags, tmp_path):
+    folder = with_captions(tmp_path / "dog", ["a {}", "a {}", "a {}"])
+    with pytest.raises(BadInput, match=r"the caption of .*0.png: {} stands for the subject; give it, as --subject"):
+        made(flags(instance_data_dir=folder))

@@ -58,6 +58,20 @@ def flags_of(lines):
     return dict(zip(lines[::2], lines[1::2]))
 
 
+@pytest.mark.parametrize("source", [["--config", "my.yaml"], ["--preset=sd15_lora_8gb"]])
+@pytest.mark.parametrize("search", ["card", "no_card"])
+def test_with_a_file_or_a_preset_only_variables_that_are_set_count(echo, request, search, source):
+    path = {"PATH": request.getfixturevalue("card")} if search == "card" else {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = bash(f"bash run_single.sh {' '.join(source)} --seed 1", PYTHON=echo, **path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["./train_dreambooth.py", *source, "--seed", "1"]
+    done = bash(
+        f"bash run_single.sh {' '.join(source)}", PYTHON=echo, INSTANCE_DIR="my dog", MAX_TRAIN_STEPS="7", **path
+    )
+    given = ["--instance_data_dir", "my dog", "--max_train_steps", "7"]
+    assert done.stdout.splitlines() == ["./train_dreambooth.py", *given, *source]
+
+
 def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
     done = bash("bash run_single.sh", PYTHON=echo, PATH=card)
     assert done.returncode == 0, done.stderr

@@ -157,3 +157,44 @@ def test_pixels_come_in_order_whoever_reads_them(workers, tmp_path):
         image = picture_files.open_picture(picture.path)
         assert len(each) == len(views)
         assert all(np.array_equal(one, transforms.to_pixels(image, view)) for one, view in zip(each, views))
+
+
+def captioned(pictures, texts):
+    """The batches of a subject whose pictures have these captions."""
+    subject = picture_files.find_pictures(pictures, "--instance_data_dir")[0]
+    subject = [dataclasses.replace(subject[number % 5], caption=text) for number, text in enumerate(texts)]
+    shown = PictureSettings(resolution=32)
+    return Batches([Concept("a sks dog", tuple(subject))], OptimizerSettings(train_batch_size=3), shown, SEED, 0, 1)
+
+
+@pytest.mark.parametrize("in_memory", [64, 0])
+def test_captions_are_encoded_one_by_one_and_once(family, pictures, encoded, monkeypatch, in_memory):
+    monkeypatch.setattr(encodings, "_PROMPTS_IN_MEMORY", in_memory)
+    monkeypatch.setattr(encodings, "_CHUNK", 2)
+    texts = [f"a sks dog {word}" for word in ("at night", "in snow", "on grass", "in a bucket", "asleep")]
+    batches = captioned(pictures, texts)
+    made = Encodings(family, batches, ONCE, SEED)
+    assert encoded["prompts"] == [[text] for text in texts]
+    expected = [family.encode_prompts([text])["hidden"].numpy()[0] for text in texts]
+    for update in range(4):
+        batch = batches.micro_batch(update, 0)
+        rows = made.conditioning(batch)["hidden"].numpy()
+        assert all(np.array_equal(row, expected[each.prompt]) for row, each in zip(rows, batch.examples))
+
+
+def test_many_captions_lie_in_a_file_and_not_in_memory(family, pictures, monkeypatch):
+    def encode(prompts):
+        numbers = paddle.to_tensor([[int(prompt)] for prompt in prompts], dtype="float32")
+        return {"hidden": numbers.unsqueeze(1).tile([1, 3, 2]), "pooled": numbers.astype("int64")}
+
+    monkeypatch.setattr(family, "encode_prompts", encode)
+    batches = captioned(pictures, [str(number) for number in range(200)])
+    monkeypatch.setattr(Encodings, "_encode_all_pictures", lambda self: {"mean": np.zeros((200, 1, 1), "float32")})
+    made = Encodings(family, batches, ONCE, SEED)
+    assert isinstance(made._prompts, encodings._Spool)
+    for update in range(20):
+        batch = batches.micro_batch(update, 0)
+        found = made.conditioning(batch)
+        numbers = [example.prompt for example in batch.examples]
+        assert found["pooled"].flatten().tolist() == numbers and found["hidden"].shape == [3, 3, 2]
+        assert found["hidden"].numpy()[:, 2, 1].tolist() == numbers
