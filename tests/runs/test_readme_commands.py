@@ -19,6 +19,7 @@ SHORTER = {
     "--lora_rank 4": "--lora_rank 4 --resolution 32",
     "--with_prior_preservation": "--with_prior_preservation --num_class_images 2 --prior_inference_steps 2",
     "checkpoint-200": "checkpoint-1",
+    "infer.py": "infer.py --num_inference_steps 3",
 }
 MODULES = {"train_dreambooth.py": "train_dreambooth", "infer.py": "infer"}
 

@@ -137,11 +137,8 @@ def test_an_update_is_the_same_however_its_batch_is_split(flags, class_pictures,
     assert mean_difference(whole / "unet", tmp_path / "processes/unet") < SPLIT_TOLERANCE * floor
 
 
-@pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("lora_rank", [None, 2])
-def test_an_update_is_the_same_however_many_workers_share_it(
-    flags, class_pictures, tmp_path, monkeypatch, workers, lora_rank
-):
+def test_an_update_is_the_same_however_many_workers_share_it(flags, class_pictures, tmp_path, monkeypatch, lora_rank):
     common = dict(
         with_prior_preservation=True,
         class_data_dir=class_pictures,
@@ -157,16 +154,16 @@ def test_an_update_is_the_same_however_many_workers_share_it(
     )
     train(flags(output_dir=tmp_path / "alone", **common))
     train(flags(output_dir=tmp_path / "another seed", **common, seed=1))
-    monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
-    for name in ("shared", "again"):
+    for name, workers in (("2", 2), ("3", 3), ("3 again", 3)):
+        monkeypatch.setattr(machine, "split", lambda weights, workers=workers: machine.Split(workers, 1))
         train(flags(output_dir=tmp_path / name, **common))
     for part in ("unet", "text_encoder"):
-        floor = mean_difference(tmp_path / "alone" / part, tmp_path / "another seed" / part)
-        assert (
-            floor > 0
-            and mean_difference(tmp_path / "alone" / part, tmp_path / "shared" / part) < SPLIT_TOLERANCE * floor
-        )
-        assert_same(tmp_path / "shared" / part, tmp_path / "again" / part)
+        alone = tmp_path / "alone" / part
+        floor = mean_difference(alone, tmp_path / "another seed" / part)
+        assert floor > 0
+        for name in ("2", "3"):
+            assert mean_difference(alone, tmp_path / name / part) < SPLIT_TOLERANCE * floor
+        assert_same(tmp_path / "3" / part, tmp_path / "3 again" / part)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -309,7 +306,7 @@ def test_five_pictures_with_accumulation_eight_make_as_many_updates_as_asked(fla
 def test_one_picture_is_learned(flags, twin, tmp_path):
     """The loss on noise that training never saw falls to under half."""
     one = draw_pictures(tmp_path / "one", 1)
-    train(flags(instance_data_dir=one, max_train_steps=150, train_batch_size=4, learning_rate=3e-3, logging_steps=50))
+    train(flags(instance_data_dir=one, max_train_steps=60, train_batch_size=4, learning_rate=5e-3, logging_steps=50))
     before, after = fixed_loss(twin, one), fixed_loss(tmp_path / "out", one)
     assert after < before / 2, (before, after)
 
