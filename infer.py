@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dreambooth.config import commands, parser
-from dreambooth.config.fields import flag
+from dreambooth.config.fields import check_png, flag
 from dreambooth.data import rare_words
 from dreambooth.drawing import sampling, sheets
 from dreambooth.files import atomic, records, weight_files
@@ -71,7 +71,7 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
         count = len(self.prompt) * self.num_images
         if self.output and count > 1 and not self.grid:
             raise BadInput(f"--output {self.output}: one file for {count} pictures; add --grid or use --output_dir")
-        commands.check_png("--output", self.output)
+        check_png("--output", self.output)
         commands.check_prompts(self.prompt)  # which may warn
 
     @property

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from dreambooth.config.parser import read_config
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
-from dreambooth.drawing import prior_pictures
+from dreambooth.drawing import data_sheets, prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
@@ -88,10 +88,13 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
     class_pictures, missing = prior_pictures.scan(config.concepts, source, config.pictures.size, plan.class_hashes)
-    if missing or config.logging.validation_prompt:
-        family.check_drawing(config.draw_settings("picture"))
+    for purpose, is_drawn in (("class picture", missing), ("picture", config.logging.validation_prompt)):
+        if is_drawn:
+            family.check_drawing(config.draw_settings(purpose))
     description.describe(config, plan, family, missing, budget)
     if config.run.dry_run:
+        if config.run.sheet and processes.is_first():
+            data_sheets.write(config.run.sheet, plan.pictures, class_pictures, config.concepts, config.pictures)
         return
     if plan.replaces:
         output_folder.clear(config.saving.output_dir, config.log_folder)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreambooth.config import commands, parser
-from dreambooth.config.fields import flag
+from dreambooth.config.fields import check_png, flag
 from dreambooth.data import picture_files, rare_words
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
@@ -96,7 +96,7 @@ class MetricsSettings(commands.DrawFlags, title="models, prompts and files"):
         if not self.prompt and not self.prompts_file:
             raise BadInput("--prompt: give at least one, or --prompts_file")
         commands.check_prompts(self.prompt)
-        commands.check_png("--sheet", self.sheet)
+        check_png("--sheet", self.sheet)
 
 
 def read_settings(argv: Sequence[str]) -> MetricsSettings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dreambooth.config.fields import Section, flag
@@ -89,9 +88,3 @@ def check_prompts(prompts: Sequence[str]) -> None:
             f"--prompt: these are {len(prompts)} prompts of one word each; for one prompt, put it into quotes:"
             f' --prompt "{" ".join(prompts)}"'
         )
-
-
-def check_png(flag: str, path: str | None) -> None:
-    """Refuse a picture's file that is no PNG by its name."""
-    if path and Path(path).suffix.lower() != ".png":
-        raise BadInput(f"{flag} {path}: must end in .png")

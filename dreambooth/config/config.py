@@ -101,7 +101,7 @@ class Config:
                 " leave the rare word out of the class prompt"
             )
         if not concepts.with_prior_preservation:
-            for name in ("class_data_dir", "class_prompt"):
+            for name in ("class_data_dir", "class_prompt", "class_negative_prompt"):
                 if getattr(concepts, name):
                     yield f"--{name} is not used without --with_prior_preservation"
         if self.base_rate > _HIGH_RATE:
@@ -133,8 +133,9 @@ class Config:
         return Path(self.saving.output_dir) / self.logging.logging_dir
 
     def draw_settings(self, purpose: str) -> DrawSettings:
-        """Put together how the run draws pictures for a purpose."""
+        """Put together how the run draws pictures for a purpose: "class picture", or "picture"."""
         scheduler = self.drawing.prior_scheduler
+        of_class = purpose == "class picture"
         return DrawSettings(
             self.seed,
             purpose,
@@ -142,6 +143,7 @@ class Config:
             steps=self.drawing.prior_inference_steps,
             scheduler=None if scheduler == "own" else scheduler,
             batch_size=self.drawing.sample_batch_size,
+            negative_prompt=self.concepts.class_negative_prompt if of_class else None,
             precision=self.memory.mixed_precision,
             steps_flag="--prior_inference_steps",
             scheduler_flag="--prior_scheduler",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from dreambooth.system.errors import BadInput
@@ -62,3 +63,9 @@ def _check_number(field: dataclasses.Field[Any], value: float) -> None:
         raise BadInput(f"--{field.name} {value}: must be more than {above}")
     if below is not None and value >= below:
         raise BadInput(f"--{field.name} {value}: must be less than {below}")
+
+
+def check_png(flag: str, path: str | None) -> None:
+    """Refuse a picture's file that is no PNG by its name."""
+    if path and Path(path).suffix.lower() != ".png":
+        raise BadInput(f"{flag} {path}: must end in .png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from dreambooth.config.fields import Section, flag
+from dreambooth.config.fields import Section, check_png, flag
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -119,6 +119,16 @@ class RunSettings(Section, title="run"):
         type=int, course=True, least=0)
     dry_run: bool = flag(
         "check everything, print the plan (pictures, steps, parameters, memory) and stop", False)
+    sheet: str | None = flag(
+        "with --dry_run, draw the pictures as the network will see them, with their prompts, into this PNG",
+        metavar="FILE.png")
     verbose: bool = flag(
         "also show the libraries' own messages", False)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_png("--sheet", self.sheet)
+        if self.sheet and not self.dry_run:
+            raise BadInput("--sheet needs --dry_run")
 # fmt: on

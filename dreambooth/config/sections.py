@@ -83,6 +83,8 @@ class ConceptSettings(Section, title="subject and class"):
         "the folder with pictures of the class; missing ones are drawn before training, into a folder below it")
     class_prompt: str | None = flag(
         'the prompt of the class, "a photo of a dog"', course=True)
+    class_negative_prompt: str | None = flag(
+        "what the drawn class pictures are to avoid")
     num_class_images: int = flag(
         "the number of class pictures to train on", 100, course=True, least=1)
 

@@ -29,6 +29,21 @@ def squeezed(pictures: Sequence[Picture], size: Size) -> list[Picture]:
     return changed
 
 
+def squeeze(view: View) -> float:
+    """Return by how much a view changes a picture's shape: 1 where it keeps it."""
+    left, top, right, bottom = view.crop or (0, 0, view.original[1], view.original[0])
+    ratio = ((right - left) / (bottom - top)) / (view.size[1] / view.size[0])
+    return max(ratio, 1 / ratio)
+
+
+def share_cut_off(view: View) -> float:
+    """Return the share of a picture's area that a view leaves out."""
+    if view.crop is None:
+        return 0.0
+    left, top, right, bottom = view.crop
+    return 1 - (right - left) * (bottom - top) / (view.original[0] * view.original[1])
+
+
 def views(original: Size, settings: PictureSettings) -> tuple[View, ...]:
     """List the views of a picture that training uses: the plain one and, with random flips, its mirror image."""
     crop = _centred_box(original, settings.size) if settings.center_crop else None

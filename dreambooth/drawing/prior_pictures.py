@@ -57,12 +57,14 @@ def scan(
 
 
 def folder_of(concepts: ConceptSettings, source: Source, size: Size) -> Path:
-    """Return the folder below --class_data_dir for the pictures of a size that a model draws of a prompt.
+    """Return the folder below --class_data_dir for the pictures of a size that a model draws of prompts.
 
     On other machines the model may lie elsewhere, so the first process decides.
     """
     height, width = size
     key = f"{concepts.class_prompt}\n{source.fingerprint()}\n{width} x {height}"
+    if concepts.class_negative_prompt:
+        key += f"\nwithout {concepts.class_negative_prompt}"
     words = re.sub(r"\W+", "-", concepts.class_prompt or "").strip("-")[:40]
     name = f"{words}-{width}x{height}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     return _top(concepts) / str(processes.broadcast(name))
@@ -89,6 +91,7 @@ def draw_missing(
         "seed": settings.seed,
         "steps": settings.steps,
         "scheduler": settings.scheduler or "own",
+        **({"negative_prompt": settings.negative_prompt} if settings.negative_prompt else {}),
     }
     remedy = "those before it are whole: make room, and the same command draws the others"
     with processes.together(), disk.explained(lambda: remedy):

@@ -44,7 +44,7 @@ def make_contact_sheet(
     first = next(picture for rows in columns.values() for row in rows for picture in row)
     side = max(SMALLEST, min(first.width, _LARGEST))
     gap = TEXT_HEIGHT // 2
-    font, shown = _font_for(prompts)
+    font, shown = font_for(prompts)
     widths = [int(max(count * side, font.getlength(heading))) + 2 * gap for heading in columns]
     width = max(sum(widths), int(max(map(font.getlength, shown))) + 2 * gap)
     sheet = Image.new("RGB", (width, TEXT_HEIGHT + len(prompts) * (TEXT_HEIGHT + side + gap)), "white")
@@ -64,11 +64,11 @@ def make_contact_sheet(
 
 def legend(prompts: Sequence[str]) -> list[str]:
     """List the prompts that a contact sheet has by number, since no font on this machine has their characters."""
-    return [f"{short}: {prompt}" for prompt, short in zip(prompts, _font_for(prompts)[1]) if prompt != short]
+    return [f"{short}: {prompt}" for prompt, short in zip(prompts, font_for(prompts)[1]) if prompt != short]
 
 
-def _font_for(prompts: Sequence[str]) -> tuple[ImageFont.FreeTypeFont, list[str]]:
-    """Return a font, and the prompts as it can show them."""
+def font_for(prompts: Sequence[str]) -> tuple[ImageFont.FreeTypeFont, list[str]]:
+    """Return a font, and the prompts as it can show them: by their number, where no font here has their characters."""
     size = TEXT_HEIGHT * 3 // 4
     if any(map(_HAN.search, prompts)):
         for name in _CHINESE_FONTS:

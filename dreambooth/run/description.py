@@ -89,7 +89,8 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
     if config.run.dry_run:
         for line in _settings(config):
             console.print_message(f"settings  {line}")
-        console.print_message("dry run   all is in order, and nothing was written")
+        written = "only the sheet is written" if config.run.sheet else "nothing was written"
+        console.print_message(f"dry run   all is in order, and {written}")
 
 
 def _prompts(config: Config, plan: Plan) -> str:

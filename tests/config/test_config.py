@@ -25,6 +25,7 @@ DEFAULTS = dict(
     class_data_dir=None,
     class_prompt=None,
     subject=None,
+    class_negative_prompt=None,
     captions=None,
     caption_dropout=0.0,
     num_class_images=100,
@@ -36,6 +37,7 @@ DEFAULTS = dict(
     tokenizer_name=None,
     revision=None,
     dry_run=False,
+    sheet=None,
     verbose=False,
     center_crop=False,
     random_flip=False,
@@ -297,8 +299,15 @@ def test_the_course_does_not_depend_on_how_the_global_batch_is_split():
 
 
 OUTSIDE_OF_THE_COURSE = {
-    *("instance_data_dir", "class_data_dir", "output_dir", "dry_run", "verbose"),  # the pictures count by their hashes
-    *("subject", "captions"),  # and the captions by theirs
+    *(
+        "instance_data_dir",
+        "class_data_dir",
+        "output_dir",
+        "dry_run",
+        "sheet",
+        "verbose",
+    ),  # the pictures count by their hashes
+    *("subject", "captions", "class_negative_prompt"),  # and the captions and class pictures by theirs
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),

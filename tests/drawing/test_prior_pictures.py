@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from support import forks
 from support.commands import launch, train
 from support.pictures import draw_pictures
+from support.settings import small_config
 
-from dreambooth.config.sections import ConceptSettings
 from dreambooth.data import picture_files
 from dreambooth.drawing import prior_pictures, sampling
 from dreambooth.models import loading
@@ -107,10 +107,27 @@ def test_each_prompt_and_each_model_has_a_folder(prior_flags, twin, tmp_path, ca
 
 @pytest.mark.parametrize("prompt", ["一张狗的照片", "a/../b: *", "...", "x" * 300])
 def test_a_prompt_of_any_kind_makes_a_folder(prior_flags, tmp_path, prompt):
-    concepts = ConceptSettings("pictures", "a photo of sks dog", True, str(tmp_path), prompt, 1)
+    concepts = small_config(
+        with_prior_preservation=True, class_data_dir=str(tmp_path), class_prompt=prompt, num_class_images=1
+    ).concepts
     folder = prior_pictures.folder_of(concepts, Origin(), (48, 32))
     assert folder.parent == tmp_path and len(folder.name.encode()) < 150 and "-32x48-" in folder.name
     folder.mkdir()
+
+
+def test_a_negative_prompt_has_a_folder_and_changes_the_pictures(prior_flags, tmp_path):
+    folder = tmp_path / "class"
+    train(prior_flags(folder))
+    train(prior_flags(folder, class_negative_prompt="blurred", overwrite=True))
+    plain, negative = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime_ns)
+    assert (
+        len(contents(plain)) == len(contents(negative)) == COUNT
+        and not contents(plain).keys() & contents(negative).keys()
+    )
+    for place, text in ((plain, None), (negative, "blurred")):
+        for path in place.iterdir():
+            with Image.open(path) as image:
+                assert image.info.get("negative_prompt") == text and image.info["prompt"] == "a photo of a dog"
 
 
 class Origin:
@@ -307,7 +324,9 @@ def test_all_processes_use_the_pictures_that_the_first_one_found(tmp_path, monke
     folder = draw_pictures(tmp_path / "class", 4)
     pictures, _, _ = picture_files.scan_folder(folder)
     Image.new("RGB", (8, 8)).save(folder / "00.png")  # another run's, which came later
-    concepts = ConceptSettings("pictures", "a photo of sks dog", True, str(folder), "a photo of a dog", 3)
+    concepts = small_config(
+        with_prior_preservation=True, class_data_dir=str(folder), class_prompt="a photo of a dog", num_class_images=3
+    ).concepts
     said = [str(picture.path) for picture in pictures[:3]]
     monkeypatch.setattr(prior_pictures.processes, "is_first", lambda: first)
     monkeypatch.setattr(prior_pictures.processes, "broadcast", lambda value: said)

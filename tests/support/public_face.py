@@ -22,7 +22,8 @@ TRAIN = """
 --resume_from_checkpoint TEXT  --allow_changes  --save_format {pdparams,safetensors,diffusers} = pdparams
 --logging_dir TEXT = logs  --writer_type|--report_to {visualdl,tensorboard} = visualdl  --logging_steps N = 1
 --validation_prompt TEXT  --validation_steps N  --num_validation_images N = 4  --config TEXT  --preset TEXT
---subject TEXT  --captions {off,txt,jsonl}  --caption_dropout X = 0.0
+--sheet FILE.png
+--subject TEXT  --class_negative_prompt TEXT  --captions {off,txt,jsonl}  --caption_dropout X = 0.0
 """
 INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
@@ -96,7 +97,7 @@ DEFAULTS = {
     "allow_changes": False, "overwrite": False,
     "save_format": "pdparams", "logging_dir": "logs", "writer_type": "visualdl", "logging_steps": 1,
     "validation_prompt": None, "validation_steps": None, "num_validation_images": None,
-    "subject": None, "captions": None, "caption_dropout": 0.0,
+    "sheet": None, "subject": None, "class_negative_prompt": None, "captions": None, "caption_dropout": 0.0,
 }
 STATE = {"step", "written_ns", "course", "optimizer", "arguments", "files", "checksums", "checksum"}  # of state.json
 # state.json, "course": what a resumed run is compared with

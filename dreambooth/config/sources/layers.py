@@ -22,7 +22,7 @@ _REPLACES = {
     "resolution": ("height", "width"),
 }
 # of a run's record: how that run began, and not what it is
-_OF_ONE_START = ("resume_from_checkpoint", "allow_changes", "overwrite", "dry_run", "verbose")
+_OF_ONE_START = ("resume_from_checkpoint", "allow_changes", "overwrite", "dry_run", "sheet", "verbose")
 
 
 class Layer(NamedTuple):
