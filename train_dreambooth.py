@@ -84,6 +84,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
     family = loading.load_family(source, train_text_encoders=model.train_text_encoder)
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
+    planning.check_places(family.facts, config.pictures)
     plan = planning.with_loss(plan, family.facts.losses, config.saving)
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)

@@ -182,7 +182,13 @@ class Config:
         if not self.concepts.with_prior_preservation:
             for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
                 values.pop(name)
-        for name, before in (("optimizer", "adamw"), ("caption_dropout", 0.0)):  # the only ones of earlier versions
+        values["center_crop"] = self.pictures.mode == "crop"
+        if values.pop("resize_mode") == "pad":
+            values["resize_mode"] = "pad"
+        if not self.pictures.has_masks:
+            values.pop("unmasked_weight")
+        # the only ones of earlier versions
+        for name, before in (("optimizer", "adamw"), ("caption_dropout", 0.0), ("use_alpha", False)):
             if values[name] == before:
                 values.pop(name)
         if self.optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_END:

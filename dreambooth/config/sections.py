@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 OptimizerName = Literal["adamw", "adamw8bit", "adafactor"]
 LoraTarget = Literal["attention"]
+ResizeMode = Literal["squeeze", "crop", "pad"]
 CaptionSource = Literal["off", "txt", "jsonl"]
 
 _DEFAULT_SIZE = 512
@@ -95,7 +96,7 @@ class ConceptSettings(Section, title="subject and class"):
 
 @dataclass(frozen=True)
 class PictureSettings(Section, title="pictures"):
-    """The size, crop and flip of the training pictures."""
+    """The size, crop and flip of the training pictures, and which of their places count."""
 
     height: int | None = flag(
         f"height to train at (default: {_DEFAULT_SIZE})", type=int, course=True, least=8)
@@ -103,18 +104,43 @@ class PictureSettings(Section, title="pictures"):
         f"width to train at (default: {_DEFAULT_SIZE})", type=int, course=True, least=8)
     resolution: int | None = flag(
         "sets --height and --width, where they are not given themselves", type=int, course=True, least=8)
+    resize_mode: ResizeMode | None = flag(
+        "how a picture of another shape gets the target's: squeeze it (the default), crop it about its centre, or pad"
+        " it with grey that does not count", course=True, choices=get_args(ResizeMode))
     center_crop: bool = flag(
-        "crop about the centre to the target's shape before scaling, instead of squeezing", False, course=True)
+        "the same as --resize_mode crop", False, course=True)
     random_flip: bool = flag(
         "mirror half of the pictures, at random", False, course=True)
+    mask_dir: str | None = flag(
+        "a folder with a mask for each of the subject's pictures, NAME.png: white counts, black does not")
+    use_alpha: bool = flag(
+        "the pictures' own transparency is their mask", False, course=True)
+    unmasked_weight: float = flag(
+        "the weight of what a mask leaves out, from 0 to 1", 0.1, course=True, least=0)
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.center_crop and self.resize_mode not in (None, "crop"):
+            raise BadInput(f"--center_crop can't be combined with --resize_mode {self.resize_mode}")
+        if self.mask_dir and self.use_alpha:
+            raise BadInput("--mask_dir can't be combined with --use_alpha")
+        if self.unmasked_weight > 1:
+            raise BadInput(f"--unmasked_weight {self.unmasked_weight}: must be at most 1")
         for name, size in (("height", self.size[0]), ("width", self.size[1])):
             if size % 8:
                 source = name if getattr(self, name) else "resolution"
                 raise BadInput(f"--{source} {size}: must be a multiple of 8")
+
+    @property
+    def has_masks(self) -> bool:
+        """Check whether pictures may have masks."""
+        return self.use_alpha or self.mask_dir is not None
+
+    @property
+    def mode(self) -> ResizeMode:
+        """How a picture gets the target's shape."""
+        return self.resize_mode or ("crop" if self.center_crop else "squeeze")
 
     @property
     def size(self) -> Size:

@@ -48,6 +48,17 @@ class Batches:
         self.pictures_at_once = optimizer.train_batch_size * kinds  # in a micro-batch of this process
         self.pictures_per_update = optimizer.global_batch(processes) * kinds
 
+    @property
+    def has_masks(self) -> bool:
+        """Check whether not all places of all pictures count."""
+        padded = any(view.inside for views in self.views for view in views)
+        return padded or any(picture.mask for picture in self.pictures)
+
+    @property
+    def unmasked_weight(self) -> float:
+        """The weight of what a mask leaves out."""
+        return self._settings.unmasked_weight
+
     def add(self, pictures: Sequence[Picture], prompt: str) -> range:
         """Add pictures with their captions, or else this prompt, and return their indices."""
         first = len(self.pictures)

@@ -17,6 +17,7 @@ class Picture:
     size: Size  # after EXIF rotation
     sha256: str
     caption: str | None = None  # its own prompt; None: the concept's
+    mask: Path | None = None  # whose white places count; its own path where its transparency is the mask
 
     @property
     def record(self) -> dict[str, str]:
@@ -42,6 +43,7 @@ class View(NamedTuple):
     size: Size
     crop: Box | None = None  # the part that is scaled to `size`; None: the whole picture
     flip: bool = False  # whether it is mirrored
+    inside: Box | None = None  # where in `size` it lies, before a flip, in whole pixels; None: everywhere
 
 
 class Example(NamedTuple):

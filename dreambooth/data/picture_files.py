@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import re
 import threading
@@ -20,6 +21,8 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from dreambooth.config.sections import PictureSettings
+
     Check = Callable[[Path, Image.Image], None]
 
 _EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -28,6 +31,7 @@ _PHONE = (".heic", ".heif")
 _PHONE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # behind ftyp, in such a file
 _MANY_PIXELS = 25_000_000  # from which a JPEG is decoded at a smaller size
 _MOST_PIXELS = 100_000_000  # 300 MB once they are decoded
+_SAME_SHAPE = 1.02  # of a mask and its picture
 _MANY_FILES = 64  # from which threads share them
 _BOUND = threading.Lock()  # of Pillow's bound of pixels, which all threads share
 
@@ -52,6 +56,28 @@ def open_picture(path: str | Path) -> Image.Image:
     EXIF orientation is applied, transparency lies on white, and 16 bits are scaled to 8. A huge JPEG is decoded at a
     smaller size. Raises ValueError for another huge picture, whose few bytes may stand for gigabytes.
     """
+    image = _upright(path)
+    if image.mode.startswith("I"):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def open_mask(picture: Picture) -> Image.Image | None:
+    """Read the mask of a picture in grey: a file, or the picture's own transparency; None if it has none."""
+    if picture.mask is None:
+        return None
+    image = _upright(picture.mask)
+    if picture.mask == picture.path:
+        return image.convert("RGBA").getchannel("A")
+    return (_eight_bits(image) if image.mode.startswith("I") else image).convert("L")
+
+
+def _upright(path: str | Path) -> Image.Image:
+    """Decode the first frame of a picture, with its EXIF orientation applied."""
     with opened(path) as file:
         if file.width * file.height > _MANY_PIXELS:
             # to between 6 and 25 megapixels: the decoder has halves, quarters and eighths alone
@@ -60,15 +86,62 @@ def open_picture(path: str | Path) -> Image.Image:
         if file.width * file.height > _MOST_PIXELS:
             megapixels = file.width * file.height / 1e6
             raise ValueError(f"it has {megapixels:.0f} megapixels, and at most {_MOST_PIXELS / 1e6:.0f} are read")
-        image: Image.Image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it to white
-            grey = np.asarray(image).astype(np.float32) / 257
-            return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-        return image.convert("RGB")
+        return ImageOps.exif_transpose(file)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion clips it to white."""
+    grey = np.asarray(image).astype(np.float32) / 257
+    return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+
+
+def with_masks(pictures: Sequence[Picture], settings: PictureSettings) -> list[Picture]:
+    """Return pictures with their masks: of --mask_dir, or their own transparency, which not all need have.
+
+    Raises BadInput for a mask that is missing, broken, of another shape than its picture, or without a place that
+    counts.
+    """
+    if settings.mask_dir is None and not settings.use_alpha:
+        return list(pictures)
+    found = []
+    for picture in pictures:
+        mask = _mask_of(picture, settings)
+        masked = dataclasses.replace(picture, mask=mask)
+        if mask is not None:
+            _check_mask(masked, settings)
+        found.append(masked)
+    if not any(each.mask for each in found):
+        raise BadInput("--use_alpha: no picture has transparency")
+    return found
+
+
+def _mask_of(picture: Picture, settings: PictureSettings) -> Path | None:
+    """Find the mask of a picture."""
+    if settings.mask_dir is None:
+        with opened(picture.path) as file:
+            return picture.path if file.has_transparency_data else None
+    names = [picture.path.stem + extension for extension in _EXTENSIONS]
+    paths = [path for name in names if (path := Path(settings.mask_dir) / name).is_file()]
+    if not paths:
+        raise BadInput(f"--mask_dir {settings.mask_dir}: {picture.path.name} has no mask there, as {names[0]}")
+    return paths[0]
+
+
+def _check_mask(picture: Picture, settings: PictureSettings) -> None:
+    flag = "--use_alpha" if settings.use_alpha else "--mask_dir"
+    try:
+        mask = open_mask(picture)
+    except Exception as error:  # Pillow raises a dozen kinds
+        raise BadInput(f"{flag} {picture.mask}: it can't be read as a mask ({error})") from None
+    assert mask is not None
+    (height, width), ratio = picture.size, (mask.width / mask.height) * (picture.size[0] / picture.size[1])
+    if not 1 / _SAME_SHAPE < ratio < _SAME_SHAPE:
+        raise BadInput(
+            f"{flag} {picture.mask}: it has {mask.width} x {mask.height} pixels, another shape than its picture, which"
+            f" has {width} x {height}"
+        )
+    if not mask.getextrema()[1]:
+        raise BadInput(f"{flag} {picture.mask}: it is black, so no place of its picture counts")
 
 
 def _inspect_picture(path: Path, check: Check | None) -> Picture | None:

@@ -32,7 +32,8 @@ def squeezed(pictures: Sequence[Picture], size: Size) -> list[Picture]:
 def squeeze(view: View) -> float:
     """Return by how much a view changes a picture's shape: 1 where it keeps it."""
     left, top, right, bottom = view.crop or (0, 0, view.original[1], view.original[0])
-    ratio = ((right - left) / (bottom - top)) / (view.size[1] / view.size[0])
+    height, width = _inner_size(view)
+    ratio = ((right - left) / (bottom - top)) / (width / height)
     return max(ratio, 1 / ratio)
 
 
@@ -46,17 +47,62 @@ def share_cut_off(view: View) -> float:
 
 def views(original: Size, settings: PictureSettings) -> tuple[View, ...]:
     """List the views of a picture that training uses: the plain one and, with random flips, its mirror image."""
-    crop = _centred_box(original, settings.size) if settings.center_crop else None
+    crop = _centred_box(original, settings.size) if settings.mode == "crop" else None
+    inside = _inner_box(original, settings.size) if settings.mode == "pad" else None
     flips = (False, True) if settings.random_flip else (False,)
-    return tuple(View(original, settings.size, crop, flip) for flip in flips)
+    return tuple(View(original, settings.size, crop, flip, inside) for flip in flips)
 
 
 def to_pixels(image: Image.Image, view: View) -> Array:
-    """Turn a view of a picture into float32 pixels [3, height, width] in [-1, 1]."""
-    height, width = view.size
+    """Turn a view of a picture into float32 pixels [3, height, width] in [-1, 1]; what lies about it is 0, grey."""
+    pixels = (_scaled(image, view) / 127.5 - 1).transpose(2, 0, 1)
+    return _placed(pixels, view)
+
+
+def to_weights(mask: Image.Image | None, view: View, unmasked: float) -> Array:
+    """Turn a view of a mask, in grey, into the float32 weights [1, height, width] of the places.
+
+    White has the weight 1, black that of `unmasked`, and what lies about the picture 0. Without a mask, the picture
+    itself counts.
+    """
+    if mask is None:
+        inner = _inner_size(view)
+        weights = np.ones((1, *inner), dtype=np.float32)
+    else:
+        weights = unmasked + (1 - unmasked) * _scaled(mask, view)[None] / 255
+    return _placed(weights, view)
+
+
+def _inner_size(view: View) -> Size:
+    """Return the size of the picture within a view."""
+    left, top, right, bottom = view.inside or (0, 0, view.size[1], view.size[0])
+    return int(bottom - top), int(right - left)
+
+
+def _scaled(image: Image.Image, view: View) -> Array:
+    height, width = _inner_size(view)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR, box=view.crop)
-    pixels = (np.asarray(scaled, dtype=np.float32) / 127.5 - 1).transpose(2, 0, 1)
-    return np.ascontiguousarray(pixels[:, :, ::-1]) if view.flip else pixels
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def _placed(values: Array, view: View) -> Array:
+    """Put the values [n, …] of a picture into its view, with zeros about them, and mirror it if so."""
+    if view.inside:
+        left, top, right, bottom = map(int, view.inside)
+        whole = np.zeros((len(values), *view.size), dtype=values.dtype)
+        whole[:, top:bottom, left:right] = values
+        values = whole
+    return np.ascontiguousarray(values[:, :, ::-1]) if view.flip else values
+
+
+def _inner_box(original: Size, size: Size) -> Box | None:
+    """Find where a whole picture lies in the middle of a size, with its shape kept; None where it fills it."""
+    scale = min(size[0] / original[0], size[1] / original[1])
+    height, width = (max(1, round(side * scale)) for side in original)
+    if (height, width) == size:
+        return None
+    left, top = (size[1] - width) // 2, (size[0] - height) // 2
+    return left, top, left + width, top + height
 
 
 def _centred_box(original: Size, size: Size) -> Box | None:

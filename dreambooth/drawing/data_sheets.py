@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from dreambooth.config.sections import ConceptSettings, PictureSettings
     from dreambooth.data.concepts import Picture, View
+    from dreambooth.system.types import Array
 
 _SIDE, _GAP = 192, 8  # pixels of a picture on the sheet, and between two
 _MOST = 60  # pictures of the subject, and of the class
 _CLASS_COLUMNS = 4
 _LETTERS = 110  # of a prompt
 _FRAME = "red"
+_PALE = 0.3  # of a colour's strength, where its place does not count
 
 
 def write(
@@ -58,7 +60,9 @@ def write(
         pen.text((_GAP, top), label, "black", font)
         pen.text((_GAP, top + line), text, "dimgrey", font)
         image = picture_files.open_picture(picture.path)
-        for column, cell_image in enumerate([_framed(image, each[0]), *(_seen(image, view) for view in each)]):
+        mask, unmasked = picture_files.open_mask(picture), shown.unmasked_weight
+        seen = [_seen(image, view, transforms.to_weights(mask, view, unmasked)) for view in each]
+        for column, cell_image in enumerate([_framed(image, each[0]), *seen]):
             sheet.paste(cell_image, (_GAP + column * cell, top + 2 * line))
     if classes:
         left = 2 * _GAP + width
@@ -67,8 +71,9 @@ def write(
         for number, picture in enumerate(classes):
             row, column = divmod(number, _CLASS_COLUMNS)
             view = transforms.views(picture.size, shown)[0]
-            seen = _seen(picture_files.open_picture(picture.path), view)
-            sheet.paste(seen, (left + column * cell, _GAP + line + row * cell))
+            weights = transforms.to_weights(None, view, 1)
+            cell_image = _seen(picture_files.open_picture(picture.path), view, weights)
+            sheet.paste(cell_image, (left + column * cell, _GAP + line + row * cell))
     atomic.write_picture(Path(path), sheet, {})
     for prompt in sheets.legend(prompts):
         console.print_message(f"sheet     {prompt}")
@@ -110,9 +115,14 @@ def _framed(image: Image.Image, view: View) -> Image.Image:
     return square
 
 
-def _seen(image: Image.Image, view: View) -> Image.Image:
-    """Return a view of a picture, from the very numbers that the network gets, within a square."""
-    pixels = ((transforms.to_pixels(image, view).transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255)
+def _seen(image: Image.Image, view: View, weights: Array) -> Image.Image:
+    """Return a view of a picture, from the very numbers that the network gets, within a square.
+
+    What counts less is paler.
+    """
+    numbers = transforms.to_pixels(image, view)
+    paler = numbers * (_PALE + (1 - _PALE) * weights) + (1 - _PALE) * (1 - weights)
+    pixels = ((paler.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255)
     seen = Image.fromarray(pixels.astype(np.uint8))
     scale = _SIDE / max(seen.size)
     size = max(1, round(seen.width * scale)), max(1, round(seen.height * scale))

@@ -97,6 +97,7 @@ class FamilyFacts:
     lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
     kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
+    has_places: bool = True  # its latents are pictures, so that masks can weight their places
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
     # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
     losses: tuple[str, ...] = ()
@@ -160,6 +161,7 @@ _UNIDIFFUSER = FamilyFacts(
     untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
     kinds={"unet": "joint", "text_encoder": "encoder"},
     newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
+    has_places=False,
     stochastic=True,  # without a text, its guidance is a text of new noise
     losses=("of the latents", "of the latents and the embedding"),
 )

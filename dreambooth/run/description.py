@@ -37,7 +37,12 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
     passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
     height, width = config.pictures.size
     size = f"at {width} x {height}"
-    console.print_message(f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}, {size}{passed_over}")
+    fitted = {"squeeze": "", "crop": ", cropped", "pad": ", padded"}[config.pictures.mode]
+    masked = sum(picture.mask is not None for picture in plan.pictures)
+    masks = f", {masked} with a mask" if masked else ""
+    console.print_message(
+        f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}, {size}{fitted}{masks}{passed_over}"
+    )
     of_class = f'; of the class: "{concepts.class_prompt}"' if concepts.with_prior_preservation else ""
     console.print_message(f"prompt    {_prompts(config, plan)}{of_class}")
     if concepts.with_prior_preservation:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dreambooth.config.run_sections import SavingSettings
-    from dreambooth.config.sections import ConceptSettings
+    from dreambooth.config.sections import ConceptSettings, PictureSettings
     from dreambooth.data.captions import Captions
+    from dreambooth.models.registry import FamilyFacts
 
 _FEW_STEPS = 100
 _CLASS_HASHES = "the class pictures' hashes"
@@ -61,6 +62,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     """Check all input. A resumed run takes its seed from the checkpoint, unless the settings have one."""
     model, saving = config.model.pretrained_model_name_or_path, config.saving
     pictures, others = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")
+    pictures = picture_files.with_masks(pictures, config.pictures)
     pictures, others, captions_of = _with_captions(config.concepts, pictures, others)
     pipeline_folder.check(model)
     folders = {"--logging_dir": config.log_folder}
@@ -92,6 +94,9 @@ def make(config: Config) -> tuple[Config, Plan]:
     if saving.resume_from_checkpoint and not begins_anew and resumed is None and done is None:
         console.print_message(f"resume    {saving.output_dir} holds no checkpoint yet: the run begins")
     fingerprint = config.fingerprint(steps, world)
+    if config.pictures.mask_dir:
+        masks = [picture.mask for picture in pictures if picture.mask]
+        fingerprint["the masks' hashes"] = [hashlib.sha256(mask.read_bytes()).hexdigest() for mask in masks]
     before = resumed.state["course"].get("pretrained_model_name_or_path") if resumed else None
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model, before)
     fingerprint["the pictures' hashes"] = hashes
@@ -154,6 +159,18 @@ def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:
         return config, plan
     seed = processes.broadcast(secrets.randbelow(2**31))
     return config.with_seed(seed), dataclasses.replace(plan, fingerprint={**plan.fingerprint, "seed": seed})
+
+
+def check_places(facts: FamilyFacts, pictures: PictureSettings) -> None:
+    """Refuse weights of places for a family whose latents have none."""
+    flags = {
+        "--mask_dir": pictures.mask_dir,
+        "--use_alpha": pictures.use_alpha,
+        "--resize_mode pad": pictures.mode == "pad",
+    }
+    for flag, is_given in flags.items():
+        if is_given and not facts.has_places:
+            raise BadInput(f"{flag}: the places of this model's pictures can't be weighted; leave it out")
 
 
 def with_loss(plan: Plan, losses: Sequence[str], saving: SavingSettings) -> Plan:
@@ -247,10 +264,11 @@ def _warnings(config: Config, pictures: Sequence[Picture], others: Sequence[Path
         shown = f"{tiny[0].path.name} has {tiny[0].size[1]} x {tiny[0].size[0]} pixels"
         yield f"{len(tiny)} of {len(pictures)} pictures are less than half as large as --resolution needs ({shown})"
     squeezed = transforms.squeezed(pictures, config.pictures.size)
-    if squeezed and not config.pictures.center_crop:
+    if squeezed and config.pictures.mode == "squeeze":
         yield (
             f"{len(squeezed)} of {len(pictures)} pictures are squeezed by more than a tenth to fit {width} x"
-            f" {height} ({squeezed[0].path.name} among them); --center_crop crops them instead"
+            f" {height} ({squeezed[0].path.name} among them); --center_crop crops them instead,"
+            " and --resize_mode pad keeps them whole"
         )
     optimizer = config.optimizer
     if steps < _FEW_STEPS:

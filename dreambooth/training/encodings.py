@@ -13,6 +13,7 @@ import paddle
 
 from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.system import console, processes
+from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dreambooth.data.batches import Batches
     from dreambooth.data.concepts import MicroBatch, Picture, View
     from dreambooth.models.families.base import Family
-    from dreambooth.system.types import Array, Arrays, Tensors
+    from dreambooth.system.types import Array, Arrays, Size, Tensors
 
 
 # prompts that are encoded together; more of them are encoded one by one, so that an encoding depends on its own alone
@@ -42,7 +43,11 @@ class Encodings:
     def __init__(self, family: Family, batches: Batches, settings: MemorySettings, seed: int) -> None:
         self._family, self._batches, self._seed = family, batches, seed
         self._workers = settings.dataloader_num_workers
+        self._has_masks, self._unmasked = batches.has_masks, batches.unmasked_weight
+        self._weights: dict[tuple[int | None, View], Array] = {}  # of the latents' places, by mask and view
         self._arrays: Arrays | None = None  # {name: [picture, view, …]}
+        if self._has_masks:
+            self._check_masks()
         if settings.cache_latents:
             self._arrays = self._encode_all_pictures()
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
@@ -74,7 +79,29 @@ class Encodings:
 
     def masks(self, batch: MicroBatch) -> Tensor | None:
         """Return the weight [n, 1, height, width] of each place in the examples' errors; None: all places count."""
-        return None  # no picture has a mask
+        if not self._has_masks:
+            return None
+        height, width = self._encoding(batch)["mean"].shape[-2:]
+        rows = [self._weights_of(example.picture, example.view, (height, width)) for example in batch.examples]
+        return paddle.to_tensor(np.stack(rows))
+
+    def _check_masks(self) -> None:
+        """Refuse a mask of which nothing is left where its picture is cropped."""
+        for picture, views in zip(self._batches.pictures, self._batches.views):
+            for view in views:
+                weights = transforms.to_weights(picture_files.open_mask(picture), view, self._unmasked)
+                if not weights.any():
+                    raise BadInput(f"the mask of {picture.path.name}: the crop leaves no place of it that counts")
+
+    def _weights_of(self, number: int, view: View, size: Size) -> Array:
+        """Return the weights of the places of a view's latents: the means of those of its pixels."""
+        picture = self._batches.pictures[number]
+        key = number if picture.mask else None, view
+        if key not in self._weights:
+            weights = transforms.to_weights(picture_files.open_mask(picture), view, self._unmasked)
+            of_places = weights.reshape(1, size[0], view.size[0] // size[0], size[1], view.size[1] // size[1])
+            self._weights[key] = of_places.mean(axis=(2, 4), dtype=np.float64).astype(np.float16)
+        return self._weights[key].astype(np.float32)
 
     def _encoding(self, batch: MicroBatch) -> Tensors:
         """Return the encodings of a micro-batch's pictures: the same for its latents and for its conditioning."""

@@ -40,6 +40,10 @@ DEFAULTS = dict(
     sheet=None,
     verbose=False,
     center_crop=False,
+    resize_mode=None,
+    mask_dir=None,
+    use_alpha=False,
+    unmasked_weight=0.1,
     random_flip=False,
     train_batch_size=4,
     gradient_accumulation_steps=1,
@@ -307,7 +311,7 @@ OUTSIDE_OF_THE_COURSE = {
         "sheet",
         "verbose",
     ),  # the pictures count by their hashes
-    *("subject", "captions", "class_negative_prompt"),  # and the captions and class pictures by theirs
+    *("subject", "mask_dir", "captions", "class_negative_prompt"),  # and the captions and class pictures by theirs
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),
@@ -324,7 +328,17 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         - {"resolution"}
     )
     assert not {"optimizer", "caption_dropout"} & set(read().fingerprint(10, 1))  # earlier versions had no other
-    others = ["--lora_rank", "2", "--optimizer", "adafactor", "--caption_dropout", "0.1"]
+    others = [
+        "--lora_rank",
+        "2",
+        "--optimizer",
+        "adafactor",
+        "--caption_dropout",
+        "0.1",
+        "--use_alpha",
+        "--resize_mode",
+        "pad",
+    ]
     assert set(read([*PRIOR, *others]).fingerprint(10, 1)) == names | {
         "train_batch_size x gradient_accumulation_steps x processes"
     }
@@ -414,6 +428,24 @@ def test_a_lora_at_a_whole_networks_rate_is_warned_of(line, warned):
     said = " ".join(read(f"--lora_rank 4 {line}").warnings())
     assert ("is a whole network's, at which a LoRA learns next to nothing" in said) == warned
     assert "a LoRA learns" not in " ".join(read(line).warnings())
+
+
+def test_how_a_picture_is_fitted_counts_once_whatever_the_flag():
+    plain, crop = read().fingerprint(10, 1), read("--center_crop").fingerprint(10, 1)
+    assert read("--resize_mode squeeze").fingerprint(10, 1) == plain != crop
+    assert read("--resize_mode crop").fingerprint(10, 1) == crop and "resize_mode" not in crop
+    assert read("--resize_mode pad").fingerprint(10, 1) == {**plain, "resize_mode": "pad"}
+    assert read("--unmasked_weight 0.5").fingerprint(10, 1) == plain  # without a mask
+    assert read("--unmasked_weight 0.5 --mask_dir m").fingerprint(10, 1) == {**plain, "unmasked_weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--center_crop --resize_mode pad", "--mask_dir m --use_alpha", "--unmasked_weight 1.1", "--unmasked_weight -1"],
+)
+def test_settings_of_pictures_that_contradict_each_other_are_refused(flags):
+    with pytest.raises(BadInput, match="can't be combined with|must be at"):
+        read(flags)
 
 
 def test_the_subject_stands_in_the_place_of_the_braces():

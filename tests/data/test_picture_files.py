@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from support.pictures import draw_pictures
 
+from dreambooth.config.sections import PictureSettings
 from dreambooth.data import picture_files
 from dreambooth.data.concepts import Picture
 from dreambooth.system.errors import BadInput
@@ -311,3 +312,63 @@ def test_threads_leave_pillows_bound_as_it_was(tmp_path, monkeypatch):
     before = Image.MAX_IMAGE_PIXELS
     picture_files.scan_folder(many_pictures(tmp_path / "many", 200))
     assert before is not None and before == Image.MAX_IMAGE_PIXELS
+
+
+def masked_pictures(tmp_path, **settings):
+    """Two pictures, one of them with a transparent half, and their masks by these settings."""
+    folder = tmp_path / "dog"
+    folder.mkdir()
+    Image.new("RGB", (8, 6), "red").save(folder / "1.jpg")
+    half = Image.new("RGBA", (8, 6), (0, 0, 255, 255))
+    half.paste((0, 0, 255, 0), (0, 0, 4, 6))
+    half.save(folder / "2.png")
+    pictures = picture_files.find_pictures(folder, "--x")[0]
+    return picture_files.with_masks(pictures, PictureSettings(resolution=8, **settings))
+
+
+def test_without_a_flag_there_are_no_masks(tmp_path):
+    assert [each.mask for each in masked_pictures(tmp_path)] == [None, None]
+
+
+def test_transparency_can_be_the_mask(tmp_path):
+    opaque, half = masked_pictures(tmp_path, use_alpha=True)
+    assert opaque.mask is None and picture_files.open_mask(opaque) is None
+    assert np.asarray(picture_files.open_mask(half)).tolist() == [[0] * 4 + [255] * 4] * 6
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1", "P", "I;16"])
+def test_a_mask_is_a_picture_of_the_same_name(tmp_path, mode):
+    (tmp_path / "masks").mkdir()
+    for name in ("1.png", "2.png"):
+        grey = Image.new("L", (16, 12))
+        grey.paste(255, (8, 0, 16, 12))
+        deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        grey = deep if mode == "I;16" else grey.convert(mode)
+        grey.save(tmp_path / "masks" / name)
+    for picture in masked_pictures(tmp_path, mask_dir=str(tmp_path / "masks")):
+        assert picture.mask.parent.name == "masks" and picture.mask.stem == picture.path.stem
+        mask = np.asarray(picture_files.open_mask(picture))
+        assert mask.shape == (12, 16) and mask[:, :8].max() == 0 and mask[:, 8:].min() == 255
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda path: None, "1.jpg has no mask there, as 1.png"),
+        (lambda path: path.write_bytes(b"no picture"), "1.png: it can't be read as a mask"),
+        (lambda path: Image.new("L", (9, 6), 255).save(path), "1.png: it has 9 x 6 pixels, another shape"),
+        (lambda path: Image.new("L", (8, 6), 0).save(path), "1.png: it is black, so no place of its picture counts"),
+    ],
+)
+def test_a_mask_that_is_none_is_named(tmp_path, make, said):
+    (tmp_path / "masks").mkdir()
+    make(tmp_path / "masks/1.png")
+    with pytest.raises(BadInput, match=said):
+        masked_pictures(tmp_path, mask_dir=str(tmp_path / "masks"))
+
+
+def test_transparency_that_no_picture_has_is_refused(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "1.png")
+    pictures = picture_files.find_pictures(tmp_path, "--x")[0]
+    with pytest.raises(BadInput, match="--use_alpha: no picture has transparency"):
+        picture_files.with_masks(pictures, PictureSettings(use_alpha=True))

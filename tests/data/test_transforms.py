@@ -99,3 +99,36 @@ def test_a_picture_has_a_mirror_image_only_with_random_flips():
 def test_a_picture_is_squeezed_where_its_shape_changes_by_more_than_a_tenth(size, target, changed):
     picture = Picture(Path("dog.png"), size, "")
     assert transforms.squeezed([picture], target) == ([picture] if changed else [])
+
+
+RED, GREY = (1, -1, -1), (0, 0, 0)
+
+
+@pytest.mark.parametrize("size, inside", [((20, 40), (0, 8, 32, 24)), ((40, 10), (12, 0, 20, 32)), ((7, 7), None)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_padded_picture_lies_in_the_middle_and_about_it_nothing_counts(size, inside, flip):
+    shown = PictureSettings(resolution=32, resize_mode="pad", random_flip=True)
+    view = transforms.views(size, shown)[int(flip)]
+    assert view.inside == inside and view.flip == flip and transforms.squeeze(view) == pytest.approx(1, abs=0.1)
+    pixels = transforms.to_pixels(Image.new("RGB", size[::-1], "red"), view)
+    weights = transforms.to_weights(None, view, 0.1)
+    assert pixels.shape == (3, 32, 32) and weights.shape == (1, 32, 32) and weights.dtype == np.float32
+    left, top, right, bottom = inside or (0, 0, 32, 32)
+    expected = np.zeros((32, 32), bool)
+    expected[top:bottom, left:right] = True
+    for row, column in np.ndindex(32, 32):
+        assert tuple(pixels[:, row, column].round(6)) == (RED if expected[row, column] else GREY)
+        assert weights[0, row, column] == expected[row, column]
+
+
+@pytest.mark.parametrize("mode", ["squeeze", "crop", "pad"])
+def test_a_mask_goes_the_way_of_its_picture(mode):
+    """A picture that is its own mask: after crop, scale and flip, the weights are its brightness."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    for view in transforms.views((24, 40), PictureSettings(resolution=16, resize_mode=mode, random_flip=True)):
+        pixels = transforms.to_pixels(image.convert("RGB"), view)[:1]
+        weights = transforms.to_weights(image, view, 0.0)
+        inside = transforms.to_weights(None, view, 0.0)
+        assert np.allclose(weights, (pixels + 1) / 2 * inside, atol=1e-6) and weights.max() > 0.5
+        assert np.allclose(transforms.to_weights(image, view, 0.25), (0.25 + 0.75 * weights) * inside, atol=1e-6)

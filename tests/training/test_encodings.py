@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 from support.families import load_family
 from support.pictures import draw_pictures
 
@@ -13,6 +14,7 @@ from dreambooth.config.sections import OptimizerSettings, PictureSettings
 from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept, Example, MicroBatch, View
+from dreambooth.system.errors import BadInput
 from dreambooth.training import encodings
 from dreambooth.training.encodings import Encodings
 
@@ -198,3 +200,37 @@ def test_many_captions_lie_in_a_file_and_not_in_memory(family, pictures, monkeyp
         numbers = [example.prompt for example in batch.examples]
         assert found["pooled"].flatten().tolist() == numbers and found["hidden"].shape == [3, 3, 2]
         assert found["hidden"].numpy()[:, 2, 1].tolist() == numbers
+
+
+def test_the_weights_of_latents_are_the_means_of_their_pixels(family, tmp_path):
+    folder = draw_pictures(tmp_path / "dog", 2, size=(64, 32))
+    grey = Image.new("L", (64, 32), 255)
+    grey.paste(0, (0, 0, 33, 32))
+    (tmp_path / "masks").mkdir()
+    for name in ("0.png", "1.png"):
+        grey.save(tmp_path / "masks" / name)
+    shown = PictureSettings(resolution=32, resize_mode="pad", mask_dir=str(tmp_path / "masks"), unmasked_weight=0.5)
+    subject = picture_files.with_masks(picture_files.find_pictures(folder, "--x")[0], shown)
+    batches = Batches([Concept("a sks dog", tuple(subject))], OptimizerSettings(train_batch_size=2), shown, SEED, 0, 1)
+    weights = Encodings(family, batches, ONCE, SEED).masks(batches.micro_batch(0, 0)).numpy()
+    assert weights.shape == (2, 1, 16, 16) and np.array_equal(weights[0], weights[1])
+    assert (weights[:, :, :4] == 0).all() and (weights[:, :, 12:] == 0).all()  # about the picture
+    assert (weights[:, :, 4:12, :8] == 0.5).all() and (weights[:, :, 4:12, 9:] == 1).all()
+    assert ((weights[:, :, 4:12, 8] > 0.5) & (weights[:, :, 4:12, 8] < 1)).all()
+
+
+def test_where_all_places_count_there_are_no_weights(family, batches):
+    assert Encodings(family, batches, ONCE, SEED).masks(batches.micro_batch(0, 0)) is None
+
+
+def test_a_mask_that_is_cropped_away_is_named(family, tmp_path):
+    folder = draw_pictures(tmp_path / "dog", 1, size=(64, 32))
+    grey = Image.new("L", (64, 32), 0)
+    grey.paste(255, (0, 0, 8, 32))
+    (tmp_path / "masks").mkdir()
+    grey.save(tmp_path / "masks/0.png")
+    shown = PictureSettings(resolution=32, resize_mode="crop", mask_dir=str(tmp_path / "masks"), unmasked_weight=0.0)
+    subject = picture_files.with_masks(picture_files.find_pictures(folder, "--x")[0], shown)
+    batches = Batches([Concept("a sks dog", tuple(subject))], OptimizerSettings(), shown, SEED, 0, 1)
+    with pytest.raises(BadInput, match="the mask of 0.png: the crop leaves no place of it that counts"):
+        Encodings(family, batches, ONCE, SEED)
