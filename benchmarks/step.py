@@ -4,8 +4,8 @@
     python -m benchmarks.step --model full      # Stable Diffusion 1's shape, 256 x 256, batch 1: needs 24 GB, minutes
 
 It makes a whole run of train_dreambooth.py. A step of the bare loop precedes each step of the run: forward, backward
-and AdamW on the same network and tensors, in the same process. So a disturbance of the machine affects both. With
---lora_rank, the bare loop trains the whole network, with a second AdamW.
+and the optimizer on the same network and tensors, in the same process. So a disturbance of the machine affects both.
+With --lora_rank, the bare loop trains the whole network, with a second AdamW.
 
 The limit is the speed of a large matrix product on the same cores. The operations of a forward pass are counted: two
 for each multiplication in a linear layer, a convolution or an attention. A backward pass has twice as many.
@@ -18,10 +18,11 @@ import io
 import math
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from unittest import mock
 
 from benchmarks import subjects
+from dreambooth.config.sections import OptimizerName
 from dreambooth.files import weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries, machine
@@ -258,9 +259,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="steps to time (default: 60; full 8)")
     subjects.add_run_flags(parser)
     parser.add_argument("--lora_rank", type=int, metavar="N", help="rank of a LoRA (default: no LoRA)")
+    parser.add_argument(
+        "--optimizer", default="adamw", choices=get_args(OptimizerName), help="the optimizer (default: adamw)"
+    )
     arguments = parser.parse_args(argv)
     subject = subjects.subject_of(arguments)
-    more = ("--lora_rank", str(arguments.lora_rank)) if arguments.lora_rank else ()
+    more = ["--optimizer", arguments.optimizer] if arguments.optimizer != "adamw" else []
+    more += ["--lora_rank", str(arguments.lora_rank)] if arguments.lora_rank else []
     pairs, speed, limit = measure(subject, arguments.steps or (8 if subject.is_full else 60), *more)
     floor, step = (subjects.median(times) for times in zip(*pairs))
     print(subjects.table(
