@@ -10,13 +10,18 @@ here=$(dirname "${BASH_SOURCE[0]}") # the folder of the sample pictures; other p
 . "$here/setup.sh"
 setup
 
-# Set `method` to the flags for a card with so many megabytes
+# Set `method` to the flags for a card with so many megabytes. Several processes average all gradients, so none of them
+# can be freed early.
 choose_method() {
+    local several=${NNODES:-}
+    case ${gpus:-} in *,*) several=1 ;; esac
     if [ "$1" -ge 20000 ] || [ "$1" -lt 1000 ]; then # the driver may not know
         return
-    elif [ "$1" -ge 15000 ]; then
+    elif [ -n "$several" ] && [ "$1" -ge 11000 ]; then
+        method=(--gradient_checkpointing --optimizer adamw8bit)
+    elif [ -z "$several" ] && [ "$1" -ge 15000 ]; then
         method=(--early_update --gradient_checkpointing)
-    elif [ "$1" -ge 10000 ]; then
+    elif [ -z "$several" ] && [ "$1" -ge 10000 ]; then
         method=(--early_update --gradient_checkpointing --optimizer adamw8bit)
     else
         method=(--lora_rank 4 --lora_merge --gradient_checkpointing --sample_batch_size 1) # a pipeline results all the same

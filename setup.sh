@@ -40,7 +40,9 @@ setup() {
         mapfile -t builds < <(common_builds "$driver" "${served[@]}")
         card=${cards[*]} card=${card// / and }
         if [ ${#builds[@]} = 0 ]; then
-            echo "error: no Paddle works on a card of compute capability $card with driver $driver; install a newer driver (570 for all cards), or use the CPU: export CUDA_VISIBLE_DEVICES=" >&2
+            size="install a newer driver (570 for all cards), or use the CPU"
+            if ! at_least 6.0 "${cards[${#cards[@]} - 1]}"; then size="it is too old; use the CPU"; fi
+            echo "error: no Paddle works on a card of compute capability $card with driver $driver; $size: export CUDA_VISIBLE_DEVICES=" >&2
             return 2
         fi
         echo "setup: found a card of compute capability $card, driver $driver"
@@ -48,6 +50,9 @@ setup() {
             names=$(name_cards "${served[@]}")
             echo "setup: no Paddle serves all of them; this one serves ${served[*]}; to see no other: export CUDA_VISIBLE_DEVICES=$names"
         fi
+    elif [ -z "$paddle" ] && [ -n "$(query_cards index)" ]; then
+        echo "error: neither nvidia-smi nor the driver tells the compute capability of the card; install a newer driver (570 for all cards), or use the CPU: export CUDA_VISIBLE_DEVICES=" >&2
+        return 2
     fi
 
     # Keep an environment that is complete; its file "complete" lists the installed requirements
@@ -165,7 +170,12 @@ use_build() {
 # Let Paddle 2.6.2 for cards find the libraries of requirements-cuda11.txt, here and in activated shells
 add_cuda_libraries() {
     [ "$build" = paddlepaddle-gpu==2.6.2 ] || return 0
-    local each path=
+    local each name path=
+    # Paddle opens libcudnn.so, and NVIDIA's packages have libcudnn.so.8 alone
+    for each in "$venv"/lib/python3*/site-packages/nvidia/*/lib/lib*.so.*; do
+        name=${each##*/}
+        [ ! -e "$each" ] || ln -sfn "$name" "${each%/*}/${name%%.so.*}.so"
+    done
     for each in "$venv"/lib/python3*/site-packages/nvidia/*/lib; do
         path=$path${path:+:}$each
     done
@@ -174,12 +184,13 @@ add_cuda_libraries() {
         printf 'export LD_LIBRARY_PATH="%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" # added by setup.sh\n' "$path" >>"$venv/bin/activate"
 }
 
-# Test whether Paddle computes on the cards: a convolution, a product and an attention, forward and backward
+# Test whether Paddle computes on the cards: its own check, which tries several together too; then a convolution, a
+# product and an attention, forward and backward
 check_card() {
     echo "setup: testing $build on the card"
     (
         if [ -n "$names" ]; then export CUDA_VISIBLE_DEVICES=$names; fi
-        cd "$here" && "$PYTHON" -m dreambooth.selfcheck --operations
+        cd "$here" && "$PYTHON" -c 'import zlib, paddle; paddle.utils.run_check()' && "$PYTHON" -m dreambooth.selfcheck --operations
     )
 }
 
@@ -192,8 +203,25 @@ query_cards() {
         *" all") ;;
         *" GPU-"* | "PCI_BUS_ID "*) only=(-i "$CUDA_VISIBLE_DEVICES") ;;
     esac
-    answer=$("${ask[@]}" "${only[@]}" 2>/dev/null) || answer=$("${ask[@]}" 2>/dev/null) || return 1
+    answer=$("${ask[@]}" "${only[@]}" 2>/dev/null) || answer=$("${ask[@]}" 2>/dev/null) ||
+        { [ "$1" = compute_cap ] && answer=$(ask_driver); } || return 1
     tr -d '\r' <<<"$answer" | grep -E '^[0-9]+(\.[0-9]+)*$' # without its complaints, and what it does not know
+}
+
+# Print the compute capability of each visible card by the driver itself: nvidia-smi does not know it before driver 510
+ask_driver() {
+    "$(find_python)" - 2>/dev/null <<'PYTHON'
+import ctypes
+
+driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+    raise SystemExit(1)
+for card in range(count.value):
+    parts = ctypes.c_int(), ctypes.c_int()
+    for part, attribute in zip(parts, (75, 76)):  # the major and the minor number, in cuda.h
+        driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, card)
+    print(f"{parts[0].value}.{parts[1].value}")
+PYTHON
 }
 
 # Warn where this machine has a card and $PYTHON a Paddle for the CPU alone; say so where the user chose that one

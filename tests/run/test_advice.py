@@ -18,7 +18,7 @@ def config_of(**changes):
 
 
 def nearest(gigabytes, **changes):
-    return advice.nearest(config_of(**changes), peak_of, gigabytes * 1e9, is_card=True)
+    return advice.nearest(config_of(**changes), peak_of, gigabytes * 1e9)
 
 
 @pytest.mark.parametrize("gigabytes", [5.9, 7, 8, 10, 12, 14, 15])
@@ -58,3 +58,20 @@ def test_nothing_fits_one_gigabyte():
 def test_what_cannot_be_combined_is_not_named():
     for flags, _ in nearest(11, max_grad_norm=1.0):
         assert "--early_update" not in flags
+
+
+def test_what_the_run_could_not_take_is_not_named():
+    config = config_of(train_batch_size=1)
+    whole = peak_of(config)
+    every = {"--early_update", "--gradient_checkpointing", "--optimizer", "--mixed_precision", "--resolution"}
+    for flag in every:
+        for room in (0.3, 2.9, 4, 8):
+            found = advice.nearest(config, peak_of, whole - room * 1e9, {flag})
+            assert found and not [flags for flags, _ in found if flag in flags]
+    assert all(flags.startswith("--lora_rank") for flags, _ in advice.nearest(config, peak_of, whole - 1e9, every))
+
+
+def test_a_lora_goes_before_a_lower_resolution():
+    config = config_of(train_batch_size=1)
+    found = advice.nearest(config, lambda it: 5 if it.lora.lora_rank or it.pictures.size[0] < 512 else 10, 6)
+    assert [flags for flags, _ in found] == ["--lora_rank 4", "--resolution 384"]

@@ -12,6 +12,7 @@ import train_dreambooth
 from dreambooth.models import loading
 from dreambooth.run.memory import estimate, room
 from dreambooth.run.memory.budget import Budget
+from dreambooth.system import processes
 from dreambooth.training.updates import Updates
 
 
@@ -88,3 +89,17 @@ def test_a_card_has_its_kernels_in_the_plan(twin, monkeypatch):
     monkeypatch.delenv("FLAGS_cudnn_deterministic")
     found = Budget.of(small_config(pretrained_model_name_or_path=str(twin), mixed_precision="fp16"))
     assert found.attention.startswith("memory-efficient") and found._place.most_scores == 0
+
+
+def test_the_flags_that_a_run_refuses_are_known(twin, unidiffuser_twin, monkeypatch):
+    def impossible(model):
+        return set(Budget.of(small_config(pretrained_model_name_or_path=str(model)))._impossible)
+
+    assert impossible(twin) == {"--mixed_precision"}  # on a CPU
+    assert impossible(unidiffuser_twin) == {"--mixed_precision", "--gradient_checkpointing", "--resolution"}
+    monkeypatch.setattr(room, "free", lambda: 15e9)
+    for capability, refused in (("6.1", {"--mixed_precision"}), ("7.5", set())):
+        pretend(monkeypatch, "a card", capability)
+        assert impossible(twin) == refused
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
+    assert impossible(twin) == {"--early_update"}

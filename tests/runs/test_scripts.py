@@ -120,6 +120,21 @@ def test_run_single_takes_a_method_that_fits_the_card(echo, tmp_path, megabytes,
     assert ("--lora_rank" in flags) == ("--lora_merge" in flags) == (megabytes < 10000)
 
 
+@pytest.mark.parametrize("megabytes", [8188, 11264, 12282, 15360, 16376, 24564])
+@pytest.mark.parametrize(
+    "environment", [{"GPUS": "0,1"}, {"GPUS": "0", "NNODES": "2", "MASTER": "10.0.0.1:8000", "NODE_RANK": "0"}]
+)
+def test_run_multi_takes_a_method_that_several_processes_can_have(echo_of_cards, tmp_path, megabytes, environment):
+    done = bash("bash run_multi.sh", PYTHON=echo_of_cards, PATH=of_memory(tmp_path, megabytes), **environment)
+    flags = method_of(done)
+    assert "--early_update" not in flags, done.stdout
+    line = ["--pretrained_model_name_or_path", "m", "--instance_data_dir", "d", "--instance_prompt", "p", *flags]
+    config = read_config([*line, "--train_batch_size", "1"], "")
+    state = OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight
+    assert estimate.peak(config, STABLE_DIFFUSION_1, estimate.CARD, state).total < 0.92 * (megabytes << 20)
+    assert ("--lora_rank" in flags) == (megabytes < 11000)
+
+
 @pytest.mark.parametrize(
     "flags, environment",
     [
@@ -634,6 +649,41 @@ def test_setup_refuses_a_card_for_which_there_is_no_build(copy, card, driver):
     [line] = done.stderr.splitlines()
     assert f"capability {card} with driver {driver}" in line and "export CUDA_VISIBLE_DEVICES=" in line
     assert run_setup(copy, cards=card, driver=driver, CUDA_VISIBLE_DEVICES="").returncode == 0
+
+
+OLD_DRIVER = """case "$*" in
+    *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2 ;;
+    *driver*) echo 470.57.02 ;;
+    *) echo 0 ;;
+esac"""
+
+
+def test_setup_asks_the_driver_where_nvidia_smi_does_not_know_the_capability(copy):
+    stand_in(copy / "path", "nvidia-smi", OLD_DRIVER)
+    path = f"{copy / 'path'}:{os.environ['PATH']}"
+    asked = bash("set -euo pipefail; . ./setup.sh; ask_driver() { echo 7.5; }; query_cards compute_cap", PATH=path)
+    assert asked.stdout == "7.5\n", asked.stderr
+    done = bash(f'cd "{copy}" && bash setup.sh', PATH=path)  # there is no driver
+    assert done.returncode == 2 and not (copy / "asked").exists()
+    [line] = done.stderr.splitlines()
+    assert "error: neither nvidia-smi nor the driver tells the compute capability of the card" in line
+
+
+def test_the_older_paddle_finds_libraries_whose_names_have_a_version(tmp_path):
+    folder = tmp_path / "a .so. folder/lib/python3.10/site-packages/nvidia/cudnn/lib"
+    folder.mkdir(parents=True)
+    for name in ("libcudnn.so.8", "libcudnn_ops_infer.so.8"):
+        (folder / name).write_text(name)
+    (tmp_path / "a .so. folder/bin").mkdir()
+    command = f'. ./setup.sh; build=paddlepaddle-gpu==2.6.2 venv="{tmp_path}/a .so. folder"; add_cuda_libraries'
+    for _ in range(2):  # an environment that is kept, too
+        done = bash(f"set -euo pipefail; {command}")
+        assert done.returncode == 0, done.stderr
+        assert {path.name: path.read_text() for path in folder.glob("*.so")} == {
+            "libcudnn.so": "libcudnn.so.8",
+            "libcudnn_ops_infer.so": "libcudnn_ops_infer.so.8",
+        }
+    assert (tmp_path / "a .so. folder/bin/activate").read_text().count("added by setup.sh") == 1
 
 
 def test_setup_for_the_older_paddle_has_its_own_environment(copy):

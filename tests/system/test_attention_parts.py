@@ -148,3 +148,14 @@ def test_scores_out_of_range_have_the_right_gradients(monkeypatch, scale):
         found.append([done.numpy(), *(each.grad.numpy() for each in (query, key, value))])
     for mine, theirs in zip(*found):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=2e-4 * np.abs(theirs).max())
+
+
+def test_a_result_without_a_backward_pass_is_freed(monkeypatch):
+    from paddle.base import core
+
+    monkeypatch.setattr(attention_parts, "MANY_SCORES", 0)
+    tensors, after = long_attention(), []
+    for _ in range(4):
+        attention_parts._attend(2, *tensors)
+        after.append(core.host_memory_stat_current_value("Allocated", 0))
+    assert after[0] == after[-1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from dreambooth.config.config import Config
 
@@ -16,14 +16,19 @@ _RANK = 4
 _SIZES = (384, 256)  # below, a large model draws little
 
 
-def nearest(config: Config, peak_of: Callable[[Config], float], room: float, is_card: bool) -> list[tuple[str, float]]:
-    """Return (flags, peak) of the first settings that fit into `room` bytes: of the same method, and of a LoRA."""
+def nearest(
+    config: Config, peak_of: Callable[[Config], float], room: float, impossible: Container[str] = ()
+) -> list[tuple[str, float]]:
+    """Return (flags, peak) of the first settings that fit into `room` bytes: of the same method, and of a LoRA.
+
+    `impossible` are flags that the run could not take. A LoRA goes before a lower resolution.
+    """
     methods = [config]
     if not config.lora.lora_rank and (lora := _with(config, "lora", lora_rank=_RANK)):
         methods.append(lora)
     found = []
     for method in methods:
-        steps = _steps(method, is_card)
+        steps = [step for step in _steps(method) if step.flags.split()[0] not in impossible]
         fitting = next((count for count in range(len(steps) + 1) if _fits(method, steps[:count], peak_of, room)), None)
         if fitting is None:
             continue
@@ -34,7 +39,7 @@ def nearest(config: Config, peak_of: Callable[[Config], float], room: float, is_
                 chosen = without
         flags = [f"--lora_rank {_RANK}"] if method is not config else []
         found.append((" ".join([*flags, *_distinct(chosen)]), peak_of(_changed(method, chosen))))
-    return found
+    return sorted(found, key=lambda each: "--resolution" in each[0])
 
 
 class _Step(NamedTuple):
@@ -45,7 +50,7 @@ class _Step(NamedTuple):
     values: dict[str, Any]
 
 
-def _steps(config: Config, is_card: bool) -> list[_Step]:
+def _steps(config: Config) -> list[_Step]:
     """List the changes, the least harmful first; a later one of the same flag replaces an earlier one."""
     steps = []
     batch = config.optimizer.train_batch_size
@@ -59,8 +64,7 @@ def _steps(config: Config, is_card: bool) -> list[_Step]:
         steps.append(_Step("--early_update", "memory", {"early_update": True}))
     steps.append(_Step("--gradient_checkpointing", "memory", {"gradient_checkpointing": True}))
     if config.lora.lora_rank:
-        if is_card:
-            steps.append(_Step("--mixed_precision fp16", "memory", {"mixed_precision": "fp16"}))
+        steps.append(_Step("--mixed_precision fp16", "memory", {"mixed_precision": "fp16"}))
     else:
         for name in ("adamw8bit", "adafactor"):
             steps.append(_Step(f"--optimizer {name}", "optimizer", {"optimizer": name}))

@@ -14,7 +14,7 @@ from dreambooth.system.devices import cards
 from dreambooth.system.errors import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import Precision
@@ -33,6 +33,16 @@ def _state(optimizer: OptimizerName) -> float:
     return optimizers.OPTIMIZERS[optimizer].bytes_per_weight
 
 
+def _impossible(sizes: Sizes | None) -> set[str]:
+    """List the flags that this run refuses: for its processes, its card, and its model."""
+    found = {"--early_update"} if processes.world_size() > 1 else set()
+    if not processes.is_on_gpu() or cards.reason_against("fp16"):
+        found.add("--mixed_precision")
+    if sizes is not None and sizes.facts.kinds[sizes.facts.denoiser] == "joint":
+        found |= {"--gradient_checkpointing", "--resolution"}
+    return found
+
+
 def _kernels(sizes: Sizes, precision: Precision) -> dict[int, str]:
     return attention.kernels(attention.head_sizes(sizes), cards.half(precision) is not None, cards.capability())
 
@@ -47,19 +57,22 @@ class Budget:
         place: Place,
         free: float | None,
         kernels: dict[int, str] | None = None,
+        impossible: Collection[str] = (),
     ) -> None:
         self._config, self._sizes, self._place, self._free = config, sizes, place, free
+        self._impossible = impossible  # flags that the run could not take
         self.attention = attention.in_words(kernels) if kernels else ""  # of a card
 
     @classmethod
     def of(cls, config: Config) -> Budget:
         """Read the model's sizes and the free memory; call it when Paddle is loaded."""
         found = sizes.read(config.model)
+        impossible = _impossible(found)
         if not processes.is_on_gpu():
-            return cls(config, found, estimate.CPU, room.free())
+            return cls(config, found, estimate.CPU, room.free(), impossible=impossible)
         kernels = _kernels(found, config.memory.mixed_precision) if found else {}
         most_scores = math.inf if attention.QUADRATIC in kernels.values() else 0
-        return cls(config, found, Place(is_card=True, most_scores=most_scores), room.free(), kernels)
+        return cls(config, found, Place(is_card=True, most_scores=most_scores), room.free(), kernels, impossible)
 
     @property
     def peak(self) -> Stage | None:
@@ -87,7 +100,7 @@ class Budget:
                 "less is taken by --train_batch_size 1, --gradient_checkpointing, --optimizer adafactor, --lora_rank 4"
             )
         most = min(self._free * _USABLE, self.peak.total * _LESS)
-        fitting = advice.nearest(self._config, lambda other: self._peak_of(other).total, most, self._place.is_card)
+        fitting = advice.nearest(self._config, lambda other: self._peak_of(other).total, most, self._impossible)
         if not fitting:
             return "no setting of this tool makes it fit"
         return "what fits: " + ", or ".join(f"{flags} ({console.amount(peak)})" for flags, peak in fitting)

@@ -118,7 +118,8 @@ def _in_training() -> Any:  # noqa: ANN401  a class of Paddle's
         @staticmethod
         def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
             done, logarithms = _softmax_in_parts(query, key, value)
-            ctx.save_for_backward(query, key, value, done, logarithms)
+            # detached: the result itself would hold the graph, and the graph it
+            ctx.save_for_backward(query, key, value, done.detach(), logarithms)
             ctx.learns = [not each.stop_gradient for each in (query, key, value)]
             return done
 
