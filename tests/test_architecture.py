@@ -184,6 +184,12 @@ def path_of_tests(file):
     return ROOT / "tests" / room / f"test_{'benchmarks_' if room == 'benchmarks' else ''}{file.name}"
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """Which pytest would take for one module."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
 # definitions alone, the story that tests/runs/ tells, and the class that test_family_contract.py is about
 WITHOUT_TESTS = {
     "dreambooth/system/errors.py",

@@ -35,6 +35,7 @@ class DrawSettings:
     # the flags that errors name
     steps_flag: str = "--num_inference_steps"
     scheduler_flag: str = "--scheduler"
+    negative_flag: str = "--negative_prompt"
 
 
 # fmt: off

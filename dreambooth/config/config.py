@@ -147,6 +147,7 @@ class Config:
             precision=self.memory.mixed_precision,
             steps_flag="--prior_inference_steps",
             scheduler_flag="--prior_scheduler",
+            negative_flag="--class_negative_prompt",
         )
 
     def total_steps(self, pictures: int, processes: int) -> int:

@@ -12,8 +12,8 @@ from dreambooth.config import foreign_flags
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.fields import Section
 from dreambooth.config.sections import SourceSettings
-from dreambooth.config.sources import documents, layers, presets
-from dreambooth.config.sources.layers import Layer
+from dreambooth.config.sources import documents, overlays, presets
+from dreambooth.config.sources.overlays import Layer
 from dreambooth.system import console
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -107,7 +107,7 @@ def read_config(argv: Sequence[str], description: str | None) -> Config:
         below.append(_layer(presets.path_of(sources.preset), "--preset", f"preset {sources.preset}"))
     if sources.config:
         below.append(_layer(sources.config, "--config", str(sources.config)))
-    merged, origins = layers.merged([*below, Layer("the command line", values)])
+    merged, origins = overlays.merged([*below, Layer("the command line", values)])
     try:
         return dataclasses.replace(Config.from_flat(**merged), sources=origins)
     except BadInput as error:
@@ -120,7 +120,7 @@ def read_config(argv: Sequence[str], description: str | None) -> Config:
 def _layer(path: str | Path, flag: str, source: str) -> Layer:
     """Read the settings of a file."""
     fields = {section: {field.name: field for field in dataclasses.fields(kind)} for section, kind in SECTIONS.items()}
-    return Layer(source, layers.settings_of(documents.read(path, flag), fields, f"{flag} {path}"))
+    return Layer(source, overlays.settings_of(documents.read(path, flag), fields, f"{flag} {path}"))
 
 
 def make_command_parser(kind: type[Section], **settings: Any) -> Parser:

@@ -22,6 +22,7 @@ def test_a_run_draws_with_its_own_size_seed_and_flags(flag, name):
         precision="bf16",
         steps_flag="--prior_inference_steps",
         scheduler_flag="--prior_scheduler",
+        negative_flag="--class_negative_prompt",
     )
 
 

@@ -91,7 +91,7 @@ class UniDiffuser(Family):
     def check_drawing(self, settings: DrawSettings) -> None:
         """Refuse a negative prompt, schedulers that need a scaled input, and other sizes than its own."""
         if settings.negative_prompt:
-            raise BadInput("--negative_prompt, --class_negative_prompt: a UniDiffuser takes none")
+            raise BadInput(f"{settings.negative_flag}: a UniDiffuser takes none")
         if settings.scheduler and schedulers.SCHEDULERS[settings.scheduler].scales_input:
             able = ", ".join(name for name, facts in schedulers.SCHEDULERS.items() if not facts.scales_input)
             flag = f"{settings.scheduler_flag} {settings.scheduler}"

@@ -8,15 +8,15 @@ from test_config import REQUIRED, flat_value
 
 from dreambooth.config.config import SECTIONS
 from dreambooth.config.parser import read_config
-from dreambooth.config.sources import layers
-from dreambooth.config.sources.layers import Layer
+from dreambooth.config.sources import overlays
+from dreambooth.config.sources.overlays import Layer
 from dreambooth.system.errors import BadInput
 
 FIELDS = {name: {each.name: each for each in dataclasses.fields(kind)} for name, kind in SECTIONS.items()}
 
 
 def of(document):
-    return layers.settings_of(document, FIELDS, "--config x")
+    return overlays.settings_of(document, FIELDS, "--config x")
 
 
 def test_flags_stand_flat_or_in_their_sections():
@@ -100,12 +100,12 @@ def test_a_record_of_a_run_is_its_settings_without_how_it_began():
 def test_a_later_layer_holds_and_what_says_the_same_in_other_words_goes():
     file = Layer("file", {"max_train_steps": 400, "height": 64, "width": 32, "seed": 1})
     line = Layer("line", {"num_train_epochs": 2, "resolution": 128, "seed": 2})
-    values, sources = layers.merged([file, line])
+    values, sources = overlays.merged([file, line])
     assert values == {"num_train_epochs": 2, "resolution": 128, "seed": 2} and set(sources.values()) == {"line"}
-    values, sources = layers.merged([file, Layer("line", {"resolution": 128, "height": 256})])
+    values, sources = overlays.merged([file, Layer("line", {"resolution": 128, "height": 256})])
     assert values == {"max_train_steps": 400, "seed": 1, "resolution": 128, "height": 256}
     assert sources == {"max_train_steps": "file", "seed": "file", "resolution": "line", "height": "line"}
-    assert layers.merged([file]) == (dict(file.values), dict.fromkeys(file.values, "file"))
+    assert overlays.merged([file]) == (dict(file.values), dict.fromkeys(file.values, "file"))
 
 
 def settings_file(tmp_path, **changes):
