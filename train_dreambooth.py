@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from dreambooth.config.parser import read_config
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept
-from dreambooth.drawing import data_sheets, prior_pictures
+from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
@@ -95,6 +95,8 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     description.describe(config, plan, family, missing, budget)
     if config.run.dry_run:
         if config.run.sheet and processes.is_first():
+            from dreambooth.drawing import data_sheets  # its fonts would delay every start
+
             data_sheets.write(config.run.sheet, plan.pictures, class_pictures, config.concepts, config.pictures)
         return
     if plan.replaces:
