@@ -8,7 +8,7 @@
 # A second run keeps a complete environment, and completes an interrupted one.
 
 setup() {
-    local here venv build kind other size name tried= active card= cards served names= driver python
+    local here venv build kind other size remedy name tried= active card= cards served names= driver python
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
     local paddle=${PADDLE:-} index=() requirements=("$here/requirements.txt" "$@")
     if [ -n "${PYTHON:-}" ]; then
@@ -40,9 +40,9 @@ setup() {
         mapfile -t builds < <(common_builds "$driver" "${served[@]}")
         card=${cards[*]} card=${card// / and }
         if [ ${#builds[@]} = 0 ]; then
-            size="install a newer driver (570 for all cards), or use the CPU"
-            if ! at_least 6.0 "${cards[${#cards[@]} - 1]}"; then size="it is too old; use the CPU"; fi
-            echo "error: no Paddle works on a card of compute capability $card with driver $driver; $size: export CUDA_VISIBLE_DEVICES=" >&2
+            remedy="install a newer driver (570 for all cards), or use the CPU"
+            if ! at_least 6.0 "${cards[${#cards[@]} - 1]}"; then remedy="it is too old; use the CPU"; fi
+            echo "error: no Paddle works on a card of compute capability $card with driver $driver; $remedy: export CUDA_VISIBLE_DEVICES=" >&2
             return 2
         fi
         echo "setup: found a card of compute capability $card, driver $driver"

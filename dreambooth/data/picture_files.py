@@ -101,7 +101,7 @@ def with_masks(pictures: Sequence[Picture], settings: PictureSettings) -> list[P
     Raises BadInput for a mask that is missing, broken, of another shape than its picture, or without a place that
     counts.
     """
-    if settings.mask_dir is None and not settings.use_alpha:
+    if not settings.has_masks:
         return list(pictures)
     found = []
     for picture in pictures:

@@ -125,13 +125,11 @@ class RareWords:
 
     def identifier(self, prompt: str, class_prompt: str | None = None) -> str | None:
         """Return the identifier of a prompt in small letters; None if it has none."""
-        class_words = _WORDS.findall((class_prompt or "").lower())
-        own = [word for word in _WORDS.findall(prompt.lower()) if word not in (*_FILLERS, *class_words)]
-        return self._identifier(own, prompt)
+        return self._identifier(_own_words(prompt, class_prompt), prompt)
 
     def description(self, prompt: str) -> str:
         """Return what the words of a prompt are taken for: the identifier with its token, and the class."""
-        own = [word for word in _WORDS.findall(prompt.lower()) if word not in _FILLERS]
+        own = _own_words(prompt)
         found = self._identifier(own, prompt)
         if found is None:
             return f"identifier: none; other words: {' '.join(own) or 'none'}"
@@ -146,7 +144,7 @@ class RareWords:
         no fillers.
         """
         words, class_words = _WORDS.findall(instance_prompt.lower()), _WORDS.findall((class_prompt or "").lower())
-        own = [word for word in words if word not in _FILLERS and word not in class_words]
+        own = _own_words(instance_prompt, class_prompt)
         found = self._identifier(own, instance_prompt)
         if spells_out(self.tokenizer, instance_prompt):
             yield from spelled_out(self.tokenizer, [instance_prompt])
@@ -171,6 +169,12 @@ class RareWords:
             yield f'"{instance_prompt}" lacks "{of_class[-1]}" of the class prompt; add it, so that it names the class'
         elif not class_prompt and found and own == [found]:
             yield f'"{instance_prompt}" does not name the class of the subject; add it, as dog in "sks dog"'
+
+
+def _own_words(prompt: str, class_prompt: str | None = None) -> list[str]:
+    """List the words of a prompt, in small letters, that are no fillers and that the class prompt lacks."""
+    others = {*_FILLERS, *_WORDS.findall((class_prompt or "").lower())}
+    return [word for word in _WORDS.findall(prompt.lower()) if word not in others]
 
 
 def spells_out(tokenizer: Tokenizer, text: str) -> bool:

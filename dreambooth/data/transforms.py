@@ -21,12 +21,7 @@ _SQUEEZE_NOTICED = 1.1
 
 def squeezed(pictures: Sequence[Picture], size: Size) -> list[Picture]:
     """List the pictures whose shape changes by more than a tenth when they are scaled to a size."""
-    changed = []
-    for picture in pictures:
-        ratio = (picture.size[1] / picture.size[0]) / (size[1] / size[0])
-        if max(ratio, 1 / ratio) > _SQUEEZE_NOTICED:
-            changed.append(picture)
-    return changed
+    return [picture for picture in pictures if squeeze(View(picture.size, size)) > _SQUEEZE_NOTICED]
 
 
 def squeeze(view: View) -> float:

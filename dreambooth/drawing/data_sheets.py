@@ -66,8 +66,8 @@ def write(
             sheet.paste(cell_image, (_GAP + column * cell, top + 2 * line))
     if classes:
         left = 2 * _GAP + width
-        of_class_words = f'the class, {len(of_class)} pictures: "{concepts.class_prompt}"'
-        pen.text((left, _GAP), sheets.font_for([of_class_words])[1][0], "black", sheets.font_for([of_class_words])[0])
+        font, [heading] = sheets.font_for([f'the class, {len(of_class)} pictures: "{concepts.class_prompt}"'])
+        pen.text((left, _GAP), heading, "black", font)
         for number, picture in enumerate(classes):
             row, column = divmod(number, _CLASS_COLUMNS)
             view = transforms.views(picture.size, shown)[0]
@@ -106,13 +106,11 @@ def _framed(image: Image.Image, view: View) -> Image.Image:
     height, width = view.original
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
-    square = Image.new("RGB", (_SIDE, _SIDE), "white")
     if view.crop:
         scale = small.width / width, small.height / height
         box = [side * scale[number % 2] for number, side in enumerate(view.crop)]
         ImageDraw.Draw(small).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=_FRAME, width=2)
-    square.paste(small, ((_SIDE - small.width) // 2, (_SIDE - small.height) // 2))
-    return square
+    return _in_square(small)
 
 
 def _seen(image: Image.Image, view: View, weights: Array) -> Image.Image:
@@ -126,7 +124,11 @@ def _seen(image: Image.Image, view: View, weights: Array) -> Image.Image:
     seen = Image.fromarray(pixels.astype(np.uint8))
     scale = _SIDE / max(seen.size)
     size = max(1, round(seen.width * scale)), max(1, round(seen.height * scale))
+    return _in_square(seen.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS))
+
+
+def _in_square(image: Image.Image) -> Image.Image:
+    """Put a picture into the middle of a cell of the sheet."""
     square = Image.new("RGB", (_SIDE, _SIDE), "white")
-    fitted = seen.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-    square.paste(fitted, ((_SIDE - size[0]) // 2, (_SIDE - size[1]) // 2))
+    square.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
     return square

@@ -176,12 +176,12 @@ def _problems_of_captions(config: Config, plan: Plan, family: Family) -> Iterato
             f'{len(without)} of {len(named)} captions lack "{identifier}", the identifier of --instance_prompt'
             f" ({without[0].path.name}); their pictures teach it nothing"
         )
-    cut = [each for each in named if tokenizers.truncated_text(family.tokenizer, each.caption or "")]
-    if cut:
-        lost = tokenizers.truncated_text(family.tokenizer, cut[0].caption or "")
+    ends = [(each, tokenizers.truncated_text(family.tokenizer, each.caption or "")) for each in named]
+    if cut := [(picture, lost) for picture, lost in ends if lost]:
+        picture, lost = cut[0]
         yield (
             f"{len(cut)} of {len(named)} captions are too long for the tokenizer; this part of that of"
-            f' {cut[0].path.name} is lost: "{lost[:80]}"'
+            f' {picture.path.name} is lost: "{lost[:80]}"'
         )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dreambooth.data.batches import Batches
     from dreambooth.data.concepts import MicroBatch, Picture, View
     from dreambooth.models.families.base import Family
-    from dreambooth.system.types import Array, Arrays, Size, Tensors
+    from dreambooth.system.types import Array, Arrays, Tensors
 
 
 # prompts that are encoded together; more of them are encoded one by one, so that an encoding depends on its own alone
@@ -43,11 +43,8 @@ class Encodings:
     def __init__(self, family: Family, batches: Batches, settings: MemorySettings, seed: int) -> None:
         self._family, self._batches, self._seed = family, batches, seed
         self._workers = settings.dataloader_num_workers
-        self._has_masks, self._unmasked = batches.has_masks, batches.unmasked_weight
-        self._weights: dict[tuple[int | None, View], Array] = {}  # of the latents' places, by mask and view
+        self._weights = self._weigh_places() if batches.has_masks else {}
         self._arrays: Arrays | None = None  # {name: [picture, view, …]}
-        if self._has_masks:
-            self._check_masks()
         if settings.cache_latents:
             self._arrays = self._encode_all_pictures()
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
@@ -79,29 +76,34 @@ class Encodings:
 
     def masks(self, batch: MicroBatch) -> Tensor | None:
         """Return the weight [n, 1, height, width] of each place in the examples' errors; None: all places count."""
-        if not self._has_masks:
+        if not self._weights:
             return None
-        height, width = self._encoding(batch)["mean"].shape[-2:]
-        rows = [self._weights_of(example.picture, example.view, (height, width)) for example in batch.examples]
-        return paddle.to_tensor(np.stack(rows))
+        rows = [self._weights[self._mask_and_view(example.picture, example.view)] for example in batch.examples]
+        return paddle.to_tensor(np.stack(rows).astype(np.float32))
 
-    def _check_masks(self) -> None:
-        """Refuse a mask of which nothing is left where its picture is cropped."""
-        for picture, views in zip(self._batches.pictures, self._batches.views):
+    def _mask_and_view(self, number: int, view: View) -> tuple[int | None, View]:
+        """Return what the weights of a picture's places depend on; all pictures without a mask share theirs."""
+        return number if self._batches.pictures[number].mask else None, view
+
+    def _weigh_places(self) -> dict[tuple[int | None, View], Array]:
+        """Compute the weights of the latents' places: the means of those of their pixels, by mask and view.
+
+        Raises BadInput for a mask of which nothing is left where its picture is cropped.
+        """
+        factor = self._family.pipeline.vae_scale_factor
+        found: dict[tuple[int | None, View], Array] = {}
+        for number, (picture, views) in enumerate(zip(self._batches.pictures, self._batches.views)):
             for view in views:
-                weights = transforms.to_weights(picture_files.open_mask(picture), view, self._unmasked)
+                key = self._mask_and_view(number, view)
+                if key in found:
+                    continue
+                mask = picture_files.open_mask(picture)
+                weights = transforms.to_weights(mask, view, self._batches.unmasked_weight)
                 if not weights.any():
                     raise BadInput(f"the mask of {picture.path.name}: the crop leaves no place of it that counts")
-
-    def _weights_of(self, number: int, view: View, size: Size) -> Array:
-        """Return the weights of the places of a view's latents: the means of those of its pixels."""
-        picture = self._batches.pictures[number]
-        key = number if picture.mask else None, view
-        if key not in self._weights:
-            weights = transforms.to_weights(picture_files.open_mask(picture), view, self._unmasked)
-            of_places = weights.reshape(1, size[0], view.size[0] // size[0], size[1], view.size[1] // size[1])
-            self._weights[key] = of_places.mean(axis=(2, 4), dtype=np.float64).astype(np.float16)
-        return self._weights[key].astype(np.float32)
+                of_places = weights.reshape(1, view.size[0] // factor, factor, view.size[1] // factor, factor)
+                found[key] = of_places.mean(axis=(2, 4), dtype=np.float64).astype(np.float16)
+        return found
 
     def _encoding(self, batch: MicroBatch) -> Tensors:
         """Return the encodings of a micro-batch's pictures: the same for its latents and for its conditioning."""

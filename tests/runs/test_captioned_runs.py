@@ -2,11 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 from support.commands import launch, train
 from support.pictures import draw_pictures
-from support.weights import assert_same, largest_difference, weights
+from support.weights import assert_same, largest_difference, mean_difference
 
 from dreambooth.system.errors import BadInput
 
@@ -23,11 +22,6 @@ def captioned(flags, tmp_path):
     ]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return lambda **changes: flags(**{"instance_data_dir": folder, **COMMON, **changes})
-
-
-def mean_difference(one, other):
-    one, other = weights(one), weights(other)
-    return float(np.mean([np.abs(one[name] - other[name]).mean() for name in one]))
 
 
 @pytest.mark.parametrize("text_encoder", [None, True])

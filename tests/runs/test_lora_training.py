@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 from support.commands import command_line, launch, train
 from support.families import load_pipeline
-from support.weights import assert_same, largest_difference, weights
+from support.weights import assert_same, largest_difference, mean_difference, weights
 
 from dreambooth.system.errors import BadInput
 from dreambooth.training.adapters import TARGETS, Adapters
@@ -111,11 +111,6 @@ def test_two_processes_learn_what_one_does(twin, pictures, tmp_path):
     assert mean_difference(tmp_path / "one", tmp_path / "two") < 1e-2 * mean_difference(
         tmp_path / "one", tmp_path / "other"
     )
-
-
-def mean_difference(one, other):
-    one, other = weights(one), weights(other)
-    return float(np.mean([np.abs(one[name] - other[name]).mean() for name in one]))
 
 
 def test_it_learns(line, tmp_path):

@@ -1,11 +1,10 @@
 """Runs with masks and padding: exact however they are split, and nothing where every place counts."""
 
-import numpy as np
 import pytest
 from PIL import Image
 from support.commands import command_line, launch, train
 from support.pictures import draw_pictures
-from support.weights import assert_same, weights
+from support.weights import assert_same, mean_difference
 
 from dreambooth.system.errors import BadInput
 
@@ -18,11 +17,6 @@ def masks_for(folder, white):
         grey.paste(255, white)
         grey.save(folder / f"{number}.png")
     return folder
-
-
-def mean_difference(one, other):
-    one, other = weights(one), weights(other)
-    return float(np.mean([np.abs(one[name] - other[name]).mean() for name in one]))
 
 
 def test_a_white_mask_and_the_padding_of_squares_change_nothing(flags, tmp_path):

@@ -10,7 +10,7 @@ from support import reads
 from support.commands import command_line, launch, python, train
 from support.families import load_family
 from support.pictures import draw_pictures
-from support.weights import assert_same, largest_difference, weights
+from support.weights import assert_same, largest_difference, mean_difference, weights
 
 from dreambooth.files import records
 from dreambooth.system import machine
@@ -22,11 +22,6 @@ from dreambooth.training.encodings import Encodings
 # of a group norm, can move by a whole learning rate (1e-3) in either direction. So it is the mean difference that is
 # bounded, as a part of the mean difference to a run with another seed.
 SPLIT_TOLERANCE = 1e-2
-
-
-def mean_difference(one, other):
-    one, other = weights(one), weights(other)
-    return float(np.mean([np.abs(one[name] - other[name]).mean() for name in one]))
 
 
 def files_in(folder):

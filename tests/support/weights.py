@@ -28,3 +28,9 @@ def largest_difference(one, other):
     one, other = weights(one), weights(other)
     assert one.keys() == other.keys() and one
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+def mean_difference(one, other):
+    """The mean over the networks' tensors of the mean difference in each."""
+    one, other = weights(one), weights(other)
+    return float(np.mean([np.abs(one[name] - other[name]).mean() for name in one]))

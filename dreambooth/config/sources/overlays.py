@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dreambooth.config import foreign_flags
@@ -116,7 +115,7 @@ def _number(value: Any, kind: type[int] | type[float]) -> float:  # noqa: ANN401
         number = kind(value)
     except (ValueError, OverflowError):
         raise ValueError(f"must be {what}") from None
-    if kind is int and isinstance(value, float) and (not math.isfinite(value) or number != value):
+    if kind is int and isinstance(value, float) and number != value:
         raise ValueError(f"must be {what}")
     return number
 

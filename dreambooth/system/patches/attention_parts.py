@@ -83,8 +83,11 @@ def _parts(query: Tensor, key: Tensor) -> Iterator[tuple[int, int, int]]:
             yield head, first, min(first + at_once, tokens)
 
 
-def _softmax_in_parts(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the attended values [heads, tokens, width], and the logarithm of each query's sum of exponentials."""
+def _softmax_in_parts(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the attended values [heads, tokens, width], and the logarithm of each query's sum of exponentials.
+
+    None where that sum leaves the range of float32.
+    """
     import paddle
     from paddle.nn import functional
 
@@ -101,11 +104,18 @@ def _softmax_in_parts(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor
     # softmax subtracts the largest score before; that is needed where an exponential leaves the range of float32
     if float(weights.min()) > _LEAST and float(weights.max()) < 1 / _LEAST:
         return done / weights, weights.log()
-    logarithms = [
+    return in_parts(value, functional.softmax_), None
+
+
+def _logarithms(query: Tensor, key: Tensor) -> Tensor:
+    """Compute the logarithm of each query's sum of exponentials, [heads, tokens, 1], in any range."""
+    import paddle
+
+    parts = [
         paddle.logsumexp(paddle.matmul(query[head, first:end], key[head], transpose_y=True), axis=-1)
         for head, first, end in _parts(query, key)
     ]
-    return in_parts(value, functional.softmax_), paddle.concat(logarithms).reshape([*query.shape[:2], 1])
+    return paddle.concat(parts).reshape([*query.shape[:2], 1])
 
 
 @functools.cache
@@ -118,6 +128,8 @@ def _in_training() -> Any:  # noqa: ANN401  a class of Paddle's
         @staticmethod
         def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
             done, logarithms = _softmax_in_parts(query, key, value)
+            if logarithms is None:
+                logarithms = _logarithms(query, key)
             # detached: the result itself would hold the graph, and the graph it
             ctx.save_for_backward(query, key, value, done.detach(), logarithms)
             ctx.learns = [not each.stop_gradient for each in (query, key, value)]
