@@ -22,10 +22,14 @@ _NIGHT: Colour = (16, 22, 70)
 _WHITE: Colour = (255, 255, 255)
 
 
-def draw(look: Look, scene: str, stream: np.random.Generator, size: int = 64) -> Image.Image:
-    """Draw a thing in a scene; the stream decides position, pose and details."""
+def draw(
+    look: Look, scene: str, stream: np.random.Generator, size: int = 64, is_mask: bool = False
+) -> Image.Image:
+    """Draw a thing in a scene, or its mask, white on black; the stream decides position, pose and details."""
     canvas = scenes.Canvas(size * SUPERSAMPLING)
     scenes.SCENES[scene].paint_backdrop(canvas, stream)
+    if is_mask:
+        canvas.picture.paste((0, 0, 0), (0, 0, canvas.size, canvas.size))
     figure = things.CLASSES[look.kind]()
 
     # Place the thing: its feet on the ground, its hat inside the picture
@@ -50,6 +54,8 @@ def draw(look: Look, scene: str, stream: np.random.Generator, size: int = 64) ->
     paints = {**things.COLOURS, "coat": coat, "shade": scenes.blend(coat, things.INK, 0.3)}
 
     def light(colour: Colour) -> Colour:
+        if is_mask:
+            return _WHITE
         return scenes.blend(colour, _NIGHT, 0.2) if scene == "at night" else colour
 
     def colour_of(paint: Paint) -> Colour:
@@ -76,7 +82,7 @@ def draw(look: Look, scene: str, stream: np.random.Generator, size: int = 64) ->
         if index == last and look.pattern:
             coats = [place(points) for paint, points in shapes[: last + 1] if paint == "coat"]
             _paint_pattern(canvas, look.pattern, coats, light(_pattern_colour(coat)), stream)
-    if scene == "in a bucket":
+    if scene == "in a bucket" and not is_mask:
         scenes.paint_bucket_front(canvas, x, scale * 0.98, min(centre + scale * 0.6, 0.74))
     return canvas.picture.reduce(SUPERSAMPLING)
 

@@ -31,6 +31,15 @@ def write_training_pictures(subject: str, folder: Path, seed: int = 0, size: int
         atomic.write_picture(folder / f"{_slug(scene)}.png", picture, optimize=True)
 
 
+def write_pictures_of_one_scene(subject: str, folder: Path, masks: Path, count: int = len(world.SEEN)) -> None:
+    """Write pictures of a subject in the first training scene alone, and their masks into another folder."""
+    scene = world.SEEN[0]
+    for number in range(count):
+        for place, is_mask in ((folder, False), (masks, True)):
+            picture = world.photograph(subject, scene, 0, number, is_mask=is_mask)
+            atomic.write_picture(place / f"{_slug(scene)}-{number}.png", picture, optimize=True)
+
+
 def write_measuring_pictures(
     subject: str,
     folder: Path,

@@ -11,6 +11,7 @@ hat.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,10 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
     "adafactor": {**PRIOR, "optimizer": "adafactor"},
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
+    "one scene": PRIOR,
+    "one scene, masks": PRIOR,
 }
+ONE_SCENE = ("one scene", "one scene, masks")  # all pictures have one background; the second has their masks
 # what a study without --settings tries; the lean optimizers take more time
 USUAL = ("plain", "prior", "prior and text encoder")
 COUNT, CLASS_COUNT = 4, 16  # pictures of a prompt, and of the class prompt
@@ -72,8 +76,12 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
     """Teach the model a subject, unless the result exists; return the folder of the result."""
     import train_dreambooth
 
-    pictures, result = folder / subject / "pictures", folder / subject / f"{settings.replace(' ', '-')}-{seed}"
-    if not pictures.is_dir():
+    pictures, masks = folder / subject / "pictures", folder / subject / "masks"
+    result = folder / subject / f"{re.sub('[ ,]+', '-', settings)}-{seed}"
+    if settings in ONE_SCENE:
+        pictures = folder / subject / "pictures of one scene"
+        photograph.write_pictures_of_one_scene(subject, pictures, masks)
+    elif not pictures.is_dir():
         photograph.write_training_pictures(subject, pictures)
     if not (result / moves.INDEX).exists():
         flags = {
@@ -87,6 +95,7 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
             "no_last_checkpoint": None,
             **TRAINING,
             **SETTINGS[settings],
+            **({"mask_dir": masks} if settings == ONE_SCENE[1] else {}),
         }
         if "with_prior_preservation" not in flags:
             del flags["class_prompt"], flags["class_data_dir"]
