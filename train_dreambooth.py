@@ -24,8 +24,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import read_config
+from dreambooth.data import surveys
 from dreambooth.data.batches import Batches
-from dreambooth.data.concepts import Concept
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
@@ -84,36 +84,35 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
     family = loading.load_family(source, train_text_encoders=model.train_text_encoder)
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
-    planning.check_places(family.facts, config.pictures)
+    plan = planning.with_sizes(plan, family, config)
     plan = planning.with_loss(plan, family.facts.losses, config.saving)
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
     family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
-    class_pictures, missing = prior_pictures.scan(config.concepts, source, config.pictures.size, plan.class_hashes)
+    classes = surveys.classes(config.concepts, plan.survey, family.tokenizer)
+    found = prior_pictures.scan(classes, source, config.pictures.size, plan.class_hashes)
+    missing = any(each.missing for each in found)
     for purpose, is_drawn in (("class picture", missing), ("picture", config.logging.validation_prompt)):
         if is_drawn:
             family.check_drawing(config.draw_settings(purpose))
-    description.describe(config, plan, family, missing, budget)
+    description.describe(config, plan, family, found, budget)
     if config.run.dry_run:
         if config.run.sheet and processes.is_first():
             from dreambooth.drawing import data_sheets  # its fonts would delay every start
 
-            data_sheets.write(config.run.sheet, plan.pictures, class_pictures, config.concepts, config.pictures)
+            data_sheets.write(config.run.sheet, plan.survey.concepts, found, config.pictures, plan.sizes)
         return
     if plan.replaces:
         output_folder.clear(config.saving.output_dir, config.log_folder)
 
     # Draw the class with the base model
-    if missing:
-        drawing = config.draw_settings("class picture")
-        class_pictures = prior_pictures.draw_missing(family, drawing, config.concepts, missing)
+    class_pictures = prior_pictures.draw_missing(family, config.draw_settings("class picture"), found)
     plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
-    concept = Concept(config.concepts.instance_prompt, plan.pictures, config.concepts.class_prompt, class_pictures)
     with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
-        train(config, plan, family, diffusion, [concept])
+        train(config, plan, family, diffusion)
 
 
-def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, concepts: Sequence[Concept]) -> None:
-    """Train the family on the concepts, and save the result."""
+def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> None:
+    """Train the family on the subjects, and save the result."""
     from dreambooth.training import loss
     from dreambooth.training.ema import Average
     from dreambooth.training.encodings import Encodings
@@ -121,9 +120,9 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
     from dreambooth.training.updates import Updates
 
     # Encode pictures and prompts, and free the encoders that are no longer needed
-    seed, world = config.seed, processes.world_size()
-    dropout = config.concepts.caption_dropout
-    batches = Batches(concepts, config.optimizer, config.pictures, seed, processes.rank(), world, dropout)
+    seed, world, concepts = config.seed, processes.world_size(), plan.survey.concepts
+    split_by, dropout = (processes.rank(), world), config.concepts.caption_dropout
+    batches = Batches(concepts, config.optimizer, config.pictures, seed, *split_by, dropout, plan.sizes)
     encodings = Encodings(family, batches, config.memory, seed)
     family.free_encoders(pictures=config.memory.cache_latents)
 
@@ -213,7 +212,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion, conc
             validation.draw(done)
             card = model_card.make_card(config, plan.steps, world, family.facts)
             output_folder.save_result(family, config.saving, config.lora, record, card)
-    endings.describe_result(config.saving, config.lora, config.concepts.instance_prompt, str(summary))
+    endings.describe_result(config.saving, config.lora, concepts[0].prompt, str(summary))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,7 @@ _NIGHT: Colour = (16, 22, 70)
 _WHITE: Colour = (255, 255, 255)
 
 
-def draw(
-    look: Look, scene: str, stream: np.random.Generator, size: int = 64, is_mask: bool = False
-) -> Image.Image:
+def draw(look: Look, scene: str, stream: np.random.Generator, size: int = 64, is_mask: bool = False) -> Image.Image:
     """Draw a thing in a scene, or its mask, white on black; the stream decides position, pose and details."""
     canvas = scenes.Canvas(size * SUPERSAMPLING)
     scenes.SCENES[scene].paint_backdrop(canvas, stream)

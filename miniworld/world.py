@@ -68,9 +68,7 @@ def picture(look: Look, scene: str, seed: int, number: int, size: int = 64) -> I
     return draw.draw(look, scene, randomness.stream(seed, "picture", number), size)
 
 
-def photograph(
-    kind: str, scene: str, seed: int, number: int, size: int = 64, is_mask: bool = False
-) -> Image.Image:
+def photograph(kind: str, scene: str, seed: int, number: int, size: int = 64, is_mask: bool = False) -> Image.Image:
     """Draw picture `number` of a subject in a scene, or the picture's mask: white where the subject is."""
     stream = randomness.stream(seed, f"{kind} {scene}", number)
     return draw.draw(SUBJECTS[kind], scene, stream, size, is_mask)

@@ -8,16 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.config import run_sections, sections
+from dreambooth.config import concept_sections, run_sections, sections
 from dreambooth.config.commands import DrawSettings
+from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dreambooth.config.fields import Section
 
 _HIGH_RATE, _HIGH_RANK = 1e-2, 256
+# what earlier versions did, whose records have no such settings
+_EARLIER = {
+    "optimizer": "adamw",
+    "caption_dropout": 0.0,
+    "class_prompts_from_captions": False,
+    "use_alpha": False,
+    "random_crop": False,
+    "color_jitter": 0.0,
+}
 _POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
 
@@ -26,7 +36,7 @@ class Config:
     """The settings of a training run."""
 
     model: sections.ModelSettings
-    concepts: sections.ConceptSettings
+    concepts: concept_sections.ConceptSettings
     pictures: sections.PictureSettings = field(default_factory=sections.PictureSettings)
     lora: sections.LoraSettings = field(default_factory=sections.LoraSettings)
     objective: sections.ObjectiveSettings = field(default_factory=sections.ObjectiveSettings)
@@ -44,11 +54,17 @@ class Config:
             raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
         self._check_early_update()
         if concepts.with_prior_preservation:
-            for name in ("class_data_dir", "class_prompt"):
-                if not (getattr(concepts, name) or "").strip():
-                    raise BadInput(f"--with_prior_preservation needs --{name}")
-            if _is_same_path(concepts.class_data_dir, concepts.instance_data_dir):
-                raise BadInput("--class_data_dir is the same folder as --instance_data_dir; give the class its own")
+            for subject in concepts.subjects:
+                for name in ("class_data_dir", "class_prompt"):
+                    if not (getattr(subject, name) or "").strip():
+                        whose = f' for "{subject.prompt}"' if concepts.concepts else ""
+                        raise BadInput(f"--with_prior_preservation needs --{name}{whose}")
+                if any(_is_same_path(subject.class_data_dir, each.instance_data_dir) for each in concepts.subjects):
+                    raise BadInput("--class_data_dir is the same folder as --instance_data_dir; give the class its own")
+        if concepts.concepts and self.pictures.mask_dir:
+            raise BadInput("--mask_dir can't be combined with --concepts, whose list has it for each subject")
+        if self.pictures.color_jitter and self.memory.cache_latents:
+            raise BadInput("--color_jitter needs --no_cache_latents, since each step has other colours")
         if _is_same_path(saving.output_dir, model.pretrained_model_name_or_path):
             raise BadInput(f"--output_dir {saving.output_dir}: it is the base model's own folder; give another one")
 
@@ -74,6 +90,8 @@ class Config:
         if unknown:
             raise TypeError(f"no such setting: {', '.join(unknown)}")
         values |= _filled(values)
+        if values.get("concepts") is not None:
+            values["concepts"] = tuple(_subject(number, each) for number, each in enumerate(values["concepts"], 1))
         parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for name, value in values.items():
             parts[homes[name]][name] = value
@@ -83,6 +101,9 @@ class Config:
     def flat(self) -> dict[str, Any]:
         """List the values by flag, with the learning rate that is used."""
         values = {name: getattr(getattr(self, section), name) for section, name, _ in _fields()}
+        if several := self.concepts.concepts:
+            given = [dataclasses.asdict(each) for each in several]
+            values["concepts"] = [{name: value for name, value in each.items() if value is not None} for each in given]
         return {**values, "learning_rate": self.base_rate}
 
     def with_seed(self, seed: int) -> Config:
@@ -92,10 +113,8 @@ class Config:
     def warnings(self) -> Iterator[str]:
         """Explain allowed settings that are probably a mistake."""
         concepts = self.concepts
-        if (
-            concepts.with_prior_preservation
-            and (concepts.class_prompt or "").strip() == concepts.instance_prompt.strip()
-        ):
+        prompts = {subject.prompt.strip() for subject in concepts.subjects}
+        if any(each.prompt.strip() in prompts for each in concepts.classes):
             yield (
                 "--class_prompt is the same as --instance_prompt: the class would learn to look like the subject;"
                 " leave the rare word out of the class prompt"
@@ -150,8 +169,13 @@ class Config:
             negative_flag="--class_negative_prompt",
         )
 
-    def total_steps(self, pictures: int, processes: int) -> int:
-        """Count the updates in the whole run on so many pictures of the subject."""
+    @property
+    def has_masks(self) -> bool:
+        """Check whether pictures may have masks."""
+        return self.pictures.has_masks or any(each.mask_dir for each in self.concepts.subjects)
+
+    def total_steps(self, pictures: Sequence[int], processes: int) -> int:
+        """Count the updates in the whole run on so many pictures of each subject."""
         default = sections.DEFAULT_STEPS if self.lora.lora_rank is None else sections.DEFAULT_LORA_STEPS
         return self.optimizer.total_steps(self.concepts.epoch(pictures), processes, default)
 
@@ -180,16 +204,17 @@ class Config:
         else:
             values["lora_alpha"], values["lora_dropout"] = self.lora.alpha, self.lora.dropout
         values["train_batch_size x gradient_accumulation_steps x processes"] = self.optimizer.global_batch(processes)
+        for name in ("instance_prompt", "concepts", "class_prompt", "num_class_images"):
+            values.pop(name)
+        values |= self.concepts.course()
         if not self.concepts.with_prior_preservation:
-            for name in ("class_prompt", "num_class_images", "prior_loss_weight"):
-                values.pop(name)
+            values.pop("prior_loss_weight")
         values["center_crop"] = self.pictures.mode == "crop"
-        if values.pop("resize_mode") == "pad":
-            values["resize_mode"] = "pad"
-        if not self.pictures.has_masks:
+        if values.pop("resize_mode") in ("pad", "buckets"):
+            values["resize_mode"] = self.pictures.mode
+        if not self.has_masks:
             values.pop("unmasked_weight")
-        # the only ones of earlier versions
-        for name, before in (("optimizer", "adamw"), ("caption_dropout", 0.0), ("use_alpha", False)):
+        for name, before in _EARLIER.items():
             if values[name] == before:
                 values.pop(name)
         if self.optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_END:
@@ -200,7 +225,7 @@ class Config:
 # the sections in the order of the help
 SECTIONS: dict[str, type[Section]] = {
     "model": sections.ModelSettings,
-    "concepts": sections.ConceptSettings,
+    "concepts": concept_sections.ConceptSettings,
     "pictures": sections.PictureSettings,
     "lora": sections.LoraSettings,
     "objective": sections.ObjectiveSettings,
@@ -219,9 +244,19 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("instance_prompt", "validation_prompt"):
         if value := values.get(name):
             texts = [value] if isinstance(value, str) else value
-            texts = tuple(sections.fill(text, subject, f"--{name} {text}") for text in texts)
+            texts = tuple(concept_sections.fill(text, subject, f"--{name} {text}") for text in texts)
             filled[name] = texts[0] if isinstance(value, str) else texts
     return filled
+
+
+def _subject(number: int, values: Mapping[str, Any] | SubjectSettings) -> SubjectSettings:
+    """Make one of several subjects from its values; an error names it by its number."""
+    if isinstance(values, SubjectSettings):
+        return values
+    try:
+        return SubjectSettings(**{"instance_data_dir": "", "instance_prompt": "", **values})
+    except BadInput as error:
+        raise BadInput(f"--concepts: subject {number}: {str(error).removeprefix('--')}") from None
 
 
 def _flags_of(section: type[Section]) -> list[str]:

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dreambooth.config import foreign_flags
+from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.fields import Section
 from dreambooth.config.sections import SourceSettings
@@ -108,6 +109,8 @@ def read_config(argv: Sequence[str], description: str | None) -> Config:
     if sources.config:
         below.append(_layer(sources.config, "--config", str(sources.config)))
     merged, origins = overlays.merged([*below, Layer("the command line", values)])
+    if "concepts" in merged:
+        merged["concepts"] = _subjects(merged["concepts"])
     try:
         return dataclasses.replace(Config.from_flat(**merged), sources=origins)
     except BadInput as error:
@@ -121,6 +124,13 @@ def _layer(path: str | Path, flag: str, source: str) -> Layer:
     """Read the settings of a file."""
     fields = {section: {field.name: field for field in dataclasses.fields(kind)} for section, kind in SECTIONS.items()}
     return Layer(source, overlays.settings_of(documents.read(path, flag), fields, f"{flag} {path}"))
+
+
+def _subjects(given: str | list[Any]) -> list[dict[str, Any]]:
+    """Read the list of several subjects, which may be a file's name or the list itself."""
+    where = f"--concepts {given}" if isinstance(given, str) else "concepts"
+    document = documents.read(given, "--concepts") if isinstance(given, str) else given
+    return overlays.subjects_of(document, {field.name: field for field in dataclasses.fields(SubjectSettings)}, where)
 
 
 def make_command_parser(kind: type[Section], **settings: Any) -> Parser:

@@ -19,21 +19,13 @@ if TYPE_CHECKING:
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
 OptimizerName = Literal["adamw", "adamw8bit", "adafactor"]
 LoraTarget = Literal["attention"]
-ResizeMode = Literal["squeeze", "crop", "pad"]
-CaptionSource = Literal["off", "txt", "jsonl"]
+ResizeMode = Literal["squeeze", "crop", "pad", "buckets"]
 
 _DEFAULT_SIZE = 512
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
 DEFAULT_STEPS, DEFAULT_LORA_STEPS = 400, 800  # updates of a run that names neither updates nor epochs
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
-
-
-def fill(text: str, subject: str | None, where: str) -> str:
-    """Put the subject in the place of each {} in a prompt or caption; `where` begins the error where there is none."""
-    if "{}" in text and not (subject or "").strip():
-        raise BadInput(f'{where}: {{}} stands for the subject; give it, as --subject "sks dog"')
-    return text.replace("{}", (subject or "").strip())
 
 
 # fmt: off
@@ -62,39 +54,6 @@ class ModelSettings(Section, title="model"):
 
 
 @dataclass(frozen=True)
-class ConceptSettings(Section, title="subject and class"):
-    """The subject, and the class that it belongs to."""
-
-    instance_data_dir: str = flag(
-        "the folder with the subject's pictures (required)", required=True)
-    instance_prompt: str = flag(
-        'the prompt that names the subject by a rare word, "a photo of sks dog" (required)', course=True,
-        required=True)
-    subject: str | None = flag(
-        'the rare word and the class, "sks dog", for which {} stands in prompts and captions')
-    captions: CaptionSource | None = flag(
-        "a prompt for each picture: from NAME.txt beside it, from metadata.jsonl, or off (default: where every picture"
-        " has one)", choices=get_args(CaptionSource))
-    caption_dropout: float = flag(
-        "the share of the subject's examples that have the empty prompt", 0.0, course=True, least=0, below=1)
-    with_prior_preservation: bool = flag(
-        "also train on pictures of the class that the base model drew, so that the class is kept", False,
-        course=True)
-    class_data_dir: str | None = flag(
-        "the folder with pictures of the class; missing ones are drawn before training, into a folder below it")
-    class_prompt: str | None = flag(
-        'the prompt of the class, "a photo of a dog"', course=True)
-    class_negative_prompt: str | None = flag(
-        "what the drawn class pictures are to avoid")
-    num_class_images: int = flag(
-        "the number of class pictures to train on", 100, course=True, least=1)
-
-    def epoch(self, pictures: int) -> int:
-        """Count the examples in one epoch, which covers the longer of the two lists of pictures."""
-        return max(pictures, self.num_class_images if self.with_prior_preservation else 0)
-
-
-@dataclass(frozen=True)
 class PictureSettings(Section, title="pictures"):
     """The size, crop and flip of the training pictures, and which of their places count."""
 
@@ -106,11 +65,18 @@ class PictureSettings(Section, title="pictures"):
         "sets --height and --width, where they are not given themselves", type=int, course=True, least=8)
     resize_mode: ResizeMode | None = flag(
         "how a picture of another shape gets the target's: squeeze it (the default), crop it about its centre, or pad"
-        " it with grey that does not count", course=True, choices=get_args(ResizeMode))
+        " it with grey that does not count; with buckets it is cropped to the nearest of several shapes of that area",
+        course=True, choices=get_args(ResizeMode))
     center_crop: bool = flag(
         "the same as --resize_mode crop", False, course=True)
+    random_crop: bool = flag(
+        "with --resize_mode crop or buckets: crop at one of five places, from one end to the other, at random", False,
+        course=True)
     random_flip: bool = flag(
         "mirror half of the pictures, at random", False, course=True)
+    color_jitter: float = flag(
+        "change each picture's brightness, contrast and saturation at random, by up to this share; needs"
+        " --no_cache_latents", 0.0, course=True, least=0, below=1)
     mask_dir: str | None = flag(
         "a folder with a mask for each of the subject's pictures, NAME.png: white counts, black does not")
     use_alpha: bool = flag(
@@ -123,6 +89,8 @@ class PictureSettings(Section, title="pictures"):
         super().__post_init__()
         if self.center_crop and self.resize_mode not in (None, "crop"):
             raise BadInput(f"--center_crop can't be combined with --resize_mode {self.resize_mode}")
+        if self.random_crop and self.mode not in ("crop", "buckets"):
+            raise BadInput("--random_crop needs --resize_mode crop or buckets")
         if self.mask_dir and self.use_alpha:
             raise BadInput("--mask_dir can't be combined with --use_alpha")
         if self.unmasked_weight > 1:

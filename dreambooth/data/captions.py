@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dreambooth.config.sections import CaptionSource
+    from dreambooth.config.concept_sections import CaptionSource
 
 METADATA = "metadata.jsonl"  # the layout of the datasets library: {"file_name": …, "text": …} on each line
 _FILE, _TEXT = "file_name", "text"

@@ -33,17 +33,19 @@ class Concept:
     prompt: str
     pictures: tuple[Picture, ...]
     class_prompt: str | None = None
-    class_pictures: tuple[Picture, ...] = ()
+    class_pictures: tuple[Picture, ...] = ()  # which another subject of the class may have too
+    weight: float = 1.0  # of its examples among those of all subjects
 
 
 class View(NamedTuple):
-    """The size, crop and flip of a picture for the network."""
+    """The size, crop, flip and colours of a picture for the network."""
 
     original: Size
     size: Size
     crop: Box | None = None  # the part that is scaled to `size`; None: the whole picture
     flip: bool = False  # whether it is mirrored
     inside: Box | None = None  # where in `size` it lies, before a flip, in whole pixels; None: everywhere
+    colours: tuple[float, ...] = ()  # factors of its brightness, contrast and saturation; none: as they are
 
 
 class Example(NamedTuple):
@@ -77,6 +79,11 @@ class MicroBatch:
         prior = end - max(first, min(end, subject))
         shares = (end - first - prior) / max(1, subject), prior / max(1, self.prior)
         return MicroBatch(self.examples[first:end], prior, shares)
+
+    @property
+    def size(self) -> Size:
+        """The size that all examples have."""
+        return self.examples[0].view.size
 
     @property
     def keys(self) -> list[Key]:

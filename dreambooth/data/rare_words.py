@@ -50,6 +50,8 @@ _WORDS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
 _FILLERS = set("一张个只的幅这那我你他她它们照片图画像在上里下中")
 _FILLERS |= {"a", "an", "the", "of", "one", "this", "that", "my", "your", "his", "her", "our", "their"}
 _FILLERS |= {"photo", "picture", "image", "painting", "drawing", "in", "on", "with"}
+# words behind which a subject without another word before it has an article
+_BEFORE_ARTICLES = {"of", "with", "and", "or", "in", "on", "at", "by", "near", "beside", "behind", "from", "for", "is"}
 _REMEDY = "python -m dreambooth.identifier lists rare words"
 
 
@@ -175,6 +177,22 @@ def _own_words(prompt: str, class_prompt: str | None = None) -> list[str]:
     """List the words of a prompt, in small letters, that are no fillers and that the class prompt lacks."""
     others = {*_FILLERS, *_WORDS.findall((class_prompt or "").lower())}
     return [word for word in _WORDS.findall(prompt.lower()) if word not in others]
+
+
+def of_class(caption: str, identifier: str) -> str:
+    """Turn a caption of a subject into one of any member of its class: the identifier goes, an article may come.
+
+    Of "sks dog in snow" this makes "a dog in snow", of "my sks dog" "my dog".
+    """
+    edges = r"(?<![A-Za-z0-9]){}(?![A-Za-z0-9])" if identifier.isascii() else "{}"
+
+    def article(found: re.Match[str]) -> str:
+        before, after = (_WORDS.findall(text.lower()) for text in (caption[: found.start()], caption[found.end() :]))
+        if HAS_HAN.search(caption) or not after or (before and before[-1] not in _BEFORE_ARTICLES):
+            return ""
+        return "an" if after[0][0] in "aeiou" else "a"
+
+    return " ".join(re.sub(edges.format(re.escape(identifier)), article, caption, flags=re.IGNORECASE).split())
 
 
 def spells_out(tokenizer: Tokenizer, text: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from dreambooth.data.concepts import View
 
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array, Box, Size
 
 _SQUEEZE_NOTICED = 1.1
+_LONGEST = 2.0  # ratio of a bucket's sides
+_PLACES = 5  # that a random crop chooses among
+_COLOURS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+
+
+def buckets(size: Size, step: int) -> tuple[Size, ...]:
+    """List sizes in steps of `step` that have about the area of a size, and at most that; the size itself is first.
+
+    For each height it is the largest width, where the sides differ by a factor of two at most.
+    """
+    area = size[0] * size[1]
+    found = [size]
+    for height in range(step, math.isqrt(int(area * _LONGEST)) + 1, step):
+        width = area // height // step * step
+        if width and 1 / _LONGEST <= width / height <= _LONGEST and (height, width) not in found:
+            found.append((height, width))
+    return tuple(found)
+
+
+def nearest(original: Size, sizes: Sequence[Size]) -> Size:
+    """Return the size, of several, that cuts least of a picture; of those that are alike, the first."""
+    shape = math.log(original[1] / original[0])
+    return min(sizes, key=lambda size: round(abs(math.log(size[1] / size[0]) - shape), 9))
 
 
 def squeezed(pictures: Sequence[Picture], size: Size) -> list[Picture]:
@@ -40,16 +64,29 @@ def share_cut_off(view: View) -> float:
     return 1 - (right - left) * (bottom - top) / (view.original[0] * view.original[1])
 
 
-def views(original: Size, settings: PictureSettings) -> tuple[View, ...]:
-    """List the views of a picture that training uses: the plain one and, with random flips, its mirror image."""
-    crop = _centred_box(original, settings.size) if settings.mode == "crop" else None
-    inside = _inner_box(original, settings.size) if settings.mode == "pad" else None
+def views(original: Size, settings: PictureSettings, size: Size) -> tuple[View, ...]:
+    """List the views of a picture at a size that training uses: at each place of a random crop, plain and mirrored."""
+    crops = _boxes(original, size, settings.random_crop) if settings.mode in ("crop", "buckets") else [None]
+    inside = _inner_box(original, size) if settings.mode == "pad" else None
     flips = (False, True) if settings.random_flip else (False,)
-    return tuple(View(original, settings.size, crop, flip, inside) for flip in flips)
+    return tuple(View(original, size, crop, flip, inside) for crop in crops for flip in flips)
+
+
+def in_words(view: View) -> str:
+    """Describe how a view fits a picture to its size."""
+    (before_height, before_width), (height, width) = view.original, view.size
+    fitted = []
+    if cut := share_cut_off(view):
+        fitted.append(f"{cut:.0%} cut off")
+    if (factor := squeeze(view)) > 1.005:
+        fitted.append(f"squeezed by {factor:.2f}")
+    return f"{before_width} x {before_height} to {width} x {height}" + "".join(f", {each}" for each in fitted)
 
 
 def to_pixels(image: Image.Image, view: View) -> Array:
     """Turn a view of a picture into float32 pixels [3, height, width] in [-1, 1]; what lies about it is 0, grey."""
+    for enhance, factor in zip(_COLOURS, view.colours):
+        image = enhance(image).enhance(factor)
     pixels = (_scaled(image, view) / 127.5 - 1).transpose(2, 0, 1)
     return _placed(pixels, view)
 
@@ -100,12 +137,16 @@ def _inner_box(original: Size, size: Size) -> Box | None:
     return left, top, left + width, top + height
 
 
-def _centred_box(original: Size, size: Size) -> Box | None:
-    """Find the largest box about a picture's centre that has the shape of a size; None is the whole picture."""
+def _boxes(original: Size, size: Size, is_random: bool) -> list[Box | None]:
+    """Find the largest boxes in a picture that have the shape of a size; None is the whole picture.
+
+    One is about the centre; a random crop has others from one end to the other.
+    """
     height, width = original
     ratio = size[1] / size[0]
     if width / height == ratio:
-        return None
+        return [None]
     inside = (width, width / ratio) if width / height < ratio else (ratio * height, height)
-    left, top = (width - inside[0]) * 0.5, (height - inside[1]) * 0.5
-    return left, top, left + inside[0], top + inside[1]
+    places = [place / (_PLACES - 1) for place in range(_PLACES)] if is_random else [0.5]
+    corners = [((width - inside[0]) * place, (height - inside[1]) * place) for place in places]
+    return [(left, top, left + inside[0], top + inside[1]) for left, top in corners]

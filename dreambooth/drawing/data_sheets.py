@@ -16,9 +16,10 @@ from dreambooth.system import console
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dreambooth.config.sections import ConceptSettings, PictureSettings
-    from dreambooth.data.concepts import Picture, View
-    from dreambooth.system.types import Array
+    from dreambooth.config.sections import PictureSettings
+    from dreambooth.data.concepts import Concept, View
+    from dreambooth.drawing.prior_pictures import Found
+    from dreambooth.system.types import Array, Size
 
 _SIDE, _GAP = 192, 8  # pixels of a picture on the sheet, and between two
 _MOST = 60  # pictures of the subject, and of the class
@@ -30,59 +31,64 @@ _PALE = 0.3  # of a colour's strength, where its place does not count
 
 def write(
     path: str,
-    pictures: Sequence[Picture],
-    of_class: Sequence[Picture],
-    concepts: ConceptSettings,
+    concepts: Sequence[Concept],
+    classes: Sequence[Found],
     shown: PictureSettings,
+    sizes: Sequence[Size],
 ) -> None:
     """Write the sheet: a row for each picture, and the class pictures beside them.
 
-    A row has the picture as it is, with a frame around what is cut out, and its views. Of many pictures, the sheet has
-    the first ones.
+    A row has the picture as it is, with frames around what is cut out, and its views. Of many pictures, the sheet has
+    the first ones of each subject and class.
     """
-    rows, classes = pictures[:_MOST], of_class[:_MOST]
-    prompts = [_short(picture.caption or concepts.instance_prompt) for picture in rows]
+    most = max(1, _MOST // len(concepts))
+    rows = [(concept, picture) for concept in concepts for picture in concept.pictures[:most]]
+    prompts = [_short(picture.caption or concept.prompt) for concept, picture in rows]
     font, texts = sheets.font_for(prompts)
     line, cell = sheets.TEXT_HEIGHT, _SIDE + _GAP
-    views = [transforms.views(picture.size, shown) for picture in rows]
-    labels = [f"{picture.path.name}: {_in_words(each[0])}" for picture, each in zip(rows, views)]
+    views = [transforms.views(each.size, shown, transforms.nearest(each.size, sizes)) for _, each in rows]
+    labels = [f"{picture.path.name}: {transforms.in_words(each[0])}" for (_, picture), each in zip(rows, views)]
     width = max((1 + max(map(len, views))) * cell, int(max(map(font.getlength, [*labels, *texts]))) + _GAP)
     height = cell + 2 * line
-    grid = -(-len(classes) // _CLASS_COLUMNS)
+    most_of_class = _MOST // max(1, len(classes))
+    grids = [-(-len(each.pictures[:most_of_class]) // _CLASS_COLUMNS) for each in classes]
     size = (
-        _GAP + width + (_CLASS_COLUMNS * cell + _GAP if classes else 0),
-        _GAP + max(len(rows) * height, line + grid * cell),
+        _GAP + width + (_CLASS_COLUMNS * cell + _GAP if any(grids) else 0),
+        _GAP + max(len(rows) * height, sum(line + grid * cell for grid in grids)),
     )
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    for number, (picture, each, label, text) in enumerate(zip(rows, views, labels, texts)):
+    for number, ((_, picture), each, label, text) in enumerate(zip(rows, views, labels, texts)):
         top = _GAP + number * height
         pen.text((_GAP, top), label, "black", font)
         pen.text((_GAP, top + line), text, "dimgrey", font)
         image = picture_files.open_picture(picture.path)
         mask, unmasked = picture_files.open_mask(picture), shown.unmasked_weight
         seen = [_seen(image, view, transforms.to_weights(mask, view, unmasked)) for view in each]
-        for column, cell_image in enumerate([_framed(image, each[0]), *seen]):
+        for column, cell_image in enumerate([_framed(image, each), *seen]):
             sheet.paste(cell_image, (_GAP + column * cell, top + 2 * line))
-    if classes:
-        left = 2 * _GAP + width
-        font, [heading] = sheets.font_for([f'the class, {len(of_class)} pictures: "{concepts.class_prompt}"'])
-        pen.text((left, _GAP), heading, "black", font)
-        for number, picture in enumerate(classes):
+    left, top = 2 * _GAP + width, _GAP
+    for found, grid in zip(classes, grids):
+        if not grid:
+            continue
+        font, [heading] = sheets.font_for([f'the class, {len(found.pictures)} pictures: "{found.settings.prompt}"'])
+        pen.text((left, top), heading, "black", font)
+        for number, picture in enumerate(found.pictures[:most_of_class]):
             row, column = divmod(number, _CLASS_COLUMNS)
-            view = transforms.views(picture.size, shown)[0]
+            view = transforms.views(picture.size, shown, sizes[0])[0]
             weights = transforms.to_weights(None, view, 1)
             cell_image = _seen(picture_files.open_picture(picture.path), view, weights)
-            sheet.paste(cell_image, (left + column * cell, _GAP + line + row * cell))
+            sheet.paste(cell_image, (left + column * cell, top + line + row * cell))
+        top += line + grid * cell
     atomic.write_picture(Path(path), sheet, {})
     for prompt in sheets.legend(prompts):
         console.print_message(f"sheet     {prompt}")
-    without = [f"{count} more {what}" for what, count in _left_out(pictures, of_class) if count > 0]
-    console.print_message(f"sheet     {path}{'; without ' if without else ''}{' and '.join(without)}")
-
-
-def _left_out(pictures: Sequence[Picture], of_class: Sequence[Picture]) -> list[tuple[str, int]]:
-    return [("pictures", len(pictures) - _MOST), ("class pictures", len(of_class) - _MOST)]
+    left_out = {
+        "pictures": sum(len(each.pictures) for each in concepts) - len(rows),
+        "class pictures": sum(len(each.pictures[most_of_class:]) for each in classes),
+    }
+    without = " and ".join(f"{count} more {what}" for what, count in left_out.items() if count)
+    console.print_message(f"sheet     {path}{'; without ' if without else ''}{without}")
 
 
 def _short(text: str) -> str:
@@ -90,25 +96,14 @@ def _short(text: str) -> str:
     return line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …"
 
 
-def _in_words(view: View) -> str:
-    """Describe how a picture is fitted to its size."""
-    (before_height, before_width), (height, width) = view.original, view.size
-    fitted = []
-    if cut := transforms.share_cut_off(view):
-        fitted.append(f"{cut:.0%} cut off")
-    if (squeeze := transforms.squeeze(view)) > 1.005:
-        fitted.append(f"squeezed by {squeeze:.2f}")
-    return f"{before_width} x {before_height} to {width} x {height}" + "".join(f", {each}" for each in fitted)
-
-
-def _framed(image: Image.Image, view: View) -> Image.Image:
-    """Return a picture within a square, with a frame around the part that is cut out."""
-    height, width = view.original
+def _framed(image: Image.Image, views: Sequence[View]) -> Image.Image:
+    """Return a picture within a square, with a frame around each part that is cut out."""
+    height, width = views[0].original
     small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
-    if view.crop:
-        scale = small.width / width, small.height / height
-        box = [side * scale[number % 2] for number, side in enumerate(view.crop)]
+    scale = small.width / width, small.height / height
+    for crop in dict.fromkeys(view.crop for view in views if view.crop):
+        box = [side * scale[number % 2] for number, side in enumerate(crop)]
         ImageDraw.Draw(small).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=_FRAME, width=2)
     return _in_square(small)
 

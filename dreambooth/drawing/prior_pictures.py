@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from dreambooth.data import picture_files
+from dreambooth.data import captions, picture_files
 from dreambooth.drawing import sampling
 from dreambooth.files import atomic
 from dreambooth.system import console, disk, processes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.config.sections import ConceptSettings
+    from dreambooth.config.concept_sections import CaptionSource, ClassSettings
     from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
     from dreambooth.models.families.interfaces import Source
@@ -28,114 +29,134 @@ if TYPE_CHECKING:
 
 _DRAWN = re.compile(r"^(\d+)-([0-9a-f]{40})\.png$")  # number and SHA-1 of the pixels
 _END_OF_PNG = b"IEND\xaeB`\x82"
-_WEIGHTS = "weights"  # the key of a model's fingerprint in a picture's text
+_PROMPT, _WEIGHTS = "prompt", "weights"  # the keys of the prompt and of the model's fingerprint in a picture's text
 
 
-def scan(
-    concepts: ConceptSettings, source: Source, size: Size, recorded: Sequence[str] = ()
-) -> tuple[tuple[Picture, ...], list[int]]:
-    """Find the class pictures that are there, and the numbers of those to draw; none without prior preservation.
+class Found(NamedTuple):
+    """A class, its pictures that are there, and the numbers of those to draw."""
+
+    settings: ClassSettings
+    pictures: tuple[Picture, ...]
+    missing: list[int]
+
+
+def scan(classes: Sequence[ClassSettings], source: Source, size: Size, recorded: Sequence[str] = ()) -> list[Found]:
+    """Find the pictures of each class that are there, and the numbers of those to draw.
 
     Only readable pictures count. Raises BadInput where another prompt or model drew some. `recorded` are the hashes of
     the pictures of a resumed run, which takes them again whatever other runs have added.
     """
-    if not concepts.with_prior_preservation:
-        return (), []
-    folder = folder_of(concepts, source, size)
-    pictures, broken = _find(concepts, folder) if processes.is_first() else ([], [])
+    found = []
+    for number, each in enumerate(classes):
+        before = sum(earlier.count for earlier in classes[:number])
+        is_shared = sum(other.folder == each.folder for other in classes) > 1
+        found.append(_scan(each, is_shared, source, size, recorded[before : before + each.count]))
+    return found
+
+
+def _scan(settings: ClassSettings, is_shared: bool, source: Source, size: Size, recorded: Sequence[str]) -> Found:
+    """Find the pictures of a class; `is_shared` is whether another class has the same folder."""
+    folder = folder_of(settings, source, size)
+    pictures, broken = _find(settings, folder) if processes.is_first() else ([], [])
     for each in broken:
-        console.warn(f"--class_data_dir: {each}; it is not counted")
-    complaint = processes.broadcast(_complaint(pictures, concepts, source))
+        console.warn(f"--class_data_dir: {each}")
+    complaint = processes.broadcast(_complaint(pictures, settings, is_shared, source))
     if complaint:
         raise BadInput(complaint)
-    numbers = processes.broadcast(_missing_numbers(pictures, concepts.num_class_images))
+    numbers = processes.broadcast(_missing_numbers(pictures, settings.count))
     if processes.is_true_anywhere(bool(numbers) and processes.is_first() and not disk.can_be_written(folder)):
         raise BadInput(
-            f"--class_data_dir {_top(concepts)}: it can't be written, and {len(numbers)} pictures are missing"
+            f"--class_data_dir {settings.folder}: it can't be written, and {len(numbers)} pictures are missing"
         )
-    return _choose(pictures, concepts, folder, recorded), numbers
+    return Found(settings, _choose(pictures, settings, folder, recorded), numbers)
 
 
-def folder_of(concepts: ConceptSettings, source: Source, size: Size) -> Path:
-    """Return the folder below --class_data_dir for the pictures of a size that a model draws of prompts.
+def folder_of(settings: ClassSettings, source: Source, size: Size) -> Path:
+    """Return the folder below --class_data_dir for the pictures of a size that a model draws of a class.
 
     On other machines the model may lie elsewhere, so the first process decides.
     """
     height, width = size
-    key = f"{concepts.class_prompt}\n{source.fingerprint()}\n{width} x {height}"
-    if concepts.class_negative_prompt:
-        key += f"\nwithout {concepts.class_negative_prompt}"
-    words = re.sub(r"\W+", "-", concepts.class_prompt or "").strip("-")[:40]
+    key = f"{settings.prompt}\n{source.fingerprint()}\n{width} x {height}"
+    if settings.negative_prompt:
+        key += f"\nwithout {settings.negative_prompt}"
+    if settings.prompts:
+        key += "".join(f"\nof {prompt}" for prompt in settings.prompts)
+    words = re.sub(r"\W+", "-", settings.prompt).strip("-")[:40]
     name = f"{words}-{width}x{height}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    return _top(concepts) / str(processes.broadcast(name))
+    return Path(settings.folder) / str(processes.broadcast(name))
 
 
-def draw_missing(
-    family: Family, settings: DrawSettings, concepts: ConceptSettings, numbers: Sequence[int]
-) -> tuple[Picture, ...]:
-    """Draw the class pictures of these numbers into their folder, each process its share; return all pictures there."""
-    folder = folder_of(concepts, family.source, settings.size)
+def draw_missing(family: Family, settings: DrawSettings, found: Sequence[Found]) -> list[tuple[Picture, ...]]:
+    """Draw the pictures that the classes miss; return all pictures of each."""
+    return [_draw_missing(family, settings, each) if each.missing else each.pictures for each in found]
+
+
+def _draw_missing(family: Family, drawing: DrawSettings, found: Found) -> tuple[Picture, ...]:
+    """Draw the missing pictures of a class into their folder, each process its share; return all pictures there."""
+    settings, numbers, source = found.settings, found.missing, family.source
+    folder = folder_of(settings, source, drawing.size)
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.clean(_top(concepts))
+        atomic.clean(Path(settings.folder))
     processes.wait()
     if processes.is_true_anywhere(not folder.is_dir()):
-        raise BadInput(f"--class_data_dir {_top(concepts)}: all machines must see the same folder")
+        raise BadInput(f"--class_data_dir {settings.folder}: all machines must see the same folder")
     mine = [numbers[index] for index in processes.share(len(numbers))]
-    prompt = concepts.class_prompt or ""
-    pictures = sampling.draw(family, settings, [(prompt, number) for number in mine])
+    pictures = sampling.draw(family, drawing, [(settings.prompt_of(number), number) for number in mine])
     text = {
-        "prompt": prompt,
-        "model": family.source.name,
-        _WEIGHTS: family.source.fingerprint(),
-        "seed": settings.seed,
-        "steps": settings.steps,
-        "scheduler": settings.scheduler or "own",
-        **({"negative_prompt": settings.negative_prompt} if settings.negative_prompt else {}),
+        "model": source.name,
+        _WEIGHTS: source.fingerprint(),
+        "seed": drawing.seed,
+        "steps": drawing.steps,
+        "scheduler": drawing.scheduler or "own",
+        **({"negative_prompt": drawing.negative_prompt} if drawing.negative_prompt else {}),
     }
     remedy = "those before it are whole: make room, and the same command draws the others"
     with processes.together(), disk.explained(lambda: remedy):
         for number, picture in console.progress_bar(zip(mine, pictures), total=len(mine), desc="Class pictures"):
-            _save(picture, folder, number, text)
-    found = _find(concepts, folder)[0] if processes.is_first() else []
-    return _choose(found, concepts, folder)
+            _save(picture, folder, number, {_PROMPT: settings.prompt_of(number), **text})
+    there = _find(settings, folder)[0] if processes.is_first() else []
+    return _choose(there, settings, folder)
 
 
-def _find(concepts: ConceptSettings, folder: Path) -> tuple[list[Picture], list[str]]:
+def _find(settings: ClassSettings, folder: Path) -> tuple[list[Picture], list[str]]:
     """Find the user's own pictures, and those of earlier versions, in --class_data_dir; and the drawn ones below it.
 
-    Return (pictures, complaints about files that can't be read).
+    Own pictures have their captions, drawn ones the prompts that they were drawn of. Return (pictures, complaints).
     """
     pictures, broken = [], []
-    for place in filter(Path.is_dir, (_top(concepts), folder)):
+    for place in filter(Path.is_dir, (Path(settings.folder), folder)):
         found, complaints, _ = picture_files.scan_folder(place, _check_drawn)
-        pictures += found
-        broken += complaints
+        broken += [f"{each}; it is not counted" for each in complaints]
+        own = [picture for picture in found if not _DRAWN.match(picture.path.name)]
+        kind: CaptionSource | None = "off" if settings.captions == "off" else None
+        said = captions.find(place, [picture.path for picture in own], kind, "--class_data_dir")
+        broken += said.problems
+        texts = dict(zip((picture.path for picture in own), said.texts))
+        for picture in found:
+            caption = texts.get(picture.path) or (_text_of(picture.path).get(_PROMPT) if settings.prompts else None)
+            pictures.append(dataclasses.replace(picture, caption=caption) if caption else picture)
     return pictures, broken
 
 
 def _choose(
-    pictures: list[Picture], concepts: ConceptSettings, folder: Path, recorded: Sequence[str] = ()
+    pictures: list[Picture], settings: ClassSettings, folder: Path, recorded: Sequence[str] = ()
 ) -> tuple[Picture, ...]:
     """Return as many of the pictures that the first process found as the run takes, the same ones in every process.
 
     Another run may add pictures to the folder while the processes of this one read it.
     """
-    count = concepts.num_class_images
+    count = settings.count
     by_hash = {picture.sha256: picture for picture in pictures}
     if len(recorded) == count and by_hash.keys() >= set(recorded):
         pictures = [by_hash[each] for each in recorded]
     names = processes.broadcast([str(picture.path) for picture in pictures[:count]])
     if not processes.is_first():
-        by_name = {str(picture.path): picture for picture in _find(concepts, folder)[0]}
+        by_name = {str(picture.path): picture for picture in _find(settings, folder)[0]}
         pictures = [by_name[name] for name in names if name in by_name]  # fewer, where the folder is not the first's
     processes.wait()  # until all have read them, before one draws more
     return tuple(pictures[:count])
-
-
-def _top(concepts: ConceptSettings) -> Path:
-    assert concepts.class_data_dir is not None  # the settings see to it
-    return Path(concepts.class_data_dir)
 
 
 def _missing_numbers(pictures: Sequence[Picture], number: int) -> list[int]:
@@ -144,28 +165,40 @@ def _missing_numbers(pictures: Sequence[Picture], number: int) -> list[int]:
     return list(islice((each for each in count() if each not in taken), max(0, number - len(pictures))))
 
 
-def _complaint(pictures: Sequence[Picture], concepts: ConceptSettings, source: Source) -> str | None:
-    """Describe the pictures that another prompt or model drew, by their text; None if there are none."""
-    foreign, weights = [], source.fingerprint()
+def _text_of(path: Path) -> dict[str, Any]:
+    """Read the texts in a picture's file."""
+    with picture_files.opened(path) as image:
+        return {str(name): value for name, value in image.info.items()}
+
+
+def _complaint(pictures: Sequence[Picture], settings: ClassSettings, is_shared: bool, source: Source) -> str | None:
+    """Describe the pictures that another prompt or model drew, by their text; or those that two classes would have."""
+    foreign, own, weights = [], [], source.fingerprint()
     for picture in pictures:
-        with picture_files.opened(picture.path) as image:
-            text = {str(name): value for name, value in image.info.items()}
+        text = _text_of(picture.path)
         is_drawn = _DRAWN.match(picture.path.name) or _WEIGHTS in text  # whatever somebody called it
-        if is_drawn and not _is_of(text, concepts.class_prompt, source.name, weights):
+        if not is_drawn:
+            own.append(picture.path)
+        elif not _is_of(text, settings, source.name, weights):
             foreign.append((picture.path, text))
+    if own and is_shared:
+        return (
+            f"--class_data_dir {settings.folder}: {own[0].name} lies there, and more than one class has the folder;"
+            " give each class its own"
+        )
     if not foreign:
         return None
     path, text = foreign[0]
     return (
-        f"--class_data_dir {_top(concepts)}: {len(foreign)} of its pictures were drawn with another prompt or model"
-        f" ({path.name}: {text.get('prompt', '')!r}, {text.get('model', '')}); move them away, or give another folder."
+        f"--class_data_dir {settings.folder}: {len(foreign)} of its pictures were drawn with another prompt or model"
+        f" ({path.name}: {text.get(_PROMPT, '')!r}, {text.get('model', '')}); move them away, or give another folder."
         " A run draws its own into a folder for its prompt and model below that one"
     )
 
 
-def _is_of(text: Mapping[str, str], prompt: str | None, name: str, weights: str) -> bool:
-    """Check whether the text of a drawn picture is of this prompt and model; earlier versions wrote the name alone."""
-    if text.get("prompt", prompt) != prompt:
+def _is_of(text: Mapping[str, str], settings: ClassSettings, name: str, weights: str) -> bool:
+    """Check whether the text of a drawn picture is of this class and model; earlier versions wrote the name alone."""
+    if text.get(_PROMPT, settings.prompt) not in (settings.prompts or (settings.prompt,)):
         return False
     if _WEIGHTS in text:
         return text[_WEIGHTS] == weights

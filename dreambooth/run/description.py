@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dreambooth.data import rare_words
+from dreambooth.data import rare_words, transforms
 from dreambooth.data.rare_words import RareWords
 from dreambooth.drawing import prior_pictures
 from dreambooth.models import tokenizers
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import MemorySettings
+    from dreambooth.data.concepts import Concept
+    from dreambooth.drawing.prior_pictures import Found
     from dreambooth.models.families.base import Family
     from dreambooth.run.memory.budget import Budget
     from dreambooth.run.planning import Plan
@@ -26,38 +28,24 @@ if TYPE_CHECKING:
 
 _BYTES = 4  # of a number in float32
 _DEFAULT = "the defaults"
+_SHOWN = 20  # pictures in a dry run
 
 
-def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int], budget: Budget) -> None:
-    """Print a line for each topic of the run; `missing` are the numbers of the class pictures to draw."""
+def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found], budget: Budget) -> None:
+    """Print a line for each topic of the run; `found` are the classes with their pictures."""
     concepts, optimizer = config.concepts, config.optimizer
     name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
     console.print_message(f"model     {name} ({source}, {type(family).__name__})")
-    passed_over = f"; {len(plan.others)} other files passed over" if plan.others else ""
-    height, width = config.pictures.size
-    size = f"at {width} x {height}"
-    fitted = {"squeeze": "", "crop": ", cropped", "pad": ", padded"}[config.pictures.mode]
-    masked = sum(picture.mask is not None for picture in plan.pictures)
-    masks = f", {masked} with a mask" if masked else ""
-    console.print_message(
-        f"pictures  {len(plan.pictures)} in {concepts.instance_data_dir}, {size}{fitted}{masks}{passed_over}"
-    )
-    of_class = f'; of the class: "{concepts.class_prompt}"' if concepts.with_prior_preservation else ""
-    console.print_message(f"prompt    {_prompts(config, plan)}{of_class}")
-    if concepts.with_prior_preservation:
-        drawn = f", {len(missing)} of them still to be drawn into" if missing else " that are there, in"
-        folder = prior_pictures.folder_of(concepts, family.source, config.pictures.size)
-        console.print_message(
-            f"class     {concepts.num_class_images} pictures{drawn} {folder if missing else concepts.class_data_dir}"
-        )
+    for line in (*_data(config, plan), *_classes(config, family, found)):
+        console.print_message(line)
     trained = _parameters(family.trained().values())
     beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
     console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}{averaged}")
     world = processes.world_size()
-    epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(len(plan.pictures))
+    epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(plan.counts)
     start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
     split = f"batch {optimizer.train_batch_size} x accumulation {optimizer.gradient_accumulation_steps}"
     split += f" x {world} processes" if world > 1 else ""
@@ -92,21 +80,63 @@ def describe(config: Config, plan: Plan, family: Family, missing: Sequence[int],
             f" {console.amount(free)} are free; --no_last_checkpoint and a lower --checkpoints_total_limit need less"
         )
     if config.run.dry_run:
-        for line in _settings(config):
-            console.print_message(f"settings  {line}")
+        for line in (*_shown(config, plan), *_settings(config)):
+            console.print_message(line)
         written = "only the sheet is written" if config.run.sheet else "nothing was written"
         console.print_message(f"dry run   all is in order, and {written}")
 
 
-def _prompts(config: Config, plan: Plan) -> str:
-    """Describe the prompts of the subject's pictures."""
-    texts = list(dict.fromkeys(picture.caption for picture in plan.pictures if picture.caption))
-    dropout = config.concepts.caption_dropout
+def _data(config: Config, plan: Plan) -> Iterator[str]:
+    """Yield the lines of the subjects' pictures and prompts."""
+    concepts, (height, width) = plan.survey.concepts, config.pictures.size
+    used = {transforms.nearest(picture.size, plan.sizes) for picture in plan.pictures}
+    fitted = {
+        "squeeze": "",
+        "crop": ", cropped",
+        "pad": ", padded",
+        "buckets": f", cropped to {len(used)} shape{'s' if len(used) > 1 else ''} of that area",
+    }[config.pictures.mode]
+    masked = sum(picture.mask is not None for picture in plan.pictures)
+    masks = f", {masked} with a mask" if masked else ""
+    others = len(plan.survey.others)
+    passed_over = f"; {others} other files passed over" if others else ""
+    several = len(concepts) > 1
+    where = f"of {len(concepts)} subjects" if several else f"in {config.concepts.subjects[0].instance_data_dir}"
+    yield f"pictures  {len(plan.pictures)} {where}, at {width} x {height}{fitted}{masks}{passed_over}"
+    total, dropout = sum(concept.weight for concept in concepts), config.concepts.caption_dropout
     dropped = f", none for {dropout:.0%} of the examples" if dropout else ""
-    if not texts:
-        return f'"{config.concepts.instance_prompt}"{dropped}'
-    different = f", {len(texts)} different" if len(texts) < len(plan.pictures) else ""
-    return f'a caption for each picture, from {plan.captions}{different}: "{texts[0]}", …{dropped}'
+    for subject, concept in zip(config.concepts.subjects, concepts):
+        texts = list(dict.fromkeys(picture.caption for picture in concept.pictures if picture.caption))
+        said = f'"{concept.prompt}"'
+        if texts:
+            different = f", {len(texts)} different" if len(texts) < len(concept.pictures) else ""
+            said = f'a caption for each picture, from {plan.survey.captions}{different}: "{texts[0]}", …'
+        of_class = f'; of the class: "{concept.class_prompt}"' if concept.class_prompt else ""
+        if several:
+            share = f"{len(concept.pictures)} pictures in {subject.instance_data_dir}, {concept.weight / total:.0%}"
+            yield f"subject   {said}: {share} of the examples{dropped}{of_class}"
+        else:
+            yield f"prompt    {said}{dropped}{of_class}"
+
+
+def _classes(config: Config, family: Family, found: Sequence[Found]) -> Iterator[str]:
+    """Yield the line of each class."""
+    for each in found:
+        whose = f'of "{each.settings.prompt}"' if len(found) > 1 else ""
+        drawn = f", {len(each.missing)} of them still to be drawn into" if each.missing else " that are there, in"
+        folder = prior_pictures.folder_of(each.settings, family.source, config.pictures.size)
+        prompts = f"; drawn of {len(each.settings.prompts)} prompts from captions" if each.settings.prompts else ""
+        place = folder if each.missing else each.settings.folder
+        yield f"class     {each.settings.count} pictures{' ' if whose else ''}{whose}{drawn} {place}{prompts}"
+
+
+def _shown(config: Config, plan: Plan) -> Iterator[str]:
+    """Yield a line for each of the first pictures: how the network will see it."""
+    for picture in plan.pictures[:_SHOWN]:
+        view = transforms.views(picture.size, config.pictures, transforms.nearest(picture.size, plan.sizes))[0]
+        yield f"picture   {picture.path.name}: {transforms.in_words(view)}"
+    if (more := len(plan.pictures) - _SHOWN) > 0:
+        yield f"picture   and {more} more"
 
 
 def _settings(config: Config) -> Iterator[str]:
@@ -115,7 +145,7 @@ def _settings(config: Config) -> Iterator[str]:
     for name, value in config.flat().items():
         by_source.setdefault(config.sources.get(name, _DEFAULT), []).append(f"{name} {_in_words(value)}")
     for source in sorted(by_source, key=lambda each: each == _DEFAULT):
-        yield f"from {source}: {', '.join(by_source[source])}"
+        yield f"settings  from {source}: {', '.join(by_source[source])}"
 
 
 def _in_words(value: Any) -> str:  # noqa: ANN401  of any setting
@@ -148,35 +178,50 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
             f"the checkpoint was made {' and '.join(changes)}, so the last bits of the result may differ from those of"
             " a run without the stop"
         )
-    class_prompt = concepts.class_prompt if concepts.with_prior_preservation else None
-    if concepts.instance_prompt != class_prompt:  # which has its own warning
-        yield from RareWords(family.tokenizer).problems(concepts.instance_prompt, class_prompt)
-    yield from _problems_of_captions(config, plan, family)
+    words = RareWords(family.tokenizer)
+    for concept in plan.survey.concepts:
+        if concept.prompt != concept.class_prompt:  # which has its own warning
+            yield from words.problems(concept.prompt, concept.class_prompt)
+        yield from _problems_of_captions(concept, words)
+    yield from _same_identifiers(plan, words)
     own, size = family.default_size, config.pictures.size
     if not max(own) / 2 <= max(size) <= max(own) * 2:
         yield (
             f"--resolution {max(size)}: this model draws {own[1]} x {own[0]} pixels, and learns badly at a size so"
             f" different; give --resolution {max(own)}"
         )
-    others = [each for each in (concepts.class_prompt, *(config.logging.validation_prompt or ())) if each]
-    yield from tokenizers.truncations(family.tokenizer, [concepts.instance_prompt, *others])
+    others = [*(each.prompt for each in concepts.classes), *(config.logging.validation_prompt or ())]
+    subjects = [concept.prompt for concept in plan.survey.concepts]
+    yield from tokenizers.truncations(family.tokenizer, [*subjects, *others])
     yield from rare_words.spelled_out(family.tokenizer, others)
 
 
-def _problems_of_captions(config: Config, plan: Plan, family: Family) -> Iterator[str]:
+def _same_identifiers(plan: Plan, words: RareWords) -> Iterator[str]:
+    """Yield a sentence for subjects that share an identifier."""
+    concepts = plan.survey.concepts
+    prompts: dict[str, str] = {}
+    for concept in concepts:
+        identifier = words.identifier(concept.prompt, concept.class_prompt)
+        if identifier in prompts:
+            yield (
+                f'"{prompts[identifier]}" and "{concept.prompt}" have one identifier, "{identifier}": the subjects'
+                " would mix; give each its own, which python -m dreambooth.identifier lists"
+            )
+        elif identifier:
+            prompts[identifier] = concept.prompt
+
+
+def _problems_of_captions(concept: Concept, words: RareWords) -> Iterator[str]:
     """Yield a sentence for the captions without the identifier, and for those that are too long."""
-    named = [picture for picture in plan.pictures if picture.caption]
-    class_prompt = config.concepts.class_prompt if config.concepts.with_prior_preservation else None
-    identifier = (
-        RareWords(family.tokenizer).identifier(config.concepts.instance_prompt, class_prompt) if named else None
-    )
+    named = [picture for picture in concept.pictures if picture.caption]
+    identifier = words.identifier(concept.prompt, concept.class_prompt) if named else None
     without = [each for each in named if identifier and identifier not in (each.caption or "").lower()]
     if without:
         yield (
-            f'{len(without)} of {len(named)} captions lack "{identifier}", the identifier of --instance_prompt'
+            f'{len(without)} of {len(named)} captions lack "{identifier}", the identifier of "{concept.prompt}"'
             f" ({without[0].path.name}); their pictures teach it nothing"
         )
-    ends = [(each, tokenizers.truncated_text(family.tokenizer, each.caption or "")) for each in named]
+    ends = [(each, tokenizers.truncated_text(words.tokenizer, each.caption or "")) for each in named]
     if cut := [(picture, lost) for picture, lost in ends if lost]:
         picture, lost = cut[0]
         yield (

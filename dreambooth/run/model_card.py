@@ -21,7 +21,8 @@ def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts) ->
 
     It shows the samples of the last step that are in the output folder.
     """
-    prompt = config.concepts.instance_prompt
+    prompts = [subject.prompt for subject in config.concepts.subjects]
+    prompt, subjects = prompts[0], "one subject" if len(prompts) == 1 else f"{len(prompts)} subjects"
     rows = _describe_run(config, steps, processes, facts)
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
@@ -30,9 +31,9 @@ instance_prompt: {json.dumps(prompt, ensure_ascii=False)}
 tags: [text-to-image, dreambooth, paddlepaddle, {_library(config.saving)}{", lora" if config.lora.lora_rank else ""}]
 ---
 
-# DreamBooth: {_plain(prompt)}
+# DreamBooth: {_plain(", ".join(prompts))}
 
-A text-to-image model that was taught one subject with DreamBooth (https://arxiv.org/abs/2208.12242).
+A text-to-image model that was taught {subjects} with DreamBooth (https://arxiv.org/abs/2208.12242).
 
 | | |
 |---|---|
@@ -81,7 +82,8 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
     prior = "no"
     if concepts.with_prior_preservation:
         weight = f"weight {config.objective.prior_loss_weight:g}"
-        prior = f'{concepts.num_class_images} pictures of "{_plain(concepts.class_prompt or "")}", {weight}'
+        drawn = (f'{each.count} pictures of "{_plain(each.prompt)}"' for each in concepts.classes)
+        prior = f"{', '.join(drawn)}, {weight}"
     learners = facts.learners if config.model.train_text_encoder else (facts.denoiser,)
     trained = " and ".join(facts.labels[part] for part in learners)
     if config.lora.lora_rank:
@@ -90,7 +92,7 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
     batch = config.optimizer.global_batch(processes)
     return {
         "base model": _plain(_base_name(config)),
-        "prompt of the subject": f'"{_plain(concepts.instance_prompt)}"',
+        "prompt of the subject": ", ".join(f'"{_plain(subject.prompt)}"' for subject in concepts.subjects),
         "class pictures": prior,
         "learned": trained,
         "steps": f"{steps} updates, batch {batch}, learning rate {config.base_rate:g}",
@@ -112,7 +114,7 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
     code = f"""from {library} import {facts.pipeline}
 
 pipeline = {facts.pipeline}.from_pretrained({json.dumps(loaded, ensure_ascii=False)}){added}
-pipeline({json.dumps(config.concepts.instance_prompt, ensure_ascii=False)}).images[0].save("picture.png")"""
+pipeline({json.dumps(config.concepts.subjects[0].prompt, ensure_ascii=False)}).images[0].save("picture.png")"""
     return f"\n{_block('python', code)}\n"
 
 

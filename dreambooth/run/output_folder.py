@@ -33,13 +33,13 @@ _TRIES = 10  # to lock the folder, a fifth of a second apart
 _LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
 
 
-def check(folder: Path, others: Mapping[str, Path], replaces_pipeline: bool) -> None:
+def check(folder: Path, others: Sequence[tuple[str, Path]], replaces_pipeline: bool) -> None:
     """Refuse a folder that cannot be written, or that holds something else than an earlier run.
 
-    `others` are the run's other folders by flag. `replaces_pipeline` is whether the result takes the place of a whole
-    pipeline there. Leftovers of killed processes are removed.
+    `others` are the run's other folders, with their flags. `replaces_pipeline` is whether the result takes the place
+    of a whole pipeline there. Leftovers of killed processes are removed.
     """
-    for flag, path in {"--output_dir": folder, **others}.items():
+    for flag, path in [("--output_dir", folder), *others]:
         # all class pictures may be there, in a folder that can only be read
         if not (flag == "--class_data_dir" and path.is_dir()) and not disk.can_be_written(path):
             raise BadInput(f"{flag} {path}: it is no folder that can be written")
@@ -54,7 +54,7 @@ def check(folder: Path, others: Mapping[str, Path], replaces_pipeline: bool) -> 
     if not _is_ours(folder):
         # a run that came no further made these
         begun = {SAMPLES}
-        for path in others.values():
+        for _, path in others:
             if path.resolve().is_relative_to(folder.resolve()):
                 begun.update(path.resolve().relative_to(folder.resolve()).parts[:1])
         names = (each.name for each in folder.iterdir())
@@ -67,10 +67,10 @@ def check(folder: Path, others: Mapping[str, Path], replaces_pipeline: bool) -> 
     atomic.clean(folder)
 
 
-def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[str]) -> list[str]:
+def changes_to_earlier(folder: Path, flags: Mapping[str, Any], concepts: Sequence[Concept]) -> list[str]:
     """List, as text, by what a run is another one than that whose result or checkpoint is in the folder.
 
-    `hashes` are those of the run's pictures. The subject, the base model and the method make a run.
+    The subjects, the base model and the method make a run.
     """
     record = _earlier_record(folder)
     if record is None:
@@ -78,6 +78,7 @@ def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[
     try:
         earlier = dict(record["flags"])
         pictures = sorted(each["sha256"] for concept in record["concepts"] for each in concept["pictures"])
+        prompts = ", ".join(repr(concept["prompt"]) for concept in record["concepts"])
     except (KeyError, TypeError, ValueError):  # somebody edited it
         return []
 
@@ -85,11 +86,12 @@ def changes_to_earlier(folder: Path, flags: Mapping[str, Any], hashes: Sequence[
         return "a LoRA" if of.get("lora_rank") else "the whole network"
 
     pairs = {
-        "instance_prompt": (repr(earlier.get("instance_prompt")), repr(flags["instance_prompt"])),
+        "instance_prompt": (prompts, ", ".join(repr(concept.prompt) for concept in concepts)),
         "base model": _base_models(record, str(flags["pretrained_model_name_or_path"])),
         "method": (method(earlier), method(flags)),
     }
     changes = [f"{name}: {then} then, {now} now" for name, (then, now) in pairs.items() if then != now]
+    hashes = [picture.sha256 for concept in concepts for picture in concept.pictures]
     if pictures != sorted(hashes):
         new = len(set(hashes) - set(pictures))
         changes.append(f"pictures: {len(pictures)} then, {len(hashes)} now, {new} of them others")
@@ -186,11 +188,11 @@ def _leftovers(folder: Path, log_folder: Path) -> list[Path]:
     return [*checkpoints.folders(folder), *(each for each in pictures if each.exists()), *logs]
 
 
-def check_inputs(folder: Path, log_folder: Path, inputs: Mapping[str, str | None]) -> None:
-    """Refuse input, by flag, that lies in or below something that `clear` removes."""
+def check_inputs(folder: Path, log_folder: Path, inputs: Sequence[tuple[str, str]]) -> None:
+    """Refuse an input folder, named by its flag, that lies in or below something that `clear` removes."""
     doomed = [each.resolve() for each in _leftovers(folder, log_folder)]
-    for flag, path in inputs.items():
-        if path and Path(path).is_dir():
+    for flag, path in inputs:
+        if Path(path).is_dir():
             own = [each.resolve() for each in (Path(path), *Path(path).iterdir())]
             if any(each.is_relative_to(gone) for each in own for gone in doomed):
                 raise BadInput(f"{flag} {path}: it has files of the run that --overwrite removes; move it away first")

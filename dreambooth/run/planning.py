@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import sections
 from dreambooth.config.config import Config
-from dreambooth.data import captions, picture_files, transforms
-from dreambooth.data.concepts import Picture
+from dreambooth.data import picture_files, surveys, transforms
+from dreambooth.data.surveys import Survey
 from dreambooth.files import records
 from dreambooth.models import pipeline_folder
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.run.checkpoints import Checkpoint
 from dreambooth.system import console, processes
 from dreambooth.system.errors import BadInput
+from dreambooth.system.types import Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from dreambooth.config.concept_sections import ConceptSettings
     from dreambooth.config.run_sections import SavingSettings
-    from dreambooth.config.sections import ConceptSettings, PictureSettings
-    from dreambooth.data.captions import Captions
-    from dreambooth.models.registry import FamilyFacts
+    from dreambooth.data.concepts import Picture
+    from dreambooth.models.families.base import Family
 
 _FEW_STEPS = 100
 _CLASS_HASHES = "the class pictures' hashes"
@@ -37,15 +38,24 @@ _LOSS = "the loss"
 class Plan:
     """A run whose input is checked."""
 
-    pictures: tuple[Picture, ...]
-    others: tuple[Path, ...]  # files in the pictures' folder that are no pictures, and no captions
+    survey: Survey
     steps: int
     fingerprint: dict[str, Any]  # the input that decides on the run's updates
     resumed: Checkpoint | None = None
     done: int | None = None  # the updates of this very run's result, where none is left to do
     replaces: bool = False  # another run in the output folder
     signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
-    captions: str = ""  # where the pictures' are from
+    sizes: tuple[Size, ...] = ()  # that pictures may have; known when the model is loaded
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures of all subjects."""
+        return tuple(picture for concept in self.survey.concepts for picture in concept.pictures)
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of pictures of each subject."""
+        return [len(concept.pictures) for concept in self.survey.concepts]
 
     @property
     def is_complete(self) -> bool:
@@ -61,22 +71,20 @@ class Plan:
 def make(config: Config) -> tuple[Config, Plan]:
     """Check all input. A resumed run takes its seed from the checkpoint, unless the settings have one."""
     model, saving = config.model.pretrained_model_name_or_path, config.saving
-    pictures, others = picture_files.find_pictures(config.concepts.instance_data_dir, "--instance_data_dir")
-    pictures = picture_files.with_masks(pictures, config.pictures)
-    pictures, others, captions_of = _with_captions(config.concepts, pictures, others)
+    survey = surveys.survey(config.concepts, config.pictures)
     pipeline_folder.check(model)
-    folders = {"--logging_dir": config.log_folder}
     concepts, output_dir = config.concepts, Path(saving.output_dir)
-    if concepts.with_prior_preservation and concepts.class_data_dir:
-        folders["--class_data_dir"] = Path(concepts.class_data_dir)
+    class_folders = dict.fromkeys(each.folder for each in concepts.classes)
+    folders = [("--logging_dir", config.log_folder), *(("--class_data_dir", Path(each)) for each in class_folders)]
     output_folder.check(output_dir, folders, config.lora.saves_pipeline or saving.overwrite)
     signs = output_folder.signs_of_runs(output_dir)
     world = processes.world_size()
     if config.memory.early_update and world > 1:
         raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
-    steps = config.total_steps(len(pictures), world)
-    hashes = [picture.sha256 for picture in pictures]
-    changes = output_folder.changes_to_earlier(output_dir, config.flat(), hashes)
+    steps = config.total_steps([len(concept.pictures) for concept in survey.concepts], world)
+    pictures = [picture for concept in survey.concepts for picture in concept.pictures]
+    hashes = [[picture.sha256 for picture in concept.pictures] for concept in survey.concepts]
+    changes = output_folder.changes_to_earlier(output_dir, config.flat(), survey.concepts)
     resumed = None
     begins_anew = bool(changes) and saving.overwrite and saving.resume_from_checkpoint == "latest"
     if begins_anew:
@@ -94,18 +102,19 @@ def make(config: Config) -> tuple[Config, Plan]:
     if saving.resume_from_checkpoint and not begins_anew and resumed is None and done is None:
         console.print_message(f"resume    {saving.output_dir} holds no checkpoint yet: the run begins")
     fingerprint = config.fingerprint(steps, world)
-    if config.pictures.mask_dir:
-        masks = [picture.mask for picture in pictures if picture.mask]
+    masks = [picture.mask for picture in pictures if picture.mask and picture.mask != picture.path]
+    if masks:
         fingerprint["the masks' hashes"] = [hashlib.sha256(mask.read_bytes()).hexdigest() for mask in masks]
     before = resumed.state["course"].get("pretrained_model_name_or_path") if resumed else None
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model, before)
-    fingerprint["the pictures' hashes"] = hashes
+    fingerprint["the pictures' hashes"] = hashes if len(hashes) > 1 else hashes[0]
     if any(picture.caption for picture in pictures):
         fingerprint["the pictures' captions"] = _hash_of(picture.caption for picture in pictures)
     if resumed is not None and resumed.folder.resolve().parent == output_dir.resolve():
         changes = []  # its own record is compared
     if changes and saving.overwrite:
-        inputs = {"--instance_data_dir": concepts.instance_data_dir, "--class_data_dir": concepts.class_data_dir}
+        inputs = [("--instance_data_dir", each.instance_data_dir) for each in concepts.subjects]
+        inputs += [("--class_data_dir", each) for each in class_folders]
         output_folder.check_inputs(output_dir, config.log_folder, inputs)
     elif changes:
         raise BadInput(
@@ -113,26 +122,12 @@ def make(config: Config) -> tuple[Config, Plan]:
             " to replace that run"
         )
     replaces = bool(changes)
-    plan = Plan(tuple(pictures), tuple(others), steps, fingerprint, resumed, done, replaces, signs, captions_of.source)
+    plan = Plan(survey, steps, fingerprint, resumed, done, replaces, signs)
     if resumed and done is None:
         plan = _check_resumed(resumed, plan, saving)
-    for warning in (*captions_of.problems, *_warnings(config, pictures, others, steps)):
+    for warning in (*survey.problems, *_warnings(config, survey, pictures, steps)):
         console.warn(warning)
     return config, plan
-
-
-def _with_captions(
-    concepts: ConceptSettings, pictures: Sequence[Picture], others: Sequence[Path]
-) -> tuple[list[Picture], list[Path], Captions]:
-    """Return (pictures with their captions, files that are neither, the captions as they were found)."""
-    folder, paths = Path(concepts.instance_data_dir), [picture.path for picture in pictures]
-    found = captions.find(folder, paths, concepts.captions, "--instance_data_dir")
-    filled = []
-    for picture, text in zip(pictures, found.texts):
-        caption = sections.fill(text, concepts.subject, f"the caption of {picture.path}")
-        filled.append(dataclasses.replace(picture, caption=caption))
-    own = captions.files_of(folder, paths) if filled else set()
-    return filled or list(pictures), [path for path in others if path not in own], found
 
 
 def _hash_of(texts: Iterable[str | None]) -> str:
@@ -161,16 +156,23 @@ def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:
     return config.with_seed(seed), dataclasses.replace(plan, fingerprint={**plan.fingerprint, "seed": seed})
 
 
-def check_places(facts: FamilyFacts, pictures: PictureSettings) -> None:
-    """Refuse weights of places for a family whose latents have none."""
+def with_sizes(plan: Plan, family: Family, config: Config) -> Plan:
+    """Copy the plan with the sizes that pictures may have; refuse what the family's latents can't do."""
     flags = {
-        "--mask_dir": pictures.mask_dir,
-        "--use_alpha": pictures.use_alpha,
-        "--resize_mode pad": pictures.mode == "pad",
+        "--mask_dir": config.has_masks and not config.pictures.use_alpha,
+        "--use_alpha": config.pictures.use_alpha,
+        "--resize_mode pad": config.pictures.mode == "pad",
+        "--resize_mode buckets": config.pictures.mode == "buckets",
     }
     for flag, is_given in flags.items():
-        if is_given and not facts.has_places:
-            raise BadInput(f"{flag}: the places of this model's pictures can't be weighted; leave it out")
+        if is_given and not family.facts.has_places:
+            raise BadInput(f"{flag}: this model takes whole pictures of one size; leave it out")
+    if config.pictures.mode != "buckets":
+        return dataclasses.replace(plan, sizes=(config.pictures.size,))
+    # every network within gets whole numbers of places: 64 pixels for Stable Diffusion
+    levels = len(family.denoiser.config.block_out_channels)
+    step = family.pipeline.vae_scale_factor * 2 ** (levels - 1)
+    return dataclasses.replace(plan, sizes=transforms.buckets(config.pictures.size, step))
 
 
 def with_loss(plan: Plan, losses: Sequence[str], saving: SavingSettings) -> Plan:
@@ -187,19 +189,26 @@ def with_loss(plan: Plan, losses: Sequence[str], saving: SavingSettings) -> Plan
 
 
 def with_class_pictures(
-    plan: Plan, pictures: Sequence[Picture], concepts: ConceptSettings, saving: SavingSettings
+    plan: Plan, found: Sequence[Sequence[Picture]], concepts: ConceptSettings, saving: SavingSettings
 ) -> Plan:
-    """Copy the plan with the class pictures' hashes.
+    """Copy the plan with the pictures found of each class.
 
     Raises BadInput where another process has other pictures, or the resumed run had.
     """
-    hashes = [picture.sha256 for picture in pictures]
+    hashes = [picture.sha256 for pictures in found for picture in pictures]
     if processes.is_different_anywhere(hashes):
-        raise BadInput(f"--class_data_dir {concepts.class_data_dir}: all machines must see the same folder")
+        folders = " ".join(dict.fromkeys(each.folder for each in concepts.classes))
+        raise BadInput(f"--class_data_dir {folders}: all machines must see the same folder")
     if plan.resumed:
         recorded = {_CLASS_HASHES: plan.resumed.state["course"].get(_CLASS_HASHES)}
         _check_changes(plan.resumed.folder, recorded, {_CLASS_HASHES: hashes}, saving.allow_changes)
-    return dataclasses.replace(plan, fingerprint={**plan.fingerprint, _CLASS_HASHES: hashes})
+    numbers = [concepts.class_of(subject) for subject in concepts.subjects]
+    complete = tuple(
+        concept if number is None else dataclasses.replace(concept, class_pictures=tuple(found[number]))
+        for number, concept in zip(numbers, plan.survey.concepts)
+    )
+    survey = plan.survey._replace(concepts=complete)
+    return dataclasses.replace(plan, survey=survey, fingerprint={**plan.fingerprint, _CLASS_HASHES: hashes})
 
 
 def _check_changes(folder: Path, recorded: Mapping[str, Any], current: Mapping[str, Any], allowed: bool) -> None:
@@ -245,7 +254,7 @@ def _updates_of_result(config: Config, steps: int, world: int) -> int | None:
     return done if done >= steps and all(then.get(name) == now[name] for name in compared) else None
 
 
-def _warnings(config: Config, pictures: Sequence[Picture], others: Sequence[Path], steps: int) -> Iterator[str]:
+def _warnings(config: Config, survey: Survey, pictures: Sequence[Picture], steps: int) -> Iterator[str]:
     """Yield a warning for each allowed input that is probably a mistake."""
     yield from config.warnings()
     saving = config.saving
@@ -254,10 +263,8 @@ def _warnings(config: Config, pictures: Sequence[Picture], others: Sequence[Path
             f"--output_dir {saving.output_dir}: it holds checkpoints, which this run begins to replace; to go on with"
             " them: --resume_from_checkpoint latest"
         )
-    if phone := picture_files.phone_pictures(others):
+    if phone := picture_files.phone_pictures(survey.others):
         yield f"{phone[0].name} is in a phone's format, HEIC, and not trained on; convert it to JPEG"
-    if len({picture.sha256 for picture in pictures}) < len(pictures):
-        yield f"--instance_data_dir {config.concepts.instance_data_dir}: some of its pictures are the same file twice"
     height, width = config.pictures.size
     tiny = [picture for picture in pictures if 2 * min(picture.size) < min(height, width)]
     if tiny:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections import deque
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     from dreambooth.config.run_sections import MemorySettings
     from dreambooth.data.batches import Batches
-    from dreambooth.data.concepts import MicroBatch, Picture, View
+    from dreambooth.data.concepts import Example, MicroBatch, Picture, View
     from dreambooth.models.families.base import Family
-    from dreambooth.system.types import Array, Arrays, Tensors
+    from dreambooth.system.types import Array, Arrays, Size, Tensors
 
 
 # prompts that are encoded together; more of them are encoded one by one, so that an encoding depends on its own alone
@@ -44,9 +45,10 @@ class Encodings:
         self._family, self._batches, self._seed = family, batches, seed
         self._workers = settings.dataloader_num_workers
         self._weights = self._weigh_places() if batches.has_masks else {}
-        self._arrays: Arrays | None = None  # {name: [picture, view, …]}
+        self._arrays: dict[Size, Arrays] | None = None  # of each size: {name: [row, …]}
+        self._first_rows: dict[tuple[Size, int], int] = {}  # of a picture's views at a size, which follow each other
         if settings.cache_latents:
-            self._arrays = self._encode_all_pictures()
+            self._arrays = {size: self._encode_all_pictures(size) for size in batches.sizes}
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
         self._prompts: Tensors | _Spool | None = None  # {name: [prompt, …]}
         if not family.train_text_encoders:
@@ -83,7 +85,7 @@ class Encodings:
 
     def _mask_and_view(self, number: int, view: View) -> tuple[int | None, View]:
         """Return what the weights of a picture's places depend on; all pictures without a mask share theirs."""
-        return number if self._batches.pictures[number].mask else None, view
+        return number if self._batches.pictures[number].mask else None, view._replace(colours=())
 
     def _weigh_places(self) -> dict[tuple[int | None, View], Array]:
         """Compute the weights of the latents' places: the means of those of their pixels, by mask and view.
@@ -120,23 +122,38 @@ class Encodings:
 
     def _take_pictures(self, batch: MicroBatch) -> Tensors:
         assert self._arrays is not None
-        rows = [example.picture for example in batch.examples], [int(example.view.flip) for example in batch.examples]
-        return {name: paddle.to_tensor(array[rows]) for name, array in self._arrays.items()}
+        rows = [self._row(example) for example in batch.examples]
+        return {name: paddle.to_tensor(array[rows]) for name, array in self._arrays[batch.size].items()}
+
+    def _row(self, example: Example) -> int:
+        """Return the row of an example's picture among those of its size."""
+        views = self._views(example.picture, example.view.size)
+        return self._first_rows[example.view.size, example.picture] + views.index(example.view)
+
+    def _views(self, picture: int, size: Size) -> list[View]:
+        return [view for view in self._batches.views[picture] if view.size == size]
 
     @paddle.no_grad()
-    def _encode_all_pictures(self) -> Arrays:
-        """Encode all views of all pictures, each process its share.
+    def _encode_all_pictures(self, size: Size) -> Arrays:
+        """Encode all views of all pictures at a size, each process its share.
 
         Pictures go through the encoder one by one, so that an encoding does not depend on the batch it was in.
         """
-        pictures, views = self._batches.pictures, self._batches.views
-        mine = list(processes.share(len(pictures))) or [0]
-        pixels = read_pixels([(pictures[index], views[index]) for index in mine], self._workers)
+        shown: list[tuple[int, View]] = []
+        for number in range(len(self._batches.pictures)):
+            self._first_rows[size, number] = len(shown)
+            shown += [(number, view) for view in self._views(number, size)]
+        mine = [shown[row] for row in processes.share(len(shown)) or [0]]
+        # a picture is read once for those of its views that this process encodes
+        read = [
+            (self._batches.pictures[number], [view for _, view in several])
+            for number, several in itertools.groupby(mine, lambda each: each[0])
+        ]
         rows = []
-        for shown in console.progress_bar(pixels, total=len(mine), desc="Encoding"):
-            encoded = [self._family.encode_pictures(paddle.to_tensor(each[None])) for each in shown]
-            rows.append(_stack([{name: tensor[0].numpy() for name, tensor in each.items()} for each in encoded]))
-        return processes.gather_rows(_stack(rows), len(pictures))
+        for pixels in console.progress_bar(read_pixels(read, self._workers), total=len(read), desc="Encoding"):
+            encoded = [self._family.encode_pictures(paddle.to_tensor(each[None])) for each in pixels]
+            rows += [{name: tensor[0].numpy() for name, tensor in each.items()} for each in encoded]
+        return processes.gather_rows(_stack(rows), len(shown))
 
     @paddle.no_grad()
     def _encode_all_prompts(self, prompts: Sequence[str]) -> Tensors | _Spool:

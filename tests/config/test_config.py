@@ -292,7 +292,7 @@ def test_scale_lr_multiplies_both_rates_by_the_global_batch(flags, denoiser, tex
     ],
 )
 def test_the_steps_cover_every_epoch_to_its_last_picture(flags, examples, processes, steps):
-    assert read(flags).total_steps(examples, processes) == steps
+    assert read(flags).total_steps([examples], processes) == steps
 
 
 def test_the_course_does_not_depend_on_how_the_global_batch_is_split():

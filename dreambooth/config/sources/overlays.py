@@ -19,7 +19,11 @@ _REPLACES = {
     "max_train_steps": ("num_train_epochs",),
     "num_train_epochs": ("max_train_steps",),
     "resolution": ("height", "width"),
+    "concepts": ("instance_data_dir", "instance_prompt", "subject", "mask_dir"),
+    "instance_data_dir": ("concepts",),
+    "instance_prompt": ("concepts",),
 }
+_LISTS = ("concepts",)  # settings that are a list, or a file that has it
 # of a run's record: how that run began, and not what it is
 _OF_ONE_START = ("resume_from_checkpoint", "allow_changes", "overwrite", "dry_run", "sheet", "verbose")
 
@@ -57,6 +61,20 @@ def settings_of(document: Any, fields: Fields, where: str) -> dict[str, Any]:  #
     return {name: value for name, value in found.items() if value is not None}
 
 
+def subjects_of(document: Any, fields: Mapping[str, dataclasses.Field[Any]], where: str) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Return the values of several subjects by name; the document is their list, or has it under `concepts`.
+
+    Raises BadInput, which begins with `where`.
+    """
+    if isinstance(document, dict) and document.keys() == {*_LISTS}:
+        [document] = document.values()
+    if not isinstance(document, list) or not all(isinstance(each, dict) for each in document):
+        raise BadInput(f"{where}: it must be a list of subjects, each with instance_data_dir and instance_prompt")
+    return [
+        settings_of(each, {"subject": fields}, f"{where}: subject {number}") for number, each in enumerate(document, 1)
+    ]
+
+
 def _items(document: Mapping[str, Any], fields: Fields, where: str) -> Iterator[tuple[str, Any]]:
     """Yield the keys and values of a document, those in its sections too."""
     for key, value in document.items():
@@ -75,6 +93,8 @@ def _items(document: Mapping[str, Any], fields: Fields, where: str) -> Iterator[
 def _converted(field: dataclasses.Field[Any], value: Any) -> Any:  # noqa: ANN401
     """Return a value in its flag's type, None where the default is to hold; raises ValueError."""
     facts, default = field.metadata["parser"], field.default
+    if isinstance(value, list) and field.name in _LISTS:
+        return value
     if value is None or (isinstance(value, str) and value.strip() in _NONE):
         return None
     if facts.get("action") == "append":
