@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array, Box, Size
 
 _SQUEEZE_NOTICED = 1.1
-_LONGEST = 2.0  # ratio of a bucket's sides
+_LONGEST, _LEAST_AREA = 2, 0.7  # the longest ratio of a bucket's sides, and its least share of the area
 _PLACES = 5  # that a random crop chooses among
 _COLOURS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
@@ -26,14 +26,14 @@ _COLOURS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 def buckets(size: Size, step: int) -> tuple[Size, ...]:
     """List sizes in steps of `step` that have about the area of a size, and at most that; the size itself is first.
 
-    For each height it is the largest width, where the sides differ by a factor of two at most.
+    To each shorter side belongs the largest longer one, which is at most twice as long; lying and standing.
     """
     area = size[0] * size[1]
     found = [size]
-    for height in range(step, math.isqrt(int(area * _LONGEST)) + 1, step):
-        width = area // height // step * step
-        if width and 1 / _LONGEST <= width / height <= _LONGEST and (height, width) not in found:
-            found.append((height, width))
+    for short in range(step, math.isqrt(area) + 1, step):
+        long = min(area // short // step * step, _LONGEST * short)
+        if long >= short and short * long >= _LEAST_AREA * area:
+            found += [each for each in dict.fromkeys([(short, long), (long, short)]) if each not in found]
     return tuple(found)
 
 

@@ -132,9 +132,11 @@ def _classes(config: Config, family: Family, found: Sequence[Found]) -> Iterator
 
 def _shown(config: Config, plan: Plan) -> Iterator[str]:
     """Yield a line for each of the first pictures: how the network will see it."""
+    several = len(plan.survey.concepts) > 1
     for picture in plan.pictures[:_SHOWN]:
         view = transforms.views(picture.size, config.pictures, transforms.nearest(picture.size, plan.sizes))[0]
-        yield f"picture   {picture.path.name}: {transforms.in_words(view)}"
+        name = f"{picture.path.parent.name}/{picture.path.name}" if several else picture.path.name
+        yield f"picture   {name}: {transforms.in_words(view)}"
     if (more := len(plan.pictures) - _SHOWN) > 0:
         yield f"picture   and {more} more"
 
@@ -149,6 +151,8 @@ def _settings(config: Config) -> Iterator[str]:
 
 
 def _in_words(value: Any) -> str:  # noqa: ANN401  of any setting
+    if isinstance(value, list):
+        return f"{len(value)} subjects"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):

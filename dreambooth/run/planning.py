@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
 
 _FEW_STEPS = 100
-_CLASS_HASHES = "the class pictures' hashes"
+_CLASS_HASHES, _CLASS_CAPTIONS = "the class pictures' hashes", "the class pictures' captions"
 _LOSS = "the loss"
 
 
@@ -171,7 +171,7 @@ def with_sizes(plan: Plan, family: Family, config: Config) -> Plan:
         return dataclasses.replace(plan, sizes=(config.pictures.size,))
     # every network within gets whole numbers of places: 64 pixels for Stable Diffusion
     levels = len(family.denoiser.config.block_out_channels)
-    step = family.pipeline.vae_scale_factor * 2 ** (levels - 1)
+    step = max(8, family.pipeline.vae_scale_factor * 2 ** (levels - 1))
     return dataclasses.replace(plan, sizes=transforms.buckets(config.pictures.size, step))
 
 
@@ -195,20 +195,24 @@ def with_class_pictures(
 
     Raises BadInput where another process has other pictures, or the resumed run had.
     """
-    hashes = [picture.sha256 for pictures in found for picture in pictures]
+    pictures = [picture for several in found for picture in several]
+    hashes = [picture.sha256 for picture in pictures]
     if processes.is_different_anywhere(hashes):
         folders = " ".join(dict.fromkeys(each.folder for each in concepts.classes))
         raise BadInput(f"--class_data_dir {folders}: all machines must see the same folder")
+    own: dict[str, Any] = {_CLASS_HASHES: hashes}
+    if any(picture.caption for picture in pictures):
+        own[_CLASS_CAPTIONS] = _hash_of(picture.caption for picture in pictures)
     if plan.resumed:
-        recorded = {_CLASS_HASHES: plan.resumed.state["course"].get(_CLASS_HASHES)}
-        _check_changes(plan.resumed.folder, recorded, {_CLASS_HASHES: hashes}, saving.allow_changes)
+        recorded = {name: plan.resumed.state["course"].get(name) for name in (_CLASS_HASHES, _CLASS_CAPTIONS)}
+        _check_changes(plan.resumed.folder, recorded, {_CLASS_CAPTIONS: None, **own}, saving.allow_changes)
     numbers = [concepts.class_of(subject) for subject in concepts.subjects]
     complete = tuple(
         concept if number is None else dataclasses.replace(concept, class_pictures=tuple(found[number]))
         for number, concept in zip(numbers, plan.survey.concepts)
     )
     survey = plan.survey._replace(concepts=complete)
-    return dataclasses.replace(plan, survey=survey, fingerprint={**plan.fingerprint, _CLASS_HASHES: hashes})
+    return dataclasses.replace(plan, survey=survey, fingerprint={**plan.fingerprint, **own})
 
 
 def _check_changes(folder: Path, recorded: Mapping[str, Any], current: Mapping[str, Any], allowed: bool) -> None:
@@ -225,7 +229,7 @@ def _check_changes(folder: Path, recorded: Mapping[str, Any], current: Mapping[s
 def _check_resumed(resumed: Checkpoint, plan: Plan, saving: SavingSettings) -> Plan:
     """Refuse a checkpoint of another run, or of a longer one; return the plan, which may be complete."""
     # the class pictures are compared when they have been drawn, the loss when the model is loaded
-    later = {_CLASS_HASHES: None, _LOSS: None}
+    later = {_CLASS_HASHES: None, _CLASS_CAPTIONS: None, _LOSS: None}
     recorded, current = ({**each, **later} for each in (resumed.state["course"], plan.fingerprint))
     _check_changes(resumed.folder, recorded, current, saving.allow_changes)
     step = resumed.state["step"]

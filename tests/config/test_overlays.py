@@ -130,3 +130,74 @@ def test_a_bad_value_is_named_with_its_file(tmp_path):
         read_config(["--config", path], "")
     with pytest.raises(BadInput, match="more than 0$"):
         read_config(["--config", settings_file(tmp_path), "--learning_rate", "-1"], "")
+
+
+LISTED = [
+    {"instance_data_dir": "dog", "instance_prompt": "a sks dog", "weight": 1.5},
+    {"instance_data_dir": "x", "instance_prompt": "y"},
+]
+FILES = {
+    "a.json": json.dumps(LISTED),
+    "b.json": json.dumps({"concepts": LISTED}),
+    "c.yaml": """
+- instance_data_dir: dog
+  instance_prompt: a sks dog
+  weight: 15e-1
+- {instance_data_dir: x, instance_prompt: y}
+""",
+    "d.toml": """
+[[concepts]]
+instance_data_dir = "dog"
+instance_prompt = "a sks dog"
+weight = 1.5
+[[concepts]]
+instance_data_dir = "x"
+instance_prompt = "y"
+""",
+}
+MODEL = ["--pretrained_model_name_or_path", "m"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_several_subjects_come_from_a_file_of_any_kind(tmp_path, name):
+    (tmp_path / name).write_text(FILES[name])
+    config = read_config([*MODEL, "--concepts", str(tmp_path / name)], "")
+    assert [each.prompt for each in config.concepts.subjects] == ["a sks dog", "y"]
+    assert [each.weight for each in config.concepts.subjects] == [1.5, 1.0]
+    assert config.sources["concepts"] == "the command line"
+
+
+def test_several_subjects_may_stand_in_a_settings_file_and_go_where_another_layer_has_one(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "learning_rate: 1e-5\nconcepts:\n- {instance_data_dir: a, instance_prompt: b, weight: 2}"
+    )
+    config = read_config([*MODEL, "--config", str(tmp_path / "a.yaml")], "")
+    assert config.concepts.subjects[0].weight == 2.0
+    one = [*MODEL, "--config", str(tmp_path / "a.yaml"), "--instance_data_dir", "c", "--instance_prompt", "d"]
+    assert read_config(one, "").concepts.concepts is None
+    (tmp_path / "b.yaml").write_text("instance_data_dir: c\ninstance_prompt: d")
+    (tmp_path / "l.json").write_text(json.dumps(LISTED))
+    both = [*MODEL, "--config", str(tmp_path / "b.yaml"), "--concepts", str(tmp_path / "l.json")]
+    assert len(read_config(both, "").concepts.subjects) == 2
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{}", "must be a list of subjects"),
+        ("[3]", "must be a list of subjects"),
+        ('[{"instance_prompt": "x"}]', "subject 1: instance_data_dir is required"),
+        ('[{"instance_promt": "x"}]', 'subject 1: "instance_promt": there is no such setting; did you mean'),
+        ('[{"instance_prompt": 3}]', "subject 1: instance_prompt: 3: must be a text"),
+        ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": "much"}]', "weight: 'much': must be a number"),
+        ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": -1}]', "weight -1.0: must be more than 0"),
+        ('[{"instance_prompt": {"a": 1}}]', "subject 1: "),
+        ("[", "can't be read"),
+        ("[]", "its list is empty"),
+    ],
+)
+def test_a_bad_list_of_subjects_is_named(tmp_path, text, said):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(BadInput) as error:
+        read_config([*MODEL, "--concepts", str(tmp_path / "a.json")], "")
+    assert said in str(error.value) and "\n" not in str(error.value) and "concepts" in str(error.value)

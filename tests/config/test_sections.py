@@ -5,7 +5,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from dreambooth.config import run_sections, sections
+from dreambooth.config import concept_sections, run_sections, sections
 from dreambooth.config.config import SECTIONS
 from dreambooth.system.errors import BadInput
 
@@ -13,8 +13,10 @@ FIELDS = [(section, field) for section in SECTIONS.values() for field in datacla
 
 
 def test_every_section_of_the_module_is_a_part_of_the_settings():
-    defined = {kind for name, kind in {**vars(sections), **vars(run_sections)}.items() if name.endswith("Settings")}
-    assert defined == {*SECTIONS.values(), sections.SourceSettings}
+    modules = {**vars(sections), **vars(run_sections), **vars(concept_sections)}
+    defined = {kind for name, kind in modules.items() if name.endswith("Settings")}
+    beside = {sections.SourceSettings, concept_sections.SubjectSettings, concept_sections.ClassSettings}
+    assert defined == {*SECTIONS.values(), *beside}
 
 
 def without_none(kind):
@@ -56,14 +58,6 @@ def test_a_lora_has_the_scale_one_by_default():
 def test_a_setting_of_a_lora_needs_a_rank(changes):
     with pytest.raises(BadInput, match=f"--{next(iter(changes))} needs --lora_rank"):
         sections.LoraSettings(**changes)
-
-
-@pytest.mark.parametrize(
-    "preservation, pictures, epoch", [(False, 5, 5), (False, 500, 500), (True, 5, 100), (True, 500, 500)]
-)
-def test_an_epoch_covers_the_longer_list(preservation, pictures, epoch):
-    concepts = sections.ConceptSettings("pictures", "a photo of sks dog", with_prior_preservation=preservation)
-    assert concepts.epoch(pictures) == epoch
 
 
 def test_the_size_that_is_not_a_multiple_of_eight_is_named_by_its_own_flag():

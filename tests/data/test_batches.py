@@ -1,6 +1,7 @@
 """Which examples go into which micro-batch."""
 
 import dataclasses
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from dreambooth.config.sections import OptimizerSettings, PictureSettings
-from dreambooth.data.batches import Batches
+from dreambooth.data.batches import Batches, Rotation
 from dreambooth.data.concepts import Concept, Picture
 
 
@@ -111,7 +112,7 @@ def test_each_picture_of_several_concepts_keeps_its_own_prompt():
 def test_a_prompt_that_two_concepts_share_is_kept_once():
     other = Concept("a photo of zwx dog", made_up("other", 2), "a photo of a dog", made_up("others", 2))
     examples = batches(DOG, other)
-    assert examples.prompts == ["a photo of sks dog", "a photo of a dog", "a photo of zwx dog"]
+    assert examples.prompts == ["a photo of sks dog", "a photo of zwx dog", "a photo of a dog"]
 
 
 def test_pictures_are_mirrored_only_with_random_flips_and_then_about_half_of_them():
@@ -181,3 +182,118 @@ def test_without_dropout_the_examples_are_as_they_were():
     for number in range(5):
         pairs = zip(plain.micro_batch(number, 0).examples, with_dropout.micro_batch(number, 0).examples)
         assert all(one[:2] == other[:2] and one.view == other.view for one, other in pairs)
+
+
+def test_turns_are_shared_by_weight_and_spread_evenly():
+    weights = [Fraction(1), Fraction(3), Fraction("0.5"), Fraction(1, 3)]
+    rotation = Rotation(weights)
+    counts = [0] * 4
+    for index in range(1000):
+        whose, which = rotation.turn(index)
+        assert which == counts[whose]
+        counts[whose] += 1
+        for count, weight in zip(counts, weights):
+            assert abs(count - (index + 1) * weight / sum(weights)) < 2
+    assert rotation.turn(3) == Rotation(weights).turn(3)  # whatever was asked before
+    assert [Rotation([Fraction(7)]).turn(index) for index in (0, 10**9)] == [(0, 0), (0, 10**9)]
+
+
+def names_of(examples, updates, kind=0):
+    return [
+        examples.pictures[example.picture].path.name
+        for number in range(updates)
+        for example in examples.micro_batch(number, 0).examples
+        if example.key[2] == kind
+    ]
+
+
+@pytest.mark.parametrize("weight, share", [(1.0, 1 / 2), (3.0, 3 / 4), (0.5, 1 / 3)])
+def test_subjects_have_their_share_by_weight_whatever_the_number_of_their_pictures(weight, share):
+    cat = dataclasses.replace(CAT, weight=weight)
+    examples = batches(DOG, cat, batch=3)
+    for kind in (0, 1):
+        names = names_of(examples, 100, kind)
+        assert abs(sum(name.startswith("cat") for name in names) - 300 * share) <= 1
+    dogs = [name for name in names_of(examples, 100) if name.startswith("dog")]
+    assert all(sorted(dogs[first : first + 5]) == sorted(dogs[:5]) for first in range(0, len(dogs) - 4, 5))
+
+
+def test_subjects_of_one_class_share_its_pictures():
+    other = Concept("a photo of zwx dog", made_up("other", 2), "a photo of a dog", DOG.class_pictures)
+    examples = batches(DOG, other, CAT, batch=3)
+    assert len(examples.pictures) == 5 + 7 + 2 + 2 + 3
+    names = names_of(examples, 60, kind=1)
+    assert abs(sum(name.startswith("dogs") for name in names) - 120) <= 1
+    assert len(set(names)) == 10
+
+
+TALL = tuple(Picture(Path(f"tall{number}.png"), (80, 48), "") for number in range(3))
+WIDE = tuple(Picture(Path(f"wide{number}.png"), (48, 80), "") for number in range(2))
+SQUARE = tuple(Picture(Path(f"square{number}.png"), (60, 60), "") for number in range(1))
+SIZES = [(64, 64), (48, 80), (80, 48), (32, 96)]
+SHAPES = Concept("a photo of sks dog", (*TALL, *WIDE, *SQUARE), "a photo of a dog", made_up("dogs", 7))
+
+
+def bucketed(batch=2, accumulation=1, rank=0, processes=1, concepts=(SHAPES,), **settings):
+    optimizer = OptimizerSettings(train_batch_size=batch, gradient_accumulation_steps=accumulation)
+    shown = PictureSettings(resolution=64, resize_mode="buckets", **settings)
+    return Batches(concepts, optimizer, shown, 0, rank, processes, sizes=SIZES)
+
+
+@pytest.mark.parametrize("split", [(2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)])
+def test_all_examples_of_an_update_have_one_size_however_it_is_split(split):
+    shown = dict(random_crop=True, random_flip=True)
+    cat = Concept("a photo of zwx cat", (*WIDE, made_up("cat", 1)[0]), "a photo of a cat", made_up("cats", 3), 2.0)
+
+    def examples(number, batch, accumulation, processes):
+        each = [bucketed(batch, accumulation, rank, processes, (SHAPES, cat), **shown) for rank in range(processes)]
+        return sorted(
+            example
+            for one in each
+            for micro in range(accumulation)
+            for example in one.micro_batch(number, micro).examples
+        )
+
+    sizes = set()
+    for number in range(8):
+        whole = examples(number, 4, 1, 1)
+        assert len({example.view.size for example in whole}) == 1 and examples(number, *split) == whole
+        sizes |= {example.view.size for example in whole}
+    assert sizes == {(64, 64), (48, 80), (80, 48)}
+
+
+def test_with_buckets_each_picture_has_its_share_and_class_pictures_come_at_every_size():
+    examples = bucketed()
+    assert examples.sizes == [(64, 64), (48, 80), (80, 48)]
+    assert {view.size for view in examples.views[-1]} == set(examples.sizes)
+    names = names_of(examples, 60)
+    assert {name: names.count(name) for name in set(names)} == {each.path.name: 20 for each in SHAPES.pictures}
+    of_class = names_of(examples, 70, kind=1)
+    assert all(len(set(of_class[first : first + 7])) == 7 for first in range(0, 140, 7))
+    for number in range(6):
+        batch = examples.micro_batch(number, 0)
+        assert {example.view.size for example in batch.examples} == {batch.size}
+        assert all(example.view in examples.views[example.picture] for example in batch.examples)
+
+
+def test_a_random_crop_takes_all_its_places_and_mirror_images():
+    examples = bucketed(random_crop=True, random_flip=True)
+    views = [
+        example.view
+        for number in range(300)
+        for example in examples.micro_batch(number, 0).examples
+        if example.key[2] == 1
+    ]
+    tall = {(view.crop, view.flip) for view in views if view.size == (80, 48)}
+    assert len(tall) == 10 and {view.crop for view in views if view.size == (64, 64)} == {None}
+
+
+def test_colours_are_a_function_of_the_example():
+    def of(update, **settings):
+        optimizer = OptimizerSettings(train_batch_size=2)
+        made = Batches([DOG], optimizer, PictureSettings(color_jitter=0.2, **settings), 0, 0, 1)
+        return [example.view.colours for example in made.micro_batch(update, 0).examples]
+
+    assert of(3) == of(3, random_flip=True) != of(4)
+    drawn = [factor for update in range(50) for colours in of(update) for factor in colours]
+    assert 0.8 < min(drawn) < 0.83 and 1.17 < max(drawn) < 1.2 and len(set(drawn)) == len(drawn) == 600

@@ -13,7 +13,7 @@ from dreambooth.data.concepts import Picture, View
 
 def view_of(image, height, width, **settings):
     """The plain view of an image."""
-    return transforms.views(image.size[::-1], PictureSettings(height=height, width=width, **settings))[0]
+    return transforms.views(image.size[::-1], PictureSettings(**settings), (height, width))[0]
 
 
 def pixels_of(image, height, width, **settings):
@@ -75,8 +75,8 @@ def test_a_centred_crop_has_the_bits_of_pillows_own():
 
 def test_a_picture_has_a_mirror_image_only_with_random_flips():
     plain = PictureSettings(resolution=16)
-    assert transforms.views((30, 40), plain) == (View((30, 40), (16, 16)),)
-    both = transforms.views((30, 40), PictureSettings(resolution=16, random_flip=True))
+    assert transforms.views((30, 40), plain, (16, 16)) == (View((30, 40), (16, 16)),)
+    both = transforms.views((30, 40), PictureSettings(random_flip=True), (16, 16))
     assert [view.flip for view in both] == [False, True]
     image = bordered("wide").crop((30, 0, 80, 40))
     one, other = (transforms.to_pixels(image, view) for view in both)
@@ -107,8 +107,8 @@ RED, GREY = (1, -1, -1), (0, 0, 0)
 @pytest.mark.parametrize("size, inside", [((20, 40), (0, 8, 32, 24)), ((40, 10), (12, 0, 20, 32)), ((7, 7), None)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_padded_picture_lies_in_the_middle_and_about_it_nothing_counts(size, inside, flip):
-    shown = PictureSettings(resolution=32, resize_mode="pad", random_flip=True)
-    view = transforms.views(size, shown)[int(flip)]
+    shown = PictureSettings(resize_mode="pad", random_flip=True)
+    view = transforms.views(size, shown, (32, 32))[int(flip)]
     assert view.inside == inside and view.flip == flip and transforms.squeeze(view) == pytest.approx(1, abs=0.1)
     pixels = transforms.to_pixels(Image.new("RGB", size[::-1], "red"), view)
     weights = transforms.to_weights(None, view, 0.1)
@@ -121,14 +121,86 @@ def test_a_padded_picture_lies_in_the_middle_and_about_it_nothing_counts(size, i
         assert weights[0, row, column] == expected[row, column]
 
 
-@pytest.mark.parametrize("mode", ["squeeze", "crop", "pad"])
+@pytest.mark.parametrize("mode", ["squeeze", "crop", "pad", "buckets"])
 def test_a_mask_goes_the_way_of_its_picture(mode):
     """A picture that is its own mask: after crop, scale and flip, the weights are its brightness."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8)
     image = Image.fromarray(noise)
-    for view in transforms.views((24, 40), PictureSettings(resolution=16, resize_mode=mode, random_flip=True)):
+    for view in transforms.views((24, 40), PictureSettings(resize_mode=mode, random_flip=True), (16, 16)):
         pixels = transforms.to_pixels(image.convert("RGB"), view)[:1]
         weights = transforms.to_weights(image, view, 0.0)
         inside = transforms.to_weights(None, view, 0.0)
         assert np.allclose(weights, (pixels + 1) / 2 * inside, atol=1e-6) and weights.max() > 0.5
         assert np.allclose(transforms.to_weights(image, view, 0.25), (0.25 + 0.75 * weights) * inside, atol=1e-6)
+
+
+def test_buckets_have_about_the_area_of_the_size_in_steps_that_the_networks_need():
+    sizes = transforms.buckets((512, 512), 64)
+    assert sizes[0] == (512, 512) and {(384, 640), (640, 384), (448, 576), (576, 448)} <= set(sizes)
+    for height, width in sizes:
+        assert height % 64 == width % 64 == 0 and 0.7 * 512**2 < height * width <= 512**2
+        assert 0.5 <= height / width <= 2
+    assert len(set(sizes)) == len(sizes)
+    assert {(width, height) for height, width in sizes} == set(sizes) >= {(320, 640)}
+    # a small model has small steps; a size that is no multiple of them stays
+    assert {(64, 64), (48, 80), (80, 48)} <= set(transforms.buckets((64, 64), 16))
+    assert transforms.buckets((40, 24), 64) == ((40, 24),)
+
+
+@pytest.mark.parametrize(
+    "original, size",
+    [
+        ((500, 500), (512, 512)),
+        ((480, 640), (448, 576)),
+        ((640, 480), (576, 448)),
+        ((1000, 1600), (384, 640)),
+        ((1080, 1920), (384, 640)),
+        ((100, 5000), (320, 640)),
+        ((5000, 100), (640, 320)),
+    ],
+)
+def test_a_picture_has_the_bucket_nearest_to_its_shape(original, size):
+    sizes = transforms.buckets((512, 512), 64)
+    assert transforms.nearest(original, sizes) == size
+    [view] = transforms.views(original, PictureSettings(resize_mode="buckets"), size)
+    assert view.size == size and transforms.squeeze(view) == pytest.approx(1)
+    assert all(transforms.share_cut_off(view) <= share_cut_off_at(original, other) + 1e-6 for other in sizes)
+
+
+def share_cut_off_at(original, size):
+    [view] = transforms.views(original, PictureSettings(resize_mode="crop"), size)
+    return transforms.share_cut_off(view)
+
+
+def test_a_random_crop_has_five_places_from_one_end_to_the_other():
+    shown = PictureSettings(resize_mode="crop", random_crop=True, random_flip=True)
+    views = transforms.views((30, 50), shown, (16, 16))
+    assert [view.crop[0] for view in views[::2]] == [0, 5, 10, 15, 20] and views[8].crop == (20, 0, 50, 30)
+    assert [view.flip for view in views] == [False, True] * 5
+    assert [view.crop for view in views[1::2]] == [view.crop for view in views[::2]]
+    assert transforms.views((30, 50), PictureSettings(resize_mode="crop"), (16, 16))[0].crop == views[4].crop
+    square = View((30, 30), (16, 16))
+    assert transforms.views((30, 30), shown, (16, 16)) == (square, square._replace(flip=True))
+
+
+def test_colours_change_by_their_factors_alone():
+    image = Image.new("RGB", (8, 8), (100, 50, 0))
+    view = View((8, 8), (8, 8))
+    plain = transforms.to_pixels(image, view)
+    assert np.array_equal(transforms.to_pixels(image, view._replace(colours=(1.0, 1.0, 1.0))), plain)
+    brighter = transforms.to_pixels(image, view._replace(colours=(1.5, 1.0, 1.0)))
+    assert np.allclose((brighter + 1) * 127.5, np.array([150, 75, 0]).reshape(3, 1, 1), atol=1)
+    grey = transforms.to_pixels(image, view._replace(colours=(1.0, 1.0, 0.0)))
+    assert np.allclose(grey, grey[:1]) and not np.allclose(plain, plain[:1])
+
+
+@pytest.mark.parametrize(
+    "size, settings, said",
+    [
+        ((40, 80), dict(resize_mode="crop"), "80 x 40 to 32 x 32, 50% cut off"),
+        ((40, 80), {}, "80 x 40 to 32 x 32, squeezed by 2.00"),
+        ((64, 64), dict(resize_mode="crop"), "64 x 64 to 32 x 32"),
+    ],
+)
+def test_a_view_in_words(size, settings, said):
+    assert transforms.in_words(transforms.views(size, PictureSettings(**settings), (32, 32))[0]) == said

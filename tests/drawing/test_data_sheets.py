@@ -8,13 +8,15 @@ from PIL import Image
 from support.commands import train
 from support.pictures import draw_pictures
 
-from dreambooth.config.sections import ConceptSettings, PictureSettings
+from dreambooth.config.concept_sections import ClassSettings
+from dreambooth.config.sections import PictureSettings
 from dreambooth.data import picture_files
+from dreambooth.data.concepts import Concept
 from dreambooth.drawing import data_sheets, sheets
+from dreambooth.drawing.prior_pictures import Found
 from dreambooth.system.errors import BadInput
 
 SIDE, GAP, LINE = data_sheets._SIDE, data_sheets._GAP, sheets.TEXT_HEIGHT
-CONCEPTS = ConceptSettings("pictures", "a photo of sks dog", class_prompt="a dog")
 
 
 def halves(path, size, left=(255, 0, 0), right=(0, 0, 255)):
@@ -29,6 +31,14 @@ def found(folder):
     return picture_files.find_pictures(folder, "--x")[0]
 
 
+def subject(pictures, prompt="a photo of sks dog"):
+    return Concept(prompt, tuple(pictures))
+
+
+def of_class(pictures, prompt="a dog"):
+    return Found(ClassSettings(prompt, "class", len(pictures)), tuple(pictures), [])
+
+
 def cell(sheet, row, column):
     """The middle of a cell of a row: its colour left and right of the middle."""
     left, top = GAP + column * (SIDE + GAP), GAP + row * (SIDE + GAP + 2 * LINE) + 2 * LINE
@@ -40,7 +50,8 @@ def test_a_row_has_the_picture_and_the_views_that_the_network_gets(tmp_path, cap
     halves(tmp_path / "dog/1.png", (80, 40))
     draw_pictures(tmp_path / "classes", 3)
     shown = PictureSettings(resolution=32, center_crop=True, random_flip=True)
-    data_sheets.write(str(tmp_path / "a.png"), found(tmp_path / "dog"), found(tmp_path / "classes"), CONCEPTS, shown)
+    concepts, classes = [subject(found(tmp_path / "dog"))], [of_class(found(tmp_path / "classes"))]
+    data_sheets.write(str(tmp_path / "a.png"), concepts, classes, shown, [shown.size])
     with Image.open(tmp_path / "a.png") as file:
         sheet = file.convert("RGB")
     red, blue = (255, 0, 0), (0, 0, 255)
@@ -49,14 +60,21 @@ def test_a_row_has_the_picture_and_the_views_that_the_network_gets(tmp_path, cap
     assert capsys.readouterr().out == f"sheet     {tmp_path}/a.png\n"
 
 
-def test_the_words_tell_what_is_cut_off_or_squeezed(tmp_path):
-    halves(tmp_path / "dog/1.png", (80, 40))
-    [picture] = found(tmp_path / "dog")
-    for crop, said in ((True, "80 x 40 to 32 x 32, 50% cut off"), (False, "80 x 40 to 32 x 32, squeezed by 2.00")):
-        [view] = data_sheets.transforms.views(picture.size, PictureSettings(resolution=32, center_crop=crop))
-        assert data_sheets._in_words(view) == said
-    [view] = data_sheets.transforms.views((64, 64), PictureSettings(resolution=32, center_crop=True))
-    assert data_sheets._in_words(view) == "64 x 64 to 32 x 32"
+def test_each_picture_has_its_bucket_and_its_crops_and_each_subject_and_class_its_prompt(tmp_path, capsys):
+    halves(tmp_path / "dog/1.png", (200, 40))
+    halves(tmp_path / "cat/1.png", (40, 80))
+    shown = PictureSettings(resolution=32, resize_mode="buckets", random_crop=True)
+    concepts = [subject(found(tmp_path / "dog")), subject(found(tmp_path / "cat"), "a zwx cat")]
+    classes = [of_class(found(tmp_path / "dog")), of_class(found(tmp_path / "cat"), "a cat")]
+    data_sheets.write(str(tmp_path / "a.png"), concepts, classes, shown, [(32, 32), (24, 40)])
+    with Image.open(tmp_path / "a.png") as file:
+        sheet = file.convert("RGB")
+    red, blue = (255, 0, 0), (0, 0, 255)
+    # from left to right in the first, and from top to bottom in the other, which the bucket cuts
+    crops = [cell(sheet, 0, column) for column in range(1, 6)]
+    assert crops[0] == [red, red] and crops[2] == [red, blue] and crops[4] == [blue, blue]
+    assert [cell(sheet, 1, column) for column in range(1, 6)] == [[red, blue]] * 5
+    assert sheet.height > 2 * (SIDE + GAP + 2 * LINE)
 
 
 def test_many_pictures_make_a_sheet_of_the_first_ones_and_odd_prompts_do_no_harm(tmp_path, capsys, monkeypatch):
@@ -64,7 +82,9 @@ def test_many_pictures_make_a_sheet_of_the_first_ones_and_odd_prompts_do_no_harm
     pictures = found(draw_pictures(tmp_path / "dog", 5))
     texts = ["a\nb\tc", "x" * 5000, "一只狗", "", "ok"]
     pictures = [dataclasses.replace(each, caption=text) for each, text in zip(pictures, texts)]
-    data_sheets.write(str(tmp_path / "a.png"), pictures, pictures[:3], CONCEPTS, PictureSettings(resolution=32))
+    data_sheets.write(
+        str(tmp_path / "a.png"), [subject(pictures)], [of_class(pictures[:3])], PictureSettings(), [(32, 32)]
+    )
     assert capsys.readouterr().out.endswith("; without 3 more pictures and 1 more class pictures\n")
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.height < 3 * (SIDE + GAP + 2 * LINE) and sheet.width < 2000

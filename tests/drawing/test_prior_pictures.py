@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from support import forks
 from support.commands import launch, train
 from support.pictures import draw_pictures
-from support.settings import small_config
 
+from dreambooth.config.concept_sections import ClassSettings
 from dreambooth.data import picture_files
 from dreambooth.drawing import prior_pictures, sampling
 from dreambooth.models import loading
@@ -107,10 +107,7 @@ def test_each_prompt_and_each_model_has_a_folder(prior_flags, twin, tmp_path, ca
 
 @pytest.mark.parametrize("prompt", ["一张狗的照片", "a/../b: *", "...", "x" * 300])
 def test_a_prompt_of_any_kind_makes_a_folder(prior_flags, tmp_path, prompt):
-    concepts = small_config(
-        with_prior_preservation=True, class_data_dir=str(tmp_path), class_prompt=prompt, num_class_images=1
-    ).concepts
-    folder = prior_pictures.folder_of(concepts, Origin(), (48, 32))
+    folder = prior_pictures.folder_of(ClassSettings(prompt, str(tmp_path), 1), Origin(), (48, 32))
     assert folder.parent == tmp_path and len(folder.name.encode()) < 150 and "-32x48-" in folder.name
     folder.mkdir()
 
@@ -324,15 +321,13 @@ def test_all_processes_use_the_pictures_that_the_first_one_found(tmp_path, monke
     folder = draw_pictures(tmp_path / "class", 4)
     pictures, _, _ = picture_files.scan_folder(folder)
     Image.new("RGB", (8, 8)).save(folder / "00.png")  # another run's, which came later
-    concepts = small_config(
-        with_prior_preservation=True, class_data_dir=str(folder), class_prompt="a photo of a dog", num_class_images=3
-    ).concepts
+    settings = ClassSettings("a photo of a dog", str(folder), 3)
     said = [str(picture.path) for picture in pictures[:3]]
     monkeypatch.setattr(prior_pictures.processes, "is_first", lambda: first)
     monkeypatch.setattr(prior_pictures.processes, "broadcast", lambda value: said)
-    found = prior_pictures._choose(pictures if first else [], concepts, folder / "below")
+    found = prior_pictures._choose(pictures if first else [], settings, folder / "below")
     assert found == tuple(pictures[:3])
-    elsewhere = dataclasses.replace(concepts, class_data_dir=str(tmp_path / "another machine"))
+    elsewhere = dataclasses.replace(settings, folder=str(tmp_path / "another machine"))
     assert prior_pictures._choose([], elsewhere, tmp_path / "another machine/below") == ()
 
 

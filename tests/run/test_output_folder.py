@@ -17,8 +17,8 @@ from dreambooth.system.errors import BadInput
 
 def check(folder, **others):
     """Check a folder with logs in it, and other folders by flag."""
-    others = {f"--{flag}": path for flag, path in {"logging_dir": folder / "logs", **others}.items()}
-    output_folder.check(folder, others, replaces_pipeline=True)
+    folders = [(f"--{flag}", path) for flag, path in {"logging_dir": folder / "logs", **others}.items()]
+    output_folder.check(folder, folders, replaces_pipeline=True)
 
 
 @pytest.mark.parametrize("there", [[], ["logs/x"], ["samples/a.png"], [".hidden"]])

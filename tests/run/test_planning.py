@@ -113,7 +113,7 @@ def test_files_that_were_passed_over_are_counted(flags, tmp_path):
     for name in ("notes.txt", "Thumbs.db", ".DS_Store"):
         (folder / name).write_text("x")
     _, plan = made(flags(instance_data_dir=folder))
-    assert len(plan.pictures) == 2 and {path.name for path in plan.others} == {"notes.txt", "Thumbs.db"}
+    assert len(plan.pictures) == 2 and {path.name for path in plan.survey.others} == {"notes.txt", "Thumbs.db"}
 
 
 def test_a_run_that_would_replace_its_own_checkpoints_is_warned_of(flags, tmp_path, capsys):
@@ -137,9 +137,13 @@ def test_captions_are_used_where_every_picture_has_one(flags, tmp_path, capsys):
     folder = with_captions(tmp_path / "dog", ["a {} in snow", "a sks dog", "a dog"])
     line = flags(instance_data_dir=folder, subject="sks dog", dry_run=True)
     plan = made(line)[1]
-    assert [each.caption for each in plan.pictures] == ["a sks dog in snow", "a sks dog", "a dog"] and not plan.others
+    assert [each.caption for each in plan.pictures] == [
+        "a sks dog in snow",
+        "a sks dog",
+        "a dog",
+    ] and not plan.survey.others
     without = made([*line, "--captions", "off"])[1]
-    assert [each.caption for each in without.pictures] == [None] * 3 and len(without.others) == 3
+    assert [each.caption for each in without.pictures] == [None] * 3 and len(without.survey.others) == 3
     changed = plan.fingerprint.keys() ^ without.fingerprint.keys()
     assert changed == {"the pictures' captions"}
     (folder / "0.txt").write_text("another")
@@ -148,13 +152,13 @@ def test_captions_are_used_where_every_picture_has_one(flags, tmp_path, capsys):
     train(line)
     said = capsys.readouterr()
     assert 'prompt    a caption for each picture, from .txt files: "another", …' in said.out
-    assert '2 of 3 captions lack "sks", the identifier of --instance_prompt (0.png)' in said.err + said.out
+    assert '2 of 3 captions lack "sks", the identifier of "a photo of sks dog" (0.png)' in said.err + said.out
 
 
 def test_captions_that_lack_a_picture_are_reported_and_not_used(flags, tmp_path, capsys):
     folder = with_captions(tmp_path / "dog", ["a sks dog", "a sks dog"])
     plan = made(flags(instance_data_dir=folder))[1]
-    assert not any(each.caption for each in plan.pictures) and not plan.captions
+    assert not any(each.caption for each in plan.pictures) and not plan.survey.captions
     assert "1 of 3 pictures have no caption, or an empty one (2.png)" in capsys.readouterr().err
 
 

@@ -3,10 +3,10 @@
 from PIL import Image, ImageDraw
 
 
-def draw_pictures(folder, count, size=(40, 40)):
-    """Pictures that differ from each other and are not symmetric."""
+def draw_pictures(folder, count, size=(40, 40), first=0):
+    """Pictures that differ from each other and are not symmetric, numbered from the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
+    for number in range(first, first + count):
         image = Image.new("RGB", size, (30 * number % 256, 100, 200))
         ImageDraw.Draw(image).ellipse((4 + number, 6, 28, 30), fill=(200, 40, 30 * number % 256))
         image.save(folder / f"{number}.png")

@@ -151,7 +151,7 @@ def test_conditioning_may_have_several_tensors(family, batches, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_pixels_come_in_order_whoever_reads_them(workers, tmp_path):
     many = picture_files.find_pictures(draw_pictures(tmp_path / "many", 12), "--instance_data_dir")[0]
-    both = transforms.views((40, 40), PictureSettings(resolution=32, random_flip=True))
+    both = transforms.views((40, 40), PictureSettings(random_flip=True), (32, 32))
     shown = [(picture, both[: 1 + number % 2]) for number, picture in enumerate(many)]
     pixels = list(encodings.read_pixels(shown, workers))
     assert len(pixels) == 12
@@ -159,6 +159,26 @@ def test_pixels_come_in_order_whoever_reads_them(workers, tmp_path):
         image = picture_files.open_picture(picture.path)
         assert len(each) == len(views)
         assert all(np.array_equal(one, transforms.to_pixels(image, view)) for one, view in zip(each, views))
+
+
+@pytest.mark.parametrize("random_crop", [True, False])
+def test_pictures_of_several_shapes_are_encoded_at_their_sizes(family, tmp_path, random_crop):
+    """Once or in each step, an example has the latents of its own picture, crop and mirror image."""
+    for number, size in enumerate([(40, 60), (60, 40), (40, 40), (90, 60)]):
+        draw_pictures(tmp_path / "dog", 1, size, first=number)
+    subject = picture_files.find_pictures(tmp_path / "dog", "--instance_data_dir")[0]
+    of_class = picture_files.find_pictures(draw_pictures(tmp_path / "class", 3), "--class_data_dir")[0]
+    concept = Concept("a sks dog", tuple(subject), "a dog", tuple(of_class))
+    shown = PictureSettings(resolution=32, resize_mode="buckets", random_crop=random_crop, random_flip=True)
+    sizes = [(32, 32), (24, 40), (40, 24)]
+    batches = Batches([concept], OptimizerSettings(train_batch_size=2), shown, SEED, 0, 1, sizes=sizes)
+    once, each_step = (Encodings(family, batches, settings, SEED) for settings in (ONCE, EACH_STEP))
+    seen = set()
+    for update in range(24):
+        batch = batches.micro_batch(update, 0)
+        seen |= {(example.picture, batch.size) for example in batch.examples}
+        np.testing.assert_allclose(once.latents(batch).numpy(), each_step.latents(batch).numpy(), atol=1e-5)
+    assert {size for _, size in seen} == {*sizes} and len(seen) == 4 + 3 * 3
 
 
 def captioned(pictures, texts):
@@ -191,7 +211,7 @@ def test_many_captions_lie_in_a_file_and_not_in_memory(family, pictures, monkeyp
 
     monkeypatch.setattr(family, "encode_prompts", encode)
     batches = captioned(pictures, [str(number) for number in range(200)])
-    monkeypatch.setattr(Encodings, "_encode_all_pictures", lambda self: {"mean": np.zeros((200, 1, 1), "float32")})
+    monkeypatch.setattr(family, "encode_pictures", lambda pixels: {"mean": paddle.zeros([1, 1, 1])})
     made = Encodings(family, batches, ONCE, SEED)
     assert isinstance(made._prompts, encodings._Spool)
     for update in range(20):

@@ -1,0 +1,100 @@
+"""The survey of the subjects: every picture with its caption and mask, and what is wrong with them."""
+
+import json
+
+import pytest
+from PIL import Image
+from support.families import load_family
+from support.pictures import draw_pictures
+
+from dreambooth.config.concept_sections import ConceptSettings, SubjectSettings
+from dreambooth.config.sections import PictureSettings
+from dreambooth.data import surveys
+from dreambooth.system.errors import BadInput
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return draw_pictures(tmp_path / "dog", 3), draw_pictures(tmp_path / "cat", 2, (30, 50), first=7)
+
+
+def subject(folder, prompt, **settings):
+    return SubjectSettings(str(folder), prompt, **settings)
+
+
+def captioned(folder, text):
+    rows = [{"file_name": path.name, "text": text} for path in sorted(folder.glob("*.png"))]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_each_subject_has_its_pictures_captions_and_masks(folders, tmp_path):
+    dog, cat = folders
+    captioned(cat, "a {} in snow")
+    (dog / "notes.md").write_text("x")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for path in dog.glob("*.png"):
+        Image.new("L", (40, 40), "white").save(masks / path.name)
+    concepts = ConceptSettings(
+        concepts=(
+            subject(
+                dog, "a photo of sks dog", mask_dir=str(masks), class_prompt="a dog", class_data_dir="c", weight=2.0
+            ),
+            subject(cat, "a photo of {}", subject="zwx cat", class_prompt="a cat", class_data_dir="c"),
+        ),
+        with_prior_preservation=True,
+    )
+    found = surveys.survey(concepts, PictureSettings())
+    first, second = found.concepts
+    assert (first.prompt, first.class_prompt, first.weight) == ("a photo of sks dog", "a dog", 2.0)
+    assert [each.mask for each in first.pictures] == [masks / each.path.name for each in first.pictures]
+    assert {each.caption for each in first.pictures} == {None}
+    assert (second.prompt, second.class_prompt, second.weight) == ("a photo of zwx cat", "a cat", 1.0)
+    assert {(each.caption, each.mask) for each in second.pictures} == {("a zwx cat in snow", None)}
+    assert found.others == (dog / "notes.md",) and found.captions == "metadata.jsonl" and found.problems == ()
+
+
+def test_a_picture_that_is_there_twice_is_named(folders, tmp_path):
+    dog, cat = folders
+    [path, *_] = sorted(dog.glob("*.png"))
+    (dog / "copy.png").write_bytes(path.read_bytes())
+    found = surveys.survey(ConceptSettings(str(dog), "a photo of sks dog"), PictureSettings())
+    assert found.problems == (f"--instance_data_dir {dog}: some of its pictures are the same file twice",)
+    (dog / "copy.png").unlink()
+    (cat / "copy.png").write_bytes(path.read_bytes())
+    both = ConceptSettings(concepts=(subject(dog, "a sks dog"), subject(cat, "a zwx cat")))
+    [problem] = surveys.survey(both, PictureSettings()).problems
+    assert problem.startswith(f"{path} and {cat / 'copy.png'} are the same picture")
+
+
+def test_a_fault_of_the_second_subject_ends_the_survey(folders, tmp_path):
+    dog, cat = folders
+    (cat / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    both = ConceptSettings(concepts=(subject(dog, "a sks dog"), subject(cat, "a zwx cat")))
+    with pytest.raises(BadInput, match=f"--instance_data_dir {cat}: .*broken.png claims to be a picture"):
+        surveys.survey(both, PictureSettings())
+
+
+PRIOR = dict(with_prior_preservation=True, class_data_dir="c", class_prompt="a photo of a dog")
+
+
+def test_class_prompts_are_the_captions_without_the_identifier(folders, twin):
+    dog, _ = folders
+    tokenizer = load_family(twin).tokenizer
+    for path, text in zip(sorted(dog.glob("*.png")), ["sks dog in snow", "sks dog in snow", "my sks dog"]):
+        path.with_suffix(".txt").write_text(text)
+    own = ConceptSettings(str(dog), "a photo of sks dog", class_prompts_from_captions=True, **PRIOR)
+    [found] = surveys.classes(own, surveys.survey(own, PictureSettings()), tokenizer)
+    assert found.prompts == ("a dog in snow", "my dog") and found.prompt == "a photo of a dog"
+    plain = ConceptSettings(str(dog), "a photo of sks dog", **PRIOR)
+    assert surveys.classes(plain, surveys.survey(plain, PictureSettings()), tokenizer) == plain.classes
+
+
+@pytest.mark.parametrize("prompt, said", [("a photo of sks dog", "have no captions"), ("a dog", "has no identifier")])
+def test_class_prompts_need_captions_and_an_identifier(folders, twin, prompt, said):
+    dog, _ = folders
+    if "identifier" in said:
+        captioned(dog, "a dog in snow")
+    own = ConceptSettings(str(dog), prompt, class_prompts_from_captions=True, **PRIOR)
+    with pytest.raises(BadInput, match=f"--class_prompts_from_captions: .*{said}"):
+        surveys.classes(own, surveys.survey(own, PictureSettings()), load_family(twin).tokenizer)
