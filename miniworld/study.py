@@ -60,9 +60,9 @@ USUAL = ("plain", "prior", "prior and text encoder")
 COUNT, CLASS_COUNT = 4, 16  # pictures of a prompt, and of the class prompt
 
 
-def prompts(subject: str) -> list[str]:
-    """Return the prompts for a subject in the scenes without training pictures."""
-    return [f"a photo of sks {subject} {scene}" for scene in world.UNSEEN]
+def prompts(words: str) -> list[str]:
+    """Return the prompts for a subject, named by words such as "sks dog", in the scenes without training pictures."""
+    return [f"a photo of {words} {scene}" for scene in world.UNSEEN]
 
 
 def command_line(settings: Mapping[str, object]) -> list[str]:
@@ -104,12 +104,20 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
 
 
 class Evaluator:
-    """The embedded CLIP and detector, and their figures of a model's pictures."""
+    """The embedded CLIP and detector, and their figures of a model's pictures.
 
-    def __init__(self) -> None:
+    `words` name the subjects that are not called sks and their class.
+    """
+
+    def __init__(self, words: Mapping[str, str] | None = None) -> None:
         from miniworld.detector import Detector
 
+        self._words = words or {}
         self.clip, self.detector = Clip(str(paths.CLIP), flag="CLIP"), Detector.load()
+
+    def words(self, subject: str) -> str:
+        """Return the words that name a subject."""
+        return self._words.get(subject, f"sks {subject}")
 
     def photographs(self, subject: str) -> list[Pictures]:
         """Return a subject's own pictures in each of the scenes without training pictures."""
@@ -138,8 +146,8 @@ class Evaluator:
 
     def draw(self, family: Family, subject: str) -> tuple[list[Pictures], Pictures]:
         """Draw a group of pictures for each scene, and pictures of the class prompt."""
-        requests = [(prompt, number) for prompt in prompts(subject) for number in range(COUNT)]
-        requests += [(f"a photo of a {subject}", number) for number in range(CLASS_COUNT)]
+        requests = [(prompt, number) for prompt in prompts(self.words(subject)) for number in range(COUNT)]
+        requests += [(f"a photo of a {world.LOOKS[subject].kind}", number) for number in range(CLASS_COUNT)]
         pictures = judge.draw(family, requests)
         split = COUNT * len(world.UNSEEN)
         return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
@@ -153,19 +161,21 @@ class Evaluator:
         vectors = self.clip.encode_pictures(_flat(self.photographs(subject)))
         requests = [
             Request(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
-            for index, prompt in enumerate(prompts(subject))
+            for index, prompt in enumerate(prompts(self.words(subject)))
         ]
-        return vectors, requests, self.clip.encode_prompts([metrics.without(each.prompt, "sks") for each in requests])
+        identifier = self.words(subject).split()[0]
+        texts = [metrics.without(each.prompt, identifier) for each in requests]
+        return vectors, requests, self.clip.encode_prompts(texts)
 
     def _figures_of_world(self, subject: str, groups: Sequence[Pictures]) -> dict[str, float]:
         pictures = _flat(groups)
         scenes = [scene for scene, group in zip(world.UNSEEN, groups) for _ in group]
-        found = judge.classify_scenes(self.clip, pictures, [subject] * len(pictures))
+        found = judge.classify_scenes(self.clip, pictures, [world.LOOKS[subject].kind] * len(pictures))
         return {"scene right": judge.accuracy(found, scenes), "subject shown": self._share_shown(subject, pictures)}
 
     def _share_shown(self, subject: str, pictures: Pictures) -> float:
         """Return the share of pictures that show the subject."""
-        return float((self.detector.subject_probabilities(pictures, world.SUBJECTS[subject]) > 0.5).mean())
+        return float((self.detector.subject_probabilities(pictures, world.LOOKS[subject]) > 0.5).mean())
 
 
 def _flat(groups: Sequence[Pictures]) -> Pictures:

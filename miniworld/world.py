@@ -26,6 +26,8 @@ SUBJECTS = {
     "car": Look("car", "magenta", mark=("white", "bolt"), hat=("green", "yellow")),
     "bird": Look("bird", "lime", mark=("blue", "disc"), hat=("pink", "blue")),
 }
+# a second dog beside the first, to teach both at once
+LOOKS = {**SUBJECTS, "other dog": Look("dog", "turquoise", mark=("white", "heart"), hat=("pink", "blue"))}
 # the scenes of a subject's training pictures, and the others
 SEEN = ("on the grass", "on the beach", "in the snow", "in the mountains", "in the city")
 UNSEEN = tuple(scene for scene in SCENES if scene not in SEEN)
@@ -71,7 +73,7 @@ def picture(look: Look, scene: str, seed: int, number: int, size: int = 64) -> I
 def photograph(kind: str, scene: str, seed: int, number: int, size: int = 64, is_mask: bool = False) -> Image.Image:
     """Draw picture `number` of a subject in a scene, or the picture's mask: white where the subject is."""
     stream = randomness.stream(seed, f"{kind} {scene}", number)
-    return draw.draw(SUBJECTS[kind], scene, stream, size, is_mask)
+    return draw.draw(LOOKS[kind], scene, stream, size, is_mask)
 
 
 def caption(look: Look, scene: str, seed: int, number: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -73,6 +75,12 @@ def measure_subject(subject: Array, requests: Sequence[Request], prompts: Array)
         "PRES": mean_cosine_within(subject),
         "DIV": diversity(references),
     }
+
+
+def nearest(rows: Array, subjects: Sequence[Array]) -> list[float]:
+    """Return the share of pictures that each of several subjects resembles most, by the mean cosine with its pictures."""
+    alike = np.stack([(rows @ each.T).mean(axis=1) for each in subjects])
+    return [float(share) for share in np.bincount(alike.argmax(axis=0), minlength=len(subjects)) / len(rows)]
 
 
 def share_gained(base: float | None, tuned: float | None, subject: float | None) -> float | None:

@@ -108,3 +108,9 @@ def test_the_measures_of_the_subjects_own_pictures():
 )
 def test_the_share_gained_is_0_at_the_base_and_1_at_the_subject(base, tuned, subject, share):
     assert measures.share_gained(base, tuned, subject) == (None if share is None else pytest.approx(share))
+
+
+def test_pictures_are_shared_among_the_subjects_that_they_resemble_most():
+    subjects = [np.eye(3)[[0, 0]], np.eye(3)[[1]], np.eye(3)[[2]]]
+    rows = np.array([[1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0.1, 0.9, 0.2]])
+    assert measures.nearest(rows, subjects) == [0.5, 0.5, 0.0]

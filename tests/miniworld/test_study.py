@@ -24,7 +24,7 @@ def test_the_settings_are_those_of_run_single(capsys):
 
 
 def test_prompts_name_scenes_without_training_pictures():
-    assert study.prompts("cat") == [f"a photo of sks cat {scene}" for scene in world.UNSEEN]
+    assert study.prompts("sks cat") == [f"a photo of sks cat {scene}" for scene in world.UNSEEN]
     assert not set(world.UNSEEN) & set(world.SEEN)
 
 
@@ -48,7 +48,9 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     assert config.concepts.instance_prompt == "a photo of sks cat"
     assert config.concepts.with_prior_preservation == (settings != "plain")
     assert config.model.train_text_encoder == ("text encoder" in settings)
-    assert len(list((tmp_path / "cat" / "pictures").iterdir())) == len(world.SEEN)
+    name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
+    assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)
+    assert config.has_masks == (settings == "one scene, masks")
 
 
 def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
