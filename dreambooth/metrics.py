@@ -11,21 +11,30 @@ The measures are those of the DreamBooth paper (Ruiz et al., 2023), all with the
     PRES    how much pictures of the plain class prompt resemble the subject: a class that is kept stays near the base
     DIV     diversity: mean distance (1 - cosine) of two pictures of the same prompt
 
+Several subjects of one model come from a list:
+
+    python -m dreambooth.metrics --concepts subjects.yaml ...
+
+with subject_data_dir, prompt or prompts_file, class_prompt and identifier of each. A last table then tells how many of
+a subject's pictures resemble another one more.
+
 The subject's pictures must not be those that the model was trained on. The paper's tables have DINO beside CLIP, and
 another CLIP perhaps: compare the figures with each other, not with published ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dreambooth.config import commands, parser
-from dreambooth.config.fields import check_png, flag
+from dreambooth.config import parser
+from dreambooth.config.commands import MeasuredSubject, MetricsSettings
+from dreambooth.config.sources import documents, overlays
 from dreambooth.data import picture_files, rare_words
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
@@ -35,7 +44,6 @@ from dreambooth.models import loading, pipeline_folder
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
-from dreambooth.system.types import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,59 +52,31 @@ if TYPE_CHECKING:
 
     from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
+    from dreambooth.system.types import Array
 
-LEGEND = {
-    "CLIP-I": "more is better: is it the subject?",
-    "CLIP-T": "more is better: does it follow the prompt?",
-    "PRES": "best as the base's: the class stays itself",
-    "DIV": "best as the subject's: the pictures differ",
-}
 UNMEASURED = ("json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
 
 
-# fmt: off
-@dataclass(frozen=True)
-class MetricsSettings(commands.DrawFlags, title="models, prompts and files"):
-    """The settings of dreambooth.metrics."""
+class Subject(NamedTuple):
+    """A subject to measure: its own pictures, its prompts, and CLIP's vectors of both."""
 
-    model_path: str = flag(
-        "the fine-tuned pipeline's folder (required)", required=True)
-    base_model_path: str = flag(
-        "the pipeline that it was made from (required)", required=True)
-    subject_data_dir: str = flag(
-        "other pictures of the subject than it was trained on (required)", required=True)
-    clip_model_path: str = flag(
-        "the CLIP model to measure with: a folder, or a name (required)", required=True)
-    prompt: tuple[str, ...] = flag(
-        "prompts of the subject", (), nargs="+", action="extend")
-    prompts_file: str | None = flag(
-        "a prompt in each line; behind a tab, the names of the subject's pictures in that scene (with * and ?)",
-        metavar="FILE")
-    class_prompt: str | None = flag(
-        'the prompt of the class, "a photo of a dog"; without it there is no PRES')
-    identifier: str | None = flag(
-        "the rare word, which is left out of what CLIP reads")
-    num_images: int = flag(
-        "pictures for each prompt", 4, least=1)
-    num_class_images: int = flag(
-        "pictures of the class prompt", 16, least=1)
-    json: str | None = flag(
-        "write the figures there; - for the terminal, instead of the table", metavar="FILE")
-    sheet: str | None = flag(
-        "write a contact sheet there: prompts by subject, base and fine-tuned", metavar="FILE.png")
-    pictures_dir: str | None = flag(
-        "write the fine-tuned model's pictures into this folder")
-    # fmt: on
+    settings: MeasuredSubject
+    pictures: Sequence[Image]
+    requests: Sequence[Request]
+    vectors: Array
+    texts: Array
 
-    @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.class_prompt is not None and not self.class_prompt.strip():
-            raise BadInput("--class_prompt: it is empty")
-        if not self.prompt and not self.prompts_file:
-            raise BadInput("--prompt: give at least one, or --prompts_file")
-        commands.check_prompts(self.prompt)
-        check_png("--sheet", self.sheet)
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.settings.identifier or Path(self.settings.subject_data_dir or "").name
+
+
+class Drawn(NamedTuple):
+    """Pictures of a subject by one model: of each prompt, and of the class prompt."""
+
+    groups: list[list[Image]]
+    of_class: list[Image]
 
 
 def read_settings(argv: Sequence[str]) -> MetricsSettings:
@@ -116,7 +96,25 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
     return settings
 
 
-def read_requests(settings: MetricsSettings, pictures: Sequence[Picture]) -> list[Request]:
+def subjects_of(settings: MetricsSettings) -> list[MeasuredSubject]:
+    """List the subjects to measure: that of the flags, or those of --concepts."""
+    if settings.concepts is None:
+        return [settings]
+    where, found = f"--concepts {settings.concepts}", []
+    fields = {field.name: field for field in dataclasses.fields(MeasuredSubject)}
+    listed = overlays.subjects_of(documents.read(settings.concepts, "--concepts"), fields, where)
+    for number, values in enumerate(listed, 1):
+        try:
+            found.append(MeasuredSubject(**values))
+            found[-1].check()
+        except BadInput as error:
+            raise BadInput(f"{where}: subject {number}: {str(error).removeprefix('--')}") from None
+    if not found:
+        raise BadInput(f"{where}: its list is empty")
+    return found
+
+
+def read_requests(settings: MeasuredSubject, pictures: Sequence[Picture]) -> list[Request]:
     """Read the prompts, with the subject's pictures that each is compared with."""
     everything = list(range(len(pictures)))
     requests = [Request(prompt, everything) for prompt in settings.prompt]
@@ -142,27 +140,32 @@ def read_requests(settings: MetricsSettings, pictures: Sequence[Picture]) -> lis
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = read_settings(argv)
-    files, _ = picture_files.find_pictures(settings.subject_data_dir, "--subject_data_dir")
-    requests = read_requests(settings, files)
     record = records.read(Path(settings.model_path))
-    for warning in _warnings(record, files):
-        console.warn(warning)
+    read = []
+    for each in subjects_of(settings):
+        files, _ = picture_files.find_pictures(each.subject_data_dir or "", "--subject_data_dir")
+        read.append((each, files, read_requests(each, files)))
+        for warning in _warnings(record, files):
+            console.warn(warning)
     libraries.load(weight_files.READERS, settings.verbose)
     cards.check_precision(settings.mixed_precision)
 
-    # Encode the subject's pictures and the prompts with CLIP
+    # Encode pictures and prompts with CLIP
     clip = Clip(settings.clip_model_path)
-    if any(map(clip.spells_out, (request.prompt for request in requests))):
+    if any(clip.spells_out(request.prompt) for _, _, requests in read for request in requests):
         console.warn(
             f"--clip_model_path {settings.clip_model_path}: its vocabulary has no Chinese characters, so CLIP-T means"
             " nothing for these prompts; the other measures do"
         )
-    own = [picture_files.open_picture(picture.path) for picture in files]
-    subject = clip.encode_pictures(own)
-    prompts = clip.encode_prompts([without(request.prompt, settings.identifier) for request in requests])
+    subjects = []
+    for each, files, requests in read:
+        own = [picture_files.open_picture(picture.path) for picture in files]
+        texts = clip.encode_prompts([without(request.prompt, each.identifier) for request in requests])
+        subjects.append(Subject(each, own, requests, clip.encode_pictures(own), texts))
 
     # Draw the same with both models, and measure
-    results, drawn, of_class = {}, {}, {}
+    drawn: dict[str, list[Drawn]] = {}
+    reports: list[dict[str, Any]] = [{"measures": {}} for _ in subjects]
     for name, option, path in (
         ("base", "--base_model_path", settings.base_model_path),
         ("fine-tuned", "--model_path", settings.model_path),
@@ -170,46 +173,72 @@ def main(argv: Sequence[str]) -> None:
         family = loading.load_family(loading.Source(path), option)
         if kind := cards.half(settings.mixed_precision):
             loading.to_half(family.networks(), kind)
-        drawn[name], of_class[name] = _draw(family, requests, settings, name)
+        drawn[name] = _draw(family, subjects, settings, name)
         del family  # before the next is loaded
-        rows = [clip.encode_pictures(group) for group in drawn[name]]
-        vectors = clip.encode_pictures(of_class[name]) if of_class[name] else np.zeros([0, subject.shape[1]])
-        results[name] = measures.measure_model(rows, vectors, subject, requests, prompts)
-    results["subject"] = measures.measure_subject(subject, requests, prompts)
+        for subject, pictures, report in zip(subjects, drawn[name], reports):
+            rows = [clip.encode_pictures(group) for group in pictures.groups]
+            of_class = pictures.of_class
+            vectors = clip.encode_pictures(of_class) if of_class else np.zeros([0, subject.vectors.shape[1]])
+            report["measures"][name] = measures.measure_model(
+                rows, vectors, subject.vectors, subject.requests, subject.texts
+            )
+            if name == "fine-tuned":
+                report["nearest"] = measures.nearest(np.concatenate(rows), [each.vectors for each in subjects])
+    for subject, report in zip(subjects, reports):
+        results = report["measures"]
+        results["subject"] = measures.measure_subject(subject.vectors, subject.requests, subject.texts)
+        fidelity = [results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject")]
+        report["fidelity gained"] = measures.share_gained(*fidelity)
 
     # Report
-    fidelity = [results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject")]
-    report = {
-        "measures": results,
-        "fidelity gained": measures.share_gained(*fidelity),
-        "settings": {name: value for name, value in vars(settings).items() if name not in UNMEASURED},
-    }
-    if settings.json == "-":
-        print(atomic.as_json(report), end="")
+    flags = {name: value for name, value in vars(settings).items() if name not in UNMEASURED}
+    flags.pop("concepts")
+    if settings.concepts is None:
+        reports[0].pop("nearest")  # there is one subject
+        report, said = {**reports[0], "settings": flags}, measures.table(reports[0])
     else:
-        print(table(report))
+        named = {subject.name: each for subject, each in zip(subjects, reports)}
+        flags["concepts"] = [dataclasses.asdict(subject.settings) for subject in subjects]
+        report, said = {"subjects": named, "settings": flags}, measures.table_of_several(named)
+    print(atomic.as_json(report).rstrip() if settings.json == "-" else said)
     if settings.json and settings.json != "-":
         atomic.write_json(Path(settings.json), report)
     text = {"model": settings.model_path, "seed": settings.seed, "steps": settings.num_inference_steps}
     titles: list[str] = []
     if settings.sheet:
-        titles = [request.prompt for request in requests]
-        columns = {"subject": [[own[index] for index in request.references] for request in requests], **drawn}
-        if settings.class_prompt:
-            titles.append(f"{settings.class_prompt} (the class alone: it should stay as the base draws it)")
-            columns = {name: [*rows, of_class.get(name, [])] for name, rows in columns.items()}
+        titles, columns = _rows_of_sheet(subjects, drawn)
         columns[_title(record.get("steps"))] = columns.pop("fine-tuned")
         sheet = sheets.make_contact_sheet(titles, columns, settings.num_images)
-        own_text = {"prompt": " | ".join(titles), **text}
-        atomic.write_picture(Path(settings.sheet), sheet, own_text)
+        atomic.write_picture(Path(settings.sheet), sheet, {"prompt": " | ".join(titles), **text})
     if settings.pictures_dir:
-        _save_pictures(drawn["fine-tuned"], Path(settings.pictures_dir), [each.prompt for each in requests], text)
+        prompts = [request.prompt for subject in subjects for request in subject.requests]
+        groups = [group for each in drawn["fine-tuned"] for group in each.groups]
+        _save_pictures(groups, Path(settings.pictures_dir), prompts, text)
     written = {"figures": settings.json, "pictures": settings.pictures_dir, "contact sheet": settings.sheet}
-    for what, place in written.items():
-        if place and settings.json != "-":
+    for what, place in written.items() if settings.json != "-" else ():
+        if place:
             print(f"{what:<15}{place}")
-    if settings.json != "-":
-        print(*sheets.legend(titles), sep="\n", end="\n" if sheets.legend(titles) else "")
+    if settings.json != "-" and (legend := sheets.legend(titles)):
+        print(*legend, sep="\n")
+
+
+def _rows_of_sheet(
+    subjects: Sequence[Subject], drawn: Mapping[str, Sequence[Drawn]]
+) -> tuple[list[str], dict[str, list[list[Image]]]]:
+    """Return the titles of a contact sheet's rows, and its columns: the subjects' own pictures, and each model's."""
+    titles: list[str] = []
+    columns: dict[str, list[list[Image]]] = {"subject": [], **{name: [] for name in drawn}}
+    for number, subject in enumerate(subjects):
+        titles += [request.prompt for request in subject.requests]
+        columns["subject"] += [[subject.pictures[index] for index in each.references] for each in subject.requests]
+        for name in drawn:
+            columns[name] += drawn[name][number].groups
+        if prompt := subject.settings.class_prompt:
+            titles.append(f"{prompt} (the class alone: it should stay as the base draws it)")
+            columns["subject"].append([])
+            for name in drawn:
+                columns[name].append(drawn[name][number].of_class)
+    return titles, columns
 
 
 def _title(steps: object) -> str:
@@ -241,18 +270,21 @@ def without(prompt: str, identifier: str | None) -> str:
     return re.sub(edges.format(re.escape(identifier)), "", prompt)
 
 
-def _draw(
-    family: Family, prompts: Sequence[Request], settings: MetricsSettings, name: str
-) -> tuple[list[list[Image]], list[Image]]:
-    """Draw pictures of each prompt and of the class prompt, from the same noise for every model."""
-    count = settings.num_images
-    requests = sampling.requests_for([each.prompt for each in prompts], count)
-    if settings.class_prompt:
-        requests += sampling.requests_for([settings.class_prompt], settings.num_class_images)
+def _draw(family: Family, subjects: Sequence[Subject], settings: MetricsSettings, name: str) -> list[Drawn]:
+    """Draw pictures of each prompt and class prompt of the subjects, from the same noise for every model."""
+    count, of_class = settings.num_images, settings.num_class_images
+    requests = []
+    for subject in subjects:
+        requests += sampling.requests_for([each.prompt for each in subject.requests], count)
+        if prompt := subject.settings.class_prompt:
+            requests += sampling.requests_for([prompt], of_class)
     drawing = sampling.draw(family, settings.draw_settings(family.default_size), requests)
-    pictures = list(console.progress_bar(drawing, total=len(requests), desc=f"Drawing, {name}"))
-    groups = [pictures[first : first + count] for first in range(0, count * len(prompts), count)]
-    return groups, pictures[count * len(prompts) :]
+    pictures = iter(console.progress_bar(drawing, total=len(requests), desc=f"Drawing, {name}"))
+    drawn = []
+    for subject in subjects:
+        groups = [list(islice(pictures, count)) for _ in subject.requests]
+        drawn.append(Drawn(groups, list(islice(pictures, of_class if subject.settings.class_prompt else 0))))
+    return drawn
 
 
 def _save_pictures(
@@ -263,21 +295,6 @@ def _save_pictures(
         for number, picture in enumerate(group):
             own = {"prompt": prompt, "picture": number, **text}
             atomic.write_picture(folder / f"{index}-{number}.png", picture, own)
-
-
-def table(report: Mapping[str, Any]) -> str:
-    """Format the figures for people."""
-    columns = list(report["measures"])
-    lines = ["".join(f"{name:>12}" for name in ("", *columns))]
-    for measure in measures.MEASURES:
-        values = [report["measures"][name][measure] for name in columns]
-        figures = "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values)
-        lines.append(f"{measure:>12}{figures}   {LEGEND[measure]}")
-    share = report["fidelity gained"]
-    if share is not None:
-        lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")
-    lines.append("Compare these figures with each other: the paper's table has DINO, and another CLIP perhaps")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

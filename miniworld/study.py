@@ -51,8 +51,8 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
     "adafactor": {**PRIOR, "optimizer": "adafactor"},
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
-    "one scene": PRIOR,
-    "one scene, masks": PRIOR,
+    "one scene": {},
+    "one scene, masks": {},
 }
 ONE_SCENE = ("one scene", "one scene, masks")  # all pictures have one background; the second has their masks
 # what a study without --settings tries; the lean optimizers take more time

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from dreambooth.config.fields import Section, flag
+from dreambooth.config.fields import Section, check_png, flag
 from dreambooth.config.run_sections import Precision, SchedulerName
 from dreambooth.system import console
 from dreambooth.system.errors import BadInput
-from dreambooth.system.types import Size
+from dreambooth.system.types import Size, override
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,68 @@ class DrawFlags(CommandFlags, title="drawing"):
             negative_prompt,
             self.mixed_precision,
         )
+
+
+@dataclass(frozen=True)
+class MeasuredSubject(Section, title="subject and prompts"):
+    """A subject that a model was taught, and what of it is measured."""
+
+    subject_data_dir: str | None = flag(
+        "other pictures of the subject than it was trained on (required, unless --concepts is given)")
+    prompt: tuple[str, ...] = flag(
+        "prompts of the subject", (), nargs="+", action="extend")
+    prompts_file: str | None = flag(
+        "a prompt in each line; behind a tab, the names of the subject's pictures in that scene (with * and ?)",
+        metavar="FILE")
+    class_prompt: str | None = flag(
+        'the prompt of the class, "a photo of a dog"; without it there is no PRES')
+    identifier: str | None = flag(
+        "the rare word, which is left out of what CLIP reads")
+
+    def check(self) -> None:
+        """Refuse a subject without pictures or prompts."""
+        if not (self.subject_data_dir or "").strip():
+            raise BadInput("--subject_data_dir is required")
+        if self.class_prompt is not None and not self.class_prompt.strip():
+            raise BadInput("--class_prompt: it is empty")
+        if not self.prompt and not self.prompts_file:
+            raise BadInput("--prompt: give at least one, or --prompts_file")
+        check_prompts(self.prompt)
+
+
+@dataclass(frozen=True)
+class MetricsSettings(DrawFlags, MeasuredSubject, title="models and files"):
+    """The settings of dreambooth.metrics."""
+
+    model_path: str = flag(
+        "the fine-tuned pipeline's folder (required)", required=True)
+    base_model_path: str = flag(
+        "the pipeline that it was made from (required)", required=True)
+    clip_model_path: str = flag(
+        "the CLIP model to measure with: a folder, or a name (required)", required=True)
+    concepts: str | None = flag(
+        "several subjects: a YAML, TOML or JSON file with a list of subject_data_dir, prompt, prompts_file,"
+        " class_prompt, identifier", metavar="FILE")
+    num_images: int = flag(
+        "pictures for each prompt", 4, least=1)
+    num_class_images: int = flag(
+        "pictures of the class prompt", 16, least=1)
+    json: str | None = flag(
+        "write the figures there; - for the terminal, instead of the table", metavar="FILE")
+    sheet: str | None = flag(
+        "write a contact sheet there: prompts by subject, base and fine-tuned", metavar="FILE.png")
+    pictures_dir: str | None = flag(
+        "write the fine-tuned model's pictures into this folder")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.concepts is None:
+            self.check()
+        for name in ("subject_data_dir", "prompt", "prompts_file", "class_prompt", "identifier"):
+            if self.concepts is not None and getattr(self, name):
+                raise BadInput(f"--{name} can't be combined with --concepts, whose list has it for each subject")
+        check_png("--sheet", self.sheet)
 # fmt: on
 
 

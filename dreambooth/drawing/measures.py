@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dreambooth.system.types import Array
 
-MEASURES = ("CLIP-I", "CLIP-T", "PRES", "DIV")
+LEGEND = {
+    "CLIP-I": "more is better: is it the subject?",
+    "CLIP-T": "more is better: does it follow the prompt?",
+    "PRES": "best as the base's: the class stays itself",
+    "DIV": "best as the subject's: the pictures differ",
+}
+MEASURES = tuple(LEGEND)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def measure_subject(subject: Array, requests: Sequence[Request], prompts: Array)
 
 
 def nearest(rows: Array, subjects: Sequence[Array]) -> list[float]:
-    """Return the share of pictures that each of several subjects resembles most, by the mean cosine with its pictures."""
+    """Return, for each of several subjects, the share of pictures that resemble its own most, by the mean cosine."""
     alike = np.stack([(rows @ each.T).mean(axis=1) for each in subjects])
     return [float(share) for share in np.bincount(alike.argmax(axis=0), minlength=len(subjects)) / len(rows)]
 
@@ -88,3 +94,29 @@ def share_gained(base: float | None, tuned: float | None, subject: float | None)
     if base is None or tuned is None or subject is None or subject == base:
         return None
     return (tuned - base) / (subject - base)
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Format the figures for people."""
+    columns = list(report["measures"])
+    lines = ["".join(f"{name:>12}" for name in ("", *columns))]
+    for measure in MEASURES:
+        values = [report["measures"][name][measure] for name in columns]
+        figures = "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values)
+        lines.append(f"{measure:>12}{figures}   {LEGEND[measure]}")
+    share = report["fidelity gained"]
+    if share is not None:
+        lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")
+    lines.append("Compare these figures with each other: the paper's table has DINO, and another CLIP perhaps")
+    return "\n".join(lines)
+
+
+def table_of_several(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format the figures of several subjects: a table for each, and whose pictures those of each resemble most."""
+    parts = [f"{name}\n{table(report)}" for name, report in reports.items()]
+    width = max(12, *(len(name) + 2 for name in reports))
+    lines = ["The share of each subject's pictures that resemble most the own pictures of"]
+    lines.append("".join(f"{name:>{width}}" for name in ("", *reports)))
+    for name, report in reports.items():
+        lines.append(f"{name:>{width}}" + "".join(f"{share:>{width}.2f}" for share in report["nearest"]))
+    return "\n\n".join([*parts, "\n".join(lines)])

@@ -31,7 +31,7 @@ def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
 def test_the_table_shows_each_measure_of_each_model():
     base = {"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None, "DIV": 0.125}
     tuned = {"CLIP-I": 0.75, "CLIP-T": 0.2, "PRES": None, "DIV": -0.0625}
-    lines = metrics.table({"measures": {"base": base, "fine-tuned": tuned}, "fidelity gained": 0.5}).splitlines()
+    lines = measures.table({"measures": {"base": base, "fine-tuned": tuned}, "fidelity gained": 0.5}).splitlines()
     assert [line.split()[:3] for line in lines[:-2]] == [
         ["base", "fine-tuned"],
         ["CLIP-I", "0.500", "0.750"],
@@ -39,9 +39,9 @@ def test_the_table_shows_each_measure_of_each_model():
         ["PRES", "-", "-"],
         ["DIV", "0.125", "-0.062"],
     ]
-    assert len({line.index(legend) for line, legend in zip(lines[1:-2], metrics.LEGEND.values(), strict=True)}) == 1
+    assert len({line.index(legend) for line, legend in zip(lines[1:-2], measures.LEGEND.values(), strict=True)}) == 1
     assert "50%" in lines[-2] and "Compare these figures with each other: the paper" in lines[-1]
-    assert len(metrics.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 6
+    assert len(measures.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 6
 
 
 # prompts
@@ -242,7 +242,7 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
     assert out[0].split() == ["base", "fine-tuned", "subject"]
     for line, measure_name in zip(out[1:5], measures.MEASURES, strict=True):
         figures = [f"{found[name][measure_name]:.3f}" for name in out[0].split()]
-        assert line.split() == [measure_name, *figures, *metrics.LEGEND[measure_name].split()]
+        assert line.split() == [measure_name, *figures, *measures.LEGEND[measure_name].split()]
     assert f"{report['fidelity gained']:.0%}" in out[5]
     assert out[6].startswith("Compare these figures with each other")
     assert out[7:] == [f"figures        {file}", f"pictures       {folder}", f"contact sheet  {sheet}"]
@@ -424,3 +424,72 @@ def test_the_sheet_names_the_number_of_updates(tmp_path):
     for text in ("{}", "[]", '{"steps": null}', json.dumps({**record, "steps": None}), json.dumps(record), "{"):
         (tmp_path / "training_args.json").write_text(text)
         assert title() == "fine-tuned"
+
+
+# several subjects
+
+
+@pytest.fixture
+def listed(pictures, tmp_path):
+    """A file with two subjects."""
+    other = draw_pictures(tmp_path / "other", 3, (32, 48), first=20)
+    subjects = [
+        {"subject_data_dir": str(pictures), "prompt": ["a photo of sks dog"], "identifier": "sks",
+         "class_prompt": "a photo of a dog"},
+        {"subject_data_dir": str(other), "prompt": ["a zwx cat", "a zwx cat at night"], "identifier": "zwx"},
+    ]  # fmt: skip
+    (tmp_path / "subjects.json").write_text(json.dumps(subjects))
+    return tmp_path / "subjects.json"
+
+
+def several(twin, clip_folder, velocity_twin, *more):
+    line = ["--model_path", velocity_twin, "--base_model_path", twin, "--clip_model_path", clip_folder]
+    line += ["--num_images", 2, "--num_inference_steps", 2, "--num_class_images", 2, *more]
+    metrics.main([str(each) for each in line])
+
+
+def test_several_subjects_have_a_table_each_and_one_of_whom_they_resemble(
+    listed, twin, clip_folder, velocity_twin, measure, tmp_path, capsys
+):
+    file, sheet, folder = tmp_path / "figures.json", tmp_path / "sheet.png", tmp_path / "drawn"
+    more = ["--concepts", listed, "--json", file, "--sheet", sheet, "--pictures_dir", folder]
+    several(twin, clip_folder, velocity_twin, *more)
+    said = capsys.readouterr().out
+    report = json.loads(file.read_text())
+    assert list(report["subjects"]) == ["sks", "zwx"] and len(list(folder.iterdir())) == 6
+    for name, found in report["subjects"].items():
+        assert f"\n{name}\n" in f"\n{said}" and sum(found["nearest"]) == pytest.approx(1)
+    assert said.count("CLIP-I  ") == 2 and "resemble most the own pictures of" in said
+    assert report["subjects"]["zwx"]["measures"]["base"]["PRES"] is None
+    assert [each["identifier"] for each in report["settings"]["concepts"]] == ["sks", "zwx"]
+    rows = 4  # three prompts and a class
+    height = Image.open(sheet).height
+    assert height == sheets.TEXT_HEIGHT + rows * (sheets.TEXT_HEIGHT + sheets.SMALLEST + sheets.TEXT_HEIGHT // 2)
+    # each has the figures that it has alone
+    flags = ["--identifier", "sks", "--class_prompt", "a photo of a dog", "--num_class_images", 2]
+    alone = json.loads(measure("--json", "-", *flags, prompts=["a photo of sks dog"]))
+    assert alone["measures"] == report["subjects"]["sks"]["measures"]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"subject_data_dir": None}, "subject 2: subject_data_dir is required"),
+        ({"prompt": None}, "subject 2: prompt: give at least one"),
+        ({"prompt": [" "]}, "subject 2: prompt: a prompt is empty"),
+        ({"subject_data_dir": "/nowhere"}, "--subject_data_dir /nowhere"),
+        ({"promt": "x"}, '"promt": there is no such setting'),
+    ],
+)
+def test_a_fault_of_a_listed_subject_is_named(listed, twin, clip_folder, velocity_twin, change, said):
+    subjects = json.loads(listed.read_text())
+    subjects[1] = {name: value for name, value in {**subjects[1], **change}.items() if value is not None}
+    listed.write_text(json.dumps(subjects))
+    with pytest.raises(BadInput) as error:
+        several(twin, clip_folder, velocity_twin, "--concepts", listed)
+    assert said in str(error.value)
+
+
+def test_a_list_can_not_be_combined_with_a_subject(listed, twin, clip_folder, velocity_twin):
+    with pytest.raises(BadInput, match="--identifier can't be combined with --concepts"):
+        several(twin, clip_folder, velocity_twin, "--concepts", listed, "--identifier", "sks")

@@ -46,7 +46,7 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     [config] = seen
     assert config.saving.output_dir == str(result) and config.run.seed == 7
     assert config.concepts.instance_prompt == "a photo of sks cat"
-    assert config.concepts.with_prior_preservation == (settings != "plain")
+    assert config.concepts.with_prior_preservation == (settings not in ("plain", *study.ONE_SCENE))
     assert config.model.train_text_encoder == ("text encoder" in settings)
     name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
     assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)

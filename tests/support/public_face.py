@@ -37,7 +37,7 @@ METRICS = """
 --prompts_file FILE  --class_prompt TEXT  --identifier TEXT  --num_images N = 4  --num_class_images N = 16
 --num_inference_steps N = 50  --guidance_scale X = 7.5  --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}
 --seed N = 0  --batch_size N = 4  --json FILE  --sheet FILE.png  --pictures_dir TEXT
---mixed_precision {no,fp16,bf16} = no  --verbose
+--mixed_precision {no,fp16,bf16} = no  --verbose  --concepts FILE
 """
 EXPORT = """
 --model_path TEXT  --output TEXT  --half  --verbose
@@ -52,7 +52,7 @@ COMMANDS = {
     "dreambooth.identifier": IDENTIFIER,
 }
 OTHER_COMMANDS = ["dreambooth.selfcheck"]
-OTHER_COMMANDS += [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study")]
+OTHER_COMMANDS += [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study", "together")]
 OTHER_COMMANDS += [f"benchmarks.{name}" for name in ("memory", "prior", "startup", "step")]
 
 # script: {flag: the variable that it comes from}

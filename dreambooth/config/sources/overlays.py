@@ -97,7 +97,7 @@ def _converted(field: dataclasses.Field[Any], value: Any) -> Any:  # noqa: ANN40
         return value
     if value is None or (isinstance(value, str) and value.strip() in _NONE):
         return None
-    if facts.get("action") == "append":
+    if facts.get("action") in ("append", "extend"):
         texts = value if isinstance(value, list) else [value]
         return tuple(_text(each) for each in texts)
     if isinstance(default, bool):
