@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from dreambooth.data.concepts import Picture
 from dreambooth.system import machine
@@ -31,6 +31,7 @@ _PHONE = (".heic", ".heif")
 _PHONE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # behind ftyp, in such a file
 _MANY_PIXELS = 25_000_000  # from which a JPEG is decoded at a smaller size
 _MOST_PIXELS = 100_000_000  # 300 MB once they are decoded
+_TURNED = (5, 6, 7, 8)  # EXIF orientations with width and height exchanged
 _SAME_SHAPE = 1.02  # of a mask and its picture
 _MANY_FILES = 64  # from which threads share them
 _BOUND = threading.Lock()  # of Pillow's bound of pixels, which all threads share
@@ -64,6 +65,21 @@ def open_picture(path: str | Path) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _readable_size(path: Path) -> tuple[int, int]:
+    """Return the width and height that `open_picture` gives; raise an error where it can't read the picture.
+
+    A JPEG is decoded at an eighth of its size: all its bytes are read, in a third of the time.
+    """
+    with opened(path) as file:
+        if file.format != "JPEG" or file.width * file.height > _MANY_PIXELS:
+            return open_picture(path).size
+        width, height = file.size
+        is_turned = file.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        file.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+        file.load()
+    return (height, width) if is_turned else (width, height)
 
 
 def open_mask(picture: Picture) -> Image.Image | None:
@@ -110,8 +126,6 @@ def with_masks(pictures: Sequence[Picture], settings: PictureSettings) -> list[P
         if mask is not None:
             _check_mask(masked, settings)
         found.append(masked)
-    if not any(each.mask for each in found):
-        raise BadInput("--use_alpha: no picture has transparency")
     return found
 
 
@@ -154,10 +168,9 @@ def _inspect_picture(path: Path, check: Check | None) -> Picture | None:
         path.name.encode()  # JSON cannot hold a name that is no Unicode
         with opened(path):
             claims = True
-        picture = open_picture(path)
-        width, height = picture.size
         if check is not None:
-            check(path, picture)
+            check(path, open_picture(path))
+        width, height = _readable_size(path)
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError and struct.error among them
         if claims and _is_of_phone(path):
             raise ValueError(f"{path} is in a phone's format, HEIC, whatever its name; convert it to JPEG") from None

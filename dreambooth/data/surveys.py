@@ -47,6 +47,8 @@ def survey(concepts: ConceptSettings, pictures: PictureSettings) -> Survey:
         problems += said.problems
         if len({picture.sha256 for picture in files}) < len(files):
             problems.append(f"{_FLAG} {subject.instance_data_dir}: some of its pictures are the same file twice")
+    if pictures.use_alpha and not any(picture.mask for concept in found for picture in concept.pictures):
+        raise BadInput("--use_alpha: no picture has transparency")
     problems += _shared(found)
     return Survey(tuple(found), tuple(others), " and ".join(dict.fromkeys(sources)), tuple(problems))
 

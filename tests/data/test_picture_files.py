@@ -367,8 +367,17 @@ def test_a_mask_that_is_none_is_named(tmp_path, make, said):
         masked_pictures(tmp_path, mask_dir=str(tmp_path / "masks"))
 
 
-def test_transparency_that_no_picture_has_is_refused(tmp_path):
-    Image.new("RGB", (8, 6)).save(tmp_path / "1.png")
-    pictures = picture_files.find_pictures(tmp_path, "--x")[0]
-    with pytest.raises(BadInput, match="--use_alpha: no picture has transparency"):
-        picture_files.with_masks(pictures, PictureSettings(use_alpha=True))
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (200, 120), (121, 999)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_is_only_looked_through_has_the_size_that_it_is_read_with(tmp_path, orientation, size, mode):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "1.jpg"
+    Image.effect_noise(size, 50).convert(mode).save(path, exif=exif, progressive=orientation == 3)
+    [picture] = find(tmp_path)[0]
+    assert picture.size == picture_files.open_picture(path).size[::-1]
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 20])
+    with pytest.raises(BadInput, match="1.jpg claims to be a picture and can't be read"):
+        find(tmp_path)

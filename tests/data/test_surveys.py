@@ -1,7 +1,9 @@
 """The survey of the subjects: every picture with its caption and mask, and what is wrong with them."""
 
 import json
+import tracemalloc
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.families import load_family
@@ -98,3 +100,29 @@ def test_class_prompts_need_captions_and_an_identifier(folders, twin, prompt, sa
     own = ConceptSettings(str(dog), prompt, class_prompts_from_captions=True, **PRIOR)
     with pytest.raises(BadInput, match=f"--class_prompts_from_captions: .*{said}"):
         surveys.classes(own, surveys.survey(own, PictureSettings()), load_family(twin).tokenizer)
+
+
+def test_transparency_that_no_picture_of_all_subjects_has_is_refused(folders):
+    dog, cat = folders
+    both = ConceptSettings(concepts=(subject(dog, "a sks dog"), subject(cat, "a zwx cat")))
+    with pytest.raises(BadInput, match="--use_alpha: no picture has transparency"):
+        surveys.survey(both, PictureSettings(use_alpha=True))
+    Image.new("RGBA", (40, 40), (0, 0, 0, 128)).save(cat / "clear.png")
+    _, of_cat = surveys.survey(both, PictureSettings(use_alpha=True)).concepts
+    assert [each.mask for each in of_cat.pictures if each.mask] == [cat / "clear.png"]
+
+
+def test_many_pictures_with_captions_are_surveyed_in_little_time_and_memory(tmp_path):
+    """The bar is 30 s and 10 KB each for 10,000 pictures of 512 x 512 on two cores: here a part of them, smaller."""
+    count = 600
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    for number in range(count):
+        noise[0, 0] = number % 256, number // 256, 0
+        Image.fromarray(noise).save(tmp_path / f"{number}.jpg")
+        (tmp_path / f"{number}.txt").write_text(f"a photo of sks dog in scene {number}")
+    own = ConceptSettings(str(tmp_path), "a photo of sks dog")
+    tracemalloc.start()
+    found = surveys.survey(own, PictureSettings(resize_mode="buckets"))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.concepts[0].pictures) == count and kept < 3000 * count
