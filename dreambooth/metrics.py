@@ -25,7 +25,6 @@ another CLIP perhaps: compare the figures with each other, not with published on
 from __future__ import annotations
 
 import dataclasses
-import re
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Array
 
-UNMEASURED = ("json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
+UNMEASURED = ("concepts", "json", "sheet", "pictures_dir", "verbose")  # flags that change no figure
 
 
 class Subject(NamedTuple):
@@ -65,11 +64,6 @@ class Subject(NamedTuple):
     requests: Sequence[Request]
     vectors: Array
     texts: Array
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return self.settings.identifier or Path(self.settings.subject_data_dir or "").name
 
 
 class Drawn(NamedTuple):
@@ -111,6 +105,9 @@ def subjects_of(settings: MetricsSettings) -> list[MeasuredSubject]:
             raise BadInput(f"{where}: subject {number}: {str(error).removeprefix('--')}") from None
     if not found:
         raise BadInput(f"{where}: its list is empty")
+    names = [each.name for each in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadInput(f"{where}: two subjects are called {twice[0]}; give each its identifier")
     return found
 
 
@@ -160,7 +157,7 @@ def main(argv: Sequence[str]) -> None:
     subjects = []
     for each, files, requests in read:
         own = [picture_files.open_picture(picture.path) for picture in files]
-        texts = clip.encode_prompts([without(request.prompt, each.identifier) for request in requests])
+        texts = clip.encode_prompts([rare_words.without(request.prompt, each.identifier) for request in requests])
         subjects.append(Subject(each, own, requests, clip.encode_pictures(own), texts))
 
     # Draw the same with both models, and measure
@@ -192,12 +189,11 @@ def main(argv: Sequence[str]) -> None:
 
     # Report
     flags = {name: value for name, value in vars(settings).items() if name not in UNMEASURED}
-    flags.pop("concepts")
     if settings.concepts is None:
         reports[0].pop("nearest")  # there is one subject
         report, said = {**reports[0], "settings": flags}, measures.table(reports[0])
     else:
-        named = {subject.name: each for subject, each in zip(subjects, reports)}
+        named = {subject.settings.name: each for subject, each in zip(subjects, reports)}
         flags["concepts"] = [dataclasses.asdict(subject.settings) for subject in subjects]
         report, said = {"subjects": named, "settings": flags}, measures.table_of_several(named)
     print(atomic.as_json(report).rstrip() if settings.json == "-" else said)
@@ -258,16 +254,6 @@ def _warnings(record: Mapping[str, Any], files: Sequence[Picture]) -> Iterator[s
             f"--subject_data_dir: the model was trained on {count} of its {len(files)} pictures, so CLIP-I counts"
             " what it remembers; give other pictures of the subject"
         )
-
-
-def without(prompt: str, identifier: str | None) -> str:
-    """Leave a word that has no meaning to CLIP out of a prompt; Chinese has no spaces around it."""
-    if not identifier:
-        return prompt
-    if not rare_words.HAS_HAN.search(prompt):
-        return " ".join(word for word in prompt.split() if word != identifier)
-    edges = r"(?<![A-Za-z0-9]){}(?![A-Za-z0-9])" if identifier.isascii() else "{}"
-    return re.sub(edges.format(re.escape(identifier)), "", prompt)
 
 
 def _draw(family: Family, subjects: Sequence[Subject], settings: MetricsSettings, name: str) -> list[Drawn]:

@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth import metrics
 from dreambooth.config.parser import Parser
+from dreambooth.data import rare_words
 from dreambooth.drawing import measures
 from dreambooth.drawing.clip import Clip
 from dreambooth.drawing.measures import Request
@@ -164,7 +164,7 @@ class Evaluator:
             for index, prompt in enumerate(prompts(self.words(subject)))
         ]
         identifier = self.words(subject).split()[0]
-        texts = [metrics.without(each.prompt, identifier) for each in requests]
+        texts = [rare_words.without(each.prompt, identifier) for each in requests]
         return vectors, requests, self.clip.encode_prompts(texts)
 
     def _figures_of_world(self, subject: str, groups: Sequence[Pictures]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from dreambooth.config.fields import Section, check_png, flag
@@ -94,6 +95,11 @@ class MeasuredSubject(Section, title="subject and prompts"):
         'the prompt of the class, "a photo of a dog"; without it there is no PRES')
     identifier: str | None = flag(
         "the rare word, which is left out of what CLIP reads")
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.identifier or Path(self.subject_data_dir or "").resolve().name
 
     def check(self) -> None:
         """Refuse a subject without pictures or prompts."""

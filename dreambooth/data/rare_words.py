@@ -179,12 +179,26 @@ def _own_words(prompt: str, class_prompt: str | None = None) -> list[str]:
     return [word for word in _WORDS.findall(prompt.lower()) if word not in others]
 
 
+def without(prompt: str, identifier: str | None) -> str:
+    """Leave a word that has no meaning to CLIP out of a prompt; Chinese has no spaces around it."""
+    if not identifier:
+        return prompt
+    if not HAS_HAN.search(prompt):
+        return " ".join(word for word in prompt.split() if word != identifier)
+    return re.sub(_as_a_word(identifier), "", prompt)
+
+
+def _as_a_word(identifier: str) -> str:
+    """Return the pattern of an identifier that is no part of a longer word."""
+    edges = r"(?<![A-Za-z0-9]){}(?![A-Za-z0-9])" if identifier.isascii() else "{}"
+    return edges.format(re.escape(identifier))
+
+
 def of_class(caption: str, identifier: str) -> str:
     """Turn a caption of a subject into one of any member of its class: the identifier goes, an article may come.
 
     Of "sks dog in snow" this makes "a dog in snow", of "my sks dog" "my dog".
     """
-    edges = r"(?<![A-Za-z0-9]){}(?![A-Za-z0-9])" if identifier.isascii() else "{}"
 
     def article(found: re.Match[str]) -> str:
         before, after = (_WORDS.findall(text.lower()) for text in (caption[: found.start()], caption[found.end() :]))
@@ -192,7 +206,7 @@ def of_class(caption: str, identifier: str) -> str:
             return ""
         return "an" if after[0][0] in "aeiou" else "a"
 
-    return " ".join(re.sub(edges.format(re.escape(identifier)), article, caption, flags=re.IGNORECASE).split())
+    return " ".join(re.sub(_as_a_word(identifier), article, caption, flags=re.IGNORECASE).split())
 
 
 def spells_out(tokenizer: Tokenizer, text: str) -> bool:

@@ -20,14 +20,6 @@ from dreambooth.files import records
 from dreambooth.system.errors import BadInput
 
 
-def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
-    assert metrics.without("a photo of sks dog", "sks") == "a photo of dog"
-    assert metrics.without("sks sksdog sks", "sks") == "sksdog"
-    assert metrics.without("a photo of sks dog", None) == "a photo of sks dog"
-    assert metrics.without("一张vdf狗的照片", "vdf") == metrics.without("一张魍狗的照片", "魍") == "一张狗的照片"
-    assert metrics.without("一张vdfx狗的照片", "vdf") == "一张vdfx狗的照片"
-
-
 def test_the_table_shows_each_measure_of_each_model():
     base = {"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None, "DIV": 0.125}
     tuned = {"CLIP-I": 0.75, "CLIP-T": 0.2, "PRES": None, "DIV": -0.0625}
@@ -479,6 +471,7 @@ def test_several_subjects_have_a_table_each_and_one_of_whom_they_resemble(
         ({"prompt": [" "]}, "subject 2: prompt: a prompt is empty"),
         ({"subject_data_dir": "/nowhere"}, "--subject_data_dir /nowhere"),
         ({"promt": "x"}, '"promt": there is no such setting'),
+        ({"identifier": "sks"}, "two subjects are called sks"),
     ],
 )
 def test_a_fault_of_a_listed_subject_is_named(listed, twin, clip_folder, velocity_twin, change, said):

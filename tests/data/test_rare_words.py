@@ -199,3 +199,29 @@ def test_a_vocabulary_without_words_has_no_rare_ones(tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     words = RareWords(CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")))
     assert not words.is_rare("sks") and not words.candidates()
+
+
+def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
+    assert rare_words.without("a photo of sks dog", "sks") == "a photo of dog"
+    assert rare_words.without("sks sksdog sks", "sks") == "sksdog"
+    assert rare_words.without("a photo of sks dog", None) == "a photo of sks dog"
+    assert rare_words.without("一张vdf狗的照片", "vdf") == rare_words.without("一张魍狗的照片", "魍") == "一张狗的照片"
+    assert rare_words.without("一张vdfx狗的照片", "vdf") == "一张vdfx狗的照片"
+
+
+@pytest.mark.parametrize(
+    "caption, identifier, expected",
+    [
+        ("a photo of sks dog in the snow", "sks", "a photo of a dog in the snow"),
+        ("sks dog", "sks", "a dog"),
+        ("SKS owl at night", "sks", "an owl at night"),
+        ("a sks dog and my sks cat", "sks", "a dog and my cat"),
+        ("a brown sks dog with sks dog", "sks", "a brown dog with a dog"),
+        ("sksdog and a dog", "sks", "sksdog and a dog"),
+        ("a photo of sks", "sks", "a photo of"),
+        ("一张vdf狗的照片", "vdf", "一张狗的照片"),
+        ("一张魍狗的照片", "魍", "一张狗的照片"),
+    ],
+)
+def test_a_caption_of_the_subject_becomes_one_of_its_class(caption, identifier, expected):
+    assert rare_words.of_class(caption, identifier) == expected
