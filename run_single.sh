@@ -31,9 +31,12 @@ choose_method() {
     echo "The card has $1 MB, so this run adds: ${method[*]} (your own --lora_rank, --optimizer or --gradient_checkpointing replaces them)"
 }
 
+several=
+case " $* " in *" --concepts"*) several=1 ;; esac # a list has the subjects
 output=${OUTPUT_DIR:-./dream_outputs}
 prompt=${INSTANCE_PROMPT:-a photo of sks dog}
 pictures=${INSTANCE_DIR:-$here/dream_image}
+if [ -n "$several" ]; then prompt=${INSTANCE_PROMPT:-} pictures=${INSTANCE_DIR:-}; fi
 accumulation=${GRADIENT_ACCUMULATION_STEPS:-1} schedule=${LR_SCHEDULER:-constant}
 embedded= average=
 cards=$(query_cards index) || cards=
@@ -55,7 +58,7 @@ elif [ -z "${MODEL_NAME:-}$cards" ]; then
     case " $* " in *" --lora_rank"*) defaults[2]=2e-3 ;; esac
     average=0.96
     class=${CLASS_PROMPT:-}
-    if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}" ]; then class="a photo of a dog"; fi
+    if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}$several" ]; then class="a photo of a dog"; fi
     class_pictures=./class_images/miniworld
     count=48
 else
@@ -98,7 +101,7 @@ flags+=("${method[@]+"${method[@]}"}" "$@")
 "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" || exit # run_multi.sh's trap comes before `exit`, and not before that of -e
 
 # Measure the result on other pictures of the sample dog, where the embedded model trained on it
-if [ -z "$embedded" ] || [ -n "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}" ]; then exit; fi
+if [ -z "$embedded" ] || [ -n "${INSTANCE_DIR:-}${INSTANCE_PROMPT:-}$several" ]; then exit; fi
 while [ $# != 0 ]; do
     case $1 in
         -h | --help | --dry_run) exit ;;

@@ -72,6 +72,20 @@ def test_with_a_file_or_a_preset_only_variables_that_are_set_count(echo, request
     assert done.stdout.splitlines() == ["./train_dreambooth.py", *given, *source]
 
 
+@pytest.mark.parametrize("search", ["card", "no_card"])
+def test_a_list_of_subjects_takes_the_place_of_the_sample_dog(echo, request, search):
+    path = {"PATH": request.getfixturevalue("card")} if search == "card" else {"CUDA_VISIBLE_DEVICES": "-1"}
+    done = bash("bash run_single.sh --concepts subjects.yaml", PYTHON=echo, **path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    script, *given = lines[lines.index("./train_dreambooth.py") :]
+    flags = flags_of(given)
+    assert script == "./train_dreambooth.py" and flags["--concepts"] == "subjects.yaml"
+    assert not {"--instance_data_dir", "--instance_prompt", "--class_prompt", "--with_prior_preservation"} & set(given)
+    assert {"--resolution", "--pretrained_model_name_or_path"} <= flags.keys()
+    assert "dreambooth.metrics" not in done.stdout
+
+
 def test_run_single_with_a_card_has_the_promised_defaults(echo, card):
     done = bash("bash run_single.sh", PYTHON=echo, PATH=card)
     assert done.returncode == 0, done.stderr
