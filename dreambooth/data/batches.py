@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,18 +26,20 @@ class Rotation:
     """
 
     def __init__(self, weights: Sequence[Fraction]) -> None:
-        self._weights, self._total = weights, sum(weights)
-        self._credits, self._counts = [Fraction(0)] * len(weights), [0] * len(weights)
+        scale = math.lcm(*(weight.denominator for weight in weights))
+        self._weights = [int(weight * scale) for weight in weights]  # whole numbers, so that no turn is rounded
+        self._credits, self._counts = [0] * len(weights), [0] * len(weights)
         self._whose, self._which = array("q"), array("q")  # the turns so far: whose, and which of its own
 
     def turn(self, index: int) -> tuple[int, int]:
         """Return (which thing has turn `index`, how many it had before)."""
         if len(self._weights) == 1:
             return 0, index
+        total = sum(self._weights)
         while len(self._whose) <= index:
             self._credits = [credit + weight for credit, weight in zip(self._credits, self._weights)]
-            chosen = max(range(len(self._weights)), key=lambda each: self._credits[each])  # the first of equal ones
-            self._credits[chosen] -= self._total
+            chosen = self._credits.index(max(self._credits))  # the first of equal ones
+            self._credits[chosen] -= total
             self._whose.append(chosen)
             self._which.append(self._counts[chosen])
             self._counts[chosen] += 1
