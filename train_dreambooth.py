@@ -100,6 +100,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
             from dreambooth.drawing import data_sheets  # its fonts would delay every start
 
             data_sheets.write(config.run.sheet, plan.survey.concepts, found, config.pictures, plan.sizes)
+        endings.describe_dry_run(config.run.sheet)
         return
     if plan.replaces:
         output_folder.clear(config.saving.output_dir, config.log_folder)

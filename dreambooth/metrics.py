@@ -251,8 +251,8 @@ def _warnings(record: Mapping[str, Any], files: Sequence[Picture]) -> Iterator[s
     count = sum(file.sha256 in trained for file in files)
     if count:
         yield (
-            f"--subject_data_dir: the model was trained on {count} of its {len(files)} pictures, so CLIP-I counts"
-            " what it remembers; give other pictures of the subject"
+            f"--subject_data_dir {files[0].path.parent}: the model was trained on {count} of its {len(files)} pictures,"
+            " so CLIP-I counts what it remembers; give other pictures of the subject"
         )
 
 

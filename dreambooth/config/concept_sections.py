@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dreambooth.config.fields import Section, flag
@@ -16,13 +19,20 @@ if TYPE_CHECKING:
 
 CaptionSource = Literal["off", "txt", "jsonl"]
 
+_MOST = 1_000_000  # of weights and repeats
 _OF_A_SUBJECT = ("instance_data_dir", "instance_prompt", "subject")  # flags that a list has in their place
 
 
-def fill(text: str, subject: str | None, where: str) -> str:
-    """Put the subject in the place of each {} in a prompt or caption; `where` begins the error where there is none."""
+BY_FLAG, BY_LIST = 'give it, as --subject "sks dog"', "give it in the list, as `subject: sks dog`"
+
+
+def fill(text: str, subject: str | None, where: str, remedy: str = BY_FLAG) -> str:
+    """Put the subject in the place of each {} in a prompt or caption.
+
+    Where there is none, the error begins with `where` and ends with the remedy.
+    """
     if "{}" in text and not (subject or "").strip():
-        raise BadInput(f'{where}: {{}} stands for the subject; give it, as --subject "sks dog"')
+        raise BadInput(f"{where}: {{}} stands for the subject; {remedy}")
     return text.replace("{}", (subject or "").strip())
 
 
@@ -34,7 +44,7 @@ class ClassSettings:
     folder: str
     count: int
     negative_prompt: str | None = None
-    captions: CaptionSource | None = None  # "off": own pictures have none
+    captions: CaptionSource = "off"  # of own pictures
     prompts: tuple[str, ...] = ()  # of the drawn pictures, in turn, where they have others than the class's
 
     def prompt_of(self, number: int) -> str:
@@ -54,15 +64,15 @@ class SubjectSettings(Section, title="a subject of --concepts"):
     class_data_dir: str | None = flag("the folder with pictures of its class")
     num_class_images: int | None = flag("the number of its class pictures", type=int, least=1)
     mask_dir: str | None = flag("the folder with masks for its pictures")
-    repeats: int = flag("how often an epoch has each of its pictures", 1, least=1)
-    weight: float = flag("the weight of its examples among those of all subjects", 1.0, above=0)
+    repeats: int = flag("how often an epoch has each of its pictures", 1, least=1, below=_MOST)
+    weight: float = flag("the weight of its examples among those of all subjects", 1.0, least=1 / _MOST, below=_MOST)
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        fill(self.instance_prompt, self.subject, f"instance_prompt {self.instance_prompt}")
+        fill(self.instance_prompt, self.subject, f"instance_prompt {self.instance_prompt}", BY_LIST)
 
-    @property
+    @functools.cached_property
     def prompt(self) -> str:
         """The prompt with the subject in the place of {}."""
         return fill(self.instance_prompt, self.subject, "instance_prompt")
@@ -96,6 +106,9 @@ class ConceptSettings(Section, title="subject and class"):
         'the prompt of the class, "a photo of a dog"', course=True)
     class_negative_prompt: str | None = flag(
         "what the drawn class pictures are to avoid")
+    class_captions: CaptionSource = flag(
+        "a prompt for each picture of one's own in --class_data_dir: from NAME.txt beside it, from metadata.jsonl, or"
+        " off", "off", choices=get_args(CaptionSource))
     class_prompts_from_captions: bool = flag(
         "draw the class pictures of the captions, with the rare word taken out, in turn", False, course=True)
     num_class_images: int = flag(
@@ -121,13 +134,15 @@ class ConceptSettings(Section, title="subject and class"):
     def _check_several(self, concepts: tuple[SubjectSettings, ...]) -> None:
         if not concepts:
             raise BadInput("--concepts: its list is empty")
-        for name, what in (("instance_prompt", "prompt"), ("instance_data_dir", "folder")):
-            values = [getattr(each, name) for each in concepts]
-            twice = [value for value in values if values.count(value) > 1]
-            if twice:
-                raise BadInput(f"--concepts: two subjects have the same {what}, {name} {twice[0]}")
+        shown = {
+            "prompt": [" ".join(each.prompt.split()) for each in concepts],
+            "folder": [str(Path(each.instance_data_dir).resolve()) for each in concepts],
+        }
+        for what, values in shown.items():
+            if twice := [value for value, count in Counter(values).items() if count > 1]:
+                raise BadInput(f"--concepts: two subjects have the same {what}, {twice[0]}")
 
-    @property
+    @functools.cached_property
     def subjects(self) -> tuple[SubjectSettings, ...]:
         """The subjects, each with what it has of its class, and with masks of its own alone."""
         several = self.concepts or (
@@ -139,25 +154,28 @@ class ConceptSettings(Section, title="subject and class"):
             for each in several
         )
 
-    @property
+    @functools.cached_property
     def classes(self) -> tuple[ClassSettings, ...]:
         """The classes of the subjects, in their order; subjects of one class share its pictures."""
         if not self.with_prior_preservation:
             return ()
-        found: dict[tuple[str, str], int] = {}
+        found: dict[tuple[str, Path], ClassSettings] = {}
         for each in self.subjects:
-            key, count = self._class_key(each), each.num_class_images or 0
-            found[key] = max(found.get(key, 0), count)
-        shared = self.class_negative_prompt, self.captions
-        return tuple(ClassSettings(*key, count, *shared) for key, count in found.items())
+            key, count = _class_key(each), each.num_class_images or 0
+            if key not in found:
+                shared = self.class_negative_prompt, self.class_captions
+                found[key] = ClassSettings(each.class_prompt or "", each.class_data_dir or "", count, *shared)
+            found[key] = dataclasses.replace(found[key], count=max(found[key].count, count))
+        return tuple(found.values())
+
+    @functools.cached_property
+    def _class_numbers(self) -> dict[tuple[str, Path], int]:
+        keys = dict.fromkeys(map(_class_key, self.subjects))
+        return {key: number for number, key in enumerate(keys)} if self.with_prior_preservation else {}
 
     def class_of(self, subject: SubjectSettings) -> int | None:
         """Return the number of a subject's class; None without prior preservation."""
-        keys = [(each.prompt, each.folder) for each in self.classes]
-        return keys.index(self._class_key(subject)) if keys else None
-
-    def _class_key(self, subject: SubjectSettings) -> tuple[str, str]:
-        return subject.class_prompt or "", subject.class_data_dir or ""
+        return self._class_numbers.get(_class_key(subject))
 
     def epoch(self, pictures: Iterable[int]) -> int:
         """Count the examples in one epoch, which covers the longest of the lists of pictures, in its share of them.
@@ -168,9 +186,10 @@ class ConceptSettings(Section, title="subject and class"):
         lengths = [
             each.repeats * count * (total / each.weight) for each, count in zip(self.subjects, pictures, strict=True)
         ]
-        for number, each in enumerate(self.classes):
-            weight = sum(subject.weight for subject in self.subjects if self.class_of(subject) == number)
-            lengths.append(each.count * (total / weight))
+        weights = [0.0] * len(self.classes)
+        for each in self.subjects if weights else ():
+            weights[self.class_of(each) or 0] += each.weight
+        lengths += [each.count * (total / weight) for each, weight in zip(self.classes, weights)]
         return math.ceil(round(max(lengths), 6))
 
     def course(self) -> Mapping[str, Any]:
@@ -183,3 +202,8 @@ class ConceptSettings(Section, title="subject and class"):
         if len(listed) == 1:
             return listed[0]
         return {"concepts": [{**facts, "weight": each.weight} for facts, each in zip(listed, self.subjects)]}
+
+
+def _class_key(subject: SubjectSettings) -> tuple[str, Path]:
+    """Return what subjects of one class have in common; a folder may be spelled in several ways."""
+    return subject.class_prompt or "", Path(subject.class_data_dir or "").resolve()

@@ -54,12 +54,13 @@ class Config:
             raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
         self._check_early_update()
         if concepts.with_prior_preservation:
+            own = {Path(each.instance_data_dir).resolve() for each in concepts.subjects}
             for subject in concepts.subjects:
                 for name in ("class_data_dir", "class_prompt"):
                     if not (getattr(subject, name) or "").strip():
                         whose = f' for "{subject.prompt}"' if concepts.concepts else ""
                         raise BadInput(f"--with_prior_preservation needs --{name}{whose}")
-                if any(_is_same_path(subject.class_data_dir, each.instance_data_dir) for each in concepts.subjects):
+                if Path(subject.class_data_dir or "").resolve() in own:
                     raise BadInput("--class_data_dir is the same folder as --instance_data_dir; give the class its own")
         if concepts.concepts and self.pictures.mask_dir:
             raise BadInput("--mask_dir can't be combined with --concepts, whose list has it for each subject")
@@ -121,7 +122,7 @@ class Config:
             )
         if not concepts.with_prior_preservation:
             for name in ("class_data_dir", "class_prompt", "class_negative_prompt"):
-                if getattr(concepts, name):
+                if getattr(concepts, name) or any(getattr(each, name, None) for each in concepts.subjects):
                     yield f"--{name} is not used without --with_prior_preservation"
         if self.base_rate > _HIGH_RATE:
             yield (
@@ -244,7 +245,8 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("instance_prompt", "validation_prompt"):
         if value := values.get(name):
             texts = [value] if isinstance(value, str) else value
-            texts = tuple(concept_sections.fill(text, subject, f"--{name} {text}") for text in texts)
+            remedy = concept_sections.BY_FLAG if not values.get("concepts") else "write the words of one of --concepts"
+            texts = tuple(concept_sections.fill(text, subject, f"--{name} {text}", remedy) for text in texts)
             filled[name] = texts[0] if isinstance(value, str) else texts
     return filled
 

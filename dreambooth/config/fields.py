@@ -55,7 +55,7 @@ class Section:
 def _check_number(field: dataclasses.Field[Any], value: float) -> None:
     """Refuse a number outside of its flag's bounds, and NaN and infinity for every flag."""
     least, above, below = (field.metadata[bound] for bound in ("least", "above", "below"))
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise BadInput(f"--{field.name} {value}: must be a finite number")
     if least is not None and value < least:
         raise BadInput(f"--{field.name} {value}: must be at least {least}")

@@ -109,11 +109,16 @@ def read_config(argv: Sequence[str], description: str | None) -> Config:
     if sources.config:
         below.append(_layer(sources.config, "--config", str(sources.config)))
     merged, origins = overlays.merged([*below, Layer("the command line", values)])
+    where = ""
     if "concepts" in merged:
-        merged["concepts"] = _subjects(merged["concepts"])
+        given, origin = merged["concepts"], origins["concepts"]
+        where = f"--concepts {given}" if isinstance(given, str) else f"concepts of {origin}"
+        merged["concepts"] = _subjects(given, where)
     try:
         return dataclasses.replace(Config.from_flat(**merged), sources=origins)
     except BadInput as error:
+        if where and str(error).startswith("--concepts: "):
+            raise BadInput(f"{where}: {str(error).removeprefix('--concepts: ')}") from None
         name = str(error).split(maxsplit=1)[0].rstrip(":").lstrip("-")
         if origins.get(name, "the command line") == "the command line":
             raise
@@ -126,9 +131,8 @@ def _layer(path: str | Path, flag: str, source: str) -> Layer:
     return Layer(source, overlays.settings_of(documents.read(path, flag), fields, f"{flag} {path}"))
 
 
-def _subjects(given: str | list[Any]) -> list[dict[str, Any]]:
+def _subjects(given: str | list[Any], where: str) -> list[dict[str, Any]]:
     """Read the list of several subjects, which may be a file's name or the list itself."""
-    where = f"--concepts {given}" if isinstance(given, str) else "concepts"
     document = documents.read(given, "--concepts") if isinstance(given, str) else given
     return overlays.subjects_of(document, {field.name: field for field in dataclasses.fields(SubjectSettings)}, where)
 

@@ -26,8 +26,12 @@ class Captions(NamedTuple):
     problems: tuple[str, ...] = ()  # that do not end the run
 
 
-def find(folder: Path, pictures: Sequence[Path], kind: CaptionSource | None, flag: str) -> Captions:
+def find(
+    folder: Path, pictures: Sequence[Path], kind: CaptionSource | None, flag: str, choice: str = "--captions"
+) -> Captions:
     """Return the captions of pictures; without a kind they are used where every picture has one.
+
+    `flag` is that of the folder, and `choice` that of the kind.
 
     Raises BadInput where a kind is asked for and a picture lacks its caption, and where the captions can't be read.
     """
@@ -37,7 +41,7 @@ def find(folder: Path, pictures: Sequence[Path], kind: CaptionSource | None, fla
     found = {name: read(folder, pictures, where) for name, read in _READERS.items() if kind in (None, name)}
     found = {name: texts for name, texts in found.items() if texts or kind}
     if len(found) > 1:
-        raise BadInput(f"{where}: its captions are in {METADATA} and in .txt files too; choose with --captions")
+        raise BadInput(f"{where}: its captions are in {METADATA} and in .txt files too; choose with {choice}")
     for name, texts in found.items():
         lacking = [path for path in pictures if not texts.get(path.name)]
         if not lacking:
@@ -45,7 +49,7 @@ def find(folder: Path, pictures: Sequence[Path], kind: CaptionSource | None, fla
             return Captions(tuple(texts[path.name] for path in pictures), _SOURCES[name], tuple(extra))
         said = f"{len(lacking)} of {len(pictures)} pictures have no caption, or an empty one ({_named(lacking)})"
         if kind:
-            raise BadInput(f"{where}: --captions {kind}: {said}")
+            raise BadInput(f"{where}: {choice} {kind}: {said}")
         return Captions(problems=(f"{where}: {said}: no captions are used; write these, or give --captions off",))
     return Captions()
 

@@ -194,19 +194,30 @@ def _as_a_word(identifier: str) -> str:
     return edges.format(re.escape(identifier))
 
 
-def of_class(caption: str, identifier: str) -> str:
-    """Turn a caption of a subject into one of any member of its class: the identifier goes, an article may come.
+def of_class(caption: str, identifier: str, class_prompt: str) -> str:
+    """Turn a caption of a subject into one of any member of its class, by leaving out the identifier.
 
-    Of "sks dog in snow" this makes "a dog in snow", of "my sks dog" "my dog".
+    Of "sks dog in snow" this makes "a dog in snow", of "my sks dog" "my dog". Where the caption does not name the
+    class, the class takes the identifier's place.
     """
+    nouns = _own_words(class_prompt)
+    noun, plurals = " ".join(nouns), {f"{word}s" for word in nouns}
+    is_named = not plurals.union(nouns).isdisjoint(_WORDS.findall(caption.lower()))
+    pattern = rf"(?P<article>\b(?:a|an)\s+)?{_as_a_word(identifier)}-?\s*(?P<next>[^\W_]+)?"
+    if HAS_HAN.search(caption):
+        return re.sub(_as_a_word(identifier), "" if is_named or noun in caption else noun, caption)
 
-    def article(found: re.Match[str]) -> str:
-        before, after = (_WORDS.findall(text.lower()) for text in (caption[: found.start()], caption[found.end() :]))
-        if HAS_HAN.search(caption) or not after or (before and before[-1] not in _BEFORE_ARTICLES):
-            return ""
-        return "an" if after[0][0] in "aeiou" else "a"
+    def replaced(found: re.Match[str]) -> str:
+        before, follower = _WORDS.findall(caption[: found.start()].lower()), found["next"] or ""
+        stands_alone = not follower or follower.lower() in _BEFORE_ARTICLES | _FILLERS
+        kept = " ".join(filter(None, [noun if stands_alone and not is_named else "", follower]))
+        takes_article = found["article"] or not before or before[-1] in _BEFORE_ARTICLES
+        if not kept or not takes_article or follower.lower() in plurals or (stands_alone and is_named):
+            return kept
+        return f"{'an' if kept[0].lower() in 'aeiou' else 'a'} {kept}"
 
-    return " ".join(re.sub(_as_a_word(identifier), article, caption, flags=re.IGNORECASE).split())
+    changed = " ".join(re.sub(pattern, replaced, caption, flags=re.IGNORECASE).split())
+    return re.sub(r"\s+([,.;:])", r"\1", changed).lstrip(" ,.;:-") or class_prompt
 
 
 def spells_out(tokenizer: Tokenizer, text: str) -> bool:

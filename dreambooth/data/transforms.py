@@ -85,9 +85,10 @@ def in_words(view: View) -> str:
 
 def to_pixels(image: Image.Image, view: View) -> Array:
     """Turn a view of a picture into float32 pixels [3, height, width] in [-1, 1]; what lies about it is 0, grey."""
+    scaled = _scaled(image, view)
     for enhance, factor in zip(_COLOURS, view.colours):
-        image = enhance(image).enhance(factor)
-    pixels = (_scaled(image, view) / 127.5 - 1).transpose(2, 0, 1)
+        scaled = enhance(scaled).enhance(factor)
+    pixels = (np.asarray(scaled, dtype=np.float32) / 127.5 - 1).transpose(2, 0, 1)
     return _placed(pixels, view)
 
 
@@ -101,7 +102,8 @@ def to_weights(mask: Image.Image | None, view: View, unmasked: float) -> Array:
         inner = _inner_size(view)
         weights = np.ones((1, *inner), dtype=np.float32)
     else:
-        weights = unmasked + (1 - unmasked) * _scaled(mask, view)[None] / 255
+        scaled = np.asarray(_scaled(mask, view), dtype=np.float32)
+        weights = unmasked + (1 - unmasked) * scaled[None] / 255
     return _placed(weights, view)
 
 
@@ -111,10 +113,9 @@ def _inner_size(view: View) -> Size:
     return int(bottom - top), int(right - left)
 
 
-def _scaled(image: Image.Image, view: View) -> Array:
+def _scaled(image: Image.Image, view: View) -> Image.Image:
     height, width = _inner_size(view)
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR, box=view.crop)
-    return np.asarray(scaled, dtype=np.float32)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=view.crop)
 
 
 def _placed(values: Array, view: View) -> Array:

@@ -47,7 +47,9 @@ def write(
     font, texts = sheets.font_for(prompts)
     line, cell = sheets.TEXT_HEIGHT, _SIDE + _GAP
     views = [transforms.views(each.size, shown, transforms.nearest(each.size, sizes)) for _, each in rows]
-    labels = [f"{picture.path.name}: {transforms.in_words(each[0])}" for (_, picture), each in zip(rows, views)]
+    several = len(concepts) > 1
+    names = [str(picture.path) if several else picture.path.name for _, picture in rows]
+    labels = [f"{name}: {transforms.in_words(each[0])}" for name, each in zip(names, views)]
     width = max((1 + max(map(len, views))) * cell, int(max(map(font.getlength, [*labels, *texts]))) + _GAP)
     height = cell + 2 * line
     most_of_class = _MOST // max(1, len(classes))
@@ -104,8 +106,14 @@ def _framed(image: Image.Image, views: Sequence[View]) -> Image.Image:
     scale = small.width / width, small.height / height
     for crop in dict.fromkeys(view.crop for view in views if view.crop):
         box = [side * scale[number % 2] for number, side in enumerate(crop)]
-        ImageDraw.Draw(small).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=_FRAME, width=2)
+        ImageDraw.Draw(small).rectangle(_at_least_a_pixel(box), outline=_FRAME, width=2)
     return _in_square(small)
+
+
+def _at_least_a_pixel(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the corners of a frame; a small part of a very long picture has one all the same."""
+    left, top, right, bottom = box
+    return left, top, max(left, right - 1), max(top, bottom - 1)
 
 
 def _seen(image: Image.Image, view: View, weights: Array) -> Image.Image:

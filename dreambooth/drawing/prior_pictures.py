@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.config.concept_sections import CaptionSource, ClassSettings
+    from dreambooth.config.concept_sections import ClassSettings
     from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
     from dreambooth.models.families.interfaces import Source
@@ -49,7 +49,7 @@ def scan(classes: Sequence[ClassSettings], source: Source, size: Size, recorded:
     found = []
     for number, each in enumerate(classes):
         before = sum(earlier.count for earlier in classes[:number])
-        is_shared = sum(other.folder == each.folder for other in classes) > 1
+        is_shared = sum(Path(other.folder).resolve() == Path(each.folder).resolve() for other in classes) > 1
         found.append(_scan(each, is_shared, source, size, recorded[before : before + each.count]))
     return found
 
@@ -129,14 +129,18 @@ def _find(settings: ClassSettings, folder: Path) -> tuple[list[Picture], list[st
     for place in filter(Path.is_dir, (Path(settings.folder), folder)):
         found, complaints, _ = picture_files.scan_folder(place, _check_drawn)
         broken += [f"{each}; it is not counted" for each in complaints]
-        own = [picture for picture in found if not _DRAWN.match(picture.path.name)]
-        kind: CaptionSource | None = "off" if settings.captions == "off" else None
-        said = captions.find(place, [picture.path for picture in own], kind, "--class_data_dir")
-        broken += said.problems
-        texts = dict(zip((picture.path for picture in own), said.texts))
+        own = [picture.path for picture in found if not _DRAWN.match(picture.path.name)]
+        said = captions.find(place, own, settings.captions, "--class_data_dir", "--class_captions")
+        texts = dict(zip(own, said.texts))
         for picture in found:
-            caption = texts.get(picture.path) or (_text_of(picture.path).get(_PROMPT) if settings.prompts else None)
-            pictures.append(dataclasses.replace(picture, caption=caption) if caption else picture)
+            text = texts.get(picture.path)
+            if text and "{}" in text:
+                raise BadInput(
+                    f"--class_data_dir: the caption of {picture.path}: {{}} stands for a subject; name the class"
+                )
+            if settings.prompts and picture.path not in own:
+                text = _text_of(picture.path).get(_PROMPT)
+            pictures.append(dataclasses.replace(picture, caption=text) if text else picture)
     return pictures, broken
 
 

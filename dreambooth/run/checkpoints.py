@@ -181,13 +181,27 @@ def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list
     """List what differs between a checkpoint's fingerprint and the run's, as text."""
 
     def shown(value: object) -> str:
-        return f"{len(value)} files" if isinstance(value, list) else repr(value)
+        if not isinstance(value, list):
+            return repr(value)
+        if value and isinstance(value[0], dict):
+            return f"{len(value)} subjects"
+        return f"{sum(len(each) if isinstance(each, list) else 1 for each in value)} files"
 
-    return [
-        f"{name}: {shown(recorded.get(name))} then, {shown(current.get(name))} now"
-        for name in sorted(recorded.keys() | current.keys())
-        if recorded.get(name) != current.get(name)
-    ]
+    found = []
+    for name in sorted(recorded.keys() | current.keys()):
+        then, now = recorded.get(name), current.get(name)
+        if then == now:
+            continue
+        if isinstance(then, list) and isinstance(now, list) and _are_as_many_subjects(then, now):
+            for number, (one, other) in enumerate(zip(then, now), 1):
+                found += [f"subject {number}, {each}" for each in differences(one, other)]
+        else:
+            found.append(f"{name}: {shown(then)} then, {shown(now)} now")
+    return found
+
+
+def _are_as_many_subjects(then: list[Any], now: list[Any]) -> bool:
+    return len(then) == len(now) and all(isinstance(each, dict) for each in (*then, *now))
 
 
 def _prune(output_dir: str | Path, limit: int) -> None:

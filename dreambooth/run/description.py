@@ -72,7 +72,7 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
     needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
     room = f"; {console.amount(free)} free" if free is not None else ""
     console.print_message(f"disk      {needed}{room} for {config.saving.output_dir}")
-    for warning in _later_warnings(config, plan, family):
+    for warning in _later_warnings(config, plan, family, found):
         console.warn(warning)
     if free is not None and free < needed.total:
         console.warn(
@@ -82,8 +82,6 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
     if config.run.dry_run:
         for line in (*_shown(config, plan), *_settings(config)):
             console.print_message(line)
-        written = "only the sheet is written" if config.run.sheet else "nothing was written"
-        console.print_message(f"dry run   all is in order, and {written}")
 
 
 def _data(config: Config, plan: Plan) -> Iterator[str]:
@@ -105,12 +103,13 @@ def _data(config: Config, plan: Plan) -> Iterator[str]:
     yield f"pictures  {len(plan.pictures)} {where}, at {width} x {height}{fitted}{masks}{passed_over}"
     total, dropout = sum(concept.weight for concept in concepts), config.concepts.caption_dropout
     dropped = f", none for {dropout:.0%} of the examples" if dropout else ""
-    for subject, concept in zip(config.concepts.subjects, concepts):
+    for subject, concept, source in zip(config.concepts.subjects, concepts, plan.survey.captions):
         texts = list(dict.fromkeys(picture.caption for picture in concept.pictures if picture.caption))
         said = f'"{concept.prompt}"'
         if texts:
             different = f", {len(texts)} different" if len(texts) < len(concept.pictures) else ""
-            said = f'a caption for each picture, from {plan.survey.captions}{different}: "{texts[0]}", …'
+            captioned = f'a caption for each picture, from {source}{different}: "{texts[0]}", …'
+            said = f"{said}, {captioned}" if several else captioned
         of_class = f'; of the class: "{concept.class_prompt}"' if concept.class_prompt else ""
         if several:
             share = f"{len(concept.pictures)} pictures in {subject.instance_data_dir}, {concept.weight / total:.0%}"
@@ -125,7 +124,10 @@ def _classes(config: Config, family: Family, found: Sequence[Found]) -> Iterator
         whose = f'of "{each.settings.prompt}"' if len(found) > 1 else ""
         drawn = f", {len(each.missing)} of them still to be drawn into" if each.missing else " that are there, in"
         folder = prior_pictures.folder_of(each.settings, family.source, config.pictures.size)
-        prompts = f"; drawn of {len(each.settings.prompts)} prompts from captions" if each.settings.prompts else ""
+        is_drawn = each.missing and each.settings.prompts
+        prompts = f"; drawn of {len(each.settings.prompts)} prompts from captions" if is_drawn else ""
+        captioned = sum(picture.caption is not None for picture in each.pictures)
+        prompts += f"; {captioned} with captions" if captioned else ""
         place = folder if each.missing else each.settings.folder
         yield f"class     {each.settings.count} pictures{' ' if whose else ''}{whose}{drawn} {place}{prompts}"
 
@@ -135,7 +137,7 @@ def _shown(config: Config, plan: Plan) -> Iterator[str]:
     several = len(plan.survey.concepts) > 1
     for picture in plan.pictures[:_SHOWN]:
         view = transforms.views(picture.size, config.pictures, transforms.nearest(picture.size, plan.sizes))[0]
-        name = f"{picture.path.parent.name}/{picture.path.name}" if several else picture.path.name
+        name = str(picture.path) if several else picture.path.name
         yield f"picture   {name}: {transforms.in_words(view)}"
     if (more := len(plan.pictures) - _SHOWN) > 0:
         yield f"picture   and {more} more"
@@ -167,7 +169,7 @@ def split_of_update(memory: MemorySettings, family: Family) -> machine.Split:
     return family.split._replace(workers=1) if memory.early_update else family.split
 
 
-def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]:
+def _later_warnings(config: Config, plan: Plan, family: Family, found: Sequence[Found]) -> Iterator[str]:
     """Yield the warnings that need the libraries or the model."""
     concepts, precision = config.concepts, config.memory.mixed_precision
     if reason := libraries.reason_against_card():
@@ -195,8 +197,10 @@ def _later_warnings(config: Config, plan: Plan, family: Family) -> Iterator[str]
             f" different; give --resolution {max(own)}"
         )
     others = [*(each.prompt for each in concepts.classes), *(config.logging.validation_prompt or ())]
+    captions = [picture.caption for each in found for picture in each.pictures if picture.caption]
+    captions += [prompt for each in found for prompt in each.settings.prompts]
     subjects = [concept.prompt for concept in plan.survey.concepts]
-    yield from tokenizers.truncations(family.tokenizer, [*subjects, *others])
+    yield from tokenizers.truncations(family.tokenizer, dict.fromkeys([*subjects, *others, *captions]))
     yield from rare_words.spelled_out(family.tokenizer, others)
 
 

@@ -26,6 +26,12 @@ def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str, sum
         console.print_message(f"samples   {samples}")
 
 
+def describe_dry_run(sheet: str | None) -> None:
+    """Print that a dry run found nothing wrong, and what it wrote."""
+    written = "only the sheet is written" if sheet else "nothing was written"
+    console.print_message(f"dry run   all is in order, and {written}")
+
+
 def describe_complete(done: int, steps: int, saving: SavingSettings, is_resumed: bool) -> None:
     """Print that a run has nothing left to do; without a checkpoint, more updates would begin anew."""
     has = f"all {steps} updates already" if done == steps else f"{done} updates already, and {steps} are asked for"

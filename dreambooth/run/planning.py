@@ -102,9 +102,9 @@ def make(config: Config) -> tuple[Config, Plan]:
     if saving.resume_from_checkpoint and not begins_anew and resumed is None and done is None:
         console.print_message(f"resume    {saving.output_dir} holds no checkpoint yet: the run begins")
     fingerprint = config.fingerprint(steps, world)
-    masks = [picture.mask for picture in pictures if picture.mask and picture.mask != picture.path]
-    if masks:
-        fingerprint["the masks' hashes"] = [hashlib.sha256(mask.read_bytes()).hexdigest() for mask in masks]
+    masks = [surveys.hashes_of_masks(concept) for concept in survey.concepts]
+    if any(masks):
+        fingerprint["the masks' hashes"] = masks if len(masks) > 1 else masks[0]
     before = resumed.state["course"].get("pretrained_model_name_or_path") if resumed else None
     fingerprint["pretrained_model_name_or_path"] = pipeline_folder.fingerprint(model, before)
     fingerprint["the pictures' hashes"] = hashes if len(hashes) > 1 else hashes[0]
@@ -167,12 +167,13 @@ def with_sizes(plan: Plan, family: Family, config: Config) -> Plan:
     for flag, is_given in flags.items():
         if is_given and not family.facts.has_places:
             raise BadInput(f"{flag}: this model takes whole pictures of one size; leave it out")
-    if config.pictures.mode != "buckets":
-        return dataclasses.replace(plan, sizes=(config.pictures.size,))
-    # every network within gets whole numbers of places: 64 pixels for Stable Diffusion
-    levels = len(family.denoiser.config.block_out_channels)
-    step = max(8, family.pipeline.vae_scale_factor * 2 ** (levels - 1))
-    return dataclasses.replace(plan, sizes=transforms.buckets(config.pictures.size, step))
+    sizes: tuple[Size, ...] = (config.pictures.size,)
+    if config.pictures.mode == "buckets":
+        # every network within gets whole numbers of places: 64 pixels for Stable Diffusion
+        levels = len(family.denoiser.config.block_out_channels)
+        sizes = transforms.buckets(config.pictures.size, max(8, family.pipeline.vae_scale_factor * 2 ** (levels - 1)))
+    surveys.check_crops(plan.survey, config.pictures, sizes)
+    return dataclasses.replace(plan, sizes=sizes)
 
 
 def with_loss(plan: Plan, losses: Sequence[str], saving: SavingSettings) -> Plan:
@@ -279,7 +280,7 @@ def _warnings(config: Config, survey: Survey, pictures: Sequence[Picture], steps
         yield (
             f"{len(squeezed)} of {len(pictures)} pictures are squeezed by more than a tenth to fit {width} x"
             f" {height} ({squeezed[0].path.name} among them); --center_crop crops them instead,"
-            " and --resize_mode pad keeps them whole"
+            " --resize_mode buckets crops less, and pad keeps them whole"
         )
     optimizer = config.optimizer
     if steps < _FEW_STEPS:

@@ -14,7 +14,6 @@ import paddle
 
 from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.system import console, processes
-from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,10 +87,7 @@ class Encodings:
         return number if self._batches.pictures[number].mask else None, view._replace(colours=())
 
     def _weigh_places(self) -> dict[tuple[int | None, View], Array]:
-        """Compute the weights of the latents' places: the means of those of their pixels, by mask and view.
-
-        Raises BadInput for a mask of which nothing is left where its picture is cropped.
-        """
+        """Compute the weights of the latents' places: the means of those of their pixels, by mask and view."""
         factor = self._family.pipeline.vae_scale_factor
         found: dict[tuple[int | None, View], Array] = {}
         for number, (picture, views) in enumerate(zip(self._batches.pictures, self._batches.views)):
@@ -101,8 +97,6 @@ class Encodings:
                     continue
                 mask = picture_files.open_mask(picture)
                 weights = transforms.to_weights(mask, view, self._batches.unmasked_weight)
-                if not weights.any():
-                    raise BadInput(f"the mask of {picture.path.name}: the crop leaves no place of it that counts")
                 of_places = weights.reshape(1, view.size[0] // factor, factor, view.size[1] // factor, factor)
                 found[key] = of_places.mean(axis=(2, 4), dtype=np.float64).astype(np.float16)
         return found

@@ -1,5 +1,7 @@
 """The subjects and their classes: of one by flags, of several by a list; what each shares with the others."""
 
+import time
+
 import pytest
 from support.settings import small_config
 
@@ -91,13 +93,22 @@ def test_several_subjects_are_read_back_from_their_values_by_flag():
         ([DOG], dict(subject="sks dog"), "--subject can't be combined with --concepts"),
         ([DOG], dict(mask_dir="masks"), "--mask_dir can't be combined with --concepts"),
         ([], {}, "its list is empty"),
-        ([DOG, DOG], {}, "two subjects have the same prompt, instance_prompt a photo of sks dog"),
-        ([DOG, {**CAT, "instance_data_dir": "dog"}], {}, "two subjects have the same folder"),
-        ([DOG, {**CAT, "weight": 0.0}], {}, "--concepts: subject 2: weight 0.0: must be more than 0"),
+        ([DOG, {**DOG, "instance_data_dir": "x"}], {}, "two subjects have the same prompt, a photo of sks dog"),
+        ([DOG, {**CAT, "instance_prompt": "a photo  of {}", "subject": "sks dog"}], {}, "have the same prompt"),
+        ([DOG, {**CAT, "instance_data_dir": "./dog/"}], {}, "two subjects have the same folder"),
+        ([DOG, {**CAT, "weight": 0.0}], {}, "--concepts: subject 2: weight 0.0: must be at least 1e-06"),
+        ([DOG, {**CAT, "weight": 1e200}], {}, "--concepts: subject 2: weight 1e+200: must be less than 1000000"),
+        ([DOG, {**CAT, "weight": float("nan")}], {}, "weight nan: must be a finite number"),
+        ([{**DOG, "repeats": 10**400}], {}, "must be less than 1000000"),
+        ([DOG, CAT], dict(validation_prompt=["a {}"]), "{} stands for the subject; write the words of one"),
         ([{**DOG, "repeats": 0}], {}, "--concepts: subject 1: repeats 0: must be at least 1"),
         ([{**DOG, "instance_prompt": " "}], {}, "--concepts: subject 1: instance_prompt is required"),
         ([{"instance_prompt": "x"}], {}, "--concepts: subject 1: instance_data_dir is required"),
-        ([{**DOG, "instance_prompt": "a {}"}], {}, "subject 1: instance_prompt a {}: {} stands for the subject"),
+        (
+            [{**DOG, "instance_prompt": "a {}"}],
+            {},
+            "{} stands for the subject; give it in the list, as `subject: sks dog`",
+        ),
         (
             [DOG, {**CAT, "class_prompt": None}],
             PRIOR,
@@ -138,3 +149,28 @@ def test_the_drawn_pictures_take_the_prompts_in_turn():
     assert [ClassSettings("a dog", "c", 3).prompt_of(number) for number in range(2)] == ["a dog", "a dog"]
     several = ClassSettings("a dog", "c", 3, prompts=("x", "y"))
     assert [several.prompt_of(number) for number in range(3)] == ["x", "y", "x"]
+
+
+def test_one_prompt_with_braces_serves_several_subjects():
+    prompt = "a photo of {}"
+    one, other = ({**each, "instance_prompt": prompt, "subject": word} for each, word in ((DOG, "sks dog"), (CAT, "x")))
+    assert [each.prompt for each in config(one, other).concepts.subjects] == ["a photo of sks dog", "a photo of x"]
+
+
+def test_a_class_folder_in_two_spellings_is_one_class():
+    concepts = several({**DOG, "class_data_dir": "class/"}, {**HOUND, "class_data_dir": "./class"}, **PRIOR)
+    assert len(concepts.classes) == 1
+
+
+def test_hundreds_of_subjects_are_counted_at_once():
+    many = [
+        dict(instance_data_dir=f"d{n}", instance_prompt=f"a photo of x{n} y", class_prompt=f"c{n}") for n in range(300)
+    ]
+    start = time.perf_counter()
+    made = config(*many, **PRIOR)
+    assert made.concepts.epoch([5] * 300) == 30000 and len(made.fingerprint(1, 1)["concepts"]) == 300
+    assert time.perf_counter() - start < 5
+
+
+def test_a_class_in_a_list_without_prior_preservation_is_reported():
+    assert "--class_prompt is not used without --with_prior_preservation" in config(DOG).warnings()

@@ -311,7 +311,13 @@ OUTSIDE_OF_THE_COURSE = {
         "sheet",
         "verbose",
     ),  # the pictures count by their hashes
-    *("subject", "mask_dir", "captions", "class_negative_prompt"),  # and the captions and class pictures by theirs
+    *(
+        "subject",
+        "mask_dir",
+        "captions",
+        "class_captions",
+        "class_negative_prompt",
+    ),  # and these by theirs
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
     *("gradient_checkpointing", "early_update", "cache_latents", "sample_batch_size", "dataloader_num_workers"),
     *("prior_scheduler", "prior_inference_steps"),

@@ -184,20 +184,25 @@ def test_several_subjects_may_stand_in_a_settings_file_and_go_where_another_laye
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("{}", "must be a list of subjects"),
+        ("{}", "must be a list of subjects, each with instance_data_dir and instance_prompt"),
+        ('[{"weight": {"a": 1}}]', 'subject 1: "weight": must be a plain value'),
         ("[3]", "must be a list of subjects"),
         ('[{"instance_prompt": "x"}]', "subject 1: instance_data_dir is required"),
-        ('[{"instance_promt": "x"}]', 'subject 1: "instance_promt": there is no such setting; did you mean'),
+        (
+            '[{"instance_promt": "x"}]',
+            'subject 1: "instance_promt": there is no such setting; did you mean instance_prompt?',
+        ),
         ('[{"instance_prompt": 3}]', "subject 1: instance_prompt: 3: must be a text"),
         ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": "much"}]', "weight: 'much': must be a number"),
-        ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": -1}]', "weight -1.0: must be more than 0"),
+        ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": -1}]', "weight -1.0: must be at least 1e-06"),
         ('[{"instance_prompt": {"a": 1}}]', "subject 1: "),
         ("[", "can't be read"),
-        ("[]", "its list is empty"),
+        ("[]", "must be a list of subjects"),
     ],
 )
 def test_a_bad_list_of_subjects_is_named(tmp_path, text, said):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(BadInput) as error:
         read_config([*MODEL, "--concepts", str(tmp_path / "a.json")], "")
-    assert said in str(error.value) and "\n" not in str(error.value) and "concepts" in str(error.value)
+    assert said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"--concepts {tmp_path / 'a.json'}: ")

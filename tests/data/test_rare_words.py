@@ -212,16 +212,23 @@ def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
 @pytest.mark.parametrize(
     "caption, identifier, expected",
     [
+        ("an sks dog, and a sks owl", "sks", "a dog, and an owl"),
+        ("sks dogs", "sks", "dogs"),
+        ("sks", "sks", "a dog"),
+        ("a photo of sks in the snow", "sks", "a photo of a dog in the snow"),
+        ("sks, a dog in snow", "sks", "a dog in snow"),
+        ("the sks-dog", "sks", "the dog"),
         ("a photo of sks dog in the snow", "sks", "a photo of a dog in the snow"),
         ("sks dog", "sks", "a dog"),
         ("SKS owl at night", "sks", "an owl at night"),
         ("a sks dog and my sks cat", "sks", "a dog and my cat"),
         ("a brown sks dog with sks dog", "sks", "a brown dog with a dog"),
         ("sksdog and a dog", "sks", "sksdog and a dog"),
-        ("a photo of sks", "sks", "a photo of"),
+        ("a photo of sks", "sks", "a photo of a dog"),
         ("一张vdf狗的照片", "vdf", "一张狗的照片"),
         ("一张魍狗的照片", "魍", "一张狗的照片"),
     ],
 )
 def test_a_caption_of_the_subject_becomes_one_of_its_class(caption, identifier, expected):
-    assert rare_words.of_class(caption, identifier) == expected
+    class_prompt = "一张狗的照片" if rare_words.HAS_HAN.search(caption) else "a photo of a dog"
+    assert rare_words.of_class(caption, identifier, class_prompt) == expected

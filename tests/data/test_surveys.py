@@ -53,7 +53,7 @@ def test_each_subject_has_its_pictures_captions_and_masks(folders, tmp_path):
     assert {each.caption for each in first.pictures} == {None}
     assert (second.prompt, second.class_prompt, second.weight) == ("a photo of zwx cat", "a cat", 1.0)
     assert {(each.caption, each.mask) for each in second.pictures} == {("a zwx cat in snow", None)}
-    assert found.others == (dog / "notes.md",) and found.captions == "metadata.jsonl" and found.problems == ()
+    assert found.others == (dog / "notes.md",) and found.captions == ("", "metadata.jsonl") and found.problems == ()
 
 
 def test_a_picture_that_is_there_twice_is_named(folders, tmp_path):
@@ -126,3 +126,46 @@ def test_many_pictures_with_captions_are_surveyed_in_little_time_and_memory(tmp_
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found.concepts[0].pictures) == count and kept < 3000 * count
+
+
+@pytest.mark.parametrize("place, random_crop, is_lost", [(0, False, True), (0, True, True), (28, False, False)])
+def test_a_mask_that_a_crop_leaves_nothing_of_is_named(tmp_path, place, random_crop, is_lost):
+    folder = draw_pictures(tmp_path / "dog", 1, size=(64, 32))
+    grey = Image.new("L", (64, 32), 0)
+    grey.paste(255, (place, 0, place + 8, 32))
+    (tmp_path / "masks").mkdir()
+    grey.save(tmp_path / "masks/0.png")
+    own = dict(mask_dir=str(tmp_path / "masks"), resize_mode="crop", random_crop=random_crop)
+    for unmasked, is_refused in ((0.0, is_lost), (0.1, False)):
+        shown = PictureSettings(unmasked_weight=unmasked, **own)
+        found = surveys.survey(ConceptSettings(str(folder), "a photo of sks dog"), shown)
+        if is_refused:
+            with pytest.raises(BadInput, match="--unmasked_weight 0: the mask of .*0.png has no place that counts"):
+                surveys.check_crops(found, shown, [(32, 32)])
+        else:
+            surveys.check_crops(found, shown, [(32, 32)])
+
+
+def test_subjects_of_one_class_take_turns_in_its_prompts_without_any_identifier(folders, twin, monkeypatch):
+    monkeypatch.setattr(surveys.rare_words.RareWords, "identifier", lambda self, prompt, _: prompt.split()[3])
+    dog, cat = folders
+    for folder, word in ((dog, "sks"), (cat, "zwx")):
+        for number, path in enumerate(sorted(folder.glob("*.png"))):
+            path.with_suffix(".txt").write_text(f"{word} dog in scene {number}" + " with zwx dog" * (word == "sks"))
+    both = ConceptSettings(
+        concepts=(
+            subject(dog, "a photo of sks dog", class_prompt="a photo of a dog"),
+            subject(cat, "a photo of zwx dog", class_prompt="a photo of a dog"),
+        ),
+        with_prior_preservation=True,
+        class_data_dir="c",
+        class_prompts_from_captions=True,
+    )
+    [found] = surveys.classes(both, surveys.survey(both, PictureSettings()), load_family(twin).tokenizer)
+    assert found.prompts == (
+        "a dog in scene 0 with a dog",
+        "a dog in scene 0",
+        "a dog in scene 1 with a dog",
+        "a dog in scene 1",
+        "a dog in scene 2 with a dog",
+    )

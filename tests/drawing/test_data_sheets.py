@@ -102,3 +102,11 @@ def test_a_dry_run_writes_it_where_it_is_asked_to(flags, tmp_path, class_picture
 def test_a_sheet_without_its_place_is_refused(flags, changes, said):
     with pytest.raises(BadInput, match=f"--sheet.*{said}"):
         train(flags(**changes))
+
+
+def test_very_long_pictures_have_their_place(tmp_path):
+    for size in ((2000, 1), (1, 2000)):
+        halves(tmp_path / f"dog/{size[0]}.png", size)
+    shown = PictureSettings(resolution=32, resize_mode="buckets", random_crop=True)
+    data_sheets.write(str(tmp_path / "a.png"), [subject(found(tmp_path / "dog"))], [], shown, [(32, 32), (24, 40)])
+    assert (tmp_path / "a.png").is_file()

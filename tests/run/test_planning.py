@@ -158,7 +158,7 @@ def test_captions_are_used_where_every_picture_has_one(flags, tmp_path, capsys):
 def test_captions_that_lack_a_picture_are_reported_and_not_used(flags, tmp_path, capsys):
     folder = with_captions(tmp_path / "dog", ["a sks dog", "a sks dog"])
     plan = made(flags(instance_data_dir=folder))[1]
-    assert not any(each.caption for each in plan.pictures) and not plan.survey.captions
+    assert not any(each.caption for each in plan.pictures) and not any(plan.survey.captions)
     assert "1 of 3 pictures have no caption, or an empty one (2.png)" in capsys.readouterr().err
 
 

@@ -24,7 +24,8 @@ TRAIN = """
 --validation_prompt TEXT  --validation_steps N  --num_validation_images N = 4  --config TEXT  --preset TEXT
 --sheet FILE.png  --resize_mode {squeeze,crop,pad,buckets}  --mask_dir TEXT  --use_alpha  --unmasked_weight X = 0.1
 --subject TEXT  --class_negative_prompt TEXT  --captions {off,txt,jsonl}  --caption_dropout X = 0.0
---concepts FILE  --class_prompts_from_captions  --random_crop  --color_jitter X = 0.0
+--concepts FILE  --class_captions {off,txt,jsonl} = off  --class_prompts_from_captions  --random_crop
+--color_jitter X = 0.0
 """
 INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
@@ -100,7 +101,8 @@ DEFAULTS = {
     "validation_prompt": None, "validation_steps": None, "num_validation_images": None,
     "resize_mode": None, "mask_dir": None, "use_alpha": False, "unmasked_weight": 0.1,
     "sheet": None, "subject": None, "class_negative_prompt": None, "captions": None, "caption_dropout": 0.0,
-    "concepts": None, "class_prompts_from_captions": False, "random_crop": False, "color_jitter": 0.0,
+    "concepts": None, "class_captions": "off", "class_prompts_from_captions": False, "random_crop": False,
+    "color_jitter": 0.0,
 }
 STATE = {"step", "written_ns", "course", "optimizer", "arguments", "files", "checksums", "checksum"}  # of state.json
 # state.json, "course": what a resumed run is compared with

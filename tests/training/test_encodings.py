@@ -14,7 +14,6 @@ from dreambooth.config.sections import OptimizerSettings, PictureSettings
 from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept, Example, MicroBatch, View
-from dreambooth.system.errors import BadInput
 from dreambooth.training import encodings
 from dreambooth.training.encodings import Encodings
 
@@ -241,16 +240,3 @@ def test_the_weights_of_latents_are_the_means_of_their_pixels(family, tmp_path):
 
 def test_where_all_places_count_there_are_no_weights(family, batches):
     assert Encodings(family, batches, ONCE, SEED).masks(batches.micro_batch(0, 0)) is None
-
-
-def test_a_mask_that_is_cropped_away_is_named(family, tmp_path):
-    folder = draw_pictures(tmp_path / "dog", 1, size=(64, 32))
-    grey = Image.new("L", (64, 32), 0)
-    grey.paste(255, (0, 0, 8, 32))
-    (tmp_path / "masks").mkdir()
-    grey.save(tmp_path / "masks/0.png")
-    shown = PictureSettings(resolution=32, resize_mode="crop", mask_dir=str(tmp_path / "masks"), unmasked_weight=0.0)
-    subject = picture_files.with_masks(picture_files.find_pictures(folder, "--x")[0], shown)
-    batches = Batches([Concept("a sks dog", tuple(subject))], OptimizerSettings(), shown, SEED, 0, 1)
-    with pytest.raises(BadInput, match="the mask of 0.png: the crop leaves no place of it that counts"):
-        Encodings(family, batches, ONCE, SEED)

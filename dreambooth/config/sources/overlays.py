@@ -68,11 +68,18 @@ def subjects_of(document: Any, fields: Mapping[str, dataclasses.Field[Any]], whe
     """
     if isinstance(document, dict) and document.keys() == {*_LISTS}:
         [document] = document.values()
-    if not isinstance(document, list) or not all(isinstance(each, dict) for each in document):
-        raise BadInput(f"{where}: it must be a list of subjects, each with instance_data_dir and instance_prompt")
-    return [
-        settings_of(each, {"subject": fields}, f"{where}: subject {number}") for number, each in enumerate(document, 1)
-    ]
+    if not isinstance(document, list) or not document or not all(isinstance(each, dict) for each in document):
+        raise BadInput(f"{where}: it must be a list of subjects, each with {' and '.join(list(fields)[:2])}")
+    found = []
+    for number, each in enumerate(document, 1):
+        of_subject = f"{where}: subject {number}"
+        if nested := [name for name, value in each.items() if isinstance(value, dict)]:
+            raise BadInput(f'{of_subject}: "{nested[0]}": must be a plain value')
+        try:
+            found.append(settings_of(each, {"subject": fields}, of_subject))
+        except BadInput as error:  # a list has names, and not flags
+            raise BadInput(str(error).replace("did you mean --", "did you mean ")) from None
+    return found
 
 
 def _items(document: Mapping[str, Any], fields: Fields, where: str) -> Iterator[tuple[str, Any]]:
