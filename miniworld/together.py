@@ -3,7 +3,7 @@
     python -m miniworld.together                 # in ./together; resumes after a stop
     python -m miniworld.together --seeds 0
 
-Each subject has as many examples in both. Beside the figures of `python -m miniworld.study`, "other's marks" is the
+The run for all has fewer examples of each. Beside the figures of `python -m miniworld.study`, "other's marks" is the
 share of a subject's pictures in which the mark or the hat is that of another one, and not its own. "taken for another"
 is the share that resembles another one's pictures more than its own, by CLIP.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from miniworld.study import Evaluator, Figures
 
+ALONE, TOGETHER = int(study.TRAINING["max_train_steps"]), 450  # updates
 WORDS = {"dog": "sks dog", "other dog": "wcm dog", "car": "ukj car"}
 
 
@@ -47,11 +48,11 @@ def concepts(folder: Path, subjects: Sequence[str]) -> list[dict[str, str]]:
     return found
 
 
-def train(subjects: Sequence[str], seed: int, folder: Path) -> Path:
+def train(subjects: Sequence[str], steps: int, seed: int, folder: Path) -> Path:
     """Teach the embedded model some subjects in one run, unless the result exists; return its folder."""
     import train_dreambooth
 
-    result = folder / f"{'-'.join(subjects).replace(' ', '-')}-{seed}"
+    result = folder / f"{'-'.join(subjects).replace(' ', '-')}-{steps}-{seed}"
     if not (result / moves.INDEX).exists():
         listed = result.with_suffix(".json")
         atomic.write_json(listed, concepts(folder, subjects))
@@ -64,7 +65,7 @@ def train(subjects: Sequence[str], seed: int, folder: Path) -> Path:
             "no_last_checkpoint": None,
             **study.TRAINING,
             **study.PRIOR,
-            "max_train_steps": int(study.TRAINING["max_train_steps"]) * len(subjects),
+            "max_train_steps": steps,
         }
         train_dreambooth.main(study.command_line(flags))
     return result
@@ -119,14 +120,10 @@ def measure_once(evaluator: Evaluator, model: Path, subjects: Sequence[str], pat
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser(prog="python -m miniworld.together", description=__doc__)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("together"),
-        metavar="TEXT",
-        help="for models and figures (default: together)",
-    )
+    add = parser.add_argument
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    add("--steps", type=int, default=TOGETHER, metavar="N", help=f"updates of the run for all (default: {TOGETHER})")
+    add("--folder", type=Path, default=Path("together"), metavar="TEXT", help="for the results (default: together)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
     evaluator, folder = study.Evaluator(WORDS), arguments.folder
@@ -135,11 +132,11 @@ def main(argv: Sequence[str]) -> None:
     columns["base"] = list(base.values())
     for subject in WORDS:
         for seed in arguments.seeds:
-            result = train([subject], seed, folder)
+            result = train([subject], ALONE, seed, folder)
             alone = measure_once(evaluator, result, [subject], result / "figures.json")
             columns.setdefault(f"{subject}, alone", []).append(alone[subject])
     for seed in arguments.seeds:
-        result = train(list(WORDS), seed, folder)
+        result = train(list(WORDS), arguments.steps, seed, folder)
         together = measure_once(evaluator, result, list(WORDS), result / "figures.json")
         for subject, found in together.items():
             columns.setdefault(f"{subject}, together", []).append(found)
