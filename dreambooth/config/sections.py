@@ -168,7 +168,7 @@ class OptimizerSettings(Section, title="optimization"):
     """The length of the run, its batches, and the optimizer."""
 
     num_train_epochs: int | None = flag(
-        "passes through the pictures (through the longer of the two lists, with prior preservation), in place of"
+        "passes through the pictures (through the longest of the lists, with prior preservation), in place of"
         " --max_train_steps", type=int, least=1)
     max_train_steps: int | None = flag(
         f"the number of optimizer updates (default: {DEFAULT_STEPS}; with --lora_rank {DEFAULT_LORA_STEPS}; unless"
