@@ -51,12 +51,13 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
     "adafactor": {**PRIOR, "optimizer": "adafactor"},
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
-    "one scene": {},
-    "one scene, masks": {},
+    "one scene": PRIOR,
+    "one scene, masks": PRIOR,
 }
 ONE_SCENE = ("one scene", "one scene, masks")  # all pictures have one background; the second has their masks
 # what a study without --settings tries; the lean optimizers take more time
 USUAL = ("plain", "prior", "prior and text encoder")
+UNASKED = "training scene unasked"  # a figure of ONE_SCENE: the share of pictures of the prompt without a scene
 COUNT, CLASS_COUNT = 4, 16  # pictures of a prompt, and of the class prompt
 
 
@@ -156,6 +157,13 @@ class Evaluator:
         """Draw with the model of a folder, and measure its pictures."""
         return self.figures(subject, *self.draw(loading.load_family(loading.Source(str(folder))), subject))
 
+    def share_of_training_scene(self, folder: Path, subject: str) -> float:
+        """Return the share of pictures of the prompt without a scene that have the one of ONE_SCENE's training."""
+        family = loading.load_family(loading.Source(str(folder)))
+        pictures = judge.draw(family, [(f"a photo of {self.words(subject)}", number) for number in range(CLASS_COUNT)])
+        found = judge.classify_scenes(self.clip, pictures, [world.LOOKS[subject].kind] * len(pictures))
+        return judge.accuracy(found, [world.SEEN[0]] * len(pictures))
+
     def _references(self, subject: str) -> tuple[Array, list[Request], Array]:
         """Return the vectors of a subject's own pictures, the prompts with their pictures, and the texts' vectors."""
         vectors = self.clip.encode_pictures(_flat(self.photographs(subject)))
@@ -182,11 +190,16 @@ def _flat(groups: Sequence[Pictures]) -> Pictures:
     return [picture for group in groups for picture in group]
 
 
-def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path) -> Figures:
-    """Measure a model, unless a file has its figures."""
-    if not path.exists():
-        atomic.write_json(path, evaluator.measure(model, subject))
-    return atomic.read_json(path)
+def measure_once(
+    evaluator: Evaluator, model: Path, subject: str, path: Path, is_scene_measured: bool = False
+) -> Figures:
+    """Measure a model, unless a file has its figures; also how often it draws the training scene unasked."""
+    figures: Figures = atomic.read_json(path) if path.exists() else evaluator.measure(model, subject)
+    if is_scene_measured and UNASKED not in figures:
+        figures[UNASKED] = evaluator.share_of_training_scene(model, subject)
+    if not path.exists() or figures != atomic.read_json(path):
+        atomic.write_json(path, figures)
+    return figures
 
 
 def mean_figures(rows: Sequence[Figures]) -> Figures:
@@ -214,16 +227,17 @@ def main(argv: Sequence[str]) -> None:
     add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
-    evaluator = Evaluator()
+    evaluator, is_one_scene = Evaluator(), not {*ONE_SCENE}.isdisjoint(arguments.settings)
     found: dict[str, list[Figures]] = {"base": [], **{name: [] for name in arguments.settings}, "real pictures": []}
     for subject in arguments.subjects:
         found["real pictures"].append(evaluator.figures_of_photographs(subject))
         path = arguments.folder / subject / "base.json"
-        found["base"].append(measure_once(evaluator, paths.MODEL, subject, path))
+        found["base"].append(measure_once(evaluator, paths.MODEL, subject, path, is_one_scene))
         for settings in arguments.settings:
             for seed in arguments.seeds:
                 result = train(subject, settings, seed, arguments.folder)
-                found[settings].append(measure_once(evaluator, result, subject, result / "figures.json"))
+                path = result / "figures.json"
+                found[settings].append(measure_once(evaluator, result, subject, path, is_one_scene))
     print(table({name: mean_figures(rows) for name, rows in found.items()}))
 
 

@@ -46,7 +46,7 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     [config] = seen
     assert config.saving.output_dir == str(result) and config.run.seed == 7
     assert config.concepts.instance_prompt == "a photo of sks cat"
-    assert config.concepts.with_prior_preservation == (settings not in ("plain", *study.ONE_SCENE))
+    assert config.concepts.with_prior_preservation == (settings != "plain")
     assert config.model.train_text_encoder == ("text encoder" in settings)
     name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
     assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)
@@ -62,7 +62,15 @@ def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monk
     (result / "model_index.json").write_text("{}")
     (result / "figures.json").write_text(json.dumps({"CLIP-I": 0.5}))
     assert study.train("dog", "plain", 0, tmp_path) == result
-    assert study.measure_once(None, result, "dog", result / "figures.json") == {"CLIP-I": 0.5}
+    path = result / "figures.json"
+    assert study.measure_once(None, result, "dog", path, False) == {"CLIP-I": 0.5}
+
+    class Scenes:
+        def share_of_training_scene(self, folder, subject):
+            return 0.25
+
+    both = {"CLIP-I": 0.5, study.UNASKED: 0.25}
+    assert study.measure_once(Scenes(), result, "dog", path, True) == both == json.loads(path.read_text())
 
 
 def test_a_subjects_own_pictures_have_high_figures():
