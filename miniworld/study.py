@@ -190,12 +190,10 @@ def _flat(groups: Sequence[Pictures]) -> Pictures:
     return [picture for group in groups for picture in group]
 
 
-def measure_once(
-    evaluator: Evaluator, model: Path, subject: str, path: Path, is_scene_measured: bool = False
-) -> Figures:
+def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path, is_unasked: bool = False) -> Figures:
     """Measure a model, unless a file has its figures; also how often it draws the training scene unasked."""
     figures: Figures = atomic.read_json(path) if path.exists() else evaluator.measure(model, subject)
-    if is_scene_measured and UNASKED not in figures:
+    if is_unasked and UNASKED not in figures:
         figures[UNASKED] = evaluator.share_of_training_scene(model, subject)
     if not path.exists() or figures != atomic.read_json(path):
         atomic.write_json(path, figures)
