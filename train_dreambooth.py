@@ -121,9 +121,9 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     from dreambooth.training.updates import Updates
 
     # Encode pictures and prompts, and free the encoders that are no longer needed
-    seed, world, concepts = config.seed, processes.world_size(), plan.survey.concepts
-    split_by, dropout = (processes.rank(), world), config.concepts.caption_dropout
-    batches = Batches(concepts, config.optimizer, config.pictures, seed, *split_by, dropout, plan.sizes)
+    seed, rank, world = config.seed, processes.rank(), processes.world_size()
+    concepts, dropout = plan.survey.concepts, config.concepts.caption_dropout
+    batches = Batches(concepts, config.optimizer, config.pictures, seed, rank, world, dropout, plan.sizes)
     encodings = Encodings(family, batches, config.memory, seed)
     family.free_encoders(pictures=config.memory.cache_latents)
 
