@@ -53,8 +53,10 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
     "one scene": PRIOR,
     "one scene, masks": PRIOR,
+    "one scene, masks alone": {**PRIOR, "unmasked_weight": 0},
 }
-ONE_SCENE = ("one scene", "one scene, masks")  # all pictures have one background; the second has their masks
+# all pictures have one background; the second and the third have their masks
+ONE_SCENE = ("one scene", "one scene, masks", "one scene, masks alone")
 # what a study without --settings tries; the lean optimizers take more time
 USUAL = ("plain", "prior", "prior and text encoder")
 UNASKED = "training scene unasked"  # a figure of ONE_SCENE: the share of pictures of the prompt without a scene
@@ -96,7 +98,7 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
             "no_last_checkpoint": None,
             **TRAINING,
             **SETTINGS[settings],
-            **({"mask_dir": masks} if settings == ONE_SCENE[1] else {}),
+            **({"mask_dir": masks} if settings in ONE_SCENE[1:] else {}),
         }
         if "with_prior_preservation" not in flags:
             del flags["class_prompt"], flags["class_data_dir"]
