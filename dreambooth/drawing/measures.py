@@ -19,6 +19,7 @@ LEGEND = {
     "DIV": "best as the subject's: the pictures differ",
 }
 MEASURES = tuple(LEGEND)
+_COMPARE = "Compare these figures with each other: the paper's table has DINO, and another CLIP perhaps"
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def share_gained(base: float | None, tuned: float | None, subject: float | None)
     return (tuned - base) / (subject - base)
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """Format the figures for people."""
+def table(report: Mapping[str, Any], is_last: bool = True) -> str:
+    """Format the figures for people; behind the last table stands how to read all."""
     columns = list(report["measures"])
     lines = ["".join(f"{name:>12}" for name in ("", *columns))]
     for measure in MEASURES:
@@ -107,16 +108,15 @@ def table(report: Mapping[str, Any]) -> str:
     share = report["fidelity gained"]
     if share is not None:
         lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")
-    lines.append("Compare these figures with each other: the paper's table has DINO, and another CLIP perhaps")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([_COMPARE] if is_last else [])])
 
 
 def table_of_several(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the figures of several subjects: a table for each, and whose pictures those of each resemble most."""
-    parts = [f"{name}\n{table(report)}" for name, report in reports.items()]
+    parts = [f"{name}\n{table(report, is_last=False)}" for name, report in reports.items()]
     width = max(12, *(len(name) + 2 for name in reports))
     lines = ["The share of each subject's pictures that resemble most the own pictures of"]
     lines.append("".join(f"{name:>{width}}" for name in ("", *reports)))
     for name, report in reports.items():
         lines.append(f"{name:>{width}}" + "".join(f"{share:>{width}.2f}" for share in report["nearest"]))
-    return "\n\n".join([*parts, "\n".join(lines)])
+    return "\n\n".join([*parts, "\n".join([*lines, _COMPARE])])
