@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CaptionSource = Literal["off", "txt", "jsonl"]
 
-_MOST = 1_000_000  # of weights and repeats
+_MOST = 1_000_000  # of weights, repeats and class pictures
 _OF_A_SUBJECT = ("instance_data_dir", "instance_prompt", "subject")  # flags that a list has in their place
 
 
@@ -62,7 +62,7 @@ class SubjectSettings(Section, title="a subject of --concepts"):
     subject: str | None = flag("the rare word and the class, for which {} stands in the prompt and in captions")
     class_prompt: str | None = flag("the prompt of its class")
     class_data_dir: str | None = flag("the folder with pictures of its class")
-    num_class_images: int | None = flag("the number of its class pictures", type=int, least=1)
+    num_class_images: int | None = flag("the number of its class pictures", type=int, least=1, below=_MOST)
     mask_dir: str | None = flag("the folder with masks for its pictures")
     repeats: int = flag("how often an epoch has each of its pictures", 1, least=1, below=_MOST)
     weight: float = flag("the weight of its examples among those of all subjects", 1.0, least=1 / _MOST, below=_MOST)
@@ -71,6 +71,7 @@ class SubjectSettings(Section, title="a subject of --concepts"):
     def __post_init__(self) -> None:
         super().__post_init__()
         fill(self.instance_prompt, self.subject, f"instance_prompt {self.instance_prompt}", BY_LIST)
+        _check_class_prompt(self.class_prompt)
 
     @functools.cached_property
     def prompt(self) -> str:
@@ -108,11 +109,11 @@ class ConceptSettings(Section, title="subject and class"):
         "what the drawn class pictures are to avoid")
     class_captions: CaptionSource = flag(
         "a prompt for each picture of one's own in --class_data_dir: from NAME.txt beside it, from metadata.jsonl, or"
-        " off", "off", choices=get_args(CaptionSource))
+        " off", "off", course=True, choices=get_args(CaptionSource))
     class_prompts_from_captions: bool = flag(
         "draw the class pictures of the captions, with the rare word taken out, in turn", False, course=True)
     num_class_images: int = flag(
-        "the number of class pictures to train on", 100, course=True, least=1)
+        "the number of class pictures to train on", 100, course=True, least=1, below=_MOST)
 # fmt: on
 
     @override
@@ -124,6 +125,7 @@ class ConceptSettings(Section, title="subject and class"):
                 raise BadInput(f"--{name} can't be combined with --concepts, whose list has it for each subject")
             if self.concepts is None and name != "subject" and not (value or "").strip():
                 raise BadInput(f"--{name} is required")
+        _check_class_prompt(self.class_prompt)
         if self.class_prompts_from_captions and not self.with_prior_preservation:
             raise BadInput("--class_prompts_from_captions needs --with_prior_preservation")
         if self.class_prompts_from_captions and self.captions == "off":
@@ -207,3 +209,8 @@ class ConceptSettings(Section, title="subject and class"):
 def _class_key(subject: SubjectSettings) -> tuple[str, Path]:
     """Return what subjects of one class have in common; a folder may be spelled in several ways."""
     return subject.class_prompt or "", Path(subject.class_data_dir or "").resolve()
+
+
+def _check_class_prompt(prompt: str | None) -> None:
+    if "{}" in (prompt or ""):
+        raise BadInput(f"--class_prompt {prompt}: {{}} stands for a subject; name the class")

@@ -23,6 +23,7 @@ _HIGH_RATE, _HIGH_RANK = 1e-2, 256
 _EARLIER = {
     "optimizer": "adamw",
     "caption_dropout": 0.0,
+    "class_captions": "off",
     "class_prompts_from_captions": False,
     "use_alpha": False,
     "random_crop": False,
@@ -121,6 +122,8 @@ class Config:
                 " leave the rare word out of the class prompt"
             )
         if not concepts.with_prior_preservation:
+            if concepts.class_captions != "off":
+                yield "--class_captions is not used without --with_prior_preservation"
             for name in ("class_data_dir", "class_prompt", "class_negative_prompt"):
                 if getattr(concepts, name) or any(getattr(each, name, None) for each in concepts.subjects):
                     yield f"--{name} is not used without --with_prior_preservation"

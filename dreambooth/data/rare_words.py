@@ -200,24 +200,31 @@ def of_class(caption: str, identifier: str, class_prompt: str) -> str:
     Of "sks dog in snow" this makes "a dog in snow", of "my sks dog" "my dog". Where the caption does not name the
     class, the class takes the identifier's place.
     """
-    nouns = _own_words(class_prompt)
-    noun, plurals = " ".join(nouns), {f"{word}s" for word in nouns}
-    is_named = not plurals.union(nouns).isdisjoint(_WORDS.findall(caption.lower()))
-    pattern = rf"(?P<article>\b(?:a|an)\s+)?{_as_a_word(identifier)}-?\s*(?P<next>[^\W_]+)?"
+    # of "a portrait of a man, high quality" the class is "man"
+    nouns = _own_words(re.split(r"\bof\b", class_prompt.split(",")[0], flags=re.IGNORECASE)[-1])
+    pattern = _as_a_word(identifier)
     if HAS_HAN.search(caption):
-        return re.sub(_as_a_word(identifier), "" if is_named or noun in caption else noun, caption)
+        noun = "".join(word for word in nouns if word != "相")  # of 相片, a photo
+        place = "" if noun in caption else noun
+        return re.sub(pattern, place, caption, flags=re.IGNORECASE).strip() or class_prompt
+    words, noun = _WORDS.findall(caption.lower()), " ".join(nouns)
+    plurals = {f"{word}s" for word in nouns} | {f"{word}es" for word in nouns} | {f"{word[:-1]}ies" for word in nouns}
+    is_named = bool(nouns) and (set(nouns) <= set(words) or not plurals.isdisjoint(words))
 
     def replaced(found: re.Match[str]) -> str:
         before, follower = _WORDS.findall(caption[: found.start()].lower()), found["next"] or ""
         stands_alone = not follower or follower.lower() in _BEFORE_ARTICLES | _FILLERS
-        kept = " ".join(filter(None, [noun if stands_alone and not is_named else "", follower]))
-        takes_article = found["article"] or not before or before[-1] in _BEFORE_ARTICLES
-        if not kept or not takes_article or follower.lower() in plurals or (stands_alone and is_named):
+        kept = " ".join(filter(None, [noun if stands_alone or not is_named else "", follower]))
+        takes_article = found["article"] or not before or before[-1] in _BEFORE_ARTICLES or stands_alone
+        if not kept or not takes_article or follower.lower() in plurals or follower.isdigit():
             return kept
+        if not found["article"] and before and before[-1] in _FILLERS - _BEFORE_ARTICLES:
+            return kept  # the, my
         return f"{'an' if kept[0].lower() in 'aeiou' else 'a'} {kept}"
 
-    changed = " ".join(re.sub(pattern, replaced, caption, flags=re.IGNORECASE).split())
-    return re.sub(r"\s+([,.;:])", r"\1", changed).lstrip(" ,.;:-") or class_prompt
+    whole = rf"(?P<article>\b(?:a|an)\s+)?{pattern}-?\s*(?P<next>[^\W_]+)?"
+    changed = " ".join(re.sub(whole, replaced, caption, flags=re.IGNORECASE).split())
+    return changed.lstrip(" ,.;:-") or class_prompt
 
 
 def spells_out(tokenizer: Tokenizer, text: str) -> bool:

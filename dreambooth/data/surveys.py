@@ -87,16 +87,16 @@ def hashes_of_masks(concept: Concept) -> list[str]:
 
 
 def check_crops(found: Survey, settings: PictureSettings, sizes: Sequence[Size]) -> None:
-    """Refuse a mask of which a crop leaves nothing; without a weight beside the masks, such an example has no loss."""
-    if settings.unmasked_weight or settings.mode not in ("crop", "buckets"):
+    """Refuse a mask of which nothing is left as the network sees it; without a weight beside it, there is no loss."""
+    if settings.unmasked_weight:
         return
     for picture in (each for concept in found.concepts for each in concept.pictures if each.mask):
         mask = picture_files.open_mask(picture)
         for view in transforms.views(picture.size, settings, transforms.nearest(picture.size, sizes)):
             if not transforms.to_weights(mask, view, 0.0).any():
                 raise BadInput(
-                    f"--unmasked_weight 0: the mask of {picture.path} has no place that counts where the picture is"
-                    " cropped; give a little weight, such as 0.05, or another --resize_mode"
+                    f"--unmasked_weight 0: the mask of {picture.path} has no place that counts as the network sees it;"
+                    " give a little weight, such as 0.05, or another --resize_mode"
                 )
 
 

@@ -107,7 +107,9 @@ def table(report: Mapping[str, Any], is_last: bool = True) -> str:
         lines.append(f"{measure:>12}{figures}   {LEGEND[measure]}")
     share = report["fidelity gained"]
     if share is not None:
-        lines.append(f"CLIP-I has come {share:.0%} of the way from the base to the subject's own pictures")
+        lines.append(
+            f"CLIP-I has come {round(share, 2) + 0.0:.0%} of the way from the base to the subject's own pictures"
+        )
     return "\n".join([*lines, *([_COMPARE] if is_last else [])])
 
 

@@ -315,7 +315,6 @@ OUTSIDE_OF_THE_COURSE = {
         "subject",
         "mask_dir",
         "captions",
-        "class_captions",
         "class_negative_prompt",
     ),  # and these by theirs
     *("num_train_epochs", "max_train_steps", "train_batch_size", "gradient_accumulation_steps"),  # by their product
@@ -343,7 +342,7 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         "0.1",
         "--use_alpha",
         *("--resize_mode", "buckets", "--random_crop", "--color_jitter", "0.1", "--no_cache_latents"),
-        "--class_prompts_from_captions",
+        *("--class_prompts_from_captions", "--class_captions", "txt"),
     ]
     assert set(read([*PRIOR, *others]).fingerprint(10, 1)) == names | {
         "train_batch_size x gradient_accumulation_steps x processes"

@@ -192,6 +192,7 @@ def test_several_subjects_may_stand_in_a_settings_file_and_go_where_another_laye
             '[{"instance_promt": "x"}]',
             'subject 1: "instance_promt": there is no such setting; did you mean instance_prompt?',
         ),
+        ('[{"mixed_precision": "x"}]', "there is no such setting; the names are instance_data_dir, instance_prompt"),
         ('[{"instance_prompt": 3}]', "subject 1: instance_prompt: 3: must be a text"),
         ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": "much"}]', "weight: 'much': must be a number"),
         ('[{"instance_prompt": "x", "instance_data_dir": "y", "weight": -1}]', "weight -1.0: must be at least 1e-06"),

@@ -216,11 +216,16 @@ def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
         ("sks dogs", "sks", "dogs"),
         ("sks", "sks", "a dog"),
         ("a photo of sks in the snow", "sks", "a photo of a dog in the snow"),
-        ("sks, a dog in snow", "sks", "a dog in snow"),
+        ("sks, a dog in snow", "sks", "a dog, a dog in snow"),
+        ("sks running in snow", "sks", "a dog running in snow"),
+        ("the dog (sks) in snow", "sks", "the dog (a dog) in snow"),
+        ("my sks in snow", "sks", "my dog in snow"),
+        ("SKS狗在雪地里", "sks", "狗在雪地里"),
+        ("sks在雪地里", "sks", "狗在雪地里"),
         ("the sks-dog", "sks", "the dog"),
         ("a photo of sks dog in the snow", "sks", "a photo of a dog in the snow"),
         ("sks dog", "sks", "a dog"),
-        ("SKS owl at night", "sks", "an owl at night"),
+        ("SKS dog at night", "sks", "a dog at night"),
         ("a sks dog and my sks cat", "sks", "a dog and my cat"),
         ("a brown sks dog with sks dog", "sks", "a brown dog with a dog"),
         ("sksdog and a dog", "sks", "sksdog and a dog"),
@@ -232,3 +237,20 @@ def test_the_identifier_is_left_out_as_a_word_and_not_as_a_part_of_one():
 def test_a_caption_of_the_subject_becomes_one_of_its_class(caption, identifier, expected):
     class_prompt = "一张狗的照片" if rare_words.HAS_HAN.search(caption) else "a photo of a dog"
     assert rare_words.of_class(caption, identifier, class_prompt) == expected
+
+
+@pytest.mark.parametrize(
+    "class_prompt, expected",
+    [
+        ("a portrait of a man", "a photo of a man"),
+        ("a photo of a police officer, high quality", "a photo of a police officer"),
+        ("an owl", "a photo of an owl"),
+    ],
+)
+def test_the_class_takes_the_place_of_an_identifier_that_stands_alone(class_prompt, expected):
+    assert rare_words.of_class("a photo of sks", "sks", class_prompt) == expected
+
+
+def test_a_chinese_class_of_several_characters_stays_together():
+    assert rare_words.of_class("sks在金色沙滩上", "sks", "一只金毛犬的照片") == "金毛犬在金色沙滩上"
+    assert rare_words.of_class("一张sks的照片", "sks", "一张狗的相片") == "一张狗的照片"

@@ -128,6 +128,18 @@ def test_many_pictures_with_captions_are_surveyed_in_little_time_and_memory(tmp_
     assert len(found.concepts[0].pictures) == count and kept < 3000 * count
 
 
+def test_a_mask_that_scaling_leaves_nothing_of_is_named(tmp_path):
+    folder = draw_pictures(tmp_path / "dog", 1, size=(2000, 2000))
+    grey = Image.new("L", (2000, 2000), 0)
+    grey.putpixel((7, 7), 255)
+    (tmp_path / "masks").mkdir()
+    grey.save(tmp_path / "masks/0.png")
+    shown = PictureSettings(unmasked_weight=0.0, mask_dir=str(tmp_path / "masks"))
+    found = surveys.survey(ConceptSettings(str(folder), "a photo of sks dog"), shown)
+    with pytest.raises(BadInput, match="--unmasked_weight 0: the mask of .*0.png has no place that counts"):
+        surveys.check_crops(found, shown, [(32, 32)])
+
+
 @pytest.mark.parametrize("place, random_crop, is_lost", [(0, False, True), (0, True, True), (28, False, False)])
 def test_a_mask_that_a_crop_leaves_nothing_of_is_named(tmp_path, place, random_crop, is_lost):
     folder = draw_pictures(tmp_path / "dog", 1, size=(64, 32))

@@ -78,7 +78,9 @@ def subjects_of(document: Any, fields: Mapping[str, dataclasses.Field[Any]], whe
         try:
             found.append(settings_of(each, {"subject": fields}, of_subject))
         except BadInput as error:  # a list has names, and not flags
-            raise BadInput(str(error).replace("did you mean --", "did you mean ")) from None
+            names = f"the names are {', '.join(fields)}"
+            said = str(error).replace("did you mean --", "did you mean ").replace("--help lists the flags", names)
+            raise BadInput(said) from None
     return found
 
 
