@@ -161,6 +161,10 @@ class Batches:
             self._shared_views[key] = tuple(view for several in views for view in several)
         return self._shared_views[key]
 
+    def views_at(self, picture: int, size: Size) -> list[View]:
+        """List the views of a picture at one of its sizes."""
+        return [view for view in self.views[picture] if view.size == size]
+
     def _number(self, prompt: str) -> int:
         if prompt not in self._numbers:
             self._numbers[prompt] = len(self.prompts)
@@ -198,7 +202,7 @@ class Batches:
 
     def _view(self, picture: int, size: Size, key: Key) -> View:
         """Choose a view of a picture at a size; each place has its mirror image behind it."""
-        views = [view for view in self.views[picture] if view.size == size]
+        views = self.views_at(picture, size)
         flips = 2 if self._settings.random_flip else 1
         place = flip = 0
         if len(views) > flips:

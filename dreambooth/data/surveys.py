@@ -32,6 +32,16 @@ class Survey(NamedTuple):
     captions: tuple[str, ...]  # where those of each subject are from, in words; empty: it has none
     problems: tuple[str, ...]  # that do not end the run
 
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures of all subjects."""
+        return tuple(picture for concept in self.concepts for picture in concept.pictures)
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of pictures of each subject."""
+        return [len(concept.pictures) for concept in self.concepts]
+
 
 def survey(concepts: ConceptSettings, pictures: PictureSettings) -> Survey:
     """Find and check the pictures, the masks and the captions of all subjects; what can't be used is a BadInput."""
@@ -90,7 +100,7 @@ def check_crops(found: Survey, settings: PictureSettings, sizes: Sequence[Size])
     """Refuse a mask of which nothing is left as the network sees it; without a weight beside it, there is no loss."""
     if settings.unmasked_weight:
         return
-    for picture in (each for concept in found.concepts for each in concept.pictures if each.mask):
+    for picture in (each for each in found.pictures if each.mask):
         mask = picture_files.open_mask(picture)
         for view in transforms.views(picture.size, settings, transforms.nearest(picture.size, sizes)):
             if not transforms.to_weights(mask, view, 0.0).any():

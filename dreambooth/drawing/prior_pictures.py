@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections import Counter
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,12 +47,12 @@ def scan(classes: Sequence[ClassSettings], source: Source, size: Size, recorded:
     Only readable pictures count. Raises BadInput where another prompt or model drew some. `recorded` are the hashes of
     the pictures of a resumed run, which takes them again whatever other runs have added.
     """
-    found = []
-    for number, each in enumerate(classes):
-        before = sum(earlier.count for earlier in classes[:number])
-        is_shared = sum(Path(other.folder).resolve() == Path(each.folder).resolve() for other in classes) > 1
-        found.append(_scan(each, is_shared, source, size, recorded[before : before + each.count]))
-    return found
+    folders = [Path(each.folder).resolve() for each in classes]
+    shared, hashes = Counter(folders), iter(recorded)
+    return [
+        _scan(each, shared[folder] > 1, source, size, list(islice(hashes, each.count)))
+        for each, folder in zip(classes, folders)
+    ]
 
 
 def _scan(settings: ClassSettings, is_shared: bool, source: Source, size: Size, recorded: Sequence[str]) -> Found:

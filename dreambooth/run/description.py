@@ -45,7 +45,7 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
     console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}{averaged}")
     world = processes.world_size()
-    epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(plan.counts)
+    epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(plan.survey.counts)
     start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
     split = f"batch {optimizer.train_batch_size} x accumulation {optimizer.gradient_accumulation_steps}"
     split += f" x {world} processes" if world > 1 else ""

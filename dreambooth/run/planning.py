@@ -50,12 +50,7 @@ class Plan:
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures of all subjects."""
-        return tuple(picture for concept in self.survey.concepts for picture in concept.pictures)
-
-    @property
-    def counts(self) -> list[int]:
-        """The number of pictures of each subject."""
-        return [len(concept.pictures) for concept in self.survey.concepts]
+        return self.survey.pictures
 
     @property
     def is_complete(self) -> bool:
@@ -81,8 +76,8 @@ def make(config: Config) -> tuple[Config, Plan]:
     world = processes.world_size()
     if config.memory.early_update and world > 1:
         raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
-    steps = config.total_steps([len(concept.pictures) for concept in survey.concepts], world)
-    pictures = [picture for concept in survey.concepts for picture in concept.pictures]
+    steps = config.total_steps(survey.counts, world)
+    pictures = survey.pictures
     hashes = [[picture.sha256 for picture in concept.pictures] for concept in survey.concepts]
     changes = output_folder.changes_to_earlier(output_dir, config.flat(), survey.concepts)
     resumed = None

@@ -121,11 +121,8 @@ class Encodings:
 
     def _row(self, example: Example) -> int:
         """Return the row of an example's picture among those of its size."""
-        views = self._views(example.picture, example.view.size)
+        views = self._batches.views_at(example.picture, example.view.size)
         return self._first_rows[example.view.size, example.picture] + views.index(example.view)
-
-    def _views(self, picture: int, size: Size) -> list[View]:
-        return [view for view in self._batches.views[picture] if view.size == size]
 
     @paddle.no_grad()
     def _encode_all_pictures(self, size: Size) -> Arrays:
@@ -136,7 +133,7 @@ class Encodings:
         shown: list[tuple[int, View]] = []
         for number in range(len(self._batches.pictures)):
             self._first_rows[size, number] = len(shown)
-            shown += [(number, view) for view in self._views(number, size)]
+            shown += [(number, view) for view in self._batches.views_at(number, size)]
         mine = [shown[row] for row in processes.share(len(shown)) or [0]]
         # a picture is read once for those of its views that this process encodes
         read = [
