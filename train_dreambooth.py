@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
     from dreambooth.run.checkpoints import Stateful
     from dreambooth.run.planning import Plan
-    from dreambooth.training.diffusion import Diffusion
+    from dreambooth.training.objective.diffusion import Diffusion
 
 
 def main(argv: Sequence[str]) -> None:
@@ -77,8 +77,8 @@ def prepare(settings: Config, config: Config, plan: Plan) -> None:
 
 def run(config: Config, plan: Plan, budget: Budget) -> None:
     """Load the model, describe the run, draw the class, and train."""
-    from dreambooth.training import diffusion as diffusions
-    from dreambooth.training.adapters import Adapters
+    from dreambooth.training.lora.adapters import Adapters
+    from dreambooth.training.objective import diffusion as diffusions
 
     model = config.model
     source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
@@ -86,8 +86,9 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
     plan = planning.with_sizes(plan, family, config)
     plan = planning.with_loss(plan, family.facts.losses, config.saving)
-    diffusion = diffusions.diffusion_for(family.pipeline.scheduler)
-    family.adapters = Adapters(family.learners(), family.facts.denoiser, config.lora, config.seed)
+    facts = family.facts
+    diffusion = diffusions.diffusion_for(family.pipeline.scheduler, config.objective, facts.has_places)
+    family.adapters = Adapters(family.learners(), facts.denoiser, config.lora, config.seed, facts.untrained_layers)
     classes = surveys.classes(config.concepts, plan.survey, family.tokenizer)
     found = prior_pictures.scan(classes, source, config.pictures.size, plan.class_hashes)
     missing = any(each.missing for each in found)
@@ -114,9 +115,10 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
 
 def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> None:
     """Train the family on the subjects, and save the result."""
-    from dreambooth.training import loss
     from dreambooth.training.ema import Average
     from dreambooth.training.encodings import Encodings
+    from dreambooth.training.objective import loss
+    from dreambooth.training.objective.reference import Reference
     from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates
 
@@ -124,13 +126,16 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     seed, rank, world = config.seed, processes.rank(), processes.world_size()
     concepts, dropout = plan.survey.concepts, config.concepts.caption_dropout
     batches = Batches(concepts, config.optimizer, config.pictures, seed, rank, world, dropout, plan.sizes)
-    encodings = Encodings(family, batches, config.memory, seed)
+    by_prediction = config.concepts.prior_by_prediction
+    encodings = Encodings(family, batches, config.memory, seed, keeps_base=by_prediction)
     family.free_encoders(pictures=config.memory.cache_latents)
 
     # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
+    reference = Reference(family) if by_prediction else None
     family.prepare_training(config.memory.gradient_checkpointing)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
-    updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory)
+    ratio = config.lora.loraplus_lr_ratio or 1
+    updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory, ratio)
     if config.lora.lora_rank and updates.half:
         loading.to_half(family.learners(), updates.half)  # the LoRA stays float32
     average = Average(config.optimizer.ema_decay, updates.named)
@@ -157,11 +162,14 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             family.adapters.choose_dropout(batch)  # nothing without a LoRA
             clean = encodings.latents(batch)
             noise, t = diffusion.noise(seed, batch.keys, clean.shape[1:]), diffusion.sample_t(seed, batch.keys)
-            noisy, target = diffusion.add_noise(clean, noise, t), diffusion.target(clean, noise, t)
+            noisy = diffusion.add_noise(clean, diffusion.perturbed(noise, seed, batch.keys), t)
+            target = diffusion.target(clean, noise, t)
             with updates.precision():
+                if reference:
+                    target = reference.replace(target, batch, noisy, t, encodings.conditioning(batch, of_base=True))
                 prediction = family.predict(noisy, t, encodings.conditioning(batch))
             prediction, target = family.scaled_for_loss(prediction), family.scaled_for_loss(target)
-            errors = loss.example_errors(prediction, target, encodings.masks(batch))
+            errors = loss.example_errors(prediction, target, encodings.masks(batch), config.objective.huber)
             parts = loss.dreambooth_loss(errors, batch, diffusion.weight(t), config.objective.prior_loss_weight)
             updates.backward(parts["loss"] / accumulation)
             for name, part in parts.items():

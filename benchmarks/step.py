@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from unittest import mock
 
 from benchmarks import subjects
-from dreambooth.config.sections import OptimizerName
+from dreambooth.config.learning_sections import OptimizerName
 from dreambooth.files import weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries, machine

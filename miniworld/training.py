@@ -13,8 +13,8 @@ import paddle
 from dreambooth.files import atomic, safetensors
 from dreambooth.system import console, processes
 from dreambooth.system.patches import layers
-from dreambooth.training import optimizers
 from dreambooth.training import updates as training_updates
+from dreambooth.training.optimizers import table as optimizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

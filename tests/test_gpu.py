@@ -9,7 +9,7 @@ import pytest
 from support.cards import environment_with_cards, reason_against_cards
 from support.commands import ROOT
 
-from dreambooth.config.sections import OptimizerName
+from dreambooth.config.learning_sections import OptimizerName
 from dreambooth.run.trials import operations, short_runs
 
 REASON = reason_against_cards()

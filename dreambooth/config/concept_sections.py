@@ -101,6 +101,10 @@ class ConceptSettings(Section, title="subject and class"):
     with_prior_preservation: bool = flag(
         "also train on pictures of the class that the base model drew, so that the class is kept", False,
         course=True)
+    prior_by_prediction: bool = flag(
+        "keep the class at what the model predicted for --class_prompt before the training; without"
+        " --with_prior_preservation on the subject's own pictures, so that no class pictures are needed", False,
+        course=True)
     class_data_dir: str | None = flag(
         "the folder with pictures of the class; missing ones are drawn before training, into a folder below it")
     class_prompt: str | None = flag(
@@ -143,6 +147,11 @@ class ConceptSettings(Section, title="subject and class"):
         for what, values in shown.items():
             if twice := [value for value, count in Counter(values).items() if count > 1]:
                 raise BadInput(f"--concepts: two subjects have the same {what}, {twice[0]}")
+
+    @property
+    def keeps_class(self) -> bool:
+        """Check whether there is a loss of the class."""
+        return self.with_prior_preservation or self.prior_by_prediction
 
     @functools.cached_property
     def subjects(self) -> tuple[SubjectSettings, ...]:
@@ -196,7 +205,8 @@ class ConceptSettings(Section, title="subject and class"):
 
     def course(self) -> Mapping[str, Any]:
         """List what decides on an update, by flag."""
-        of_class = ("class_prompt", "num_class_images") if self.with_prior_preservation else ()
+        of_class = ("class_prompt",) if self.keeps_class else ()
+        of_class += ("num_class_images",) if self.with_prior_preservation else ()
         listed = [
             {"instance_prompt": each.prompt, **{name: getattr(each, name) for name in of_class}}
             for each in self.subjects

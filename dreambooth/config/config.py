@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.config import concept_sections, run_sections, sections
+from dreambooth.config import concept_sections, learning_sections, run_sections, sections
 from dreambooth.config.commands import DrawSettings
 from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.system.errors import BadInput
@@ -28,6 +28,15 @@ _EARLIER = {
     "use_alpha": False,
     "random_crop": False,
     "color_jitter": 0.0,
+    "prior_by_prediction": False,
+    "snr_gamma": None,
+    "loss_type": "l2",
+    "noise_offset": 0.0,
+    "input_perturbation": 0.0,
+    "zero_terminal_snr": False,
+    "min_timestep": 0,
+    "max_timestep": None,
+    "timestep_shift": 1.0,
 }
 _POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
@@ -39,9 +48,9 @@ class Config:
     model: sections.ModelSettings
     concepts: concept_sections.ConceptSettings
     pictures: sections.PictureSettings = field(default_factory=sections.PictureSettings)
-    lora: sections.LoraSettings = field(default_factory=sections.LoraSettings)
-    objective: sections.ObjectiveSettings = field(default_factory=sections.ObjectiveSettings)
-    optimizer: sections.OptimizerSettings = field(default_factory=sections.OptimizerSettings)
+    lora: learning_sections.LoraSettings = field(default_factory=learning_sections.LoraSettings)
+    objective: learning_sections.ObjectiveSettings = field(default_factory=learning_sections.ObjectiveSettings)
+    optimizer: learning_sections.OptimizerSettings = field(default_factory=learning_sections.OptimizerSettings)
     memory: run_sections.MemorySettings = field(default_factory=run_sections.MemorySettings)
     drawing: run_sections.SampleSettings = field(default_factory=run_sections.SampleSettings)
     saving: run_sections.SavingSettings = field(default_factory=run_sections.SavingSettings)
@@ -54,6 +63,11 @@ class Config:
         if self.optimizer.lr_scheduler == "polynomial" and self.base_rate <= _POLYNOMIAL_END:
             raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
         self._check_early_update()
+        if concepts.prior_by_prediction and not concepts.with_prior_preservation:
+            for subject in concepts.subjects:
+                if not (subject.class_prompt or "").strip():
+                    whose = f' for "{subject.prompt}"' if concepts.concepts else ""
+                    raise BadInput(f"--prior_by_prediction needs --class_prompt{whose}")
         if concepts.with_prior_preservation:
             own = {Path(each.instance_data_dir).resolve() for each in concepts.subjects}
             for subject in concepts.subjects:
@@ -74,6 +88,7 @@ class Config:
         """Refuse settings that need all gradients of an update at once."""
         optimizer = self.optimizer
         reasons = {
+            "--optimizer prodigy, which estimates its rate from all gradients": optimizer.optimizer == "prodigy",
             f"--gradient_accumulation_steps {optimizer.gradient_accumulation_steps}: a gradient is the sum of several"
             " passes": optimizer.gradient_accumulation_steps > 1,
             f"--max_grad_norm {optimizer.max_grad_norm}: the norm is that of all gradients": optimizer.max_grad_norm,
@@ -124,18 +139,20 @@ class Config:
         if not concepts.with_prior_preservation:
             if concepts.class_captions != "off":
                 yield "--class_captions is not used without --with_prior_preservation"
-            for name in ("class_data_dir", "class_prompt", "class_negative_prompt"):
+            names = ("class_data_dir", "class_prompt", "class_negative_prompt")
+            for name in (each for each in names if not (concepts.prior_by_prediction and each == "class_prompt")):
                 if getattr(concepts, name) or any(getattr(each, name, None) for each in concepts.subjects):
                     yield f"--{name} is not used without --with_prior_preservation"
-        if self.base_rate > _HIGH_RATE:
+        finds_rate = self.optimizer.optimizer in learning_sections.RATE_FREE
+        if self.base_rate > _HIGH_RATE and not finds_rate:
             yield (
-                f"--learning_rate {self.base_rate:g} is very high; {sections.DEFAULT_RATE:g} is usual for a whole"
-                f" network, and {sections.DEFAULT_LORA_RATE:g} for a LoRA"
+                f"--learning_rate {self.base_rate:g} is very high; {learning_sections.DEFAULT_RATE:g} is usual for a"
+                f" whole network, and {learning_sections.DEFAULT_LORA_RATE:g} for a LoRA"
             )
-        if self.lora.lora_rank and self.base_rate <= 2 * sections.DEFAULT_RATE:
+        if self.lora.lora_rank and self.base_rate <= 2 * learning_sections.DEFAULT_RATE:
             yield (
                 f"--learning_rate {self.base_rate:g} is a whole network's, at which a LoRA learns next to nothing;"
-                f" without the flag it has {sections.DEFAULT_LORA_RATE:g}"
+                f" without the flag it has {learning_sections.DEFAULT_LORA_RATE:g}"
             )
         if (self.lora.lora_rank or 0) > _HIGH_RANK:
             yield f"--lora_rank {self.lora.lora_rank} is very high; ranks of 4 to 64 are usual"
@@ -180,13 +197,17 @@ class Config:
 
     def total_steps(self, pictures: Sequence[int], processes: int) -> int:
         """Count the updates in the whole run on so many pictures of each subject."""
-        default = sections.DEFAULT_STEPS if self.lora.lora_rank is None else sections.DEFAULT_LORA_STEPS
+        default = (
+            learning_sections.DEFAULT_STEPS if self.lora.lora_rank is None else learning_sections.DEFAULT_LORA_STEPS
+        )
         return self.optimizer.total_steps(self.concepts.epoch(pictures), processes, default)
 
     @property
     def base_rate(self) -> float:
         """The learning rate before --scale_lr."""
-        default = sections.DEFAULT_RATE if self.lora.lora_rank is None else sections.DEFAULT_LORA_RATE
+        if self.optimizer.optimizer in learning_sections.RATE_FREE:
+            return self.optimizer.learning_rate or 1.0
+        default = learning_sections.DEFAULT_RATE if self.lora.lora_rank is None else learning_sections.DEFAULT_LORA_RATE
         return self.optimizer.learning_rate or default
 
     def rates(self, parts: Iterable[str], denoiser: str, processes: int) -> dict[str, float]:
@@ -202,16 +223,16 @@ class Config:
             values.pop(name)
         values["height"], values["width"] = self.pictures.size
         values["learning_rate"] = self.base_rate
-        if self.lora.lora_rank is None:
-            for name in ("lora_rank", "lora_alpha", "lora_dropout"):
-                values.pop(name)
-        else:
-            values["lora_alpha"], values["lora_dropout"] = self.lora.alpha, self.lora.dropout
+        for name in (each.name for each in dataclasses.fields(self.lora)):
+            values.pop(name, None)
+        values |= self.lora.course()
+        if self.objective.loss_type == "l2":
+            values.pop("huber_c")
         values["train_batch_size x gradient_accumulation_steps x processes"] = self.optimizer.global_batch(processes)
         for name in ("instance_prompt", "concepts", "class_prompt", "num_class_images"):
             values.pop(name)
         values |= self.concepts.course()
-        if not self.concepts.with_prior_preservation:
+        if not self.concepts.keeps_class:
             values.pop("prior_loss_weight")
         values["center_crop"] = self.pictures.mode == "crop"
         if values.pop("resize_mode") in ("pad", "buckets"):
@@ -221,7 +242,7 @@ class Config:
         for name, before in _EARLIER.items():
             if values[name] == before:
                 values.pop(name)
-        if self.optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_END:
+        if self.optimizer.lr_scheduler not in learning_sections.SCHEDULES_WITHOUT_END:
             values["max_train_steps"] = steps
         return values
 
@@ -231,9 +252,9 @@ SECTIONS: dict[str, type[Section]] = {
     "model": sections.ModelSettings,
     "concepts": concept_sections.ConceptSettings,
     "pictures": sections.PictureSettings,
-    "lora": sections.LoraSettings,
-    "objective": sections.ObjectiveSettings,
-    "optimizer": sections.OptimizerSettings,
+    "lora": learning_sections.LoraSettings,
+    "objective": learning_sections.ObjectiveSettings,
+    "optimizer": learning_sections.OptimizerSettings,
     "memory": run_sections.MemorySettings,
     "drawing": run_sections.SampleSettings,
     "saving": run_sections.SavingSettings,

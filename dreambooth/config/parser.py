@@ -8,12 +8,11 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from dreambooth.config import foreign_flags
 from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.fields import Section
 from dreambooth.config.sections import SourceSettings
-from dreambooth.config.sources import documents, overlays, presets
+from dreambooth.config.sources import documents, foreign_flags, overlays, presets
 from dreambooth.config.sources.overlays import Layer
 from dreambooth.system import console
 from dreambooth.system.errors import BadInput

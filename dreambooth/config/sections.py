@@ -1,11 +1,11 @@
-"""The settings of what is learned, by topic: one frozen dataclass per topic, one field per flag.
+"""The settings of the model and of its pictures: one frozen dataclass per topic, one field per flag.
 
-Each room of the package receives its own sections, never the whole. `run_sections` has those of the run around it.
+Each room of the package receives its own sections, never the whole. `learning_sections` has those of how it learns,
+`run_sections` those of the run around it.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -16,16 +16,9 @@ from dreambooth.system.types import override
 if TYPE_CHECKING:
     from dreambooth.system.types import Size
 
-Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
-OptimizerName = Literal["adamw", "adamw8bit", "adafactor"]
-LoraTarget = Literal["attention"]
 ResizeMode = Literal["squeeze", "crop", "pad", "buckets"]
 
 _DEFAULT_SIZE = 512
-DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
-DEFAULT_STEPS, DEFAULT_LORA_STEPS = 400, 800  # updates of a run that names neither updates nor epochs
-SCHEDULES_WITHOUT_WARMUP = ("constant",)
-SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 
 
 # fmt: off
@@ -115,111 +108,4 @@ class PictureSettings(Section, title="pictures"):
         """(height, width) of the pictures to train on."""
         both = self.resolution or _DEFAULT_SIZE
         return self.height or both, self.width or both
-
-
-@dataclass(frozen=True)
-class LoraSettings(Section, title="LoRA"):
-    """Training of a LoRA in place of the whole networks."""
-
-    lora_rank: int | None = flag(
-        "freeze the networks and train a LoRA of this rank beside them: a file of a few megabytes",
-        type=int, course=True, least=1)
-    lora_alpha: float | None = flag(
-        "the LoRA is scaled by alpha / rank (default: the rank)", type=float, course=True, above=0)
-    lora_dropout: float | None = flag(
-        "the share of its inputs that the LoRA drops in a step (default: 0)", type=float, course=True,
-        least=0, below=1)
-    lora_merge: bool = flag("also write the whole pipeline with the LoRA merged into it", False)
-
-    @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lora_rank is None:
-            for name in ("lora_alpha", "lora_dropout", "lora_merge"):
-                if getattr(self, name):
-                    raise BadInput(f"--{name} needs --lora_rank")
-
-    @property
-    def alpha(self) -> float:
-        """The scale's numerator."""
-        return self.lora_alpha if self.lora_alpha is not None else self.lora_rank or 0
-
-    @property
-    def dropout(self) -> float:
-        """The share of the inputs that an example loses."""
-        return self.lora_dropout or 0.0
-
-    @property
-    def saves_pipeline(self) -> bool:
-        """Check whether a whole pipeline results, and not a LoRA alone."""
-        return self.lora_merge or not self.lora_rank
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings(Section, title="loss"):
-    """The loss."""
-
-    prior_loss_weight: float = flag(
-        "the weight of the class pictures' loss", 1.0, course=True, least=0)
-
-
-@dataclass(frozen=True)
-class OptimizerSettings(Section, title="optimization"):
-    """The length of the run, its batches, and the optimizer."""
-
-    num_train_epochs: int | None = flag(
-        "passes through the pictures (through the longest of the lists, with prior preservation), in place of"
-        " --max_train_steps", type=int, least=1)
-    max_train_steps: int | None = flag(
-        f"the number of optimizer updates (default: {DEFAULT_STEPS}; with --lora_rank {DEFAULT_LORA_STEPS}; unless"
-        " --num_train_epochs is given)", type=int, least=1)
-    train_batch_size: int = flag(
-        "pictures of the subject in one forward pass of one process", 4, least=1)
-    gradient_accumulation_steps: int = flag(
-        "forward passes in one update", 1, least=1)
-    learning_rate: float | None = flag(
-        f"the learning rate, before --scale_lr (default: {DEFAULT_RATE:g}; with --lora_rank {DEFAULT_LORA_RATE:g})",
-        type=float, course=True, above=0)
-    text_encoder_lr: float | None = flag(
-        "the text encoder's learning rate (default: --learning_rate)", type=float, course=True, above=0)
-    scale_lr: bool = flag(
-        "multiply the learning rate by accumulation x batch x processes", False, course=True)
-    lr_scheduler: Schedule = flag(
-        "the schedule of the learning rate, counted in updates", "constant", course=True, choices=get_args(Schedule))
-    lr_warmup_steps: int = flag(
-        "updates over which the rate rises from zero (all but 'constant')", 500, course=True, least=0)
-    lr_num_cycles: int = flag(
-        "restarts of cosine_with_restarts", 1, course=True, least=1)
-    lr_power: float = flag(
-        "the power of polynomial", 1.0, course=True, above=0)
-    optimizer: OptimizerName = flag(
-        "adamw; adamw8bit, whose state takes a quarter of the memory; or adafactor, whose state takes almost none",
-        "adamw", course=True, choices=get_args(OptimizerName))
-    adam_beta1: float = flag(
-        "decay of AdamW's first moment", 0.9, course=True, least=0, below=1)
-    adam_beta2: float = flag(
-        "decay of AdamW's second moment", 0.999, course=True, least=0, below=1)
-    adam_weight_decay: float = flag(
-        "AdamW's weight decay", 0.02, course=True, least=0)
-    adam_epsilon: float = flag(
-        "AdamW's epsilon", 1e-8, course=True, above=0)
-    max_grad_norm: float | None = flag(
-        "clip the gradients' global norm to this (default: no clipping)", type=float, course=True, above=0)
-    ema_decay: float | None = flag(
-        "draw with and save the exponential moving average (EMA) of the weights with this decay: 0.97 averages some 60"
-        " updates (default: the last weights alone)", type=float, course=True, above=0, below=1)
-
-    def global_batch(self, processes: int) -> int:
-        """Count the subject pictures in one update."""
-        return self.train_batch_size * self.gradient_accumulation_steps * processes
-
-    def total_steps(self, examples: int, processes: int, default: int) -> int:
-        """Count the updates in the whole run, where one epoch is `examples` examples; `default` without a flag.
-
-        No example is dropped at an epoch's end: examples follow each other across it, and only the very last update is
-        rounded up.
-        """
-        if self.max_train_steps or not self.num_train_epochs:
-            return self.max_train_steps or default
-        return math.ceil(self.num_train_epochs * examples / self.global_batch(processes))
 # fmt: on

@@ -13,7 +13,8 @@ from dreambooth.data.concepts import Example, MicroBatch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dreambooth.config.sections import OptimizerSettings, PictureSettings
+    from dreambooth.config.learning_sections import OptimizerSettings
+    from dreambooth.config.sections import PictureSettings
     from dreambooth.data.concepts import Concept, Picture, View
     from dreambooth.system.types import Key, Size
 

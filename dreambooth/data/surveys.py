@@ -52,8 +52,12 @@ def survey(concepts: ConceptSettings, pictures: PictureSettings) -> Survey:
         own = dataclasses.replace(pictures, mask_dir=subject.mask_dir or pictures.mask_dir)
         masked = picture_files.with_masks(files, own)
         captioned, beside, said = _with_captions(concepts, subject, masked, beside)
-        of_class = subject.class_prompt if concepts.with_prior_preservation else None
-        found.append(Concept(subject.prompt, tuple(captioned), of_class, weight=subject.weight))
+        of_class = subject.class_prompt if concepts.keeps_class else None
+        concept = Concept(subject.prompt, tuple(captioned), of_class, weight=subject.weight)
+        if concepts.keeps_class and not concepts.with_prior_preservation:
+            plain = (dataclasses.replace(each, caption=None, mask=None) for each in concept.pictures)
+            concept = dataclasses.replace(concept, class_pictures=tuple(plain))
+        found.append(concept)
         others += beside
         sources.append(said.source)
         problems += said.problems

@@ -1,7 +1,8 @@
 """LoRA files of PPDiffusers, of Hugging Face's diffusers and of web UIs, to and from one form.
 
 That form is torch's layout of a layer's two matrices: down [rank, features], up [features, rank]. The second matrix
-contains the scale, alpha over rank, since two of the file formats have no place for alpha.
+contains the scale, alpha over rank, since two of the file formats have no place for alpha. DoRA has lengths beside
+them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array, Arrays
 
 Form: TypeAlias = Literal["paddle", "diffusers", "web_ui"]
-Layers: TypeAlias = "dict[str, tuple[Array, Array]]"  # {layer: (down, up)}
+
+
+class Matrices(NamedTuple):
+    """What a LoRA has for one layer."""
+
+    down: Array  # [rank, features], or [rank, features, height, width]
+    up: Array  # [features, rank], or [features, rank, 1, 1]; the scale is in it
+    lengths: Array | None = None  # [features] of the adapted weights, for DoRA
+
+
+Layers: TypeAlias = "dict[str, Matrices]"  # by layer
 
 NAMES: dict[Literal["paddle", "diffusers"], str] = {
     "paddle": "paddle_lora_weights.safetensors",
@@ -33,6 +44,10 @@ NAMES: dict[Literal["paddle", "diffusers"], str] = {
 _ALL_NAMES = (*NAMES.values(), "paddle_lora_weights.pdparams", "pytorch_lora_weights.bin")
 _SIDES = {"lora_down": 0, "lora_A": 0, "down": 0, "lora_up": 1, "lora_B": 1, "up": 1}
 _KEY = re.compile(rf"(?P<layer>.+?)(\.lora|\.lora_linear_layer)?\.(?P<side>{'|'.join(_SIDES)})\.weight")
+_LENGTHS = re.compile(
+    r"(?P<layer>.+?)(\.lora|\.lora_linear_layer)?\.(lora_magnitude_vector(\.weight)?|dora_scale|magnitude)"
+)
+_OF_CLIP = re.compile(r"(?P<block>text_model\.encoder\.layers\.\d+\.)(?P<layer>.+)")
 _OLD_KEY = re.compile(r"\.processor\.(to_\w+?)_lora\.")  # of diffusers' first format
 
 
@@ -43,25 +58,46 @@ def write(
     prefixes: Mapping[str, str],
     text_encoders: Collection[str],
 ) -> None:
-    """Write {part: {layer: (down, up)}} in the format of one tool.
+    """Write matrices by part and layer in the format of one tool.
 
     `prefixes` is {part: prefix of web UIs}; `text_encoders` are the parts that are text encoders.
     """
     weights: dict[str, Array] = {}
     for part, layers in parts.items():
-        for layer, (down, up) in layers.items():
+        of_part = _with_attention(layers) if form == "web_ui" and part in text_encoders else layers
+        for layer, (down, up, lengths) in of_part.items():
             if form == "web_ui":
                 name = prefixes[part] + layer.replace(".", "_")
                 alpha = np.array(len(down), np.float32)  # the scale is in the matrix
                 weights |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
+                if lengths is not None:
+                    weights[f"{name}.dora_scale"] = lengths.reshape(-1, *[1] * (down.ndim - 1))
             else:
                 infix = "lora_linear_layer" if part in text_encoders else "lora"
                 for side, matrix in (("down", down), ("up", up)):
                     weights[f"{part}.{layer}.{infix}.{side}.weight"] = (
                         matrix.T if form == "paddle" and matrix.ndim == 2 else matrix
                     )
+                if lengths is not None:
+                    shape = [-1] if down.ndim == 2 else [1, -1, 1, 1]
+                    weights[f"{part}.{layer}.lora_magnitude_vector"] = lengths.reshape(shape)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
+
+
+def _with_attention(layers: Layers) -> Layers:
+    """Add attention that changes nothing where some of a text encoder's has no LoRA.
+
+    diffusers 0.42 misreads a web UI's file in which one of these layers is missing.
+    """
+    found = dict(layers)
+    for name, (down, up, _) in layers.items():
+        if match := _OF_CLIP.fullmatch(name):
+            width = len(up) if match["layer"] in ("mlp.fc2", "self_attn.out_proj") else down.shape[1]
+            for each in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                nothing = Matrices(np.zeros((1, width), np.float32), np.zeros((width, 1), np.float32))
+                found.setdefault(f"{match['block']}self_attn.{each}", nothing)
+    return found
 
 
 def is_in(folder: Path) -> bool:
@@ -99,7 +135,7 @@ def _unreadable(path: str | Path, flag: str, error: Exception) -> BadInput:
 
 
 def read(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, Layers]:
-    """Read {part: {layer: (down, up)}} from a file in any of the formats.
+    """Read the matrices by part and layer from a file in any of the formats.
 
     `prefixes` is {beginning of a layer's name in a file: part}; "" stands for names without a beginning. A file for
     web UIs has _ in place of each dot of a layer's name.
@@ -115,7 +151,7 @@ def read(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, 
 
 
 def of_checkpoint(weights: Arrays, part: str) -> Layers:
-    """Return {layer: (down, up)} of the weights that a checkpoint has of a part's LoRA; the scale is not in them."""
+    """Return the matrices that a checkpoint has of a part's LoRA, by layer; the scale is not in them."""
     return _parse(weights, {"format": "np"}, {"": part})[part]
 
 
@@ -126,7 +162,11 @@ def _parse(weights: Arrays, metadata: Mapping[str, str], prefixes: Mapping[str, 
         if name.endswith(".alpha"):
             alphas[name.removesuffix(".alpha")] = matrices.pop(name)
     sides: dict[tuple[str, str], dict[int, Array]] = {}
+    lengths: dict[tuple[str, str], Array] = {}
     for name, matrix in matrices.items():
+        if match := _LENGTHS.fullmatch(name):
+            lengths[_split_part(match["layer"], prefixes)] = matrix.astype(np.float32).flatten()
+            continue
         match = _KEY.fullmatch(_OLD_KEY.sub(lambda old: f".{old[1].replace('to_out', 'to_out.0')}.", name))
         if match is None:
             raise ValueError(f"no LoRA of a known format; it holds {name}")
@@ -146,7 +186,12 @@ def _parse(weights: Arrays, metadata: Mapping[str, str], prefixes: Mapping[str, 
             raise ValueError(f"{part}.{layer} has only one of its two matrices")
         if pair[0].shape[0] != pair[1].shape[1]:
             raise ValueError(f"the two matrices of {part}.{layer} do not fit each other")
-        parts.setdefault(part, {})[layer] = (pair[0], pair[1])
+        own = lengths.pop((part, layer), None)
+        if own is not None and len(own) != len(pair[1]):
+            raise ValueError(f"the lengths of {part}.{layer} do not fit its matrices")
+        parts.setdefault(part, {})[layer] = Matrices(pair[0], pair[1], own)
+    if lengths:
+        raise ValueError("{}.{} has lengths, and no matrices".format(*next(iter(lengths))))
     if not parts:
         raise ValueError("it holds no LoRA")
     return parts

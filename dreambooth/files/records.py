@@ -58,7 +58,8 @@ class Base:
     revision: str | None
     tokenizer: str | None
     is_checkpoint: bool = False  # of the networks that train; otherwise the file of a LoRA
-    lora_scale: float | None = None  # alpha over rank of the LoRA in a checkpoint, whose weights do not contain it
+    # of the LoRA in a checkpoint, whose weights do not contain it, beside what its layers have
+    lora_scale: float | None = None
     weights: str | None = None  # the fingerprint that the model had
 
     @property
@@ -115,6 +116,8 @@ def _base(record: Mapping[str, Any], is_checkpoint: bool = False) -> Base:
         if not all(isinstance(each, (int, float)) for each in (rank, alpha or 0)):
             raise TypeError("no numbers")
         scale = float(rank if alpha is None else alpha) / rank
+        if flags.get("use_rslora") or flags.get("lora_ranks") or flags.get("lora_alphas"):
+            scale = 1.0  # each layer has its own beside it
         if not math.isfinite(scale):
             raise ArithmeticError("no scale")
     return Base(model, revision, tokenizer, is_checkpoint, scale, weights)
@@ -127,7 +130,7 @@ def check_lora(path: str | Path, flag: str) -> None:
 
 
 def read_lora(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[str, lora.Layers]:
-    """Read {part: {layer: (down, up)}} from the file of a LoRA, from its folder, or from a checkpoint of one."""
+    """Read the matrices by part and layer from the file of a LoRA, from its folder, or from a checkpoint of one."""
     base = _checkpoint_of_lora(path, flag)
     if base is None or base.lora_scale is None:
         return lora.read(lora.find_file(path, flag), flag, prefixes)
@@ -138,7 +141,8 @@ def read_lora(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[
             layers = lora.of_checkpoint(weights, part)
         except ValueError as error:
             raise BadInput(f"{flag} {path}: {error}") from None
-        found[part] = {name: (down, up * np.float32(base.lora_scale)) for name, (down, up) in layers.items()}
+        scale = np.float32(base.lora_scale)
+        found[part] = {name: each._replace(up=each.up * scale) for name, each in layers.items()}
     return found
 
 

@@ -22,6 +22,7 @@ from dreambooth.system.patches import storage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dreambooth.files.lora import Layers
     from dreambooth.files.records import Base
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Scheduler, Tokenizer
@@ -208,22 +209,36 @@ def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> Non
 
 def merge(
     networks: Mapping[str, Network],
-    parts: Mapping[str, Mapping[str, tuple[Array, Array]]],
+    parts: Mapping[str, Layers],
     scale: float = 1.0,
     flag: str = "--lora",
 ) -> None:
-    """Add the product of each layer's two matrices to the networks' own weights; `parts` is the result of lora.read."""
+    """Add the product of each layer's two matrices to the networks' own weights; `parts` is the result of lora.read.
+
+    Of a DoRA, which changes the lengths of the weights too, a scale other than 1 is a share of the whole change.
+    """
     for part, layers in parts.items():
         own = dict(networks[part].named_sublayers()) if part in networks else {}
         flat = {name.replace(".", "_"): layer for name, layer in own.items()}
-        for name, (down, up) in layers.items():
+        for name, (down, up, lengths) in layers.items():
             names = (name, *(facts.prefix + name for facts in registry.TEXT_ENCODER_CLASSES))
             layer = next((own[each] for each in names if each in own), flat.get(name))
             weight = getattr(layer, "weight", None)
-            change = scale * (up.reshape(len(up), -1) @ down.reshape(len(down), -1))
+            change = up.reshape(len(up), -1) @ down.reshape(len(down), -1)
             if weight is not None and weight.ndim == 2:
                 change = change.T
             if weight is None or weight.size != change.size or weight.ndim == 2 and weight.shape != list(change.shape):
                 raise BadInput(f"{flag}: it is of another model; this one has no place for {part}.{name}")
-            changed = weight.numpy().astype(np.float32) + change.reshape(weight.shape)
+            before = weight.numpy().astype(np.float32)
+            changed = before + (change if lengths is not None else scale * change).reshape(weight.shape)
+            if lengths is not None:
+                changed = before + scale * (_with_lengths(changed, lengths) - before)
             weight.set_value(changed.astype(weight.numpy().dtype))
+
+
+def _with_lengths(weight: Array, lengths: Array) -> Array:
+    """Scale the weights of each output to a length; a product's outputs are its columns."""
+    if weight.ndim == 2:
+        return weight * (lengths / np.linalg.norm(weight, axis=0))
+    factors = lengths / np.linalg.norm(weight.reshape(len(weight), -1), axis=1)
+    return weight * factors.reshape(-1, *[1] * (weight.ndim - 1))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreambooth.models import schedulers
+
+if TYPE_CHECKING:
+    from dreambooth.config.learning_sections import LayerKind
 
 CLIP_TEXT_ENCODER = "CLIPTextModel"
 _CLIP_SETTINGS_BEFORE_2023 = {
@@ -134,7 +137,10 @@ _STABLE_DIFFUSION = FamilyFacts(
     untrained_layers={"text_encoder": ("pooler",)},  # its UNet sees the hidden states alone
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
     kinds={"unet": "convolutional", "text_encoder": "encoder"},
-    web_ui_layers={"unet": r"(down_blocks|mid_block|up_blocks)[._]", "text_encoder": r"text_model[._]"},
+    web_ui_layers={
+        "unet": r"((down_blocks|mid_block|up_blocks|time_embedding)[._]|conv_(in|out)$)",
+        "text_encoder": r"text_model[._]",
+    },
     web_ui_networks="Stable Diffusion's UNet and CLIP",
     other_lora_names={"": "unet"},  # in diffusers' first format all layers are of the UNet
     lora_in_library=True,
@@ -166,6 +172,14 @@ _UNIDIFFUSER = FamilyFacts(
     losses=("of the latents", "of the latents and the embedding"),
 )
 FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
+# which layers of the networks a LoRA adapts, by the ends of their names
+LAYER_KINDS: dict[LayerKind, str] = {
+    "attention": r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$",
+    # the other layers of a transformer: before, after and between its attentions
+    "feed_forward": r"(^|\.)(ff\.net\.\d+(\.proj)?|fc1|fc2|proj_in|proj_out|intermediate\.dense|output\.dense)$",
+    "convolution": r"(^|\.)(conv1|conv2|conv_shortcut|(down|up)samplers\.\d+\.conv)$",
+    "time": r"(^|\.)(time_embedding\.linear_[12]|time_emb_proj)$",
+}
 # the beginning of a layer's name in LoRA files -> the part
 LORA_PARTS = {
     **{prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()},
@@ -185,6 +199,22 @@ CLASSES = {
     *_SMALL,
     "StableDiffusionSafetyChecker",
 }
+
+
+def adapted_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:
+    """Map those layers that a LoRA with these targets adapts to the first target that each matches.
+
+    A target is a kind of layers, or a pattern of their names. `untrained` are layers that see no gradient.
+    """
+    patterns = {target: re.compile(dict[str, str](LAYER_KINDS).get(target, target)) for target in targets}
+    found: dict[str, str] = {}
+    for name in layers:
+        if any(name == each or name.startswith(f"{each}.") for each in untrained):
+            continue
+        target = next((target for target, pattern in patterns.items() if pattern.search(name)), None)
+        if target is not None:
+            found[name] = target
+    return found
 
 
 def lora_prefixes(layers: Mapping[str, Collection[str]]) -> Mapping[str, str] | None:

@@ -40,7 +40,7 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
     for line in (*_data(config, plan), *_classes(config, family, found)):
         console.print_message(line)
     trained = _parameters(family.trained().values())
-    beside = f"a LoRA of rank {config.lora.lora_rank} beside " if config.lora.lora_rank else ""
+    beside = f"{config.lora.in_words} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
     console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}{averaged}")
@@ -279,7 +279,7 @@ class Disk(NamedTuple):
 
 def _disk(config: Config, plan: Plan, family: Family) -> Disk:
     """Estimate what the run writes, beside its log and pictures."""
-    from dreambooth.training import optimizers
+    from dreambooth.training.optimizers import table as optimizers
 
     saving, start = config.saving, plan.resumed.state["step"] if plan.resumed else 0
     trained = _parameters(family.trained().values())

@@ -12,8 +12,8 @@ from dreambooth.system import console
 from dreambooth.system.errors import Stopped
 
 if TYPE_CHECKING:
+    from dreambooth.config.learning_sections import LoraSettings
     from dreambooth.config.run_sections import SavingSettings
-    from dreambooth.config.sections import LoraSettings
 
 
 def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str, summary: str) -> None:

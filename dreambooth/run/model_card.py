@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.files import records
+from dreambooth.models import registry
 from dreambooth.run import endings, output_folder
 
 if TYPE_CHECKING:
@@ -80,14 +81,18 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
     """Return the rows of the table."""
     concepts = config.concepts
     prior = "no"
+    weight = f"weight {config.objective.prior_loss_weight:g}"
+    by_prediction = ", by the base model's predictions" if concepts.prior_by_prediction else ""
     if concepts.with_prior_preservation:
-        weight = f"weight {config.objective.prior_loss_weight:g}"
         drawn = (f'{each.count} pictures of "{_plain(each.prompt)}"' for each in concepts.classes)
-        prior = f"{', '.join(drawn)}, {weight}"
+        prior = f"{', '.join(drawn)}, {weight}{by_prediction}"
+    elif concepts.prior_by_prediction:
+        prompts = dict.fromkeys(_plain(each.class_prompt or "") for each in concepts.subjects)
+        prior = f"none; {', '.join(f'{chr(34)}{each}{chr(34)}' for each in prompts)} kept{by_prediction}, {weight}"
     learners = facts.learners if config.model.train_text_encoder else (facts.denoiser,)
     trained = " and ".join(facts.labels[part] for part in learners)
     if config.lora.lora_rank:
-        trained = f"a LoRA of rank {config.lora.lora_rank} beside {trained}"
+        trained = f"{config.lora.in_words} beside {trained}"
     height, width = config.pictures.size
     batch = config.optimizer.global_batch(processes)
     return {
@@ -104,7 +109,9 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
 def _example_code(config: Config, facts: FamilyFacts) -> str:
     """Return Python code that draws with the library alone; none where that takes conditions: see docs/lora.md."""
     library, saving = _library(config.saving), config.saving
-    conditions = not facts.lora_in_library or config.model.train_text_encoder or library == "diffusers"
+    lora, kinds = config.lora, registry.LAYER_KINDS.keys()
+    is_read = facts.lora_in_library and not lora.use_dora and {*lora.targets} <= kinds
+    conditions = not is_read or config.model.train_text_encoder or library == "diffusers"
     if conditions and not config.lora.saves_pipeline:
         return ""
     loaded, added = _folder_name(saving), ""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from dreambooth.config.learning_sections import LoraSettings
     from dreambooth.config.run_sections import SavingSettings
-    from dreambooth.config.sections import LoraSettings
     from dreambooth.data.concepts import Concept
     from dreambooth.files.records import Record
     from dreambooth.models.families.base import Family

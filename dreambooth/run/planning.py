@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.config import sections
+from dreambooth.config import learning_sections
 from dreambooth.config.config import Config
 from dreambooth.data import picture_files, surveys, transforms
 from dreambooth.data.surveys import Survey
@@ -282,9 +282,9 @@ def _warnings(config: Config, survey: Survey, pictures: Sequence[Picture], steps
         flag = "max_train_steps" if optimizer.max_train_steps else "num_train_epochs"
         yield (
             f"--{flag} {getattr(optimizer, flag)}: {steps} updates seldom teach a subject; without the flag a run makes"
-            f" {sections.DEFAULT_STEPS}, and {sections.DEFAULT_LORA_STEPS} with --lora_rank"
+            f" {learning_sections.DEFAULT_STEPS}, and {learning_sections.DEFAULT_LORA_STEPS} with --lora_rank"
         )
-    if optimizer.lr_scheduler not in sections.SCHEDULES_WITHOUT_WARMUP and optimizer.lr_warmup_steps >= steps:
+    if optimizer.lr_scheduler not in learning_sections.SCHEDULES_WITHOUT_WARMUP and optimizer.lr_warmup_steps >= steps:
         yield (
             f"--lr_warmup_steps {optimizer.lr_warmup_steps}: the run has only {steps} steps, so the learning rate"
             " never gets to its full height"

@@ -40,7 +40,9 @@ class Encodings:
     Pictures are encoded once, unless --no_cache_latents; prompts are encoded once, unless the text encoder trains.
     """
 
-    def __init__(self, family: Family, batches: Batches, settings: MemorySettings, seed: int) -> None:
+    def __init__(
+        self, family: Family, batches: Batches, settings: MemorySettings, seed: int, keeps_base: bool = False
+    ) -> None:
         self._family, self._batches, self._seed = family, batches, seed
         self._workers = settings.dataloader_num_workers
         self._weights = self._weigh_places() if batches.has_masks else {}
@@ -50,8 +52,11 @@ class Encodings:
             self._arrays = {size: self._encode_all_pictures(size) for size in batches.sizes}
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
         self._prompts: Tensors | _Spool | None = None  # {name: [prompt, …]}
+        self._base_prompts: Tensors | _Spool | None = None  # by the text encoder before it trains
         if not family.train_text_encoders:
-            self._prompts = self._encode_all_prompts(batches.prompts)
+            self._prompts = self._base_prompts = self._encode_all_prompts(batches.prompts)
+        elif keeps_base:
+            self._base_prompts = self._encode_all_prompts(batches.prompts)
 
     def latents(self, batch: MicroBatch) -> Tensor:
         """Draw clean latents [n, …] from the encodings of a micro-batch's pictures, anew for each key."""
@@ -59,17 +64,21 @@ class Encodings:
         spread = randomness.normal(self._seed, "latent", batch.keys, tuple(encoding["mean"].shape[1:]))
         return self._family.latents(encoding, paddle.to_tensor(spread))
 
-    def conditioning(self, batch: MicroBatch) -> Tensors:
-        """Return the examples' conditioning, [n, …] each; a prompt that several of them share is encoded once."""
+    def conditioning(self, batch: MicroBatch, of_base: bool = False) -> Tensors:
+        """Return the examples' conditioning, [n, …] each; a prompt that several of them share is encoded once.
+
+        `of_base` is whether the text encoder is to be that before the training.
+        """
         rows_of = {prompt: row for row, prompt in enumerate(batch.prompts)}
-        if self._prompts is None:
+        source = self._base_prompts if of_base else self._prompts
+        if source is None:
             prompts = self._batches.prompts
             encoded = self._family.encode_prompts([prompts[prompt] for prompt in batch.prompts])
-        elif isinstance(self._prompts, _Spool):
-            arrays = self._prompts.take(batch.prompts)
+        elif isinstance(source, _Spool):
+            arrays = source.take(batch.prompts)
             encoded = {name: paddle.to_tensor(array) for name, array in arrays.items()}
         else:
-            rows_of, encoded = {prompt: prompt for prompt in batch.prompts}, self._prompts
+            rows_of, encoded = {prompt: prompt for prompt in batch.prompts}, source
         rows = paddle.to_tensor([rows_of[example.prompt] for example in batch.examples])
         of_examples = {name: paddle.index_select(tensor, rows, axis=0) for name, tensor in encoded.items()}
         views = [example.view for example in batch.examples]

@@ -12,7 +12,7 @@ import paddle
 from dreambooth.system import console, processes
 from dreambooth.system.devices import cards
 from dreambooth.system.patches import layers
-from dreambooth.training import optimizers
+from dreambooth.training.optimizers import table as optimizers
 
 if TYPE_CHECKING:
     import contextlib
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
     from paddle.optimizer import Optimizer
 
+    from dreambooth.config.learning_sections import OptimizerSettings
     from dreambooth.config.run_sections import MemorySettings
-    from dreambooth.config.sections import OptimizerSettings
     from dreambooth.system.types import Arrays
 
 _FIRST_KIND = "adamw"  # of checkpoints that name none
+_SECOND_MATRIX = ".up.weight"
 _MOST_OVERFLOWS = 30  # in a row; the scale halves each time, so this many have another cause
 
 
@@ -58,6 +59,21 @@ def _step_alone(optimizer: Optimizer) -> None:
     optimizer.clear_grad(set_to_zero=False)
 
 
+def _groups(networks: Mapping[str, nn.Layer], factors: Mapping[str, float], ratio: float) -> list[dict[str, Any]]:
+    """Group the parameters by their factors on the rate.
+
+    That of a LoRA's second matrices has `ratio` beside that of its part (Hayou et al. 2024, arXiv 2402.12354).
+    """
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
+    for part, network in networks.items():
+        for name, parameter in network.named_parameters():
+            if not parameter.stop_gradient:
+                factor = factors[part] * (ratio if name.endswith(_SECOND_MATRIX) else 1)
+                group = groups.setdefault((part, factor), {"params": [], "learning_rate": factor})
+                group["params"].append(parameter)
+    return list(groups.values())
+
+
 class Updates:
     """The loss scale, the exchange of gradients, their clipping, the optimizer and its schedule.
 
@@ -72,6 +88,7 @@ class Updates:
         rates: Mapping[str, float],
         steps: int,
         memory: MemorySettings,
+        ratio: float = 1.0,
     ) -> None:
         self.named = named_parameters(networks)
         self.parameters = list(self.named.values())
@@ -80,13 +97,7 @@ class Updates:
         self._spec = optimizers.OPTIMIZERS[self._kind]
         first = rates[next(iter(networks))]
         self.schedule = optimizers.learning_rate_schedule(settings, first, steps)
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [each for each in network.parameters() if not each.stop_gradient],
-                "learning_rate": rates[part] / first,
-            }
-            for part, network in networks.items()
-        ]
+        groups = _groups(networks, {part: rate / first for part, rate in rates.items()}, ratio)
         self._is_early = memory.early_update
         if self._is_early:
             # a step is one of all parameters of an optimizer, so each parameter has its own

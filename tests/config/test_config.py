@@ -8,8 +8,8 @@ import pytest
 from support.settings import small_config
 
 from dreambooth.config.config import SECTIONS, Config
+from dreambooth.config.learning_sections import Schedule
 from dreambooth.config.parser import read_config
-from dreambooth.config.sections import Schedule
 from dreambooth.system.errors import BadInput
 
 REQUIRED = {

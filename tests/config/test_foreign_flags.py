@@ -3,7 +3,8 @@
 import pytest
 from test_config import read
 
-from dreambooth.config import commands, foreign_flags, parser
+from dreambooth.config import commands, parser
+from dreambooth.config.sources import foreign_flags
 from dreambooth.system.errors import BadInput
 
 

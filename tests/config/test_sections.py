@@ -5,7 +5,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from dreambooth.config import concept_sections, run_sections, sections
+from dreambooth.config import concept_sections, learning_sections, run_sections, sections
 from dreambooth.config.config import SECTIONS
 from dreambooth.system.errors import BadInput
 
@@ -43,21 +43,23 @@ def test_a_default_has_the_type_of_its_field(section, field):
 
 
 def test_schedules_without_warmup_or_end_are_schedules():
-    assert {*sections.SCHEDULES_WITHOUT_WARMUP, *sections.SCHEDULES_WITHOUT_END} <= set(get_args(sections.Schedule))
+    assert {*learning_sections.SCHEDULES_WITHOUT_WARMUP, *learning_sections.SCHEDULES_WITHOUT_END} <= set(
+        get_args(learning_sections.Schedule)
+    )
 
 
 def test_a_lora_has_the_scale_one_by_default():
-    assert sections.LoraSettings().alpha == 0 and sections.LoraSettings().saves_pipeline
-    lora = sections.LoraSettings(lora_rank=4)
+    assert learning_sections.LoraSettings().alpha == 0 and learning_sections.LoraSettings().saves_pipeline
+    lora = learning_sections.LoraSettings(lora_rank=4)
     assert (lora.alpha, lora.dropout, lora.saves_pipeline) == (4, 0.0, False)
-    assert sections.LoraSettings(lora_rank=4, lora_alpha=2.0, lora_merge=True).saves_pipeline
-    assert sections.LoraSettings(lora_rank=4, lora_alpha=2.0).alpha == 2.0
+    assert learning_sections.LoraSettings(lora_rank=4, lora_alpha=2.0, lora_merge=True).saves_pipeline
+    assert learning_sections.LoraSettings(lora_rank=4, lora_alpha=2.0).alpha == 2.0
 
 
 @pytest.mark.parametrize("changes", [dict(lora_alpha=1.0), dict(lora_dropout=0.1), dict(lora_merge=True)])
 def test_a_setting_of_a_lora_needs_a_rank(changes):
     with pytest.raises(BadInput, match=f"--{next(iter(changes))} needs --lora_rank"):
-        sections.LoraSettings(**changes)
+        learning_sections.LoraSettings(**changes)
 
 
 def test_the_size_that_is_not_a_multiple_of_eight_is_named_by_its_own_flag():

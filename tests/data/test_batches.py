@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreambooth.config.sections import OptimizerSettings, PictureSettings
+from dreambooth.config.learning_sections import OptimizerSettings
+from dreambooth.config.sections import PictureSettings
 from dreambooth.data.batches import Batches, Rotation
 from dreambooth.data.concepts import Concept, Picture
 

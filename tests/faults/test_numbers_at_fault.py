@@ -19,7 +19,7 @@ from dreambooth.system import console
 what, step = sys.argv[1], int(sys.argv[2])
 
 def break_loss():
-    from dreambooth.training import loss
+    from dreambooth.training.objective import loss
     right, count = loss.dreambooth_loss, iter(range(10**9))
     factor = {"nan": float("nan"), "inf": float("inf")}[what]
     def wrong(*arguments):

@@ -11,8 +11,8 @@ from support.families import load_family
 from dreambooth.data.batches import Batches
 from dreambooth.drawing import measures
 from dreambooth.models.families.stable_diffusion import StableDiffusion
-from dreambooth.training import loss
-from dreambooth.training.diffusion import Discrete
+from dreambooth.training.objective import loss
+from dreambooth.training.objective.diffusion import Discrete
 from miniworld import paths, study
 
 pytestmark = pytest.mark.slow

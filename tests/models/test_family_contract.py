@@ -14,8 +14,8 @@ from support.twins import BUILDERS
 from support.weights import assert_same
 
 from dreambooth.config.commands import DrawSettings
+from dreambooth.config.learning_sections import LoraSettings
 from dreambooth.config.run_sections import SaveFormat
-from dreambooth.config.sections import LoraSettings
 from dreambooth.data.concepts import View
 from dreambooth.drawing import sampling
 from dreambooth.files import lora
@@ -23,7 +23,7 @@ from dreambooth.models import loading, pipeline_folder, registry, schedulers
 from dreambooth.models.families.base import Family
 from dreambooth.system import processes
 from dreambooth.system.errors import BadInput
-from dreambooth.training.adapters import Adapters
+from dreambooth.training.lora.adapters import Adapters
 
 PROMPTS = ["a photo of sks dog", "a dog", "snow"]
 REQUESTS = [("a dog", 0), ("a photo of sks dog", 1), ("a dog", 2)]

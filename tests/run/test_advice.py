@@ -5,7 +5,7 @@ from support.known_sizes import STABLE_DIFFUSION_1
 from support.settings import small_config
 
 from dreambooth.run.memory import advice, estimate
-from dreambooth.training.optimizers import OPTIMIZERS
+from dreambooth.training.optimizers.table import OPTIMIZERS
 
 
 def peak_of(config):

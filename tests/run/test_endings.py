@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dreambooth.config.learning_sections import LoraSettings
 from dreambooth.config.run_sections import SavingSettings
-from dreambooth.config.sections import LoraSettings
 from dreambooth.run import endings
 from dreambooth.system import console
 from dreambooth.system.errors import Stopped

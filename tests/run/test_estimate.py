@@ -7,7 +7,7 @@ from support.known_sizes import STABLE_DIFFUSION_1
 from support.settings import changed, small_config
 
 from dreambooth.run.memory import estimate
-from dreambooth.training.optimizers import OPTIMIZERS
+from dreambooth.training.optimizers.table import OPTIMIZERS
 
 GB = 1e9
 WEIGHTS = STABLE_DIFFUSION_1.weights

@@ -7,11 +7,11 @@ import pytest
 from support.families import load_family
 from support.known_sizes import STABLE_DIFFUSION_1, UNET
 
-from dreambooth.config.sections import LoraSettings
+from dreambooth.config.learning_sections import LoraSettings
 from dreambooth.models import registry
 from dreambooth.run.memory import pieces
 from dreambooth.run.memory.pieces import Shape
-from dreambooth.training.adapters import Adapters
+from dreambooth.training.lora.adapters import Adapters
 
 
 def settings_of(folder, part="unet"):

@@ -13,7 +13,7 @@ import test_gpu
 from support.cards import pretend
 from support.commands import ROOT, python
 
-from dreambooth.config.sections import OptimizerName
+from dreambooth.config.learning_sections import OptimizerName
 from dreambooth.run.trials import short_runs
 from dreambooth.run.trials.short_runs import Case, Outcome, Place
 

@@ -8,7 +8,7 @@ from support.families import load_pipeline
 from support.weights import assert_same, largest_difference, mean_difference, weights
 
 from dreambooth.system.errors import BadInput
-from dreambooth.training.adapters import TARGETS, Adapters
+from dreambooth.training.lora.adapters import TARGETS, Adapters
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from support.known_sizes import STABLE_DIFFUSION_1
 
 from dreambooth.config.parser import read_config
 from dreambooth.run.memory import estimate
-from dreambooth.training.optimizers import OPTIMIZERS
+from dreambooth.training.optimizers.table import OPTIMIZERS
 
 
 def bash(command, **environment):

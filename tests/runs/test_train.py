@@ -312,7 +312,7 @@ def fixed_loss(model, folder):
 
     from dreambooth.data import picture_files, transforms
     from dreambooth.data.concepts import View
-    from dreambooth.training.diffusion import diffusion_for
+    from dreambooth.training.objective.diffusion import diffusion_for
 
     family = load_family(model)
     [picture] = folder.iterdir()

@@ -7,12 +7,13 @@ import paddle
 import pytest
 from support.families import load_family
 
-from dreambooth.config.sections import LoraSettings, LoraTarget
+from dreambooth.config.learning_sections import LayerKind, LoraSettings
 from dreambooth.data import randomness
 from dreambooth.data.concepts import Example, MicroBatch, View
+from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
-from dreambooth.training.adapters import TARGETS, Adapter, Adapters
-from dreambooth.training.diffusion import diffusion_for
+from dreambooth.training.lora.adapters import Adapter, Adapters
+from dreambooth.training.objective.diffusion import diffusion_for
 
 
 class Network(paddle.nn.Layer):
@@ -38,8 +39,8 @@ def adapter_of(network, seed=0, **settings):
 def filled(adapter):
     """Give the second matrices something else than zeros."""
     for number, layer in enumerate(adapter.layers.values()):
-        values = np.random.default_rng(number).standard_normal(layer.up.weight.shape)
-        layer.up.weight.set_value(values.astype(np.float32))
+        values = np.random.default_rng(number).standard_normal(layer.layer.up.weight.shape)
+        layer.layer.up.weight.set_value(values.astype(np.float32))
     return adapter
 
 
@@ -61,16 +62,16 @@ def test_at_the_start_it_adds_nothing_and_hangs_on_the_attention_alone():
 def test_it_adds_alpha_over_rank_times_the_product():
     network = Network()
     plain = network.to_q(given()).numpy()
-    layer = filled(adapter_of(network, rank=2, alpha=5.0)).layers["to_q"]
+    layer = filled(adapter_of(network, rank=2, alpha=5.0)).layers["to_q"].layer
     change = given().numpy() @ layer.down.weight.numpy() @ layer.up.weight.numpy() * 2.5
     assert np.allclose(network.to_q(given()).numpy(), plain + change, atol=1e-5)
 
 
 def test_the_matrices_carry_the_scale():
     adapter = filled(adapter_of(Network(), rank=2, alpha=5.0))
-    down, up = adapter.matrices()["to_q"]
+    down, up, _ = adapter.matrices()["to_q"]
     assert down.shape == (2, 6) and up.shape == (4, 2)
-    assert np.allclose(up.T, adapter.layers["to_q"].up.weight.numpy() * 2.5)
+    assert np.allclose(up.T, adapter.layers["to_q"].layer.up.weight.numpy() * 2.5)
 
 
 def test_the_first_matrix_depends_on_the_seed():
@@ -127,7 +128,7 @@ def test_the_adapters_of_all_parts_detach_and_forget_their_dropout_together():
 
 
 def test_every_name_of_a_target_has_its_pattern():
-    assert set(TARGETS) == set(get_args(LoraTarget))
+    assert set(registry.LAYER_KINDS) == set(get_args(LayerKind))
 
 
 def test_a_network_without_attention_is_refused():
@@ -161,8 +162,8 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
     """What is kept shows where the layer has a matrix of ones."""
     network = Network()
     adapter = adapter_of(network, rank=1, alpha=1.0, dropout=0.25)
-    adapter.layers["to_q"].down.weight.set_value(np.eye(6, 1, dtype=np.float32))  # the first feature alone
-    adapter.layers["to_q"].up.weight.set_value(np.ones((1, 4), np.float32))
+    adapter.layers["to_q"].layer.down.weight.set_value(np.eye(6, 1, dtype=np.float32))  # the first feature alone
+    adapter.layers["to_q"].layer.up.weight.set_value(np.ones((1, 4), np.float32))
     x = paddle.ones([4000, 1, 6])
     plain = network.other(x) * 0 + network.to_q(x) - 1  # without the adapter's share
     adapter.choose_dropout([(0, slot, 0) for slot in range(4000)], seed=0)

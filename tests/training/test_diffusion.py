@@ -7,8 +7,8 @@ from ppdiffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 from dreambooth.data import randomness
 from dreambooth.system.errors import BadInput
-from dreambooth.training import diffusion
-from dreambooth.training.diffusion import Diffusion, Discrete
+from dreambooth.training.objective import diffusion
+from dreambooth.training.objective.diffusion import Diffusion, Discrete
 
 KEYS = [(0, 0, 0), (0, 1, 0), (0, 0, 1)]
 T = [0, 500, 999]

@@ -9,8 +9,9 @@ from PIL import Image
 from support.families import load_family
 from support.pictures import draw_pictures
 
+from dreambooth.config.learning_sections import OptimizerSettings
 from dreambooth.config.run_sections import MemorySettings
-from dreambooth.config.sections import OptimizerSettings, PictureSettings
+from dreambooth.config.sections import PictureSettings
 from dreambooth.data import picture_files, randomness, transforms
 from dreambooth.data.batches import Batches
 from dreambooth.data.concepts import Concept, Example, MicroBatch, View

@@ -6,7 +6,7 @@ import paddle.nn.functional as F
 import pytest
 
 from dreambooth.data.concepts import MicroBatch
-from dreambooth.training import loss
+from dreambooth.training.objective import loss
 
 # errors 1, 2 | 3, 4: squares average to 2.5 for the subject's half, 12.5 for the class's, 7.5 over both
 PREDICTION = paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]])

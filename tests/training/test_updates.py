@@ -12,8 +12,8 @@ from paddle import nn
 from support.settings import small_config
 
 from dreambooth.system import processes
-from dreambooth.training import optimizers
 from dreambooth.training import updates as training_updates
+from dreambooth.training.optimizers import table as optimizers
 from dreambooth.training.updates import Updates
 
 RATE, STEPS = 1e-3, 20

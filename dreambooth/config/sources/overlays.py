@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dreambooth.config import foreign_flags
+from dreambooth.config.sources import foreign_flags
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:

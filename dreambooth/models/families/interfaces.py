@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dreambooth.data.concepts import MicroBatch
-    from dreambooth.system.types import Array, Key, Pipeline, Scheduler
+    from dreambooth.files.lora import Layers
+    from dreambooth.system.types import Key, Pipeline, Scheduler
 
 
 class Source(Protocol):
@@ -44,8 +45,8 @@ class Adapter(Protocol):
     def clear_dropout(self) -> None:
         """Keep all features."""
 
-    def matrices(self) -> dict[str, tuple[Array, Array]]:
-        """Return (down [rank, features], up [features, rank]) of each layer, the scale in the second."""
+    def matrices(self) -> Layers:
+        """Return the matrices of each layer, the scale in the second."""
 
 
 class Adapters(dict[str, Adapter]):
@@ -78,6 +79,6 @@ class Adapters(dict[str, Adapter]):
         for adapter in self.values():
             adapter.clear_dropout()
 
-    def matrices(self) -> dict[str, dict[str, tuple[Array, Array]]]:
-        """Return (down, up) of each layer of each part, the scale in the second."""
+    def matrices(self) -> dict[str, Layers]:
+        """Return the matrices of each layer of each part, the scale in the second."""
         return {part: adapter.matrices() for part, adapter in self.items()}

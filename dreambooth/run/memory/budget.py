@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from dreambooth.config.config import Config
+    from dreambooth.config.learning_sections import OptimizerName
     from dreambooth.config.run_sections import Precision
-    from dreambooth.config.sections import OptimizerName
     from dreambooth.run.memory.estimate import Stage
     from dreambooth.run.memory.sizes import Sizes
 
@@ -28,7 +28,7 @@ _LESS = 0.95  # of a run that had no room
 
 def _state(optimizer: OptimizerName) -> float:
     """Return the bytes that an optimizer keeps for each weight."""
-    from dreambooth.training import optimizers
+    from dreambooth.training.optimizers import table as optimizers
 
     return optimizers.OPTIMIZERS[optimizer].bytes_per_weight
 

@@ -78,7 +78,7 @@ def _learners(config: Config, sizes: Sizes) -> tuple[str, ...]:
 def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage:
     """Return the stage of the updates, without the libraries."""
     memory, optimizer, rank = config.memory, config.optimizer, config.lora.lora_rank
-    rows = optimizer.train_batch_size * (2 if config.concepts.with_prior_preservation else 1)
+    rows = optimizer.train_batch_size * (2 if config.concepts.keeps_class else 1)
     parts = [part for part in reversed(_learners(config, sizes)) if part != sizes.facts.denoiser]
     # in the order of the forward pass: prompts are encoded first
     chain = [piece for part in parts for piece in sizes.pieces(part, config.pictures.size, min(rows, 2))]

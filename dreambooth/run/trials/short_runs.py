@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from dreambooth.config.sections import OptimizerName
+from dreambooth.config.learning_sections import OptimizerName
 from dreambooth.files.safetensors import Reader
 from dreambooth.run.trials import findings, operations
 from dreambooth.run.trials.findings import Finding

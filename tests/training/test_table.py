@@ -9,8 +9,8 @@ import pytest
 from paddle import nn
 from support import reads
 
-from dreambooth.config.sections import OptimizerName, OptimizerSettings
-from dreambooth.training import optimizers
+from dreambooth.config.learning_sections import OptimizerName, OptimizerSettings
+from dreambooth.training.optimizers import table as optimizers
 
 RATE, STEPS, WARMUP = 1e-3, 20, 4
 

@@ -1,120 +1,24 @@
-"""The optimizers that a run can use, and the schedule of its learning rate."""
+"""Optimizers with little state: an AdamW of 8 bits, and Adafactor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
-from paddle.optimizer import Optimizer
-from paddle.optimizer.lr import LRScheduler
-from ppdiffusers.optimization import get_scheduler
 
-from dreambooth.config.sections import OptimizerName, OptimizerSettings
 from dreambooth.system.types import override
+from dreambooth.training.optimizers.custom import Custom
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable
 
     from paddle import Tensor
-
-    # groups of parameters, each with a factor on the learning rate
-    Groups = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """An optimizer: its construction, and its state for each parameter."""
-
-    make: Callable[[OptimizerSettings, LRScheduler, Groups], Optimizer]
-    accumulators: tuple[str, ...]  # Paddle's names of its state
-    bytes_per_weight: float  # of its accumulators
-
-    def accumulator_names(self, named: Mapping[str, Tensor], separator: str = ".") -> dict[str, str]:
-        """Map a name for each accumulator of each parameter to the optimizer's own, which is automatic."""
-        return {
-            f"{name}{separator}{accumulator}": f"{parameter.name}_{accumulator}_0"
-            for name, parameter in named.items()
-            for accumulator in self.accumulators
-        }
-
-
-def _adamw(settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -> Optimizer:
-    return paddle.optimizer.AdamW(
-        learning_rate=schedule,
-        parameters=list(groups),
-        beta1=settings.adam_beta1,
-        beta2=settings.adam_beta2,
-        epsilon=settings.adam_epsilon,
-        weight_decay=settings.adam_weight_decay,
-    )
-
 
 _MOST = 10.0  # of Adam's change, which is about 1; a level too low would make a large one
 
 
-class _Lean(Optimizer):
-    """An optimizer of ours: its accumulators by name, and the update of one parameter.
-
-    Paddle 2.6.2 and 3.3.1 have neither Adafactor nor an AdamW of 8 bits.
-    """
-
-    def __init__(self, settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -> None:
-        super().__init__(learning_rate=schedule, parameters=list(groups))
-        self._settings = settings
-        self._begun: set[str] = set()
-        self._counts: dict[str, int] = {}  # the steps of each parameter
-
-    def _shapes(self, parameter: Tensor) -> dict[str, tuple[list[int], str]]:
-        """Return {accumulator: (shape, kind)}."""
-        raise NotImplementedError
-
-    def _change(self, parameter: Tensor, gradient: Tensor, state: Callable[[str], Tensor], step: int) -> Tensor:
-        """Return what the learning rate multiplies, and bring the accumulators up to date."""
-        raise NotImplementedError
-
-    def _update_param_group(self, group: Mapping[str, Any]) -> Any:  # noqa: ANN401  of two kinds in the library
-        return group["params"]
-
-    def _create_accumulators(self, block: object, parameters: Sequence[Tensor] | dict[str, Any]) -> None:
-        listed = self._update_param_group(parameters) if isinstance(parameters, dict) else parameters
-        for parameter in listed:
-            if parameter.name not in self._begun:
-                self._begun.add(parameter.name)
-                for name, (shape, kind) in {**self._shapes(parameter), "steps": ([1], "float32")}.items():
-                    self._add_accumulator(name, parameter, dtype=kind, shape=shape)
-
-    @override
-    def set_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back a state, from which the steps are counted on."""
-        self._counts.clear()
-        super().set_state_dict(state_dict)
-
-    def _count(self, parameter: Tensor, steps: Tensor) -> int:
-        """Count a step of a parameter. The accumulator is read once: each time, the host waits for the card."""
-        name = parameter.name
-        self._counts[name] = 1 + (self._counts[name] if name in self._counts else int(steps.item()))
-        return self._counts[name]
-
-    @paddle.no_grad()
-    def _append_optimize_op(self, block: object, pair: Sequence[Tensor] | dict[str, Any]) -> None:
-        parameter, gradient = self._update_param_group(pair) if isinstance(pair, dict) else pair
-
-        def state(name: str) -> Tensor:
-            return self._get_accumulator(name, parameter)
-
-        step = self._count(parameter, state("steps"))
-        paddle.assign(state("steps") + 1, state("steps"))
-        change = self._change(parameter, gradient.astype("float32"), state, step)
-        rate = self._create_param_lr((parameter, gradient))
-        # a decay apart from the gradient, as in AdamW (Loshchilov & Hutter 2019)
-        kept = 1 - rate * self._settings.adam_weight_decay
-        paddle.assign(parameter * kept - rate * change, parameter)  # in its place, which worker processes share
-
-
-class _AdamW8Bit(_Lean):
+class AdamW8Bit(Custom):
     """AdamW whose moments are bytes, in blocks of 256 with a scale each, after Dettmers et al. 2022.
 
     A byte is the fourth root of a moment's share of the largest in its block, so that small ones have levels too. The
@@ -191,7 +95,7 @@ class _AdamW8Bit(_Lean):
         return moment1, moment2, (moment1 / (1 - beta1**step) / root).clip(-_MOST, _MOST)
 
 
-class _Adafactor(_Lean):
+class Adafactor(Custom):
     """Adafactor (Shazeer & Stern 2018, algorithm 4) without a first moment, at the rate of the schedule.
 
     Of a matrix's second moment it keeps the means of rows and columns alone. The change is clipped where its root mean
@@ -220,28 +124,3 @@ class _Adafactor(_Lean):
             change = gradient.reshape(squares.shape) * row * state("column").rsqrt().unsqueeze(0)
             change = change.reshape(parameter.shape)
         return change / change.square().mean().sqrt().clip(min=1.0)
-
-
-OPTIMIZERS: dict[OptimizerName, OptimizerSpec] = {
-    # its two moments are float32
-    "adamw": OptimizerSpec(_adamw, ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc"), bytes_per_weight=8),
-    # a byte for each moment, and two scales for a block of 256
-    "adamw8bit": OptimizerSpec(
-        _AdamW8Bit, ("moment1", "moment2", "scale1", "scale2", "steps"), bytes_per_weight=2 + 8 / 256
-    ),
-    # of Stable Diffusion's UNet, rows and columns are a hundredth of the weights
-    "adafactor": OptimizerSpec(_Adafactor, ("row", "column", "second", "steps"), bytes_per_weight=0.04),
-}
-
-
-def learning_rate_schedule(settings: OptimizerSettings, rate: float, steps: int) -> LRScheduler:
-    """Make the library's schedule, counted in updates."""
-    return get_scheduler(
-        settings.lr_scheduler,
-        learning_rate=rate,
-        num_warmup_steps=settings.lr_warmup_steps,
-        # polynomial divides by the steps after the warm-up
-        num_training_steps=max(steps, settings.lr_warmup_steps + 1),
-        num_cycles=settings.lr_num_cycles,
-        power=settings.lr_power,
-    )

@@ -1,4 +1,4 @@
-"""LoRA: two thin matrices beside each matrix of the attention train in its place (Hu et al. 2021, arXiv 2106.09685).
+"""LoRA: two thin matrices beside each of some layers train in their place (Hu et al. 2021, arXiv 2106.09685).
 
 The layers are the library's own, but they hang on the networks by hooks: a network, its weights and their names stay as
 they are.
@@ -6,32 +6,28 @@ they are.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 from paddle import nn
-from ppdiffusers.models.lora import LoRALinearLayer
 
 from dreambooth.data import randomness
+from dreambooth.models import registry
 from dreambooth.models.families import interfaces
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
+from dreambooth.training.lora.layers import Beside, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from paddle import Tensor
 
-    from dreambooth.config.sections import LoraSettings, LoraTarget
+    from dreambooth.config.learning_sections import LoraSettings
     from dreambooth.data.concepts import MicroBatch
+    from dreambooth.files.lora import Matrices
     from dreambooth.system.types import Array, Key
-
-# which linear layers a LoRA adapts, by their names in a UNet, CLIP or BERT
-TARGETS: dict[LoraTarget, re.Pattern[str]] = {
-    "attention": re.compile(r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$"),
-}
 
 
 class Adapter(nn.Layer):
@@ -41,31 +37,40 @@ class Adapter(nn.Layer):
     the same ones however a batch is split.
     """
 
-    def __init__(self, part: str, network: nn.Layer, settings: LoraSettings, seed: int) -> None:
+    def __init__(
+        self, part: str, network: nn.Layer, settings: LoraSettings, seed: int, untrained: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.part, self._dropout = part, settings.dropout
-        self.layers: dict[str, LoRALinearLayer] = {}  # by the name of the layer that each adapts
-        self._adapted: dict[str, nn.Layer] = {}
+        self.layers: dict[str, Beside] = {}  # by the name of the layer that each adapts
         self._hooks: list[nn.layer.layers.HookRemoveHelper] = []
-        self._kept: dict[str, Tensor] = {}  # {layer: [rows, 1, features]}, scaled; empty without dropout
-        rank = settings.lora_rank or 0
-        self._scale = np.float32(settings.alpha / rank)
-        for name, layer in network.named_sublayers():
-            if TARGETS["attention"].search(name) and isinstance(layer, nn.Linear):
-                rows, columns = layer.weight.shape
-                adapter = LoRALinearLayer(rows, columns, rank, network_alpha=settings.alpha, dtype="float32")
-                start = randomness.stream(seed, f"lora {part} {name}").standard_normal((rows, rank), np.float32)
-                adapter.down.weight.set_value(start / rank)  # the spread that the library gives it
-                self._put(name, adapter)
-                self._adapted[name] = layer
-        if not self.layers:
-            raise BadInput(f"--lora_rank: the {part} has no attention that LoRA can adapt; train without a LoRA")
+        self._kept: dict[str, Tensor] = {}  # {layer: [rows, features]}, scaled; empty without dropout
+        found = registry.adapted_layers(
+            [name for name, layer in network.named_sublayers() if isinstance(layer, (nn.Linear, nn.Conv2D))],
+            settings.targets,
+            untrained,
+        )
+        if not found:
+            raise BadInput(
+                f"--lora_targets {' '.join(settings.targets)}: the {part} has no such layers; add attention"
+                if settings.lora_targets
+                else f"--lora_rank: the {part} has no attention that LoRA can adapt; train without a LoRA"
+            )
+        layers = dict(network.named_sublayers())
+        for name, target in found.items():
+            stream = randomness.stream(seed, f"lora {part} {name}")
+
+            def draw(shape: tuple[int, ...], stream: np.random.Generator = stream) -> Array:
+                return stream.standard_normal(shape, np.float32)
+
+            shape = Shape(settings.rank_of(target), settings.scale_of(target), settings.has_scales)
+            self._put(name, Beside(layers[name], shape, settings.use_dora, draw))
         self.attach()
 
     def attach(self) -> None:
         """Add the adapted layers' share to their outputs."""
         self.detach()
-        self._hooks = [layer.register_forward_post_hook(self._hook(name)) for name, layer in self._adapted.items()]
+        self._hooks = [each.adapted.register_forward_post_hook(self._hook(name)) for name, each in self.layers.items()]
 
     def detach(self) -> None:
         """Leave the network as it was."""
@@ -75,10 +80,10 @@ class Adapter(nn.Layer):
 
     def choose_dropout(self, keys: Sequence[Key], seed: int) -> None:
         """Choose the features of all layers' inputs that each row loses, by its key."""
-        lengths = [adapter.in_features for adapter in self.layers.values()]
+        lengths = [each.inputs for each in self.layers.values()]
         purpose = f"lora dropout {self.part}"
         rows = [randomness.stream(seed, purpose, *key).random(sum(lengths), np.float32) for key in keys]
-        kept = (np.stack(rows) >= self._dropout).astype(np.float32)[:, None] / (1 - self._dropout)
+        kept = (np.stack(rows) >= self._dropout).astype(np.float32) / (1 - self._dropout)
         parts = np.split(kept, np.cumsum(lengths)[:-1], axis=-1)
         self._kept = {name: paddle.to_tensor(part) for name, part in zip(self.layers, parts)}
 
@@ -86,14 +91,11 @@ class Adapter(nn.Layer):
         """Keep all features."""
         self._kept = {}
 
-    def matrices(self) -> dict[str, tuple[Array, Array]]:
-        """Return (down [rank, features], up [features, rank]) of each layer, the scale in the second."""
-        return {
-            name: (adapter.down.weight.numpy().T, adapter.up.weight.numpy().T * self._scale)
-            for name, adapter in self.layers.items()
-        }
+    def matrices(self) -> dict[str, Matrices]:
+        """Return the matrices of each layer, the scale in the second."""
+        return {name: each.matrices() for name, each in self.layers.items()}
 
-    def _put(self, name: str, adapter: LoRALinearLayer) -> None:
+    def _put(self, name: str, beside: Beside) -> None:
         """Add a layer to the tree under its dotted name."""
         *path, last = name.split(".")
         parent: nn.Layer = self
@@ -101,14 +103,14 @@ class Adapter(nn.Layer):
             if step not in dict(parent.named_children()):
                 parent.add_sublayer(step, nn.Layer())
             parent = dict(parent.named_children())[step]
-        parent.add_sublayer(last, adapter)
-        self.layers[name] = adapter
+        parent.add_sublayer(last, beside.layer)
+        self.layers[name] = beside
 
     def _hook(self, name: str) -> Callable[[nn.Layer, Sequence[Tensor], Tensor], Tensor]:
+        beside = self.layers[name]
+
         def add(layer: nn.Layer, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-            hidden = inputs[0] * self._kept[name] if self._kept else inputs[0]
-            # in half precision, attention's fast kernels need queries, keys and values in it
-            return output + self.layers[name](hidden).astype(output.dtype)
+            return beside.add(beside.dropped(inputs[0], self._kept[name]) if self._kept else inputs[0], output)
 
         return add
 
@@ -116,9 +118,18 @@ class Adapter(nn.Layer):
 class Adapters(interfaces.Adapters):
     """The LoRA of a run by part; empty without --lora_rank."""
 
-    def __init__(self, networks: Mapping[str, nn.Layer], denoiser: str, settings: LoraSettings, seed: int) -> None:
-        adapted = networks if settings.lora_rank else {}
-        super().__init__({part: Adapter(part, network, settings, seed) for part, network in adapted.items()})
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Layer],
+        denoiser: str,
+        settings: LoraSettings,
+        seed: int,
+        untrained: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        adapted, frozen = networks if settings.lora_rank else {}, untrained or {}
+        super().__init__(
+            {part: Adapter(part, each, settings, seed, frozen.get(part, ())) for part, each in adapted.items()}
+        )
         self._denoiser, self._dropout, self._seed = denoiser, settings.dropout, seed
 
     @override

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import paddle
+
 if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.data.concepts import MicroBatch
 
 
-def example_errors(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def example_errors(
+    prediction: Tensor, target: Tensor, mask: Tensor | None = None, huber: float | None = None
+) -> Tensor:
     """Compute the squared error of every value, [n, …] in float32.
 
-    A mask [n, 1, …] weights the places of each example. It is scaled to a mean of 1, so that an example counts as much
-    as without one.
+    With `huber` it is the pseudo-Huber loss in its place, which goes over from square to straight at errors about this
+    large (Charbonnier et al. 1997), scaled so that small errors count as their squares. A mask [n, 1, …] weights the
+    places of each example. It is scaled to a mean of 1, so that an example counts as much as without one.
     """
     errors = (prediction.astype("float32") - target.astype("float32")).square()
+    if huber is not None:
+        errors = 2 * huber * (paddle.sqrt(errors + huber**2) - huber)
     if mask is None:
         return errors
     places = list(range(1, mask.ndim))
