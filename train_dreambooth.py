@@ -28,7 +28,7 @@ from dreambooth.data import surveys
 from dreambooth.data.batches import Batches
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
-from dreambooth.models import loading
+from dreambooth.models import loading, schedulers
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
 from dreambooth.run.memory.budget import Budget
 from dreambooth.run.validation import Validation
@@ -108,6 +108,8 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
 
     # Draw the class with the base model
     class_pictures = prior_pictures.draw_missing(family, config.draw_settings("class picture"), found)
+    if config.objective.zero_terminal_snr:
+        schedulers.set_zero_snr(family.pipeline)
     plan = planning.with_class_pictures(plan, class_pictures, config.concepts, config.saving)
     with disk.explained(lambda: checkpoints.what_is_whole(config.saving.output_dir)):
         train(config, plan, family, diffusion)

@@ -55,7 +55,7 @@ class LoraSettings(Section, title="LoRA"):
     use_dora: bool = flag(
         "also train the length of each column of the adapted matrices (DoRA)", False, course=True)
     loraplus_lr_ratio: float | None = flag(
-        "the rate of the LoRA's second matrices over that of the first ones, 4 to 16 for example (LoRA+; default: 1)",
+        "LoRA+: the rate of the LoRA's second matrices over that of the first ones, 4 to 16 for example (default: 1)",
         type=float, course=True, above=0)
     lora_merge: bool = flag("also write the whole pipeline with the LoRA merged into it", False)
 
@@ -75,7 +75,7 @@ class LoraSettings(Section, title="LoRA"):
         if not all(target.strip() for target in self.targets):
             raise BadInput("--lora_targets: it is empty")
         for target, rank in self._ranks.items():
-            if rank < 1 or rank != int(rank):
+            if rank < 1 or not rank.is_integer():
                 raise BadInput(f"--lora_ranks {target}={rank:g}: must be a whole number of at least 1")
         for target, alpha in self._alphas.items():
             if not (alpha > 0 and math.isfinite(alpha)):

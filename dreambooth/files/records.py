@@ -193,6 +193,12 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return record if {"flags", "base_model", "concepts", "versions"} <= record.keys() else None
 
 
+def has_zero_snr(folder: Path) -> bool:
+    """Check whether the run of a result or of a checkpoint changed its noise schedule to end in noise alone."""
+    flags = read(folder).get("flags")
+    return isinstance(flags, dict) and bool(flags.get("zero_terminal_snr"))
+
+
 def read_state(folder: Path) -> State:
     """Read state.json of a whole checkpoint; ValueError names the fault of one that is not whole."""
     try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dreambooth.files import records
 from dreambooth.files.safetensors import Reader
-from dreambooth.models import hub, layouts, pipeline_folder, registry, tokenizers
+from dreambooth.models import hub, layouts, pipeline_folder, registry, schedulers, tokenizers
 from dreambooth.system import console, disk
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
@@ -161,7 +161,14 @@ def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Fami
         if part not in family.facts.learners:
             raise BadInput(f"{flag} {name}: it is of another model; this one has no {part} that trains")
         set_weights(family.networks()[part], part, records.weights_of_part(Path(name), part, flag), f"{flag} {name}")
+    _take_noise_schedule(family, Path(name))
     return family
+
+
+def _take_noise_schedule(family: Family, folder: Path) -> None:
+    """Let a noise schedule end in noise alone, where that of the run in a folder did."""
+    if records.has_zero_snr(folder):
+        schedulers.set_zero_snr(family.pipeline)
 
 
 def to_half(networks: Mapping[str, Network], kind: str) -> None:
@@ -202,6 +209,7 @@ def set_weights(network: Network, part: str, weights: Arrays, what: str) -> None
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:
     """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
+    _take_noise_schedule(family, Path(path))
     networks = {part: network for part, network in family.networks().items() if part in family.facts.learners}
     layers = records.read_lora(path, flag, registry.LORA_PARTS)
     merge(networks, layers, scale, f"{flag} {path}")

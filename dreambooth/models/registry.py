@@ -201,7 +201,7 @@ CLASSES = {
 }
 
 
-def adapted_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:
+def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:
     """Map those layers that a LoRA with these targets adapts to the first target that each matches.
 
     A target is a kind of layers, or a pattern of their names. `untrained` are layers that see no gradient.

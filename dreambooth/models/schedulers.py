@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from dreambooth.system.types import Pipeline, Scheduler
+    from dreambooth.system.types import Array, Pipeline, Scheduler
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,51 @@ SCHEDULERS = {
 CLASSES = tuple(facts.class_name for facts in SCHEDULERS.values())
 
 
+# of a noise schedule that ends in noise alone, as these two classes of the library know it (Lin et al. 2024, arXiv
+# 2305.08891); drawing begins at its last step
+_ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+_KNOW_ZERO_SNR = ("DDIMScheduler", "DDPMScheduler")
+_LEAST_KEPT = 2.0**-24  # of the signal's power at the last step, for solvers that divide by it
+
+
 def set_scheduler(pipeline: Pipeline, name: str) -> None:
     """Give a pipeline another scheduler, with the noise schedule of its own."""
     import ppdiffusers
 
-    facts = SCHEDULERS[name]
-    pipeline.scheduler = getattr(ppdiffusers, facts.class_name).from_config(pipeline.scheduler.config, **facts.settings)
+    facts, own = SCHEDULERS[name], pipeline.scheduler
+    settings = dict(facts.settings)
+    if has_zero_snr(own) and facts.class_name not in _KNOW_ZERO_SNR:
+        settings["trained_betas"] = _betas_of_zero_snr(np.asarray(own.alphas_cumprod, np.float64)).tolist()
+    pipeline.scheduler = getattr(ppdiffusers, facts.class_name).from_config(own.config, **settings)
+
+
+def has_zero_snr(scheduler: Scheduler) -> bool:
+    """Check whether a scheduler's noise schedule is to end in noise alone."""
+    return bool(scheduler.config.get("rescale_betas_zero_snr"))
+
+
+def set_zero_snr(pipeline: Pipeline) -> None:
+    """Give a pipeline a scheduler whose noise schedule ends in noise alone."""
+    from ppdiffusers import DDIMScheduler
+
+    settings = {**_ZERO_SNR, **SCHEDULERS["ddim"].settings}
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **settings)
+
+
+def as_saved(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
+    """Return the scheduler to save: with the settings of the model's own, but for the end of its noise schedule."""
+    return scheduler.from_config({**settings, **(_ZERO_SNR if has_zero_snr(scheduler) else {})})
+
+
+def _betas_of_zero_snr(kept: Array) -> Array:
+    """Rescale a noise schedule, given by the signal's power at each step, to end in noise alone; return its betas.
+
+    This is algorithm 1 of Lin et al. A schedule that is so already stays as it is.
+    """
+    roots = np.sqrt(kept)
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    kept = np.maximum(roots**2, _LEAST_KEPT)
+    return 1 - kept / np.concatenate([[1.0], kept[:-1]])
 
 
 def is_stochastic(scheduler: Scheduler) -> bool:

@@ -111,6 +111,7 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
     library, saving = _library(config.saving), config.saving
     lora, kinds = config.lora, registry.LAYER_KINDS.keys()
     is_read = facts.lora_in_library and not lora.use_dora and {*lora.targets} <= kinds
+    is_read = is_read and not config.objective.zero_terminal_snr
     conditions = not is_read or config.model.train_text_encoder or library == "diffusers"
     if conditions and not config.lora.saves_pipeline:
         return ""

@@ -198,7 +198,10 @@ def test_a_bad_value_is_refused_in_one_line_that_names_its_flag(flags):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("other", ["--gradient_accumulation_steps 2", "--max_grad_norm 1", "--mixed_precision fp16"])
+@pytest.mark.parametrize(
+    "other",
+    ["--gradient_accumulation_steps 2", "--max_grad_norm 1", "--mixed_precision fp16", "--optimizer prodigy"],
+)
 def test_an_early_update_is_refused_where_all_gradients_are_needed_at_once(other):
     for flags in (f"--early_update {other}", f"--fused_backward_pass {other}"):
         with pytest.raises(BadInput, match=rf"^--early_update can't be combined with {other}") as caught:
@@ -231,6 +234,15 @@ def test_prior_preservation_needs_a_folder_and_a_prompt(missing):
     for flags in (PRIOR[:place] + PRIOR[place + 2 :], [*PRIOR[: place + 1], " ", *PRIOR[place + 2 :]]):
         with pytest.raises(BadInput, match=missing):
             read(flags)
+
+
+def test_keeping_the_class_by_prediction_needs_its_prompt_alone():
+    by_prediction = read(["--prior_by_prediction", "--class_prompt", "a photo of a dog"])
+    assert by_prediction.concepts.keeps_class and not list(by_prediction.warnings())
+    assert by_prediction.fingerprint(10, 1).keys() >= {"class_prompt", "prior_loss_weight", "prior_by_prediction"}
+    assert "num_class_images" not in by_prediction.fingerprint(10, 1)
+    with pytest.raises(BadInput, match="--prior_by_prediction needs --class_prompt"):
+        read("--prior_by_prediction")
 
 
 @pytest.mark.parametrize("folder", ["pictures", "./pictures", "classes/../pictures"])
@@ -343,6 +355,11 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         "--use_alpha",
         *("--resize_mode", "buckets", "--random_crop", "--color_jitter", "0.1", "--no_cache_latents"),
         *("--class_prompts_from_captions", "--class_captions", "txt"),
+        *("--lora_targets", "attention", "time", "--lora_ranks", "time=1", "--lora_alphas", "time=2"),
+        *("--use_rslora", "--use_dora", "--loraplus_lr_ratio", "4"),
+        *("--prior_by_prediction", "--snr_gamma", "5", "--loss_type", "huber", "--noise_offset", "0.1"),
+        *("--input_perturbation", "0.1", "--zero_terminal_snr", "--timestep_shift", "2"),
+        *("--min_timestep", "1", "--max_timestep", "9"),
     ]
     assert set(read([*PRIOR, *others]).fingerprint(10, 1)) == names | {
         "train_batch_size x gradient_accumulation_steps x processes"
@@ -362,6 +379,12 @@ def test_a_lora_is_a_part_of_the_course_only_where_there_is_one():
         fingerprint["lora_dropout"],
         fingerprint["learning_rate"],
     ) == (4, 0.0, 1e-4)
+
+
+def test_an_optimizer_that_finds_its_rate_has_a_factor_on_it():
+    config = read("--optimizer prodigy")
+    assert config.base_rate == 1 and not list(config.warnings())
+    assert read("--optimizer prodigy --learning_rate 0.5 --lora_rank 4").base_rate == 0.5
 
 
 def test_the_rate_that_is_taken_is_the_one_that_is_recorded():

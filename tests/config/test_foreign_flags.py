@@ -24,8 +24,8 @@ def refusal(flags):
         ("--rank 4", "--rank: there is no such flag; here it is --lora_rank"),
         ("--use_8bit_adam", "--use_8bit_adam: there is no such flag; here it is --optimizer adamw8bit"),
         (
-            "--rank 4 --snr_gamma 5 --steps 3",
-            "here it is --lora_rank; --snr_gamma: not offered yet; --steps: did",
+            "--rank 4 --min_snr_gamma 5 --steps 3",
+            "here it is --lora_rank; --min_snr_gamma: here it is --snr_gamma; --steps: did",
         ),
         ("--lr 1e-4", "--lr: there is no such flag; did you mean --learning_rate?"),
         ("--epochs 3", "--epochs: there is no such flag; did you mean --num_train_epochs?"),

@@ -12,7 +12,7 @@ TRAIN = """
 --train_batch_size N = 4  --gradient_accumulation_steps N = 1  --learning_rate X  --text_encoder_lr X  --scale_lr
 --lr_scheduler {constant,linear,cosine,cosine_with_restarts,polynomial,constant_with_warmup} = constant
 --lr_warmup_steps N = 500  --lr_num_cycles N = 1  --lr_power X = 1.0
---optimizer {adamw,adamw8bit,adafactor} = adamw  --adam_beta1 X = 0.9  --adam_beta2 X = 0.999
+--optimizer {adamw,adamw8bit,adafactor,prodigy,lion} = adamw  --adam_beta1 X = 0.9  --adam_beta2 X = 0.999
 --adam_weight_decay X = 0.02  --adam_epsilon X = 1e-08  --max_grad_norm X  --ema_decay X  --gradient_checkpointing
 --early_update|--fused_backward_pass
 --mixed_precision {no,fp16,bf16} = no  --cache_latents  --no_cache_latents  --sample_batch_size N = 4
@@ -25,7 +25,10 @@ TRAIN = """
 --sheet FILE.png  --resize_mode {squeeze,crop,pad,buckets}  --mask_dir TEXT  --use_alpha  --unmasked_weight X = 0.1
 --subject TEXT  --class_negative_prompt TEXT  --captions {off,txt,jsonl}  --caption_dropout X = 0.0
 --concepts FILE  --class_captions {off,txt,jsonl} = off  --class_prompts_from_captions  --random_crop
---color_jitter X = 0.0
+--color_jitter X = 0.0  --lora_targets TEXT [TEXT ...] = attention  --lora_ranks TARGET=N [TARGET=N ...]
+--lora_alphas TARGET=X [TARGET=X ...]  --use_rslora  --use_dora  --loraplus_lr_ratio X = 1  --prior_by_prediction
+--snr_gamma X  --loss_type {l2,huber} = l2  --huber_c X = 0.1  --noise_offset X = 0.0  --input_perturbation X = 0.0
+--zero_terminal_snr  --min_timestep N = 0  --max_timestep N  --timestep_shift X = 1.0
 """
 INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
@@ -102,7 +105,10 @@ DEFAULTS = {
     "resize_mode": None, "mask_dir": None, "use_alpha": False, "unmasked_weight": 0.1,
     "sheet": None, "subject": None, "class_negative_prompt": None, "captions": None, "caption_dropout": 0.0,
     "concepts": None, "class_captions": "off", "class_prompts_from_captions": False, "random_crop": False,
-    "color_jitter": 0.0,
+    "color_jitter": 0.0, "lora_targets": None, "lora_ranks": None, "lora_alphas": None, "use_rslora": False,
+    "use_dora": False, "loraplus_lr_ratio": None, "prior_by_prediction": False, "snr_gamma": None, "loss_type": "l2",
+    "huber_c": 0.1, "noise_offset": 0.0, "input_perturbation": 0.0, "zero_terminal_snr": False, "min_timestep": 0,
+    "max_timestep": None, "timestep_shift": 1.0,
 }
 STATE = {"step", "written_ns", "course", "optimizer", "arguments", "files", "checksums", "checksum"}  # of state.json
 # state.json, "course": what a resumed run is compared with
@@ -144,7 +150,16 @@ UNIDIFFUSER_PIPELINE = {  # with --save_format diffusers
 
 # what a random number is for; a LoRA also has "lora PART LAYER"
 PURPOSES = (
-    *("latent", "noise", "timestep", "flip", "order of kind 0", "order of kind 1"),
+    *(
+        "latent",
+        "noise",
+        "timestep",
+        "noise offset",
+        "input perturbation",
+        "flip",
+        "order of kind 0",
+        "order of kind 1",
+    ),
     *("lora dropout unet", "lora dropout text_encoder"),
     *("class picture", "class picture embedding", "class picture steps"),
     *("picture", "picture embedding", "picture steps"),

@@ -5,6 +5,7 @@ import paddle
 import pytest
 from ppdiffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
+from dreambooth.config.learning_sections import ObjectiveSettings
 from dreambooth.data import randomness
 from dreambooth.system.errors import BadInput
 from dreambooth.training.objective import diffusion
@@ -16,8 +17,8 @@ BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 KEPT = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[T][:, None, None, None]  # alpha bar
 
 
-def process(kind=DDPMScheduler, **settings):
-    return diffusion.diffusion_for(kind(**{**BETAS, **settings}))
+def process(kind=DDPMScheduler, objective=None, **settings):
+    return diffusion.diffusion_for(kind(**{**BETAS, **settings}), ObjectiveSettings(**(objective or {})))
 
 
 def clean_and_noise():
@@ -60,6 +61,66 @@ def test_the_scheduler_decides_on_the_process_and_what_it_can_not_train_is_refus
     assert isinstance(process(), Discrete)
     with pytest.raises(BadInput, match="prediction_type is 'sample'"):
         process(prediction_type="sample")
+
+
+MANY = [(0, number, 0) for number in range(4000)]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_are_those_of_the_paper(kind):
+    """Hang et al. 2023, section 3.4; the ratios are those that torch's diffusers has for these betas."""
+    weight = process(objective=dict(snr_gamma=5.0), prediction_type=kind).weight(paddle.to_tensor(T)).numpy()
+    ratio = np.array([1175.4, 0.38185, 0.0046819])
+    expected = np.minimum(ratio, 5) / (ratio if kind == "epsilon" else ratio + 1)
+    np.testing.assert_allclose(weight, expected, rtol=1e-4)
+
+
+def test_a_noise_offset_is_the_same_at_all_places_of_a_channel_and_part_of_the_target():
+    plain, shifted = process(), process(objective=dict(noise_offset=0.5))
+    added = (shifted.noise(7, MANY[:500], [4, 2, 2]) - plain.noise(7, MANY[:500], [4, 2, 2])).numpy()
+    assert np.allclose(added, added[:, :, :1, :1], atol=1e-6) and abs(added.std() - 0.5) < 0.03
+    assert np.abs(added[:, 0] - added[:, 1]).max() > 0.1
+    noise = shifted.noise(7, KEYS, [4, 2, 2])
+    assert np.array_equal(shifted.target(noise, noise, paddle.to_tensor(T)).numpy(), noise.numpy())
+    assert np.array_equal(shifted.noise(7, KEYS[1:2], [4, 2, 2])[0].numpy(), noise[1].numpy())
+    with pytest.raises(BadInput, match="--noise_offset: the latents of this model have no channels"):
+        diffusion.diffusion_for(DDPMScheduler(**BETAS), ObjectiveSettings(noise_offset=0.1), has_channels=False)
+
+
+def test_a_perturbation_is_further_noise_of_its_share():
+    plain, other = process(), process(objective=dict(input_perturbation=0.25))
+    noise = plain.noise(7, MANY, [1, 2, 2])
+    assert plain.perturbed(noise, 7, MANY) is noise
+    added = (other.perturbed(noise, 7, MANY) - noise).numpy()
+    assert abs(added.std() - 0.25) < 0.01 and abs(np.corrcoef(added.flatten(), noise.numpy().flatten())[0, 1]) < 0.05
+
+
+def test_timesteps_keep_to_their_range_and_lean_to_the_side_of_the_shift():
+    def steps(**objective):
+        return process(objective=objective).sample_t(7, MANY).numpy()
+
+    within = steps(min_timestep=100, max_timestep=103)
+    assert set(within) == {100, 101, 102}
+    assert set(steps(min_timestep=100, max_timestep=103, timestep_shift=2.0)) == {100, 101, 102}
+    for shift in (0.5, 3.0):
+        share = np.median(steps(timestep_shift=shift)) / 1000  # of the median 1/2, shift / (1 + shift) becomes
+        assert abs(share - shift / (1 + shift)) < 0.02
+    assert np.array_equal(steps(timestep_shift=1.0), steps())
+    for flags, said in ((dict(min_timestep=1000), "--min_timestep 1000"), (dict(max_timestep=1001), "--max_timestep")):
+        with pytest.raises(BadInput, match=f"{said}.*the model has 1000 timesteps"):
+            process(objective=flags)
+    assert process(objective=dict(min_timestep=999, max_timestep=1000)).sample_t(7, KEYS).tolist() == [999] * 3
+
+
+def test_a_schedule_that_ends_in_noise_alone_is_for_the_velocity():
+    clean, noise = map(paddle.to_tensor, clean_and_noise())
+    ending = process(objective=dict(zero_terminal_snr=True, snr_gamma=5.0), prediction_type="v_prediction")
+    last = paddle.to_tensor([999] * 3)
+    np.testing.assert_allclose(ending.add_noise(clean, noise, last).numpy(), noise.numpy(), atol=1e-6)
+    np.testing.assert_allclose(ending.target(clean, noise, last).numpy(), -clean.numpy(), atol=1e-6)
+    assert ending.weight(last).tolist() == [0, 0, 0]  # min(SNR, 5) / (SNR + 1)
+    with pytest.raises(BadInput, match="--zero_terminal_snr: this model predicts the noise"):
+        process(objective=dict(zero_terminal_snr=True))
 
 
 class Flow(Diffusion):

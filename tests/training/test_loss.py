@@ -96,3 +96,10 @@ def test_outside_of_its_mask_an_example_has_no_error_and_yet_counts_as_much():
     errors = loss.example_errors(prediction, target, mask)
     assert errors.tolist() == [[[[2.0, 0.0]]], [[[9.0, 49.0]]]]
     assert numbers_of(parts_of(prediction, target, 1, mask=mask))["instance_loss"] == 1.0
+
+
+def test_the_huber_loss_is_square_for_small_errors_and_straight_for_large_ones():
+    errors = loss.example_errors(paddle.to_tensor([[1e-2, 1000.0]]), paddle.zeros([1, 2]), huber=0.5).numpy()[0]
+    assert errors[0] == pytest.approx(1e-4, rel=1e-3) and errors[1] == pytest.approx(2 * 0.5 * 999.5, rel=1e-5)
+    exact = [2 * 0.5 * ((each**2 + 0.25) ** 0.5 - 0.5) for each in (1.0, 2.0)]
+    assert loss.example_errors(PREDICTION[:1], TARGET[:1], huber=0.5)[0].tolist() == pytest.approx(exact)

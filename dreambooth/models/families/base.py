@@ -185,7 +185,8 @@ class Family(ABC):
     def save(self, folder: Path, save_format: SaveFormat) -> None:
         """Write the whole pipeline into a folder; its scheduler is the source's, as it was."""
         pipeline = self.whole().pipeline
-        pipeline.scheduler = pipeline.scheduler.from_config(self.source.scheduler_settings(pipeline.scheduler))
+        settings = self.source.scheduler_settings(pipeline.scheduler)
+        pipeline.scheduler = schedulers.as_saved(pipeline.scheduler, settings)
         saving.save(pipeline, folder, save_format)
         self.finish_folder(folder, save_format)
 

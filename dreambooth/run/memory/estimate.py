@@ -8,7 +8,10 @@ from dreambooth.run.memory import pieces
 from dreambooth.system.patches.attention_parts import MANY_SCORES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dreambooth.config.config import Config
+    from dreambooth.config.learning_sections import LayerKind, LoraSettings
     from dreambooth.run.memory.pieces import Piece
     from dreambooth.run.memory.sizes import Sizes
 
@@ -84,9 +87,11 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     chain = [piece for part in parts for piece in sizes.pieces(part, config.pictures.size, min(rows, 2))]
     chain += sizes.pieces(sizes.facts.denoiser, config.pictures.size, rows)
     weights = sum(piece.weights for piece in chain)
-    trained = rank * sum(piece.adapted for piece in chain) if rank else weights
+    trained = _adapted(config.lora, pieces.adapted_weights(chain)) if rank else weights
     kept = trained * (_BYTES * (2 if optimizer.ema_decay else 1) + state)
     kept += _BYTES * weights if rank else 0
+    if config.concepts.prior_by_prediction and not rank:
+        kept += _BYTES * weights  # the copy of the networks before the training
     if not memory.cache_latents:
         kept += _BYTES * sum(sizes.weights[part] for part in sizes.facts.picture_encoders)
     if place.is_card and memory.mixed_precision != "no":
@@ -101,6 +106,12 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     if not place.is_card:
         passing += _SCATTERED * activations
     return Stage("training", kept, _BYTES * (passing + (trained if rank else 0)))
+
+
+def _adapted(lora: LoraSettings, kinds: Mapping[LayerKind, int]) -> int:
+    """Return the weights of a LoRA; a pattern may have layers of every kind."""
+    by_target = {target: {target: kinds[target]} if target in kinds else kinds for target in lora.targets}  # type: ignore[index]
+    return sum(lora.rank_of(target) * sum(weights.values()) for target, weights in by_target.items())
 
 
 def _backward(chain: list[Piece], checkpointing: bool, most_scores: float, has_gradients: bool) -> tuple[float, int]:

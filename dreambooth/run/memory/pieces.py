@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from dreambooth.config.learning_sections import LayerKind
     from dreambooth.system.types import Size
 
     Settings = Mapping[str, Any]  # of a config.json
@@ -23,7 +25,7 @@ class Piece(NamedTuple):
     scores: tuple[int, ...] = ()  # of each attention in it, its own first; some kernels keep none
     input: int | None = None  # what gradient checkpointing keeps of it; None: all of it
     busy: int = 0  # what its backward pass needs at once beside that: gradients, the copies of a convolution
-    adapted: int = 0  # the weights of a LoRA of rank 1
+    adapted: Mapping[LayerKind, int] = {}  # the weights of a LoRA of rank 1, by the kind of the layers
 
     def kept_scores(self, most: float) -> int:
         """Return the scores that are kept, where an attention with more than `most` keeps none."""
@@ -80,7 +82,8 @@ class _UNet:
         first, last = self.channels[0], len(self.channels) - 1
         into = self.settings["in_channels"]
         embedding = _linear(first, self.time) + _linear(self.time, self.time)
-        yield Piece(embedding + _convolution(into, first), into * self.places[0])
+        adapted = {"time": first + 3 * self.time}
+        yield Piece(embedding + _convolution(into, first), into * self.places[0], adapted=adapted)
         channels, skips = first, [first]
         for level, kind in enumerate(self.settings["down_block_types"]):
             for _ in range(self.layers[level]):
@@ -113,16 +116,20 @@ class _UNet:
         # of both halves: what the norm takes, the norm, and its activation, which the convolution takes
         saved = 3 * (into + out) * places
         busy = _KERNEL * max(into, out) * places // self.rows + (into + out) * places
-        return Piece(weights, saved, input=None if kept else into * places, busy=busy)
+        adapted = {"convolution": _KERNEL * (into + out) + 2 * out, "time": self.time + out}
+        adapted["convolution"] += into + out if into != out else 0
+        return Piece(weights, saved, input=None if kept else into * places, busy=busy, adapted=adapted)
 
     def _resample(self, channels: int, places: int, after: int) -> Piece:
         busy = _KERNEL * channels * after // self.rows + channels * places
-        return Piece(_convolution(channels, channels), channels * places, busy=busy)
+        adapted = {"convolution": (_KERNEL + 1) * channels}
+        return Piece(_convolution(channels, channels), channels * places, busy=busy, adapted=adapted)
 
     def _transformer(self, level: int) -> Iterator[Piece]:
         channels, places = self.channels[level], self.places[level]
         # a convolution of 1 x 1 has as many weights as a linear layer
-        yield Piece(2 * channels + 2 * _linear(channels, channels), 3 * channels * places)
+        weights, adapted = 2 * channels + 2 * _linear(channels, channels), {"feed_forward": 4 * channels}
+        yield Piece(weights, 3 * channels * places, adapted=adapted)
         for _ in range(self.depths[level]):
             yield block(channels, self.heads[level], places, self.rows, (self.cross[level], self.tokens), gated=True)
 
@@ -133,14 +140,14 @@ def block(
     """Return the piece of a transformer's block; `context` is (width, tokens) of what a second attention reads."""
     of_norms = 2 * 2 * width
     weights, saved, scores = 4 * width * width + width, 6, [heads * places * (places // rows)]
-    adapted = 8 * width
+    adapted: dict[LayerKind, int] = {"attention": 8 * width, "feed_forward": (14 if gated else 10) * width}
     if context:
         other, tokens = context
         weights += 2 * width * width + 2 * other * width + width
         of_norms += 2 * width
         saved += 4
         scores.append(heads * places * tokens)
-        adapted += 6 * width + 2 * other
+        adapted["attention"] += 6 * width + 2 * other
     # the hidden layer of four widths: its gate, the gate's activation, the other half, and the product
     hidden = 16 if gated else 8
     weights += _linear(width, (8 if gated else 4) * width) + _linear(4 * width, width) + of_norms
@@ -179,6 +186,14 @@ COUNTS: dict[str, Callable[[Settings, Shape], list[Piece]]] = {
     "joint": unidiffuser,
     "encoder": text_encoder,
 }
+
+
+def adapted_weights(pieces: list[Piece]) -> Mapping[LayerKind, int]:
+    """Return the weights of a LoRA of rank 1, by the kind of the layers."""
+    found: Counter[LayerKind] = Counter()
+    for piece in pieces:
+        found.update(piece.adapted)
+    return found
 
 
 def whole(pieces: list[Piece], weights: int) -> list[Piece]:

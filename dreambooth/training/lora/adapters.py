@@ -17,7 +17,7 @@ from dreambooth.models import registry
 from dreambooth.models.families import interfaces
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
-from dreambooth.training.lora.layers import Beside, Shape
+from dreambooth.training.lora.adapted_layers import AdaptedLayer, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +42,10 @@ class Adapter(nn.Layer):
     ) -> None:
         super().__init__()
         self.part, self._dropout = part, settings.dropout
-        self.layers: dict[str, Beside] = {}  # by the name of the layer that each adapts
+        self.layers: dict[str, AdaptedLayer] = {}  # by the name of the layer that each adapts
         self._hooks: list[nn.layer.layers.HookRemoveHelper] = []
         self._kept: dict[str, Tensor] = {}  # {layer: [rows, features]}, scaled; empty without dropout
-        found = registry.adapted_layers(
+        found = registry.choose_layers(
             [name for name, layer in network.named_sublayers() if isinstance(layer, (nn.Linear, nn.Conv2D))],
             settings.targets,
             untrained,
@@ -64,7 +64,7 @@ class Adapter(nn.Layer):
                 return stream.standard_normal(shape, np.float32)
 
             shape = Shape(settings.rank_of(target), settings.scale_of(target), settings.has_scales)
-            self._put(name, Beside(layers[name], shape, settings.use_dora, draw))
+            self._put(name, AdaptedLayer(layers[name], shape, settings.use_dora, draw))
         self.attach()
 
     def attach(self) -> None:
@@ -95,7 +95,7 @@ class Adapter(nn.Layer):
         """Return the matrices of each layer, the scale in the second."""
         return {name: each.matrices() for name, each in self.layers.items()}
 
-    def _put(self, name: str, beside: Beside) -> None:
+    def _put(self, name: str, adapted: AdaptedLayer) -> None:
         """Add a layer to the tree under its dotted name."""
         *path, last = name.split(".")
         parent: nn.Layer = self
@@ -103,14 +103,14 @@ class Adapter(nn.Layer):
             if step not in dict(parent.named_children()):
                 parent.add_sublayer(step, nn.Layer())
             parent = dict(parent.named_children())[step]
-        parent.add_sublayer(last, beside.layer)
-        self.layers[name] = beside
+        parent.add_sublayer(last, adapted.layer)
+        self.layers[name] = adapted
 
     def _hook(self, name: str) -> Callable[[nn.Layer, Sequence[Tensor], Tensor], Tensor]:
-        beside = self.layers[name]
+        adapted = self.layers[name]
 
         def add(layer: nn.Layer, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-            return beside.add(beside.dropped(inputs[0], self._kept[name]) if self._kept else inputs[0], output)
+            return adapted.add(adapted.dropped(inputs[0], self._kept[name]) if self._kept else inputs[0], output)
 
         return add
 

@@ -30,7 +30,7 @@ class Shape(NamedTuple):
     is_recorded: bool = False  # whether a checkpoint needs to have the scale, since layers differ by it
 
 
-class Beside:
+class AdaptedLayer:
     """What a LoRA has beside one layer, which stays as it is.
 
     `layer` holds its weights. DoRA (Liu et al. 2024, arXiv 2402.09353) splits the adapted matrix into directions and
