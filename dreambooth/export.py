@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Format = Literal[SaveFormat, "single_file", "lora_paddle", "lora_diffusers", "lora_web_ui"]
 LORA: dict[str, lora.Form] = {"lora_paddle": "paddle", "lora_diffusers": "diffusers", "lora_web_ui": "web_ui"}
+_MOST_UNDERSCORES = 2  # in a name without dots that is a layer's own: clip_img_in
 
 
 # fmt: off
@@ -97,13 +98,18 @@ def _write_lora(settings: ExportSettings) -> None:
     prefixes = registry.lora_prefixes(parts)
     if settings.format == "lora_web_ui" and prefixes is None:
         raise BadInput(f"--format {settings.format}: web UIs load {registry.WEB_UI_NETWORKS} alone")
-    if settings.format != "lora_web_ui" and not all("." in layer for layers in parts.values() for layer in layers):
+    if settings.format != "lora_web_ui" and any(_is_of_web_ui(each) for layers in parts.values() for each in layers):
         raise BadInput(
             f"--model_path {settings.model_path}: its layers' names have no dots, as in files for web UIs;"
             " without its model, only --format lora_web_ui can be written"
         )
     with atomic.whole_file(Path(settings.output)) as temporary:
         lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)
+
+
+def _is_of_web_ui(layer: str) -> bool:
+    """Check whether a layer's name has lost its dots; those of a network's first and last layers have none."""
+    return "." not in layer and layer.count("_") > _MOST_UNDERSCORES
 
 
 if __name__ == "__main__":

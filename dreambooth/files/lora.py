@@ -80,7 +80,8 @@ def write(
                     )
                 if lengths is not None:
                     shape = [-1] if down.ndim == 2 else [1, -1, 1, 1]
-                    weights[f"{part}.{layer}.lora_magnitude_vector"] = lengths.reshape(shape)
+                    ending = ".weight" if part in text_encoders else ""  # as peft has it in each of its readers
+                    weights[f"{part}.{layer}.lora_magnitude_vector{ending}"] = lengths.reshape(shape)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(path, weights, {"format": "pd" if form == "paddle" else "pt"})
 
@@ -95,7 +96,7 @@ def _with_attention(layers: Layers) -> Layers:
         if match := _OF_CLIP.fullmatch(name):
             width = len(up) if match["layer"] in ("mlp.fc2", "self_attn.out_proj") else down.shape[1]
             for each in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                nothing = Matrices(np.zeros((1, width), np.float32), np.zeros((width, 1), np.float32))
+                nothing = Matrices(np.zeros((len(down), width), np.float32), np.zeros((width, len(down)), np.float32))
                 found.setdefault(f"{match['block']}self_attn.{each}", nothing)
     return found
 

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 from support.crafted_pickles import torch_weights
 
 from dreambooth.files import lora, weight_files
+from dreambooth.files.lora import Matrices
 from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
 
@@ -20,10 +21,10 @@ TEXT = "text_model.encoder.layers.0.self_attn.q_proj"
 
 def pair(rows, columns, rank=2, seed=0):
     random = np.random.default_rng(seed)
-    return [
+    return Matrices(
         random.standard_normal((rank, columns)).astype(np.float32),
         random.standard_normal((rows, rank)).astype(np.float32),
-    ]
+    )
 
 
 @pytest.fixture
@@ -36,16 +37,81 @@ def assert_equal(one, other):
     for part in one:
         assert one[part].keys() == other[part].keys()
         for layer in one[part]:
-            assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(one[part][layer], other[part][layer]))
+            for a, b in zip(one[part][layer], other[part][layer], strict=True):
+                assert (a is None) == (b is None) and (a is None or np.allclose(a, b, atol=1e-7))
 
 
 @pytest.mark.parametrize("form", ["paddle", "diffusers"])
 def test_a_written_file_reads_back_the_same(parts, form, tmp_path):
     random = np.random.default_rng(5)  # a convolution, as other tools have them
     shapes = (2, 6, 3, 3), (8, 2, 1, 1)
-    parts["unet"]["mid_block.resnets.0.conv1"] = [random.standard_normal(shape).astype(np.float32) for shape in shapes]
+    convolution = Matrices(*(random.standard_normal(shape).astype(np.float32) for shape in shapes))
+    parts["unet"]["mid_block.resnets.0.conv1"] = convolution
     lora.write(tmp_path / "new/a", parts, form, *FACTS)
     assert_equal(lora.read(tmp_path / "new/a", "--lora", registry.LORA_PARTS), parts)
+
+
+def with_lengths(parts):
+    """The same as a DoRA, with a convolution in it."""
+    numbers = np.random.default_rng(4)
+    kernel = Matrices(*(numbers.standard_normal(shape).astype(np.float32) for shape in ((2, 6, 3, 3), (8, 2, 1, 1))))
+    parts["unet"]["mid_block.resnets.0.conv1"] = kernel
+    return {
+        part: {name: each._replace(lengths=numbers.random(len(each.up), np.float32)) for name, each in layers.items()}
+        for part, layers in parts.items()
+    }
+
+
+@pytest.mark.parametrize("form", ["paddle", "diffusers", "web_ui"])
+def test_a_dora_has_its_lengths_in_the_names_and_shapes_of_each_tool(parts, form, tmp_path):
+    dora = with_lengths(parts)
+    lora.write(tmp_path / "a", dora, form, *FACTS)
+    found = lora.read(tmp_path / "a", "--lora", registry.LORA_PARTS)
+    if form == "web_ui":  # it has _ for dots, and the rest of a text encoder's attention
+        found = {part: {name: found[part][name.replace(".", "_")] for name in layers} for part, layers in dora.items()}
+    assert_equal(found, dora)
+    shapes = {name: each.shape for name, each in load_file(tmp_path / "a").items()}
+    lengths = {name: shape for name, shape in shapes.items() if "magnitude" in name or "dora" in name}
+    kernel = "lora_unet_mid_block_resnets_0_conv1.dora_scale"
+    expected = {
+        # as peft has them, which differs between its readers of networks and of text encoders
+        f"unet.{UNET}.lora_magnitude_vector": (8,),
+        "unet.mid_block.resnets.0.conv1.lora_magnitude_vector": (1, 8, 1, 1),
+        f"text_encoder.{TEXT}.lora_magnitude_vector.weight": (4,),
+    }
+    if form == "web_ui":
+        assert len(lengths) == 3 and lengths[kernel] == (8, 1, 1, 1)
+    else:
+        assert lengths == expected
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({f"unet.{UNET}.lora_magnitude_vector": np.ones(3, np.float32)}, "the lengths of .* do not fit its matrices"),
+        ({"unet.other.lora_magnitude_vector": np.ones(8, np.float32)}, "unet.other has lengths, and no matrices"),
+    ],
+)
+def test_lengths_that_fit_no_matrices_are_refused(parts, change, complaint, tmp_path):
+    lora.write(tmp_path / "a", parts, "diffusers", *FACTS)
+    save_file({**load_file(tmp_path / "a"), **change}, tmp_path / "b.safetensors")
+    with pytest.raises(BadInput, match=complaint):
+        lora.read(tmp_path / "b.safetensors", "--lora", registry.LORA_PARTS)
+
+
+@pytest.mark.parametrize("layer", ["mlp.fc1", "mlp.fc2", "self_attn.v_proj"])
+def test_a_web_uis_file_has_the_whole_attention_of_a_text_encoder(layer, tmp_path):
+    """diffusers 0.42 drops the layers of a file in which some are missing."""
+    name, shapes = f"text_model.encoder.layers.3.{layer}", {"mlp.fc1": (16, 4), "mlp.fc2": (4, 16)}
+    own = pair(*shapes.get(layer, (4, 4)))
+    lora.write(tmp_path / "a", {"text_encoder": {name: own}}, "web_ui", *FACTS)
+    found = load_file(tmp_path / "a")
+    for each in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        down, up = (
+            found[f"lora_te_text_model_encoder_layers_3_self_attn_{each}.lora_{side}.weight"] for side in ("down", "up")
+        )
+        assert (up @ down).shape == (4, 4) and (layer.endswith(each) or not (up @ down).any())
+        assert len(down) == 2  # of another rank, diffusers misreads it too
 
 
 def test_each_format_has_its_tools_names_and_layout(parts, tmp_path):
@@ -88,7 +154,7 @@ def test_in_a_folder_safetensors_go_before_pickles(parts, tmp_path):
 
 
 def test_alpha_in_a_file_scales_the_second_matrix(parts, tmp_path):
-    down, up = parts["unet"][UNET]
+    down, up, _ = parts["unet"][UNET]
     name = "lora_unet_" + UNET.replace(".", "_")
     save_file(
         {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": np.array(1, np.float32)},

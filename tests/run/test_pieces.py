@@ -1,13 +1,14 @@
 """The counts of weights and activations are those of the networks themselves."""
 
 import json
+from typing import get_args
 
 import paddle
 import pytest
 from support.families import load_family
 from support.known_sizes import STABLE_DIFFUSION_1, UNET
 
-from dreambooth.config.learning_sections import LoraSettings
+from dreambooth.config.learning_sections import LayerKind, LoraSettings
 from dreambooth.models import registry
 from dreambooth.run.memory import pieces
 from dreambooth.run.memory.pieces import Shape
@@ -93,7 +94,25 @@ def test_a_lora_has_the_counted_weights(twin, rank):
     adapters = Adapters(family.learners(), family.facts.denoiser, LoraSettings(lora_rank=rank), 0)
     counted = pieces.unet(settings_of(twin), Shape(1, (16, 16), 16))
     trained = sum(each.size for each in adapters["unet"].parameters())
-    assert rank * sum(piece.adapted for piece in counted) == trained
+    assert rank * pieces.adapted_weights(counted)["attention"] == trained
+
+
+@pytest.mark.parametrize("kind", get_args(LayerKind))
+@pytest.mark.parametrize("model", ["twin", "velocity_twin"])
+def test_a_lora_of_each_kind_of_layers_has_the_counted_weights(model, kind, request):
+    folder = request.getfixturevalue(model)
+    family = load_family(folder, train_text_encoders=True)
+    # the hidden layers of the twin's text encoder are narrower than CLIP's
+    parts = ("unet", "text_encoder") if kind == "attention" else ("unet",)
+    learners = {part: family.learners()[part] for part in parts}
+    adapters = Adapters(learners, "unet", LoraSettings(lora_rank=3, lora_targets=(kind,)), 0)
+    counted = {
+        "unet": pieces.unet(settings_of(folder), Shape(1, (16, 16), 16)),
+        "text_encoder": pieces.text_encoder(settings_of(folder, "text_encoder"), Shape(1, (0, 0), 16)),
+    }
+    for part in parts:
+        trained = sum(each.size for each in adapters[part].parameters())
+        assert 3 * pieces.adapted_weights(counted[part])[kind] == trained
 
 
 def test_every_network_that_trains_is_counted():

@@ -12,13 +12,14 @@ from support.weights import weights
 
 from dreambooth import export
 from dreambooth.files import lora
+from dreambooth.files.lora import Matrices
 from dreambooth.models import loading, pipeline_folder, registry
 from dreambooth.system.errors import BadInput
 
 
 def pair(rows, columns):
     random = np.random.default_rng(0)
-    return [random.standard_normal(shape).astype(np.float32) for shape in ((2, columns), (rows, 2))]
+    return Matrices(*(random.standard_normal(shape).astype(np.float32) for shape in ((2, columns), (rows, 2))))
 
 
 class Network(paddle.nn.Layer):
@@ -35,7 +36,7 @@ def test_merging_adds_the_product_to_matrices_and_convolutions():
         random.standard_normal((2, 6, 3, 3)).astype(np.float32),
         random.standard_normal((8, 2, 1, 1)).astype(np.float32),
     )
-    loading.merge({"unet": network}, {"unet": {"linear": pair(8, 6), "conv": [down, up]}}, scale=0.5)
+    loading.merge({"unet": network}, {"unet": {"linear": pair(8, 6), "conv": Matrices(down, up)}}, scale=0.5)
     change = pair(8, 6)[1] @ pair(8, 6)[0]
     assert np.allclose(network.linear.weight.numpy(), linear + 0.5 * change.T, atol=1e-6)
     assert np.allclose(
