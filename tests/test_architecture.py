@@ -119,6 +119,9 @@ def test_the_rooms_are_those_of_the_plan():
         "trials",
         "memory",
         "sources",
+        "lora",
+        "objective",
+        "optimizers",
     } - {
         "commands",
         "miniworld",
@@ -175,6 +178,9 @@ ROOM_OF_TESTS = {
     "trials": "run",
     "memory": "run",
     "sources": "config",
+    "lora": "training",
+    "objective": "training",
+    "optimizers": "training",
 }
 
 
