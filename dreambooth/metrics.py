@@ -4,12 +4,13 @@
         --subject_data_dir ./more_pictures --clip_model_path ./clip --class_prompt "a photo of a dog" \\
         --prompt "a photo of sks dog in a bucket" "a photo of sks dog at night" --identifier sks --sheet sheet.png
 
-The measures are those of the DreamBooth paper (Ruiz et al., 2023), all with the CLIP model that is named:
+The measures are those of the DreamBooth paper (Ruiz et al., 2023), with the CLIP model that is named:
 
     CLIP-I  subject fidelity: mean cosine of the drawn pictures and the subject's own
     CLIP-T  prompt fidelity: mean cosine of the drawn pictures and their prompt
     PRES    how much pictures of the plain class prompt resemble the subject: a class that is kept stays near the base
     DIV     diversity: mean distance (1 - cosine) of two pictures of the same prompt
+    DINO    with --dino_model_path: CLIP-I by a DINO, which tells one dog from another
 
 Several subjects of one model come from a list:
 
@@ -18,8 +19,8 @@ Several subjects of one model come from a list:
 with subject_data_dir, prompt or prompts_file, class_prompt and identifier of each. A last table then tells how many of
 a subject's pictures resemble another one more.
 
-The subject's pictures must not be those that the model was trained on. The paper's tables have DINO beside CLIP, and
-another CLIP perhaps: compare the figures with each other, not with published ones.
+The subject's pictures must not be those that the model was trained on. The paper's tables have another CLIP perhaps:
+compare the figures with each other, not with published ones.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from dreambooth.config.sources import documents, overlays
 from dreambooth.data import picture_files, rare_words
 from dreambooth.drawing import measures, sampling, sheets
 from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.dino import Dino
 from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic, records, weight_files
-from dreambooth.models import loading, pipeline_folder
+from dreambooth.models import hub, loading, pipeline_folder
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
@@ -57,13 +59,14 @@ UNMEASURED = ("concepts", "json", "sheet", "pictures_dir", "verbose")  # flags t
 
 
 class Subject(NamedTuple):
-    """A subject to measure: its own pictures, its prompts, and CLIP's vectors of both."""
+    """A subject to measure: its own pictures, its prompts, CLIP's vectors of both, and DINO's where there is one."""
 
     settings: MeasuredSubject
     pictures: Sequence[Image]
     requests: Sequence[Request]
     vectors: Array
     texts: Array
+    looks: Array | None
 
 
 class Drawn(NamedTuple):
@@ -81,10 +84,9 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
             disk.check_writable(Path(path), option, is_file=True)
     if settings.pictures_dir:
         disk.check_writable(Path(settings.pictures_dir), "--pictures_dir")
-    clip = settings.clip_model_path
-    is_name = clip.count("/") == 1 and not clip.startswith((".", "/", "~")) and not Path(clip).parent.is_dir()
-    if not is_name and not Path(clip).is_dir():
-        raise BadInput(f"--clip_model_path {clip}: there is no such folder; a name on the hub is OWNER/MODEL")
+    for option, path in (("clip", settings.clip_model_path), ("dino", settings.dino_model_path)):
+        if path and not hub.is_name(path) and not Path(path).is_dir():
+            raise BadInput(f"--{option}_model_path {path}: there is no such folder; a name on the hub is OWNER/MODEL")
     for option, path in (("--model_path", settings.model_path), ("--base_model_path", settings.base_model_path)):
         pipeline_folder.check_model(path, flag=option)
     return settings
@@ -149,6 +151,7 @@ def main(argv: Sequence[str]) -> None:
 
     # Encode pictures and prompts with CLIP
     clip = Clip(settings.clip_model_path)
+    dino = Dino(settings.dino_model_path) if settings.dino_model_path else None
     if any(clip.spells_out(request.prompt) for _, _, requests in read for request in requests):
         console.warn(
             f"--clip_model_path {settings.clip_model_path}: its vocabulary has no Chinese characters, so CLIP-T means"
@@ -158,7 +161,8 @@ def main(argv: Sequence[str]) -> None:
     for each, files, requests in read:
         own = [picture_files.open_picture(picture.path) for picture in files]
         texts = clip.encode_prompts([rare_words.without(request.prompt, each.identifier) for request in requests])
-        subjects.append(Subject(each, own, requests, clip.encode_pictures(own), texts))
+        looks = dino.encode_pictures(own) if dino else None
+        subjects.append(Subject(each, own, requests, clip.encode_pictures(own), texts, looks))
 
     # Draw the same with both models, and measure
     drawn: dict[str, list[Drawn]] = {}
@@ -179,11 +183,16 @@ def main(argv: Sequence[str]) -> None:
             report["measures"][name] = measures.measure_model(
                 rows, vectors, subject.vectors, subject.requests, subject.texts
             )
+            if dino and subject.looks is not None:
+                looks = [dino.encode_pictures(group) for group in pictures.groups]
+                report["measures"][name]["DINO"] = measures.fidelity(looks, subject.looks, subject.requests)
             if name == "fine-tuned":
                 report["nearest"] = measures.nearest(np.concatenate(rows), [each.vectors for each in subjects])
     for subject, report in zip(subjects, reports):
         results = report["measures"]
         results["subject"] = measures.measure_subject(subject.vectors, subject.requests, subject.texts)
+        if subject.looks is not None:
+            results["subject"]["DINO"] = measures.fidelity_of_subject(subject.looks, subject.requests)
         fidelity = [results[name]["CLIP-I"] for name in ("base", "fine-tuned", "subject")]
         report["fidelity gained"] = measures.share_gained(*fidelity)
 

@@ -122,6 +122,8 @@ class MetricsSettings(DrawFlags, MeasuredSubject, title="models and files"):
         "the pipeline that it was made from (required)", required=True)
     clip_model_path: str = flag(
         "the CLIP model to measure with: a folder, or a name (required)", required=True)
+    dino_model_path: str | None = flag(
+        "a DINO to measure with too: a folder, or a name such as facebook/dino-vits16")
     concepts: str | None = flag(
         "several subjects: a YAML, TOML or JSON file with a list of subject_data_dir, prompt, prompts_file,"
         " class_prompt, identifier", metavar="FILE")

@@ -1,4 +1,4 @@
-"""The measures of the DreamBooth paper (Ruiz et al. 2023), computed from unit vectors of CLIP."""
+"""The measures of the DreamBooth paper (Ruiz et al. 2023), computed from unit vectors of CLIP and of DINO."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array
 
 LEGEND = {
+    "DINO": "more is better: is it the very subject?",
     "CLIP-I": "more is better: is it the subject?",
     "CLIP-T": "more is better: does it follow the prompt?",
     "PRES": "best as the base's: the class stays itself",
     "DIV": "best as the subject's: the pictures differ",
 }
 MEASURES = tuple(LEGEND)
-_COMPARE = "Compare these figures with each other: the paper's table has DINO, and another CLIP perhaps"
+_COMPARE = "Compare these figures with each other: the paper's table has another CLIP and another DINO perhaps"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,16 @@ def diversity(groups: Iterable[Array]) -> float | None:
     return None if alike is None else 1 - alike
 
 
+def fidelity(drawn: Sequence[Array], subject: Array, requests: Sequence[Request]) -> float | None:
+    """Return the mean cosine of the drawn pictures of each request and the subject's own: CLIP-I, or DINO."""
+    return mean_of_known(mean_cosine(rows, subject[request.references]) for rows, request in zip(drawn, requests))
+
+
+def fidelity_of_subject(subject: Array, requests: Sequence[Request]) -> float | None:
+    """Return the same of the subject's own pictures among each other."""
+    return mean_of_known(mean_cosine_within(subject[request.references]) for request in requests)
+
+
 def measure_model(
     drawn: Sequence[Array], class_pictures: Array, subject: Array, requests: Sequence[Request], prompts: Array
 ) -> dict[str, float | None]:
@@ -64,9 +75,7 @@ def measure_model(
     prompt, perhaps none, `subject` the subject's own, `prompts` the text of each request.
     """
     return {
-        "CLIP-I": mean_of_known(
-            mean_cosine(rows, subject[request.references]) for rows, request in zip(drawn, requests)
-        ),
+        "CLIP-I": fidelity(drawn, subject, requests),
         "CLIP-T": mean_of_known(mean_cosine(rows, prompt[None]) for rows, prompt in zip(drawn, prompts)),
         "PRES": mean_cosine(class_pictures, subject) if len(class_pictures) else None,
         "DIV": diversity(drawn),
@@ -77,7 +86,7 @@ def measure_subject(subject: Array, requests: Sequence[Request], prompts: Array)
     """Return {measure: value} of the subject's own pictures, the values of a perfect model."""
     references = [subject[request.references] for request in requests]
     return {
-        "CLIP-I": mean_of_known(mean_cosine_within(rows) for rows in references),
+        "CLIP-I": fidelity_of_subject(subject, requests),
         "CLIP-T": mean_of_known(mean_cosine(rows, prompt[None]) for rows, prompt in zip(references, prompts)),
         "PRES": mean_cosine_within(subject),
         "DIV": diversity(references),
@@ -102,7 +111,9 @@ def table(report: Mapping[str, Any], is_last: bool = True) -> str:
     columns = list(report["measures"])
     lines = ["".join(f"{name:>12}" for name in ("", *columns))]
     for measure in MEASURES:
-        values = [report["measures"][name][measure] for name in columns]
+        values = [report["measures"][name].get(measure) for name in columns]
+        if measure == "DINO" and not any(values):
+            continue  # no DINO measured
         figures = "".join(f"{'-' if value is None else f'{value:.3f}':>12}" for value in values)
         lines.append(f"{measure:>12}{figures}   {LEGEND[measure]}")
     share = report["fidelity gained"]

@@ -18,6 +18,8 @@ from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from requests import Response
 
 _TEXT_FILES = (
@@ -67,6 +69,25 @@ def _find_named(name: str, revision: str | None, flag: str) -> str:
         f"{flag} {name}: there is no such folder here, and it could not be fetched{offline}: {'; '.join(reasons)}."
         " Check the name, give a local folder, or see docs/models.md on where models come from"
     )
+
+
+def is_name(name: str) -> bool:
+    """Check whether a text is the name of a model, and not that of a folder."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir()
+
+
+def find_files(name: str, patterns: Sequence[str], flag: str) -> Path:
+    """Return the folder of some files of a repository of Hugging Face, after fetching them where they are not here."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        offline = is_set("HF_HUB_OFFLINE")
+        with storage.checked_downloads(console.without_secrets):
+            return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=offline))
+    except Exception as error:  # the library may raise anything
+        _check_disk(name, error)
+        reason = _explain_hugging_face(error)
+        raise BadInput(f"{flag} {name}: there is no such folder here, and it could not be fetched: {reason}") from None
 
 
 def _check_disk(name: str, error: Exception) -> None:

@@ -24,6 +24,7 @@ def test_the_table_shows_each_measure_of_each_model():
     base = {"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None, "DIV": 0.125}
     tuned = {"CLIP-I": 0.75, "CLIP-T": 0.2, "PRES": None, "DIV": -0.0625}
     lines = measures.table({"measures": {"base": base, "fine-tuned": tuned}, "fidelity gained": 0.5}).splitlines()
+    legends = [measures.LEGEND[name] for name in measures.MEASURES if name != "DINO"]
     assert [line.split()[:3] for line in lines[:-2]] == [
         ["base", "fine-tuned"],
         ["CLIP-I", "0.500", "0.750"],
@@ -31,7 +32,7 @@ def test_the_table_shows_each_measure_of_each_model():
         ["PRES", "-", "-"],
         ["DIV", "0.125", "-0.062"],
     ]
-    assert len({line.index(legend) for line, legend in zip(lines[1:-2], measures.LEGEND.values(), strict=True)}) == 1
+    assert len({line.index(legend) for line, legend in zip(lines[1:-2], legends, strict=True)}) == 1
     assert "50%" in lines[-2] and "Compare these figures with each other: the paper" in lines[-1]
     assert len(measures.table({"measures": {"base": base}, "fidelity gained": None}).splitlines()) == 6
 
@@ -232,7 +233,8 @@ def test_a_table_a_file_a_sheet_and_the_pictures(measure, pictures, clip_folder,
 
     # The table
     assert out[0].split() == ["base", "fine-tuned", "subject"]
-    for line, measure_name in zip(out[1:5], measures.MEASURES, strict=True):
+    assert measures.MEASURES[0] == "DINO"  # of which there is none
+    for line, measure_name in zip(out[1:5], measures.MEASURES[1:], strict=True):
         figures = [f"{found[name][measure_name]:.3f}" for name in out[0].split()]
         assert line.split() == [measure_name, *figures, *measures.LEGEND[measure_name].split()]
     assert f"{report['fidelity gained']:.0%}" in out[5]
@@ -438,6 +440,20 @@ def several(twin, clip_folder, velocity_twin, *more):
     line = ["--model_path", velocity_twin, "--base_model_path", twin, "--clip_model_path", clip_folder]
     line += ["--num_images", 2, "--num_inference_steps", 2, "--num_class_images", 2, *more]
     metrics.main([str(each) for each in line])
+
+
+def test_a_dino_measures_too(measure, tmp_path):
+    dino = Path(__file__).parents[1] / "drawing/genuine/dino"
+    out = measure("--dino_model_path", dino, "--json", tmp_path / "figures.json").splitlines()
+    found = json.loads((tmp_path / "figures.json").read_text())["measures"]
+    assert out[1].split()[:4] == ["DINO", *(f"{found[name]['DINO']:.3f}" for name in ("base", "fine-tuned", "subject"))]
+    assert all(-1 <= each["DINO"] <= 1 for each in found.values()) and len(out) == 9
+
+
+@pytest.mark.parametrize("flag", ["--clip_model_path", "--dino_model_path"])
+def test_a_folder_that_is_not_there_is_refused_before_the_libraries(measure, flag):
+    with pytest.raises(BadInput, match=f"{flag} ./none: there is no such folder"):
+        measure(flag, "./none")
 
 
 def test_several_subjects_have_a_table_each_and_one_of_whom_they_resemble(

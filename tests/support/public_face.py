@@ -41,7 +41,7 @@ METRICS = """
 --prompts_file FILE  --class_prompt TEXT  --identifier TEXT  --num_images N = 4  --num_class_images N = 16
 --num_inference_steps N = 50  --guidance_scale X = 7.5  --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}
 --seed N = 0  --batch_size N = 4  --json FILE  --sheet FILE.png  --pictures_dir TEXT
---mixed_precision {no,fp16,bf16} = no  --verbose  --concepts FILE
+--mixed_precision {no,fp16,bf16} = no  --verbose  --concepts FILE  --dino_model_path TEXT
 """
 EXPORT = """
 --model_path TEXT  --output TEXT  --half  --verbose
