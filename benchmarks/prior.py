@@ -14,7 +14,7 @@ from benchmarks import subjects
 from dreambooth.config import parser as config_parser
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import measures, sampling
-from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.files import weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries

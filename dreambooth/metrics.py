@@ -37,8 +37,8 @@ from dreambooth.config.commands import MeasuredSubject, MetricsSettings
 from dreambooth.config.sources import documents, overlays
 from dreambooth.data import picture_files, rare_words
 from dreambooth.drawing import measures, sampling, sheets
-from dreambooth.drawing.clip import Clip
-from dreambooth.drawing.dino import Dino
+from dreambooth.drawing.instruments.clip import Clip
+from dreambooth.drawing.instruments.dino import Dino
 from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import hub, loading, pipeline_folder

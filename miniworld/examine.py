@@ -13,7 +13,7 @@ import numpy as np
 
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import sheets
-from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from dreambooth.drawing.clip import Clip
+    from dreambooth.drawing.instruments.clip import Clip
     from dreambooth.models.families.base import Family
     from dreambooth.system.types import Array
 

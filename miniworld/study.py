@@ -3,38 +3,35 @@
     python -m miniworld.study                                             # all, in ./study; resumes after a stop
     python -m miniworld.study --subjects dog --seeds 0 --settings prior   # some of it
 
-It runs the code of train_dreambooth.py with the settings of run_single.sh, and measures as dreambooth.metrics does,
-with the embedded CLIP. Two further figures exist only in a drawn world. "scene right" is the share of pictures with the
-scene of their prompt. "subject shown" is the share of pictures with the subject: its class and colour, a mark and a
-hat.
+It runs train_dreambooth.py with the settings of run_single.sh, and measures as dreambooth.metrics does, with the
+embedded CLIP. Two further figures exist only in a drawn world. "scene right" is the share of pictures with the scene of
+their prompt. "subject shown" is the share of pictures with the subject: its class and colour, a mark and a hat. "class
+drift" is the share of the way to the subject's own pictures that those of the plain class prompt have come.
+
+Figures are means over subjects and seeds; behind ± is their standard deviation over the seeds. A plot in the folder
+shows fidelity and class drift of all settings.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
-from dreambooth.data import rare_words
-from dreambooth.drawing import measures
-from dreambooth.drawing.clip import Clip
-from dreambooth.drawing.measures import Request
-from dreambooth.files import atomic, moves, weight_files
-from dreambooth.models import loading
+from dreambooth.files import atomic, records, weight_files
 from dreambooth.system import console, libraries
-from miniworld import judge, paths, photograph, world
+from dreambooth.system.errors import Stopped
+from miniworld import paths, photograph, tables, world
+from miniworld.evaluator import Evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from PIL import Image
-
-    from dreambooth.models.families.base import Family
-    from dreambooth.system.types import Array
-
-    Pictures = Sequence[Image.Image]
-    Figures = dict[str, float | None]
+    from miniworld.evaluator import Figures
 
 # as in run_single.sh
 TRAINING = {
@@ -45,12 +42,29 @@ TRAINING = {
     "ema_decay": 0.96,
 }
 PRIOR: dict[str, float | str | None] = {"with_prior_preservation": None, "num_class_images": 48}
+LORA: dict[str, float | str | None] = {"lora_rank": 8, "learning_rate": 2e-3}
 SETTINGS: dict[str, dict[str, float | str | None]] = {
     "plain": {},
     "prior": PRIOR,
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
     "adafactor": {**PRIOR, "optimizer": "adafactor"},
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
+    "prodigy": {**PRIOR, "optimizer": "prodigy", "learning_rate": 1},
+    "lion": {**PRIOR, "optimizer": "lion", "learning_rate": 9e-5},
+    "Huber": {**PRIOR, "loss_type": "huber"},
+    "Min-SNR": {**PRIOR, "snr_gamma": 5},
+    "more noise": {**PRIOR, "timestep_shift": 2},
+    "less noise": {**PRIOR, "timestep_shift": 0.5},
+    "noise offset": {**PRIOR, "noise_offset": 0.05},
+    "input perturbation": {**PRIOR, "input_perturbation": 0.1},
+    "class pictures by prediction": {**PRIOR, "prior_by_prediction": None},
+    "class by prediction": {"prior_by_prediction": None},
+    "LoRA of attention": {**PRIOR, **LORA},
+    "LoRA": {**PRIOR, **LORA, "lora_targets": "all"},
+    "LoRA, Huber": {**PRIOR, **LORA, "lora_targets": "all", "loss_type": "huber"},
+    "LoRA, class by prediction": {**LORA, "lora_targets": "all", "prior_by_prediction": None},
+    "DoRA": {**PRIOR, **LORA, "lora_targets": "all", "use_dora": None},
+    "LoRA+": {**PRIOR, **LORA, "lora_targets": "all", "learning_rate": 1e-3, "loraplus_lr_ratio": 8},
     "one scene": PRIOR,
     "one scene, masks": PRIOR,
     "one scene, masks alone": {**PRIOR, "unmasked_weight": 0},
@@ -59,13 +73,9 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
 ONE_SCENE = ("one scene", "one scene, masks", "one scene, masks alone")
 # what a study without --settings tries; the lean optimizers take more time
 USUAL = ("plain", "prior", "prior and text encoder")
+_USAGE = "usage.json"  # of a run: its time and its memory
+FRONT = "front.png"  # the plot of all settings
 UNASKED = "training scene unasked"  # a figure of ONE_SCENE: the share of pictures of the prompt without a scene
-COUNT, CLASS_COUNT = 4, 16  # pictures of a prompt, and of the class prompt
-
-
-def prompts(words: str) -> list[str]:
-    """Return the prompts for a subject, named by words such as "sks dog", in the scenes without training pictures."""
-    return [f"a photo of {words} {scene}" for scene in world.UNSEEN]
 
 
 def command_line(settings: Mapping[str, object]) -> list[str]:
@@ -77,8 +87,6 @@ def command_line(settings: Mapping[str, object]) -> list[str]:
 
 def train(subject: str, settings: str, seed: int, folder: Path, model: Path = paths.MODEL) -> Path:
     """Teach the model a subject, unless the result exists; return the folder of the result."""
-    import train_dreambooth
-
     pictures, masks = folder / subject / "pictures", folder / subject / "masks"
     result = folder / subject / f"{re.sub('[ ,]+', '-', settings)}-{seed}"
     if settings in ONE_SCENE:
@@ -86,7 +94,7 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
         photograph.write_pictures_of_one_scene(subject, pictures, masks)
     elif not pictures.is_dir():
         photograph.write_training_pictures(subject, pictures)
-    if not (result / moves.INDEX).exists():
+    if not (result / records.RESULT).exists():
         flags = {
             "pretrained_model_name_or_path": model,
             "instance_data_dir": pictures,
@@ -101,95 +109,30 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
             **({"mask_dir": masks} if settings in ONE_SCENE[1:] else {}),
         }
         if "with_prior_preservation" not in flags:
-            del flags["class_prompt"], flags["class_data_dir"]
-        train_dreambooth.main(command_line(flags))
+            del flags["class_data_dir"]
+        if not {"with_prior_preservation", "prior_by_prediction"} & flags.keys():
+            del flags["class_prompt"]
+        gigabytes = _run(command_line(flags))
+        atomic.write_json(result / _USAGE, {"minutes": _minutes(result), "GB": gigabytes})
     return result
 
 
-class Evaluator:
-    """The embedded CLIP and detector, and their figures of a model's pictures.
+def _run(line: Sequence[str]) -> float:
+    """Train in a process of its own, and return its peak memory in gigabytes."""
+    process = subprocess.Popen([sys.executable, str(paths.ROOT / "train_dreambooth.py"), *line])
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise Stopped("the training failed", code=1)
+    return used.ru_maxrss * 1024 / 1e9
 
-    `words` name the subjects that are not called sks and their class.
+
+def _minutes(result: Path) -> float:
+    """Return the time of a run from the opening of its log, which has the second in its name, to its result.
+
+    So the class pictures do not count, which the first of several runs draws for all.
     """
-
-    def __init__(self, words: Mapping[str, str] | None = None) -> None:
-        from miniworld.detector import Detector
-
-        self._words = words or {}
-        self.clip, self.detector = Clip(str(paths.CLIP), flag="CLIP"), Detector.load()
-
-    def words(self, subject: str) -> str:
-        """Return the words that name a subject."""
-        return self._words.get(subject, f"sks {subject}")
-
-    def photographs(self, subject: str) -> list[Pictures]:
-        """Return a subject's own pictures in each of the scenes without training pictures."""
-        first = photograph.FIRST_MEASURED
-        numbers = range(first, first + COUNT)
-        return [[world.photograph(subject, scene, 0, number) for number in numbers] for scene in world.UNSEEN]
-
-    def figures(self, subject: str, groups: Sequence[Pictures], of_class: Pictures) -> Figures:
-        """Measure a model by its pictures: a group for each scene, and those of the class prompt."""
-        vectors, requests, texts = self._references(subject)
-        rows = [self.clip.encode_pictures(group) for group in groups]
-        return {
-            **measures.measure_model(rows, self.clip.encode_pictures(of_class), vectors, requests, texts),
-            **self._figures_of_world(subject, groups),
-            "class shows subject": self._share_shown(subject, of_class),
-        }
-
-    def figures_of_photographs(self, subject: str) -> Figures:
-        """Measure a subject's own pictures: the best figures that a model can reach."""
-        vectors, requests, texts = self._references(subject)
-        return {
-            **measures.measure_subject(vectors, requests, texts),
-            **self._figures_of_world(subject, self.photographs(subject)),
-            "class shows subject": None,
-        }
-
-    def draw(self, family: Family, subject: str) -> tuple[list[Pictures], Pictures]:
-        """Draw a group of pictures for each scene, and pictures of the class prompt."""
-        requests = [(prompt, number) for prompt in prompts(self.words(subject)) for number in range(COUNT)]
-        requests += [(f"a photo of a {world.LOOKS[subject].kind}", number) for number in range(CLASS_COUNT)]
-        pictures = judge.draw(family, requests)
-        split = COUNT * len(world.UNSEEN)
-        return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
-
-    def measure(self, folder: Path, subject: str) -> Figures:
-        """Draw with the model of a folder, and measure its pictures."""
-        return self.figures(subject, *self.draw(loading.load_family(loading.Source(str(folder))), subject))
-
-    def share_of_training_scene(self, folder: Path, subject: str) -> float:
-        """Return the share of pictures of the prompt without a scene that have the one of ONE_SCENE's training."""
-        family = loading.load_family(loading.Source(str(folder)))
-        pictures = judge.draw(family, [(f"a photo of {self.words(subject)}", number) for number in range(CLASS_COUNT)])
-        found = judge.classify_scenes(self.clip, pictures, [world.LOOKS[subject].kind] * len(pictures))
-        return judge.accuracy(found, [world.SEEN[0]] * len(pictures))
-
-    def _references(self, subject: str) -> tuple[Array, list[Request], Array]:
-        """Return the vectors of a subject's own pictures, the prompts with their pictures, and the texts' vectors."""
-        vectors = self.clip.encode_pictures(_flat(self.photographs(subject)))
-        requests = [
-            Request(prompt, list(range(index * COUNT, (index + 1) * COUNT)))
-            for index, prompt in enumerate(prompts(self.words(subject)))
-        ]
-        identifier = self.words(subject).split()[0]
-        texts = [rare_words.without(each.prompt, identifier) for each in requests]
-        return vectors, requests, self.clip.encode_prompts(texts)
-
-    def _figures_of_world(self, subject: str, groups: Sequence[Pictures]) -> dict[str, float]:
-        pictures = _flat(groups)
-        scenes = [scene for scene, group in zip(world.UNSEEN, groups) for _ in group]
-        found = judge.classify_scenes(self.clip, pictures, [world.LOOKS[subject].kind] * len(pictures))
-        return {"scene right": judge.accuracy(found, scenes), "subject shown": self._share_shown(subject, pictures)}
-
-    def _share_shown(self, subject: str, pictures: Pictures) -> float:
-        """Return the share of pictures that show the subject."""
-        return float((self.detector.subject_probabilities(pictures, world.LOOKS[subject]) > 0.5).mean())
-
-
-def _flat(groups: Sequence[Pictures]) -> Pictures:
-    return [picture for group in groups for picture in group]
+    begins = [int(match[1]) for path in (result / "logs").iterdir() if (match := re.search(r"\.(\d+)\.", path.name))]
+    return ((result / records.RESULT).stat().st_mtime - min(begins)) / 60
 
 
 def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path, is_unasked: bool = False) -> Figures:
@@ -200,20 +143,6 @@ def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path, is
     if not path.exists() or figures != atomic.read_json(path):
         atomic.write_json(path, figures)
     return figures
-
-
-def mean_figures(rows: Sequence[Figures]) -> Figures:
-    """Return the mean of each figure over several runs."""
-    return {name: measures.mean_of_known(row[name] for row in rows) for name in rows[0]}
-
-
-def table(columns: Mapping[str, Figures]) -> str:
-    """Return the figures {column: {figure: value}} as a table in Markdown."""
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for figure in next(iter(columns.values())):
-        values = [row.get(figure) for row in columns.values()]
-        lines.append(f"| {figure} | " + " | ".join("–" if value is None else f"{value:.2f}" for value in values) + " |")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -228,17 +157,25 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
     evaluator, is_one_scene = Evaluator(), not {*ONE_SCENE}.isdisjoint(arguments.settings)
-    found: dict[str, list[Figures]] = {"base": [], **{name: [] for name in arguments.settings}, "real pictures": []}
+    found: dict[str, dict[int, list[Figures]]] = {"base": {0: []}}
+    found |= {name: {seed: [] for seed in arguments.seeds} for name in arguments.settings}
+    found["real pictures"] = {0: []}
     for subject in arguments.subjects:
-        found["real pictures"].append(evaluator.figures_of_photographs(subject))
+        real = evaluator.figures_of_photographs(subject)
         path = arguments.folder / subject / "base.json"
-        found["base"].append(measure_once(evaluator, paths.MODEL, subject, path, is_one_scene))
+        base = measure_once(evaluator, paths.MODEL, subject, path, is_one_scene)
+        found["real pictures"][0].append(tables.with_shares(real, base, real))
+        found["base"][0].append(tables.with_shares(base, base, real))
         for settings in arguments.settings:
             for seed in arguments.seeds:
                 result = train(subject, settings, seed, arguments.folder)
-                path = result / "figures.json"
-                found[settings].append(measure_once(evaluator, result, subject, path, is_one_scene))
-    print(table({name: mean_figures(rows) for name, rows in found.items()}))
+                figures = measure_once(evaluator, result, subject, result / "figures.json", is_one_scene)
+                used = atomic.read_json(result / _USAGE) if (result / _USAGE).exists() else {}
+                found[settings][seed].append({**tables.with_shares(figures, base, real), **used})
+    values = {name: tables.values_of(by_seed) for name, by_seed in found.items()}
+    atomic.write_picture(arguments.folder / FRONT, tables.front({name: values[name] for name in arguments.settings}))
+    print(tables.table_of_rows(values))
+    print(f"plot           {arguments.folder / FRONT}")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from dreambooth.drawing import measures
 from dreambooth.files import atomic, moves, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
-from miniworld import paths, photograph, study, world
+from miniworld import paths, photograph, study, tables, world
+from miniworld.evaluator import Evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from miniworld.study import Evaluator, Figures
+    from miniworld.evaluator import Figures
 
 ALONE, TOGETHER = int(study.TRAINING["max_train_steps"]), 450  # updates
 WORDS = {"dog": "sks dog", "other dog": "wcm dog", "car": "ukj car"}
@@ -126,7 +127,7 @@ def main(argv: Sequence[str]) -> None:
     add("--folder", type=Path, default=Path("together"), metavar="TEXT", help="for the results (default: together)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
-    evaluator, folder = study.Evaluator(WORDS), arguments.folder
+    evaluator, folder = Evaluator(WORDS), arguments.folder
     columns: dict[str, list[Figures]] = {"base": []}
     base = measure_once(evaluator, paths.MODEL, list(WORDS), folder / "base.json")
     columns["base"] = list(base.values())
@@ -140,7 +141,7 @@ def main(argv: Sequence[str]) -> None:
         together = measure_once(evaluator, result, list(WORDS), result / "figures.json")
         for subject, found in together.items():
             columns.setdefault(f"{subject}, together", []).append(found)
-    print(study.table({name: study.mean_figures(rows) for name, rows in columns.items()}))
+    print(tables.table({name: tables.mean_figures(rows) for name, rows in columns.items()}))
 
 
 if __name__ == "__main__":

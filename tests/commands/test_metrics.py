@@ -15,7 +15,7 @@ from support.pictures import draw_pictures
 from dreambooth import metrics
 from dreambooth.data import picture_files
 from dreambooth.drawing import measures, sampling, sheets
-from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.files import records
 from dreambooth.system.errors import BadInput
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from support.clips import build_clip
 
-from dreambooth.drawing import clip as drawing_clip
-from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.instruments import clip as drawing_clip
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.system.errors import BadInput
 from miniworld import dataset, networks, training, world
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from dreambooth.drawing import dino
-from dreambooth.drawing.dino import Dino
+from dreambooth.drawing.instruments import dino
+from dreambooth.drawing.instruments.dino import Dino
 from dreambooth.system.errors import BadInput
 
 GENUINE = Path(__file__).parent / "genuine/dino"  # a ViT of two layers for 32 x 32 pixels, by torch 2.14

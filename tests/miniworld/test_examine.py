@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.families import load_family
 
-from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.instruments.clip import Clip
 from miniworld import examine, judge, networks, paths, world
 from miniworld.detector import Detector
 from miniworld.things import Look

@@ -12,7 +12,7 @@ from support.weights import weights
 
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
-from dreambooth.drawing.clip import Clip
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.models import pipeline_folder
 from dreambooth.system.errors import BadInput
 from miniworld import networks, packing, world

@@ -13,7 +13,8 @@ from dreambooth.drawing import measures
 from dreambooth.models.families.stable_diffusion import StableDiffusion
 from dreambooth.training.objective import loss
 from dreambooth.training.objective.diffusion import Discrete
-from miniworld import paths, study
+from miniworld import paths, study, tables
+from miniworld.evaluator import Evaluator
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ PLAIN, PRIOR, TEXT = study.USUAL
 
 @pytest.fixture(scope="module")
 def evaluator():
-    return study.Evaluator()
+    return Evaluator()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def figures(evaluator, folder):
             for seed in seeds:
                 result = study.train(subject, settings, seed, folder)
                 rows.append(study.measure_once(evaluator, result, subject, result / "figures.json"))
-        return study.mean_figures(rows)
+        return tables.mean_figures(rows)
 
     return of
 
@@ -87,7 +88,7 @@ def test_the_text_encoder_does_not_lower_fidelity(figures):
     assert figures(TEXT)["CLIP-I"] >= figures(PRIOR)["CLIP-I"] - 0.01
 
 
-@pytest.mark.parametrize("settings", sorted(study.SETTINGS.keys() - set(study.USUAL)))
+@pytest.mark.parametrize("settings", ["adafactor", "adamw8bit", "one scene", "one scene, masks"])
 def test_a_lean_optimizer_teaches_as_well_as_adamw(figures, settings):
     before, real = figures("base", ("dog",)), figures("real", ("dog",))
     gained = [
@@ -101,7 +102,12 @@ def test_a_lean_optimizer_teaches_as_well_as_adamw(figures, settings):
 
 
 @pytest.fixture
-def faulty(evaluator, tmp_path):
+def faulty(evaluator, tmp_path, monkeypatch):
+    import train_dreambooth
+
+    # in this process, which has the fault
+    monkeypatch.setattr(study, "_run", lambda line: train_dreambooth.main(line) or 0.0)
+
     def figures_of(settings):
         return evaluator.measure(study.train("dog", settings, 0, tmp_path), "dog")
 

@@ -1,11 +1,13 @@
 """The study: its training runs, its figures and its table."""
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 
-from miniworld import photograph, study, world
-from miniworld.things import Look
+from dreambooth.system.errors import Stopped
+from miniworld import study, world
 
 
 def test_settings_become_a_command_line():
@@ -23,30 +25,29 @@ def test_the_settings_are_those_of_run_single(capsys):
     assert f"count={study.PRIOR['num_class_images']}\n" in script
 
 
-def test_prompts_name_scenes_without_training_pictures():
-    assert study.prompts("sks cat") == [f"a photo of sks cat {scene}" for scene in world.UNSEEN]
-    assert not set(world.UNSEEN) & set(world.SEEN)
-
-
-def test_mean_and_table_omit_unknown_figures():
-    mean = study.mean_figures([{"CLIP-I": 0.5, "PRES": None}, {"CLIP-I": 0.75, "PRES": None}])
-    assert mean == {"CLIP-I": 0.625, "PRES": None}
-    table = study.table({"base": mean, "prior": {"CLIP-I": 0.1, "PRES": 0.2}}).splitlines()
-    assert table == ["| | base | prior |", "|---|---|---|", "| CLIP-I | 0.62 | 0.10 |", "| PRES | – | 0.20 |"]
-
-
 @pytest.mark.parametrize("settings", study.SETTINGS)
 def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypatch):
-    import train_dreambooth
     from dreambooth.config.parser import read_config
 
     seen = []
-    monkeypatch.setattr(train_dreambooth, "main", lambda argv: seen.append(read_config(argv, "")))
+
+    def run(line):
+        seen.append(read_config(line, ""))
+        logs = Path(seen[0].saving.output_dir) / "logs"
+        logs.mkdir(parents=True)
+        (logs / f"vdlrecords.{int(time.time()) - 60}.log").touch()
+        (logs.parent / "training_args.json").touch()
+        return 1.5
+
+    monkeypatch.setattr(study, "_run", run)
     result = study.train("cat", settings, 7, tmp_path)
+    used = json.loads((result / "usage.json").read_text())
+    assert used["GB"] == 1.5 and used["minutes"] == pytest.approx(1, abs=0.1)
     [config] = seen
     assert config.saving.output_dir == str(result) and config.run.seed == 7
     assert config.concepts.instance_prompt == "a photo of sks cat"
-    assert config.concepts.with_prior_preservation == (settings != "plain")
+    assert config.concepts.with_prior_preservation == ("with_prior_preservation" in study.SETTINGS[settings])
+    assert config.concepts.keeps_class == (settings != "plain") and not list(config.warnings())
     assert config.model.train_text_encoder == ("text encoder" in settings)
     name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
     assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)
@@ -54,12 +55,10 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
 
 
 def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
-    import train_dreambooth
-
-    monkeypatch.setattr(train_dreambooth, "main", lambda argv: pytest.fail("trained again"))
+    monkeypatch.setattr(study, "_run", lambda line: pytest.fail("trained again"))
     result = tmp_path / "dog" / "plain-0"
     result.mkdir(parents=True)
-    (result / "model_index.json").write_text("{}")
+    (result / "training_args.json").write_text("{}")
     (result / "figures.json").write_text(json.dumps({"CLIP-I": 0.5}))
     assert study.train("dog", "plain", 0, tmp_path) == result
     path = result / "figures.json"
@@ -73,26 +72,39 @@ def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monk
     assert study.measure_once(Scenes(), result, "dog", path, True) == both == json.loads(path.read_text())
 
 
-def test_a_subjects_own_pictures_have_high_figures():
-    evaluator = study.Evaluator()
-    for subject in world.SUBJECTS:
-        real = evaluator.figures_of_photographs(subject)
-        assert real["scene right"] >= 0.9 and real["subject shown"] >= 0.8
-        assert 0 < real["DIV"] < 1 - real["CLIP-I"] + 1e-6
-        pictures = [world.photograph(subject, scene, 0, 0) for scene in world.UNSEEN]
-        assert evaluator.figures(subject, [[each] * 2 for each in pictures], pictures)["CLIP-I"] > 0.5
+def test_a_run_that_fails_ends_the_study(capfd):
+    with pytest.raises(Stopped, match="the training failed"):
+        study._run(["--no_such_flag"])
+    assert "there is no such flag" in capfd.readouterr().err
 
 
-def test_a_picture_of_the_world_does_not_show_the_subject():
-    evaluator = study.Evaluator()
-    groups = [[world.picture(Look("dog", "brown"), scene, 0, n) for n in range(2)] for scene in world.UNSEEN]
-    found = evaluator.figures("dog", groups, groups[0])
-    assert found["subject shown"] == 0 and found["class shows subject"] == 0 and found["scene right"] >= 0.8
-    assert found["CLIP-I"] < evaluator.figures_of_photographs("dog")["CLIP-I"] - 0.1
+def test_the_command_prints_the_table_and_draws_the_front(tmp_path, monkeypatch, capsys):
+    base = {"CLIP-I": 0.5, "PRES": 0.3, "subject shown": 0.0}
+    real = {"CLIP-I": 0.9, "PRES": 0.7, "subject shown": 1.0}
 
+    class Judge:
+        def figures_of_photographs(self, subject):
+            return real
 
-def test_measuring_pictures_are_no_training_pictures():
-    evaluator = study.Evaluator()
-    trained = [world.photograph("dog", scene, 0, 0).tobytes() for scene in world.SCENES]
-    assert photograph.FIRST_MEASURED > 0
-    assert all(picture.tobytes() not in trained for group in evaluator.photographs("dog") for picture in group)
+    figures = {"plain": {"CLIP-I": 0.7, "PRES": 0.5, "subject shown": 0.25}}
+
+    def train(subject, settings, seed, folder):
+        result = folder / subject / f"{settings}-{seed}"
+        result.mkdir(parents=True)
+        own = {name: value + 0.1 * seed for name, value in figures[settings].items()}
+        (result / "figures.json").write_text(json.dumps(own))
+        (result / "usage.json").write_text(json.dumps({"minutes": 2.0, "GB": 1.0}))
+        return result
+
+    monkeypatch.setattr(study, "Evaluator", Judge)
+    monkeypatch.setattr(study, "train", train)
+    for subject in ("dog", "cat"):
+        (tmp_path / subject).mkdir()
+        (tmp_path / subject / "base.json").write_text(json.dumps(base))
+    study.main(["--subjects", "dog", "cat", "--seeds", "0", "1", "--settings", "plain", "--folder", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| | share of the way | class drift | CLIP-I | PRES | subject shown | minutes | GB |"
+    assert lines[2] == "| base | 0.00 | 0.00 | 0.50 | 0.30 | 0.00 | – | – |"
+    row = "| plain | 0.62 ± 0.18 | 0.62 ± 0.18 | 0.75 ± 0.07 | 0.55 ± 0.07 | 0.30 ± 0.07 | 2.00 ± 0.00 | 1.00 ± 0.00 |"
+    assert lines[3] == row and lines[4].startswith("| real pictures | 1.00 | 1.00 |")
+    assert lines[5] == f"plot           {tmp_path / 'front.png'}" and (tmp_path / "front.png").is_file()

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from miniworld import study, together, world
+from miniworld import together, world
+from miniworld.evaluator import Evaluator
 
 
 def test_the_list_names_each_subject_by_its_words_and_its_class(tmp_path):
@@ -47,13 +48,13 @@ def test_the_marks_of_another_subject_are_known():
 
 
 def test_real_pictures_are_not_mixed(tmp_path, monkeypatch):
-    evaluator = study.Evaluator(together.WORDS)
+    evaluator = Evaluator(together.WORDS)
 
     def draw(self, family, subject):
         groups = self.photographs(subject)
         return groups, groups[0]
 
-    monkeypatch.setattr(study.Evaluator, "draw", draw)
+    monkeypatch.setattr(Evaluator, "draw", draw)
     monkeypatch.setattr(together.loading, "load_family", lambda source: None)
     found = together.measure_once(evaluator, tmp_path, list(together.WORDS), tmp_path / "figures.json")
     for subject, figures in found.items():
