@@ -12,7 +12,7 @@ from dreambooth.drawing import sheets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WIDTH, _HEIGHT, _MARGIN = 640, 480, 64  # pixels of a plot, and of its edge, where the axes' texts are
+_WIDTH, _HEIGHT, _MARGIN = 640, 480, 80  # pixels of a plot, and of its edge, where the axes' texts are
 _DOT, _TICK = 9, 5  # pixels: the radius of a point, the length of a mark
 _STEPS = (1, 2, 5, 10)  # between two marks, times a power of ten
 _MARKS = 5  # on an axis, about
