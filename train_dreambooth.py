@@ -30,8 +30,9 @@ from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import loading, schedulers
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
+from dreambooth.run.choosing import judges
+from dreambooth.run.choosing.validation import Validation
 from dreambooth.run.memory.budget import Budget
-from dreambooth.run.validation import Validation
 from dreambooth.system import console, disk, libraries, machine, processes
 from dreambooth.system.devices import cards
 
@@ -117,6 +118,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
 
 def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> None:
     """Train the family on the subjects, and save the result."""
+    from dreambooth.training.best import Best
     from dreambooth.training.ema import Average
     from dreambooth.training.encodings import Encodings
     from dreambooth.training.objective import loss
@@ -130,6 +132,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     batches = Batches(concepts, config.optimizer, config.pictures, seed, rank, world, dropout, plan.sizes)
     by_prediction = config.concepts.prior_by_prediction
     encodings = Encodings(family, batches, config.memory, seed, keeps_base=by_prediction)
+    measures = judges.of(config, plan, family, diffusion)
     family.free_encoders(pictures=config.memory.cache_latents)
 
     # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
@@ -141,10 +144,11 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     if config.lora.lora_rank and updates.half:
         loading.to_half(family.learners(), updates.half)  # the LoRA stays float32
     average = Average(config.optimizer.ema_decay, updates.named)
+    best = Best(config.choosing.keep_best, config.choosing.patience, updates.named)
     split = description.split_of_update(config.memory, family)
     base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
     record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base)
-    states: dict[str, Stateful] = {"optimizer": updates, **average.stateful}
+    states: dict[str, Stateful] = {"optimizer": updates, **average.stateful, **best.stateful}
     saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0
 
@@ -152,7 +156,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     tracker = tracking.open_tracker(config.log_folder, config.logging.writer_type, enabled=processes.is_first())
     tracker.add_text("arguments", atomic.as_json(record))
     speed, summary = tracking.Speed(batches.pictures_per_update, start), tracking.Summary(plan.steps, start)
-    validation = Validation(family, config.draw_settings("picture"), config.logging, config.saving.output_dir, tracker)
+    drawing, folder = config.draw_settings("picture"), config.saving.output_dir
+    validation = Validation(family, drawing, config.logging, folder, tracker, measures)
     bar = console.progress_bar(total=plan.steps, initial=start, desc="Training")
 
     def go_through(update: int, share: Share) -> dict[str, Tensor]:
@@ -180,8 +185,13 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
 
     team = Team(min(split.workers, batches.pictures_at_once), updates.parameters, go_through)
     with console.StopRequest() as stop, closing(tracker), closing(team), bar:
+        # Measure the base model, or what a stop has left out
         done = start
-        while done < plan.steps:
+        if measures.held_out and validation.is_due(done) and best.lacks(done):
+            with average.in_place():
+                best.add(done, validation.run(done, best.history))
+
+        while done < plan.steps and not best.is_over:
             losses = team.go_through(done)
 
             # Agree with the other processes on the losses, and on whether to stop
@@ -200,8 +210,11 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             bar.update()
 
-            # Log, save and draw on the way
-            ending = done == plan.steps
+            # Draw and measure on the way, log and save; enough measures without a better score end the run
+            if validation.is_due(done) and done < plan.steps and not is_stop_requested:
+                with average.in_place():
+                    best.add(done, validation.run(done, best.history))
+            ending = done == plan.steps or best.is_over
             stopping = is_stop_requested and not ending
             if ending or done % config.logging.logging_steps == 0:
                 measured = {} if norm is None else {"gradient_norm": norm}
@@ -213,17 +226,17 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
                 saved.save(done)
             if stopping:
                 endings.end_early(done, saved.last, stop.signal)
-            if validation.is_due(done) and not ending:
-                with average.in_place():
-                    validation.draw(done)
 
         # Draw, and save the result; should that fail, a checkpoint keeps the weights
         saved.save_last(done)
         with saved.rescue(done), average.in_place():
-            validation.draw(done)
-            card = model_card.make_card(config, plan.steps, world, family.facts)
-            output_folder.save_result(family, config.saving, config.lora, record, card)
-    endings.describe_result(config.saving, config.lora, concepts[0].prompt, str(summary))
+            if best.lacks(done):
+                best.add(done, validation.run(done, best.history))
+            with best.in_place():
+                ended = {**record, "steps": done, **best.record}
+                card = model_card.make_card(config, done, world, family.facts, best.record.get("saved_step"))
+                output_folder.save_result(family, config.saving, config.lora, ended, card)
+    endings.describe_result(config.saving, config.lora, concepts[0].prompt, str(summary), best.in_words)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ def test_the_rooms_are_those_of_the_plan():
         "objective",
         "optimizers",
         "instruments",
+        "choosing",
+        "checks",
     } - {
         "commands",
         "miniworld",
@@ -185,6 +187,8 @@ ROOM_OF_TESTS = {
     "objective": "training",
     "optimizers": "training",
     "instruments": "drawing",
+    "choosing": "run",
+    "checks": "config",
 }
 
 
@@ -216,6 +220,9 @@ def test_a_module_has_a_test_file(file):
 
 # these describe the run as a whole, or hand each room its own sections
 TAKE_ALL_SETTINGS = {
+    "dreambooth/config/checks/conflicts.py",
+    "dreambooth/config/checks/doubts.py",
+    "dreambooth/run/choosing/judges.py",
     "dreambooth/config/config.py",
     "dreambooth/config/parser.py",
     "dreambooth/run/description.py",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import concept_sections, learning_sections, run_sections, sections
+from dreambooth.config.checks import conflicts, doubts
 from dreambooth.config.commands import DrawSettings
 from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.system.errors import BadInput
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from dreambooth.config.fields import Section
 
-_HIGH_RATE, _HIGH_RANK = 1e-2, 256
 # what earlier versions did, whose records have no such settings
 _EARLIER = {
     "optimizer": "adamw",
@@ -29,6 +29,7 @@ _EARLIER = {
     "random_crop": False,
     "color_jitter": 0.0,
     "prior_by_prediction": False,
+    "keep_best": False,
     "snr_gamma": None,
     "loss_type": "l2",
     "noise_offset": 0.0,
@@ -38,7 +39,6 @@ _EARLIER = {
     "max_timestep": None,
     "timestep_shift": 1.0,
 }
-_POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
 
 @dataclass(frozen=True)
@@ -55,49 +55,12 @@ class Config:
     drawing: run_sections.SampleSettings = field(default_factory=run_sections.SampleSettings)
     saving: run_sections.SavingSettings = field(default_factory=run_sections.SavingSettings)
     logging: run_sections.LoggingSettings = field(default_factory=run_sections.LoggingSettings)
+    choosing: run_sections.ChoosingSettings = field(default_factory=run_sections.ChoosingSettings)
     run: run_sections.RunSettings = field(default_factory=run_sections.RunSettings)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # by flag; without one: the default
 
     def __post_init__(self) -> None:
-        model, concepts, saving = self.model, self.concepts, self.saving
-        if self.optimizer.lr_scheduler == "polynomial" and self.base_rate <= _POLYNOMIAL_END:
-            raise BadInput(f"--learning_rate {self.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
-        self._check_early_update()
-        if concepts.prior_by_prediction and not concepts.with_prior_preservation:
-            for subject in concepts.subjects:
-                if not (subject.class_prompt or "").strip():
-                    whose = f' for "{subject.prompt}"' if concepts.concepts else ""
-                    raise BadInput(f"--prior_by_prediction needs --class_prompt{whose}")
-        if concepts.with_prior_preservation:
-            own = {Path(each.instance_data_dir).resolve() for each in concepts.subjects}
-            for subject in concepts.subjects:
-                for name in ("class_data_dir", "class_prompt"):
-                    if not (getattr(subject, name) or "").strip():
-                        whose = f' for "{subject.prompt}"' if concepts.concepts else ""
-                        raise BadInput(f"--with_prior_preservation needs --{name}{whose}")
-                if Path(subject.class_data_dir or "").resolve() in own:
-                    raise BadInput("--class_data_dir is the same folder as --instance_data_dir; give the class its own")
-        if concepts.concepts and self.pictures.mask_dir:
-            raise BadInput("--mask_dir can't be combined with --concepts, whose list has it for each subject")
-        if self.pictures.color_jitter and self.memory.cache_latents:
-            raise BadInput("--color_jitter needs --no_cache_latents, since each step has other colours")
-        if _is_same_path(saving.output_dir, model.pretrained_model_name_or_path):
-            raise BadInput(f"--output_dir {saving.output_dir}: it is the base model's own folder; give another one")
-
-    def _check_early_update(self) -> None:
-        """Refuse settings that need all gradients of an update at once."""
-        optimizer = self.optimizer
-        reasons = {
-            "--optimizer prodigy, which estimates its rate from all gradients": optimizer.optimizer == "prodigy",
-            f"--gradient_accumulation_steps {optimizer.gradient_accumulation_steps}: a gradient is the sum of several"
-            " passes": optimizer.gradient_accumulation_steps > 1,
-            f"--max_grad_norm {optimizer.max_grad_norm}: the norm is that of all gradients": optimizer.max_grad_norm,
-            "--mixed_precision fp16: an update waits for the overflows of all gradients; bf16 does not":
-                self.memory.mixed_precision == "fp16",
-        }  # fmt: skip
-        for reason, applies in reasons.items():
-            if self.memory.early_update and applies:
-                raise BadInput(f"--early_update can't be combined with {reason}")
+        conflicts.check(self)
 
     @classmethod
     def from_flat(cls, **values: Any) -> Config:
@@ -129,37 +92,7 @@ class Config:
 
     def warnings(self) -> Iterator[str]:
         """Explain allowed settings that are probably a mistake."""
-        concepts = self.concepts
-        prompts = {subject.prompt.strip() for subject in concepts.subjects}
-        if any(each.prompt.strip() in prompts for each in concepts.classes):
-            yield (
-                "--class_prompt is the same as --instance_prompt: the class would learn to look like the subject;"
-                " leave the rare word out of the class prompt"
-            )
-        if not concepts.with_prior_preservation:
-            if concepts.class_captions != "off":
-                yield "--class_captions is not used without --with_prior_preservation"
-            names = ("class_data_dir", "class_prompt", "class_negative_prompt")
-            for name in (each for each in names if not (concepts.prior_by_prediction and each == "class_prompt")):
-                if getattr(concepts, name) or any(getattr(each, name, None) for each in concepts.subjects):
-                    yield f"--{name} is not used without --with_prior_preservation"
-        finds_rate = self.optimizer.optimizer in learning_sections.RATE_FREE
-        if self.base_rate > _HIGH_RATE and not finds_rate:
-            yield (
-                f"--learning_rate {self.base_rate:g} is very high; {learning_sections.DEFAULT_RATE:g} is usual for a"
-                f" whole network, and {learning_sections.DEFAULT_LORA_RATE:g} for a LoRA"
-            )
-        if self.lora.lora_rank and self.base_rate <= 2 * learning_sections.DEFAULT_RATE:
-            yield (
-                f"--learning_rate {self.base_rate:g} is a whole network's, at which a LoRA learns next to nothing;"
-                f" without the flag it has {learning_sections.DEFAULT_LORA_RATE:g}"
-            )
-        if (self.lora.lora_rank or 0) > _HIGH_RANK:
-            yield f"--lora_rank {self.lora.lora_rank} is very high; ranks of 4 to 64 are usual"
-        if self.memory.early_update and self.lora.lora_rank:
-            yield "--early_update frees next to nothing with --lora_rank, whose gradients are small"
-        if self.optimizer.text_encoder_lr and not self.model.train_text_encoder:
-            yield "--text_encoder_lr is not used without --train_text_encoder"
+        return doubts.warnings(self)
 
     @property
     def seed(self) -> int:
@@ -259,6 +192,7 @@ SECTIONS: dict[str, type[Section]] = {
     "drawing": run_sections.SampleSettings,
     "saving": run_sections.SavingSettings,
     "logging": run_sections.LoggingSettings,
+    "choosing": run_sections.ChoosingSettings,
     "run": run_sections.RunSettings,
 }
 
@@ -294,7 +228,3 @@ def _fields() -> Iterator[tuple[str, str, bool]]:
     for section, kind in SECTIONS.items():
         for each in dataclasses.fields(kind):
             yield section, each.name, each.metadata["course"]
-
-
-def _is_same_path(one: str | None, other: str) -> bool:
-    return one is not None and Path(one).resolve() == Path(other).resolve()

@@ -99,15 +99,39 @@ class LoggingSettings(Section, title="logging"):
         super().__post_init__()
         if not all(each.strip() for each in self.validation_prompt or ()):
             raise BadInput("--validation_prompt: it is empty")
-        if not self.validation_prompt:
-            for name in ("validation_steps", "num_validation_images"):
-                if getattr(self, name) is not None:
-                    raise BadInput(f"--{name} needs --validation_prompt")
+        if not self.validation_prompt and self.num_validation_images is not None:
+            raise BadInput("--num_validation_images needs --validation_prompt")
 
     @property
     def validation_count(self) -> int:
         """The number of pictures for each validation prompt."""
         return self.num_validation_images or 4
+
+
+@dataclass(frozen=True)
+class ChoosingSettings(Section, title="measures on the way, and the best weights"):
+    """What is measured at each validation, and what follows from it."""
+
+    validation_data_dir: str | None = flag(
+        "other pictures of the subject, to measure with at each validation (default: those that it trains on)")
+    clip_model_path: str | None = flag(
+        "measure the validation pictures with this CLIP: a folder, or a name")
+    keep_best: bool = flag(
+        "save the weights of the validation with the best score, in place of the last ones", False, course=True)
+    patience: int | None = flag(
+        "with --keep_best: end the run after so many validations without a better score", type=int, least=1)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience is not None and not self.keep_best:
+            raise BadInput("--patience needs --keep_best")
+
+    @property
+    def first(self) -> str | None:
+        """The first flag that is given; None where nothing is measured."""
+        names = ("keep_best", "clip_model_path", "validation_data_dir")
+        return next((f"--{name}" for name in names if getattr(self, name)), None)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,17 @@ def survey(concepts: ConceptSettings, pictures: PictureSettings) -> Survey:
     return Survey(tuple(found), tuple(others), tuple(sources), tuple(problems))
 
 
+def held_out(folder: str | None, found: Survey) -> tuple[Picture, ...]:
+    """Find other pictures of the subject, to measure with; one that it trains on too measures what it remembers."""
+    if folder is None:
+        return ()
+    pictures, _ = picture_files.find_pictures(folder, "--validation_data_dir")
+    trained = {picture.sha256 for picture in found.pictures}
+    if twice := [picture.path.name for picture in pictures if picture.sha256 in trained]:
+        raise BadInput(f"--validation_data_dir {folder}: {twice[0]} is one of the pictures to train on; give others")
+    return tuple(pictures)
+
+
 def classes(concepts: ConceptSettings, found: Survey, tokenizer: Tokenizer) -> tuple[ClassSettings, ...]:
     """List the classes of the subjects, with prompts from the captions where these are asked for."""
     if not concepts.class_prompts_from_captions:

@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw
 from dreambooth.drawing import sheets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 480, 80  # pixels of a plot, and of its edge, where the axes' texts are
+_PANEL = 120  # pixels: the height of one of several curves
 _DOT, _TICK = 9, 5  # pixels: the radius of a point, the length of a mark
 _STEPS = (1, 2, 5, 10)  # between two marks, times a power of ten
 _MARKS = 5  # on an axis, about
@@ -99,3 +100,38 @@ def _write_upwards(picture: Image.Image, text: str, place: tuple[int, int]) -> N
     ImageDraw.Draw(strip).text((0, 0), text, "black", font)
     turned = strip.rotate(90, expand=True)
     picture.paste(turned, (place[0], place[1] - turned.height // 2))
+
+
+def curves(history: Sequence[tuple[int, Mapping[str, float]]], first: str) -> Image.Image:
+    """Draw a panel for each figure over the steps, that of `first` on top; the step of its best value is marked."""
+    names = [first, *(name for name in dict.fromkeys(name for _, row in history for name in row) if name != first)]
+    font, _ = sheets.font_for([])
+    picture = Image.new("RGB", (_WIDTH, len(names) * _PANEL + _MARGIN // 2), "white")
+    pen = ImageDraw.Draw(picture)
+    best = max(((row[first], -step) for step, row in history if step and math.isfinite(row[first])), default=None)
+    steps = _Axis([(float(step), 0.0) for step, _ in history])
+    left, right = _MARGIN, _WIDTH - 2 * _DOT
+
+    def across(step: float) -> float:
+        return left + steps.share(step) * (right - left)
+
+    for number, name in enumerate(names):
+        colour = _COLOURS[number % len(_COLOURS)]
+        top, bottom = number * _PANEL + sheets.TEXT_HEIGHT, (number + 1) * _PANEL - _TICK
+        known = [(step, row[name]) for step, row in history if name in row and math.isfinite(row[name])]
+        axis = _Axis([(value, 0.0) for _, value in known])
+        pen.text((left, top), name, colour, font, anchor="lb")
+        pen.rectangle((left, top, right, bottom), outline="lightgrey")
+        for mark in axis.marks[:: max(1, len(axis.marks) // 3)]:
+            y = bottom - axis.share(mark) * (bottom - top)
+            pen.text((left - _TICK, y), axis.text(mark), "black", font, anchor="rm")
+        if best is not None:
+            x = across(-best[1])
+            pen.line((x, top, x, bottom), "grey")
+        places = [(across(step), bottom - axis.share(value) * (bottom - top)) for step, value in known]
+        pen.line(places, colour, 2)
+        for x, y in places:
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), colour)
+    for mark in steps.marks:
+        pen.text((across(mark), picture.height - _MARGIN // 2), steps.text(mark), "black", font, anchor="mt")
+    return picture

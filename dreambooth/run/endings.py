@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import SavingSettings
 
 
-def describe_result(saving: SavingSettings, lora: LoraSettings, prompt: str, summary: str) -> None:
-    """Print how the run went, where the result is, and the command that draws with it."""
+def describe_result(
+    saving: SavingSettings, lora: LoraSettings, prompt: str, summary: str, choice: str | None = None
+) -> None:
+    """Print how the run went, whose weights were chosen, where the result is, and the command that draws with it."""
     console.print_message(f"done      {summary}")
+    if choice:
+        console.print_message(f"best      {choice}")
     what = "pipeline " if lora.saves_pipeline else "LoRA     "
     command = draw_command(saving.output_dir, prompt, *console.script_command("infer.py"))
     console.print_message(f"{what} {saving.output_dir}; to draw with it: {command}")

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from dreambooth.models.registry import FamilyFacts
 
 
-def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts) -> str:
+def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts, saved: int | None = None) -> str:
     """Return the text of the card, for Hugging Face's hub and for people.
 
-    It shows the samples of the last step that are in the output folder.
+    It shows the samples of the last step that are in the output folder, or of the one whose weights were saved.
     """
     prompts = [subject.prompt for subject in config.concepts.subjects]
     prompt, subjects = prompts[0], "one subject" if len(prompts) == 1 else f"{len(prompts)} subjects"
     rows = _describe_run(config, steps, processes, facts)
+    if saved is not None:
+        rows["steps"] += f"; the weights are those after update {saved}, the best of the validations"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
 base_model: {json.dumps(_base_name(config), ensure_ascii=False)}
@@ -45,7 +47,7 @@ All settings, versions and the pictures' hashes are in `{records.RESULT}`.
 ## Draw with it
 
 {_block("bash", endings.draw_command(_folder_name(config.saving), prompt))}
-{_example_code(config, facts)}{_samples(config.saving.output_dir, config.logging, steps)}"""
+{_example_code(config, facts)}{_samples(config.saving.output_dir, config.logging, steps if saved is None else saved)}"""
 
 
 def _base_name(config: Config) -> str:

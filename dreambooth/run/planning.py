@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dreambooth.config import learning_sections
 from dreambooth.config.config import Config
 from dreambooth.data import picture_files, surveys, transforms
+from dreambooth.data.concepts import Picture
 from dreambooth.data.surveys import Survey
 from dreambooth.files import records
 from dreambooth.models import pipeline_folder
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from dreambooth.config.concept_sections import ConceptSettings
     from dreambooth.config.run_sections import SavingSettings
-    from dreambooth.data.concepts import Picture
     from dreambooth.models.families.base import Family
 
 _FEW_STEPS = 100
@@ -45,6 +45,7 @@ class Plan:
     done: int | None = None  # the updates of this very run's result, where none is left to do
     replaces: bool = False  # another run in the output folder
     signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
+    held_out: tuple[Picture, ...] = ()  # other pictures of the subject, to measure with
     sizes: tuple[Size, ...] = ()  # that pictures may have; known when the model is loaded
 
     @property
@@ -117,7 +118,8 @@ def make(config: Config) -> tuple[Config, Plan]:
             " to replace that run"
         )
     replaces = bool(changes)
-    plan = Plan(survey, steps, fingerprint, resumed, done, replaces, signs)
+    held_out = surveys.held_out(config.choosing.validation_data_dir, survey)
+    plan = Plan(survey, steps, fingerprint, resumed, done, replaces, signs, held_out)
     if resumed and done is None:
         plan = _check_resumed(resumed, plan, saving)
     for warning in (*survey.problems, *_warnings(config, survey, pictures, steps)):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import paddle
+
+from dreambooth.training import weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,26 +44,14 @@ class Average:
         if not self._values:
             self._values = {name: each.clone() for name, each in self._named.items()}
         else:
-            for name, weights in self._named.items():
-                self._values[name].scale_(1 - share).add_(weights * share)
+            for name, each in self._named.items():
+                self._values[name].scale_(1 - share).add_(each * share)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the networks have the average in place of their weights."""
-        self._exchange()
-        try:
+        with weights.exchanged(self._values, self._named):
             yield
-        finally:
-            self._exchange()
-
-    @paddle.no_grad()
-    def _exchange(self) -> None:
-        """Exchange weights and average one by one, in the memory that each has: other processes may share it."""
-        for name, average in self._values.items():
-            weights = self._named[name]
-            before = weights.clone()
-            paddle.assign(average, weights)
-            paddle.assign(before, average)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return (tensors, JSON) for a checkpoint."""
@@ -73,6 +62,4 @@ class Average:
         if not isinstance(state["count"], int) or state["count"] < 1:
             raise ValueError(f"the state of its average is {state['count']!r}")
         self._count = state["count"]
-        self._values = {
-            name: paddle.to_tensor(np.asarray(tensors[name]), place=each.place) for name, each in self._named.items()
-        }
+        self._values = weights.restored(tensors, self._named)

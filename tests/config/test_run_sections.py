@@ -6,10 +6,9 @@ from dreambooth.config import run_sections
 from dreambooth.system.errors import BadInput
 
 
-def test_validation_settings_need_a_prompt():
-    for name in ("validation_steps", "num_validation_images"):
-        with pytest.raises(BadInput, match=f"--{name} needs --validation_prompt"):
-            run_sections.LoggingSettings(**{name: 3})
+def test_validation_pictures_need_a_prompt():
+    with pytest.raises(BadInput, match="--num_validation_images needs --validation_prompt"):
+        run_sections.LoggingSettings(num_validation_images=3)
     assert run_sections.LoggingSettings(validation_prompt=("x",), num_validation_images=3).validation_count == 3
     assert run_sections.LoggingSettings(validation_prompt=("x",)).validation_count == 4
 

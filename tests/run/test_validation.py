@@ -6,7 +6,7 @@ from support.commands import train
 from support.weights import assert_same
 
 from dreambooth.config.run_sections import LoggingSettings
-from dreambooth.run.validation import Validation
+from dreambooth.run.choosing.validation import Validation
 from dreambooth.system import libraries
 
 

@@ -109,6 +109,8 @@ def test_timesteps_keep_to_their_range_and_lean_to_the_side_of_the_shift():
     for flags, said in ((dict(min_timestep=1000), "--min_timestep 1000"), (dict(max_timestep=1001), "--max_timestep")):
         with pytest.raises(BadInput, match=f"{said}.*the model has 1000 timesteps"):
             process(objective=flags)
+    within = process(objective=dict(min_timestep=100, max_timestep=200))
+    assert within.t_at([0.0, 0.5, 0.999, 1.0]).tolist() == [100, 150, 199, 199]
     assert process(objective=dict(min_timestep=999, max_timestep=1000)).sample_t(7, KEYS).tolist() == [999] * 3
 
 
@@ -128,6 +130,9 @@ class Flow(Diffusion):
 
     def sample_t(self, seed, keys):
         return paddle.to_tensor([randomness.stream(seed, "share", *key).random(dtype=np.float32) for key in keys])
+
+    def t_at(self, shares):
+        return paddle.to_tensor(shares, "float32")
 
     def add_noise(self, clean, noise, t):
         return clean + t.reshape([-1, 1, 1, 1]) * (noise - clean)

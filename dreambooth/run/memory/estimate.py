@@ -88,7 +88,8 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     chain += sizes.pieces(sizes.facts.denoiser, config.pictures.size, rows)
     weights = sum(piece.weights for piece in chain)
     trained = _adapted(config.lora, pieces.adapted_weights(chain)) if rank else weights
-    kept = trained * (_BYTES * (2 if optimizer.ema_decay else 1) + state)
+    copies = 1 + bool(optimizer.ema_decay) + config.choosing.keep_best
+    kept = trained * (_BYTES * copies + state)
     kept += _BYTES * weights if rank else 0
     if config.concepts.prior_by_prediction and not rank:
         kept += _BYTES * weights  # the copy of the networks before the training

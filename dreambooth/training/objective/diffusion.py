@@ -61,6 +61,10 @@ class Diffusion(ABC):
         """Draw the timesteps [n]: int64 steps, or float32 in (0, 1)."""
 
     @abstractmethod
+    def t_at(self, shares: Array) -> Tensor:
+        """Return the timesteps at shares [n] of the way from the least noise to the most."""
+
+    @abstractmethod
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Mix noise into clean latents, in the share that the timesteps give."""
 
@@ -91,9 +95,13 @@ class Discrete(Diffusion):
             return paddle.to_tensor(self._first + randomness.integers(seed, "timestep", keys, count))
         shares = np.array([randomness.uniform(seed, "timestep", key) for key in keys])
         # as of Stable Diffusion 3 (Esser et al. 2024, equation 23)
-        shares = shift * shares / (1 + (shift - 1) * shares)
-        steps = np.minimum((shares * count).astype(np.int64), count - 1)
-        return paddle.to_tensor(self._first + steps)
+        return self.t_at(shift * shares / (1 + (shift - 1) * shares))
+
+    @override
+    def t_at(self, shares: Array) -> Tensor:
+        """Return the int64 steps at shares [n] of the steps that are trained on."""
+        count = self._end - self._first
+        return paddle.to_tensor(self._first + np.minimum((np.asarray(shares) * count).astype(np.int64), count - 1))
 
     @override
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""Allowed settings that are probably a mistake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dreambooth.config import learning_sections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dreambooth.config.config import Config
+
+_HIGH_RATE, _HIGH_RANK = 1e-2, 256
+
+
+def warnings(config: Config) -> Iterator[str]:
+    """Explain allowed settings that are probably a mistake."""
+    concepts = config.concepts
+    prompts = {subject.prompt.strip() for subject in concepts.subjects}
+    if any(each.prompt.strip() in prompts for each in concepts.classes):
+        yield (
+            "--class_prompt is the same as --instance_prompt: the class would learn to look like the subject;"
+            " leave the rare word out of the class prompt"
+        )
+    if not concepts.with_prior_preservation:
+        if concepts.class_captions != "off":
+            yield "--class_captions is not used without --with_prior_preservation"
+        names = ("class_data_dir", "class_prompt", "class_negative_prompt")
+        for name in (each for each in names if not (concepts.prior_by_prediction and each == "class_prompt")):
+            if getattr(concepts, name) or any(getattr(each, name, None) for each in concepts.subjects):
+                yield f"--{name} is not used without --with_prior_preservation"
+    finds_rate = config.optimizer.optimizer in learning_sections.RATE_FREE
+    if config.base_rate > _HIGH_RATE and not finds_rate:
+        yield (
+            f"--learning_rate {config.base_rate:g} is very high; {learning_sections.DEFAULT_RATE:g} is usual for a"
+            f" whole network, and {learning_sections.DEFAULT_LORA_RATE:g} for a LoRA"
+        )
+    if config.lora.lora_rank and config.base_rate <= 2 * learning_sections.DEFAULT_RATE:
+        yield (
+            f"--learning_rate {config.base_rate:g} is a whole network's, at which a LoRA learns next to nothing;"
+            f" without the flag it has {learning_sections.DEFAULT_LORA_RATE:g}"
+        )
+    if (config.lora.lora_rank or 0) > _HIGH_RANK:
+        yield f"--lora_rank {config.lora.lora_rank} is very high; ranks of 4 to 64 are usual"
+    if config.memory.early_update and config.lora.lora_rank:
+        yield "--early_update frees next to nothing with --lora_rank, whose gradients are small"
+    if config.optimizer.text_encoder_lr and not config.model.train_text_encoder:
+        yield "--text_encoder_lr is not used without --train_text_encoder"

@@ -1,0 +1,49 @@
+"""What measures a run's model on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+from dreambooth.data.rare_words import RareWords
+from dreambooth.run.choosing.held_out import HeldOut
+from dreambooth.system import processes
+
+if TYPE_CHECKING:
+    from dreambooth.config.config import Config
+    from dreambooth.models.families.base import Family
+    from dreambooth.run.choosing.measuring import ClipMeasures
+    from dreambooth.run.planning import Plan
+    from dreambooth.training.objective.diffusion import Diffusion
+
+
+class Judges(NamedTuple):
+    """The measures of a run; without any, validations draw pictures alone."""
+
+    held_out: HeldOut | None = None
+    clip: ClipMeasures | None = None
+    prior_weight: float = 1.0  # of the class's loss in the score
+
+
+def of(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> Judges:
+    """Make the measures that a run asks for, while the encoders of pictures and prompts are in memory."""
+    if config.choosing.first is None:
+        return Judges()
+    concepts = plan.survey.concepts
+    if not config.concepts.with_prior_preservation:  # the base model's predictions are no pictures
+        concepts = tuple(dataclasses.replace(each, class_pictures=()) for each in concepts)
+    if plan.held_out:
+        concepts = tuple(dataclasses.replace(each, pictures=plan.held_out) for each in concepts)
+    held_out = HeldOut(family, diffusion, concepts, config.optimizer, config.pictures, plan.sizes, config.memory)
+    clip = None
+    if config.choosing.clip_model_path and processes.is_first():
+        from dreambooth.run.choosing.measuring import ClipMeasures
+
+        prompts = config.logging.validation_prompt or ()
+        # their class prompts are drawn, whether the class is preserved or not
+        named = [
+            dataclasses.replace(each, class_prompt=subject.class_prompt)
+            for each, subject in zip(concepts, config.concepts.subjects)
+        ]
+        clip = ClipMeasures(config.choosing.clip_model_path, named, prompts, RareWords(family.tokenizer))
+    return Judges(held_out, clip, config.objective.prior_loss_weight)

@@ -1,0 +1,53 @@
+"""One number for a model on its way: more is better."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Figures = Mapping[str, float | None]
+
+SUBJECT_LOSS, CLASS_LOSS = "validation_loss", "validation_class_loss"
+SCORE = "score"
+
+
+def of_measures(found: Figures, base: Figures, own: Figures) -> float:
+    """Return the geometric mean of what the model has of the subject, of the prompts and of the class, from 0 to 1.
+
+    The subject: how far CLIP-I has come from the base's to that of the subject's own pictures. The prompts: CLIP-T over
+    the base's, where it is lower. The class: how much of the way to the subject's own pictures PRES has not gone. A
+    model that lacks one of the three is worth nothing, however good the others are, and the mean is then 0. All are
+    shares of what is possible, so no weights between cosines of different ranges have to be chosen.
+    """
+    parts = [
+        _share(found.get("CLIP-I"), base.get("CLIP-I"), own.get("CLIP-I")),
+        _ratio(found.get("CLIP-T"), base.get("CLIP-T")),
+        _kept(found.get("PRES"), base.get("PRES"), own.get("PRES")),
+    ]
+    known = [part for part in parts if part is not None]
+    return math.prod(known) ** (1 / len(known)) if known else 0.0
+
+
+def of_losses(found: Figures, prior_weight: float) -> float:
+    """Return the loss on the held-out noise, that of the class with its weight, as a score."""
+    return -((found.get(SUBJECT_LOSS) or 0.0) + prior_weight * (found.get(CLASS_LOSS) or 0.0))
+
+
+def _share(value: float | None, base: float | None, own: float | None) -> float | None:
+    if value is None or base is None or own is None or own <= base:
+        return None
+    return min(1.0, max(0.0, (value - base) / (own - base)))
+
+
+def _kept(value: float | None, base: float | None, own: float | None) -> float | None:
+    gone = _share(value, base, own)
+    return None if gone is None else 1 - gone
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    if value is None or base is None or base <= 0:
+        return None
+    return min(1.0, max(0.0, value / base))

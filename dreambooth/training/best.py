@@ -1,0 +1,105 @@
+"""The best weights of a run by the score of its validations, and the end of a run that no longer gets better."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import paddle
+
+from dreambooth.training import weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from paddle import Tensor
+
+    from dreambooth.system.types import Arrays
+
+_SCORE = "score"
+
+
+class Entry(NamedTuple):
+    """A validation."""
+
+    step: int
+    figures: dict[str, float]  # the score among them
+
+
+class Best:
+    """The validations so far, and the weights of the one with the best score, where they are to be kept.
+
+    After `patience` validations without a better score, the run is over.
+    """
+
+    def __init__(self, is_kept: bool, patience: int | None, named: Mapping[str, Tensor]) -> None:
+        self._is_kept, self._patience, self._named = is_kept, patience, named
+        self._values: dict[str, Tensor] = {}
+        self.history: list[Entry] = []
+
+    @property
+    def stateful(self) -> dict[str, Best]:
+        """It, by its name in a checkpoint, where it is kept."""
+        return {"best": self} if self._is_kept else {}
+
+    @paddle.no_grad()
+    def add(self, step: int, figures: dict[str, float]) -> None:
+        """Count a validation, whose weights are those in the networks."""
+        if not figures or self.lacks(step) is False:
+            return
+        before = self.best
+        self.history.append(Entry(step, figures))
+        if self._is_kept and self.best is not before:
+            self._values = {name: each.clone() for name, each in self._named.items()}
+
+    def lacks(self, step: int) -> bool:
+        """Check whether there was no validation at a step."""
+        return not any(entry.step == step for entry in self.history)
+
+    @property
+    def best(self) -> Entry | None:
+        """The first of the validations with the best score; before the first update there is nothing to save."""
+        scored = [entry for entry in self.history if entry.step and math.isfinite(entry.figures[_SCORE])]
+        return max(scored, key=lambda entry: entry.figures[_SCORE], default=None)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run's record has of it: the validations, and the step whose weights are saved."""
+        if not self.history:
+            return {}
+        kept = {"saved_step": self.best.step} if self._is_kept and self.best else {}
+        return {"validations": [{"step": entry.step, **entry.figures} for entry in self.history], **kept}
+
+    @property
+    def in_words(self) -> str | None:
+        """The choice, where there was one."""
+        if not self._is_kept or self.best is None:
+            return None
+        value, count = self.best.figures[_SCORE], sum(entry.step > 0 for entry in self.history)
+        what = f"after update {self.best.step}, of {count} validations, with the score {value:.4f}"
+        return f"{what}; these weights are saved"
+
+    @property
+    def is_over(self) -> bool:
+        """Check whether patience is at its end."""
+        if self._patience is None or self.best is None:
+            return False
+        return sum(entry.step > self.best.step for entry in self.history) >= self._patience
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the networks have the best weights in place of theirs."""
+        with weights.exchanged(self._values, self._named):
+            yield
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return (tensors, JSON) for a checkpoint."""
+        return self._values, {"history": [[entry.step, entry.figures] for entry in self.history]}
+
+    def restore(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
+        """Put back what state() returned."""
+        self.history = [Entry(int(step), {name: float(each) for name, each in found.items()})
+                        for step, found in state["history"]]  # fmt: skip
+        if self.best is not None:
+            self._values = weights.restored(tensors, self._named)

@@ -1,0 +1,66 @@
+"""The measures of validation pictures: which subject a prompt is compared with, and the classes."""
+
+import numpy as np
+import pytest
+from support.clips import build_clip
+from support.pictures import draw_pictures
+
+from dreambooth.data import picture_files
+from dreambooth.data.concepts import Concept
+from dreambooth.drawing import measures
+from dreambooth.run.choosing.measuring import ClipMeasures
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return str(build_clip(tmp_path_factory.mktemp("clip") / "small"))
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("subjects")
+    return [
+        Concept(
+            f"a photo of {word} dog",
+            tuple(picture_files.find_pictures(draw_pictures(folder / word, count), "")[0]),
+            "a photo of a dog",
+        )
+        for word, count in (("sks", 3), ("vdf", 2))
+    ]
+
+
+class Words:
+    def identifier(self, prompt, class_prompt=None):
+        return prompt.split()[3]
+
+
+def opened(concept):
+    return [picture_files.open_picture(each.path) for each in concept.pictures]
+
+
+def test_a_prompt_is_compared_with_the_subject_that_it_names(clip, subjects):
+    prompts = ["a sks dog at night", "a vdf dog", "a dog"]
+    judge = ClipMeasures(clip, subjects, prompts, Words())
+    assert [request.references for request in judge._requests] == [[0, 1, 2], [3, 4], [0, 1, 2, 3, 4]]
+    own = [opened(each) for each in subjects]
+    found = judge.figures([own[0], own[1], own[0] + own[1]], [own[0]])
+    assert found["CLIP-I"] == pytest.approx(1, abs=0.5) and found["DIV"] >= -1e-6
+    assert judge.class_prompts == ["a photo of a dog"]
+    everything = judge._subject
+    vectors = judge._clip.encode_pictures(own[0])
+    assert found["PRES"] == pytest.approx(measures.mean_cosine(vectors, everything), abs=1e-5)
+
+
+def test_the_rare_word_is_left_out_of_what_clip_reads(clip, subjects, monkeypatch):
+    from dreambooth.drawing.instruments.clip import Clip
+
+    read = []
+    monkeypatch.setattr(Clip, "encode_prompts", lambda self, texts: read.extend(texts) or np.ones([len(texts), 8]))
+    ClipMeasures(clip, subjects[:1], ["a sks dog at night", "a dog"], Words())
+    assert read == ["a dog at night", "a dog"]
+
+
+def test_the_subjects_own_pictures_have_the_best_figures(clip, subjects):
+    judge = ClipMeasures(clip, subjects[:1], ["a sks dog"], Words())
+    best = judge.figures_of_subject()
+    assert best["CLIP-I"] <= 1 and best["PRES"] == best["CLIP-I"]

@@ -1,0 +1,47 @@
+"""The score: what it rewards, and its bounds."""
+
+import pytest
+
+from dreambooth.run.choosing import score
+
+BASE = {"CLIP-I": 0.4, "CLIP-T": 0.5, "PRES": 0.3, "DIV": 0.1}
+OWN = {"CLIP-I": 0.9, "CLIP-T": 0.4, "PRES": 0.8, "DIV": 0.1}
+
+
+def of(**changes):
+    return score.of_measures({**BASE, **changes}, BASE, OWN)
+
+
+def test_it_is_the_geometric_mean_of_subject_prompt_and_class():
+    found = of(**{"CLIP-I": 0.8, "CLIP-T": 0.4, "PRES": 0.4})
+    assert found == pytest.approx((0.8 * 0.8 * 0.8) ** (1 / 3))
+
+
+def test_a_model_that_lacks_one_of_the_three_is_worth_nothing():
+    good = {"CLIP-I": 0.9, "CLIP-T": 0.5, "PRES": 0.3}
+    assert of(**good) == pytest.approx(1)
+    for lost in ({"CLIP-I": 0.4}, {"CLIP-T": 0.0}, {"PRES": 0.8}):
+        assert of(**{**good, **lost}) == 0
+
+
+def test_more_than_the_subjects_own_pictures_or_the_bases_prompts_is_no_more():
+    good = {"CLIP-I": 0.9, "CLIP-T": 0.5, "PRES": 0.3}
+    assert of(**{**good, "CLIP-I": 0.99}) == of(**{**good, "CLIP-T": 0.7}) == of(**{**good, "PRES": 0.1}) == 1
+
+
+@pytest.mark.parametrize("lacking", ["PRES", "CLIP-T"])
+def test_what_is_not_measured_does_not_count(lacking):
+    found = {"CLIP-I": 0.65, "CLIP-T": 0.5, "PRES": 0.3}
+    assert score.of_measures({**found, lacking: None}, {**BASE, lacking: None}, OWN) == pytest.approx(0.5**0.5)
+
+
+def test_a_subject_that_the_base_draws_already_leaves_prompt_and_class():
+    assert score.of_measures({"CLIP-I": 0.5, "CLIP-T": 0.25, "PRES": None}, BASE, {**OWN, "CLIP-I": 0.3}) == 0.5
+    nothing = dict.fromkeys(("CLIP-I", "CLIP-T", "PRES"))
+    assert score.of_measures(nothing, nothing, nothing) == 0
+
+
+def test_of_losses_less_is_more_and_the_class_has_its_weight():
+    found = {score.SUBJECT_LOSS: 0.2, score.CLASS_LOSS: 0.1}
+    assert score.of_losses(found, 0.5) == pytest.approx(-0.25)
+    assert score.of_losses({score.SUBJECT_LOSS: 0.2}, 0.5) == pytest.approx(-0.2)
