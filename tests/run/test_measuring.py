@@ -1,5 +1,7 @@
 """The measures of validation pictures: which subject a prompt is compared with, and the classes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.clips import build_clip
@@ -49,6 +51,17 @@ def test_a_prompt_is_compared_with_the_subject_that_it_names(clip, subjects):
     everything = judge._subject
     vectors = judge._clip.encode_pictures(own[0])
     assert found["PRES"] == pytest.approx(measures.mean_cosine(vectors, everything), abs=1e-5)
+
+
+def test_pictures_of_the_class_prompt_count_as_kept_where_they_resemble_the_class(clip, subjects, tmp_path):
+    of_class = tuple(picture_files.find_pictures(draw_pictures(tmp_path / "class", 6), "")[0])
+    concept = dataclasses.replace(subjects[0], class_pictures=of_class[3:], pictures=of_class[:3])
+    judge = ClipMeasures(clip, [concept], ["a sks dog"], Words())
+    own, others = ([picture_files.open_picture(each.path) for each in part] for part in (of_class[:3], of_class[3:]))
+    shares = [judge.figures([own], [drawn])["KEPT"] for drawn in (own, others)]
+    vectors = [judge._clip.encode_pictures(each) for each in (own, others)]
+    assert shares == [measures.nearest(each, vectors[::-1])[0] for each in vectors]
+    assert "KEPT" not in ClipMeasures(clip, subjects, ["a sks dog"], Words()).figures([own], [own])
 
 
 def test_the_rare_word_is_left_out_of_what_clip_reads(clip, subjects, monkeypatch):

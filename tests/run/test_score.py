@@ -29,6 +29,11 @@ def test_more_than_the_subjects_own_pictures_or_the_bases_prompts_is_no_more():
     assert of(**{**good, "CLIP-I": 0.99}) == of(**{**good, "CLIP-T": 0.7}) == of(**{**good, "PRES": 0.1}) == 1
 
 
+def test_the_share_of_pictures_that_are_of_the_class_goes_before_pres():
+    found = {"CLIP-I": 0.9, "CLIP-T": 0.5, "PRES": 0.8, "KEPT": 0.125}
+    assert of(**found) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("lacking", ["PRES", "CLIP-T"])
 def test_what_is_not_measured_does_not_count(lacking):
     found = {"CLIP-I": 0.65, "CLIP-T": 0.5, "PRES": 0.3}

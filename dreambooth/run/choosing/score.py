@@ -18,14 +18,16 @@ def of_measures(found: Figures, base: Figures, own: Figures) -> float:
     """Return the geometric mean of what the model has of the subject, of the prompts and of the class, from 0 to 1.
 
     The subject: how far CLIP-I has come from the base's to that of the subject's own pictures. The prompts: CLIP-T over
-    the base's, where it is lower. The class: how much of the way to the subject's own pictures PRES has not gone. A
-    model that lacks one of the three is worth nothing, however good the others are, and the mean is then 0. All are
-    shares of what is possible, so no weights between cosines of different ranges have to be chosen.
+    the base's, where it is lower. The class: the share of its prompt's pictures that are still of the class, or else
+    how much of the way to the subject's own pictures PRES has not gone. A model that lacks one of the three is worth
+    nothing, however good the others are, and the mean is then 0. All are shares of what is possible, so no weights
+    between cosines of different ranges have to be chosen.
     """
+    kept = found.get("KEPT")
     parts = [
         _share(found.get("CLIP-I"), base.get("CLIP-I"), own.get("CLIP-I")),
         _ratio(found.get("CLIP-T"), base.get("CLIP-T")),
-        _kept(found.get("PRES"), base.get("PRES"), own.get("PRES")),
+        _kept(found.get("PRES"), base.get("PRES"), own.get("PRES")) if kept is None else kept,
     ]
     known = [part for part in parts if part is not None]
     return math.prod(known) ** (1 / len(known)) if known else 0.0
