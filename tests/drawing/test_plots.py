@@ -47,3 +47,21 @@ def test_the_marks_of_an_axis_are_round(values, marks):
     axis = plots._Axis([(each, 0.0) for each in values])
     assert [axis.text(mark) for mark in axis.marks] == marks
     assert all(0 <= axis.share(mark) <= 1 for mark in axis.marks)
+
+
+def test_curves_have_a_panel_for_each_figure_and_mark_the_best_step():
+    history = [(0, {"loss": 3.0, "score": 0.0}), (10, {"loss": 2.0, "score": 2.0}), (20, {"loss": 1.0, "score": 1.0})]
+    one, two = (plots.curves([(step, {name: row[name] for name in names}) for step, row in history], "score")
+                for names in (("score",), ("loss", "score")))  # fmt: skip
+    assert two.height - one.height == plots._PANEL and one.width == two.width
+    pixels = np.asarray(one).astype(int)
+    [best] = np.nonzero((pixels[plots._PANEL // 2] == 128).all(axis=1))[0][:1]
+    left, right = plots._MARGIN, plots._WIDTH - 2 * plots._DOT
+    assert best == pytest.approx((left + right) / 2, abs=3)
+
+
+def test_curves_leave_out_what_is_no_number_or_missing():
+    nan = float("nan")
+    history = [(0, {"score": nan}), (5, {"score": nan, "loss": 1.0})]
+    assert plots.curves(history, "score").height > plots._PANEL
+    assert plots.curves([], "score").size[0] == plots._WIDTH
