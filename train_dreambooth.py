@@ -118,6 +118,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
 
 def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> None:
     """Train the family on the subjects, and save the result."""
+    from dreambooth.training import scope
     from dreambooth.training.best import Best
     from dreambooth.training.ema import Average
     from dreambooth.training.encodings import Encodings
@@ -138,6 +139,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
     reference = Reference(family) if by_prediction else None
     family.prepare_training(config.memory.gradient_checkpointing)
+    scope.limit(family.trained(), config.model.trained_layers)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     ratio = config.lora.loraplus_lr_ratio or 1
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory, ratio)

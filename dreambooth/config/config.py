@@ -29,6 +29,7 @@ _EARLIER = {
     "random_crop": False,
     "color_jitter": 0.0,
     "prior_by_prediction": False,
+    "trained_layers": None,
     "keep_best": False,
     "snr_gamma": None,
     "loss_type": "l2",
@@ -152,6 +153,7 @@ class Config:
     def fingerprint(self, steps: int, processes: int) -> dict[str, Any]:
         """List the settings that decide on an update, by flag; a resumed run is compared with them."""
         values = {name: getattr(getattr(self, section), name) for section, name, is_course in _fields() if is_course}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         for name in ("resolution", "height", "width"):
             values.pop(name)
         values["height"], values["width"] = self.pictures.size

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def flag(
@@ -63,6 +67,17 @@ def _check_number(field: dataclasses.Field[Any], value: float) -> None:
         raise BadInput(f"--{field.name} {value}: must be more than {above}")
     if below is not None and value >= below:
         raise BadInput(f"--{field.name} {value}: must be less than {below}")
+
+
+def check_patterns(flag: str, patterns: Iterable[str]) -> None:
+    """Refuse a text that is no pattern of names, or none at all."""
+    for pattern in patterns:
+        if not pattern.strip():
+            raise BadInput(f"{flag}: it is empty")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise BadInput(f"{flag} {pattern}: no pattern ({error})") from None
 
 
 def check_png(flag: str, path: str | None) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from dreambooth.config.fields import Section, flag
+from dreambooth.config.fields import Section, check_patterns, flag
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -67,13 +66,7 @@ class LoraSettings(Section, title="LoRA"):
                 if getattr(self, name):
                     raise BadInput(f"--{name} needs --lora_rank")
             return
-        for target in self.targets:
-            try:
-                re.compile(target)
-            except re.error as error:
-                raise BadInput(f"--lora_targets {target}: no pattern ({error})") from None
-        if not all(target.strip() for target in self.targets):
-            raise BadInput("--lora_targets: it is empty")
+        check_patterns("--lora_targets", self.targets)
         for target, rank in self._ranks.items():
             if rank < 1 or not rank.is_integer():
                 raise BadInput(f"--lora_ranks {target}={rank:g}: must be a whole number of at least 1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from dreambooth.config.fields import Section, flag
+from dreambooth.config.fields import Section, check_patterns, flag
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -44,6 +44,16 @@ class ModelSettings(Section, title="model"):
         "another tokenizer than the model's own: a name or a folder", course=True)
     train_text_encoder: bool = flag(
         "train the text encoder too", False, course=True)
+    trained_layers: tuple[str, ...] | None = flag(
+        "train these layers alone: key_value (those that see the prompt, as Custom Diffusion does), attention,"
+        " feed_forward, convolution, time, or patterns of their names (default: all)", action="extend", nargs="+",
+        type=str, course=True)
+
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patterns("--trained_layers", self.trained_layers or ())
 
 
 @dataclass(frozen=True)

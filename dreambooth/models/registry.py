@@ -180,6 +180,8 @@ LAYER_KINDS: dict[LayerKind, str] = {
     "convolution": r"(^|\.)(conv1|conv2|conv_shortcut|(down|up)samplers\.\d+\.conv)$",
     "time": r"(^|\.)(time_embedding\.linear_[12]|time_emb_proj)$",
 }
+# of the cross-attention, the layers that see the prompt (Kumari et al. 2023, "Custom Diffusion")
+_MORE_KINDS = {"key_value": r"(^|\.)attn2\.to_(k|v)$"}
 # the beginning of a layer's name in LoRA files -> the part
 LORA_PARTS = {
     **{prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()},
@@ -202,11 +204,11 @@ CLASSES = {
 
 
 def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:
-    """Map those layers that a LoRA with these targets adapts to the first target that each matches.
+    """Map those layers that are chosen by targets to the first that each matches.
 
     A target is a kind of layers, or a pattern of their names. `untrained` are layers that see no gradient.
     """
-    patterns = {target: re.compile(dict[str, str](LAYER_KINDS).get(target, target)) for target in targets}
+    patterns = {target: re.compile({**LAYER_KINDS, **_MORE_KINDS}.get(target, target)) for target in targets}
     found: dict[str, str] = {}
     for name in layers:
         if any(name == each or name.startswith(f"{each}.") for each in untrained):

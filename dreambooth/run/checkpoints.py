@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import JSON, Arrays, Network, Tensors
 
 _NAME = re.compile(r"^checkpoint-\d+$")
+_LISTS = ("trained_layers", "lora_targets")  # of words; the others are of files or subjects
 
 
 class Stateful(Protocol):
@@ -180,8 +181,8 @@ def load(checkpoint: Checkpoint, networks: Mapping[str, Network], stateful: Mapp
 def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """List what differs between a checkpoint's fingerprint and the run's, as text."""
 
-    def shown(value: object) -> str:
-        if not isinstance(value, list):
+    def shown(name: str, value: object) -> str:
+        if not isinstance(value, list) or name in _LISTS:
             return repr(value)
         if value and isinstance(value[0], dict):
             return f"{len(value)} subjects"
@@ -196,7 +197,7 @@ def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list
             for number, (one, other) in enumerate(zip(then, now), 1):
                 found += [f"subject {number}, {each}" for each in differences(one, other)]
         else:
-            found.append(f"{name}: {shown(then)} then, {shown(now)} now")
+            found.append(f"{name}: {shown(name, then)} then, {shown(name, now)} now")
     return found
 
 

@@ -33,13 +33,15 @@ _SHOWN = 20  # pictures in a dry run
 
 def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found], budget: Budget) -> None:
     """Print a line for each topic of the run; `found` are the classes with their pictures."""
+    from dreambooth.training import scope
+
     concepts, optimizer = config.concepts, config.optimizer
     name = config.model.pretrained_model_name_or_path
     source = "a local folder" if Path(name).is_dir() else "the hub's copy"
     console.print_message(f"model     {name} ({source}, {type(family).__name__})")
     for line in (*_data(config, plan), *_classes(config, family, found)):
         console.print_message(line)
-    trained = _parameters(family.trained().values())
+    trained = scope.count(family.trained(), config.model.trained_layers)
     beside = f"{config.lora.in_words} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""

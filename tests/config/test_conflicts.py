@@ -68,6 +68,13 @@ def test_measures_need_validations(flags, said):
         read(flags)
 
 
+def test_a_lora_chooses_its_own_layers():
+    with pytest.raises(BadInput, match="--trained_layers can't be combined with --lora_rank; --lora_targets"):
+        read("--trained_layers time --lora_rank 4")
+    with pytest.raises(BadInput, match=r"--trained_layers \(: no pattern"):
+        read("--trained_layers (")
+
+
 def test_validations_may_measure_and_draw_nothing():
     config = read("--validation_steps 5 --keep_best --patience 2")
     assert config.choosing.first == "--keep_best" and read().choosing.first is None

@@ -19,6 +19,8 @@ def check(config: Config) -> None:
     if config.optimizer.lr_scheduler == "polynomial" and config.base_rate <= _POLYNOMIAL_END:
         raise BadInput(f"--learning_rate {config.base_rate}: polynomial ends at {_POLYNOMIAL_END}; must be more")
     _check_early_update(config)
+    if model.trained_layers and config.lora.lora_rank:
+        raise BadInput("--trained_layers can't be combined with --lora_rank; --lora_targets chooses a LoRA's layers")
     if concepts.prior_by_prediction and not concepts.with_prior_preservation:
         for subject in concepts.subjects:
             if not (subject.class_prompt or "").strip():
