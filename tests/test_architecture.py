@@ -220,7 +220,6 @@ def test_a_module_has_a_test_file(file):
 
 # these describe the run as a whole, or hand each room its own sections
 TAKE_ALL_SETTINGS = {
-    "dreambooth/config/checks/conflicts.py",
     "dreambooth/config/checks/doubts.py",
     "dreambooth/run/choosing/judges.py",
     "dreambooth/config/config.py",

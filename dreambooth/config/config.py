@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import concept_sections, learning_sections, run_sections, sections
-from dreambooth.config.checks import conflicts, doubts
+from dreambooth.config.checks import conflicts
 from dreambooth.config.commands import DrawSettings
 from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.system.errors import BadInput
@@ -61,7 +61,13 @@ class Config:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # by flag; without one: the default
 
     def __post_init__(self) -> None:
-        conflicts.check(self)
+        conflicts.check_schedule(self.optimizer, self.base_rate)
+        conflicts.check_early_update(self.optimizer, self.memory)
+        conflicts.check_class(self.concepts)
+        conflicts.check_pictures(self.pictures, self.concepts, self.memory)
+        conflicts.check_layers(self.model, self.lora)
+        conflicts.check_measures(self.choosing, self.logging, self.concepts)
+        conflicts.check_output(self.saving, self.model)
 
     @classmethod
     def from_flat(cls, **values: Any) -> Config:
@@ -90,10 +96,6 @@ class Config:
     def with_seed(self, seed: int) -> Config:
         """Copy the settings with another seed."""
         return dataclasses.replace(self, run=dataclasses.replace(self.run, seed=seed))
-
-    def warnings(self) -> Iterator[str]:
-        """Explain allowed settings that are probably a mistake."""
-        return doubts.warnings(self)
 
     @property
     def seed(self) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import learning_sections
+from dreambooth.config.checks import doubts
 from dreambooth.config.config import Config
 from dreambooth.data import picture_files, surveys, transforms
 from dreambooth.data.concepts import Picture
@@ -258,7 +259,7 @@ def _updates_of_result(config: Config, steps: int, world: int) -> int | None:
 
 def _warnings(config: Config, survey: Survey, pictures: Sequence[Picture], steps: int) -> Iterator[str]:
     """Yield a warning for each allowed input that is probably a mistake."""
-    yield from config.warnings()
+    yield from doubts.warnings(config)
     saving = config.saving
     if not saving.resume_from_checkpoint and not saving.overwrite and checkpoints.scan(saving.output_dir)[0]:
         yield (

@@ -5,6 +5,7 @@ import time
 import pytest
 from support.settings import small_config
 
+from dreambooth.config.checks import doubts
 from dreambooth.config.concept_sections import ClassSettings, ConceptSettings, SubjectSettings, fill
 from dreambooth.config.config import Config
 from dreambooth.system.errors import BadInput
@@ -175,4 +176,4 @@ def test_hundreds_of_subjects_are_counted_at_once():
 
 
 def test_a_class_in_a_list_without_prior_preservation_is_reported():
-    assert "--class_prompt is not used without --with_prior_preservation" in config(DOG).warnings()
+    assert "--class_prompt is not used without --with_prior_preservation" in doubts.warnings(config(DOG))

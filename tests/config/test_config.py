@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from support.settings import small_config
 
+from dreambooth.config.checks import doubts
 from dreambooth.config.config import SECTIONS, Config
 from dreambooth.config.learning_sections import Schedule
 from dreambooth.config.parser import read_config
@@ -336,7 +337,7 @@ def test_a_lora_is_a_part_of_the_course_only_where_there_is_one():
 
 def test_an_optimizer_that_finds_its_rate_has_a_factor_on_it():
     config = read("--optimizer prodigy")
-    assert config.base_rate == 1 and not list(config.warnings())
+    assert config.base_rate == 1 and not list(doubts.warnings(config))
     assert read("--optimizer prodigy --learning_rate 0.5 --lora_rank 4").base_rate == 0.5
 
 

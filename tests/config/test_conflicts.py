@@ -3,6 +3,7 @@
 import pytest
 from test_config import PRIOR, read
 
+from dreambooth.config.checks import doubts
 from dreambooth.system.errors import BadInput
 
 
@@ -33,7 +34,7 @@ def test_prior_preservation_needs_a_folder_and_a_prompt(missing):
 
 def test_keeping_the_class_by_prediction_needs_its_prompt_alone():
     by_prediction = read(["--prior_by_prediction", "--class_prompt", "a photo of a dog"])
-    assert by_prediction.concepts.keeps_class and not list(by_prediction.warnings())
+    assert by_prediction.concepts.keeps_class and not list(doubts.warnings(by_prediction))
     assert by_prediction.fingerprint(10, 1).keys() >= {"class_prompt", "prior_loss_weight", "prior_by_prediction"}
     assert "num_class_images" not in by_prediction.fingerprint(10, 1)
     with pytest.raises(BadInput, match="--prior_by_prediction needs --class_prompt"):

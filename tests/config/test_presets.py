@@ -5,6 +5,7 @@ import json
 import pytest
 from test_config import REQUIRED
 
+from dreambooth.config.checks import doubts
 from dreambooth.config.parser import read_config
 from dreambooth.config.sources import presets
 from dreambooth.system.errors import BadInput
@@ -25,7 +26,7 @@ def test_a_preset_is_a_short_file_with_a_comment_and_valid_settings(file):
     prior = ["--class_prompt", "a dog", "--class_data_dir", "classes"]
     config = read_config([*OWN, *prior, "--preset", file.stem], "")
     assert config.sources["resolution"] == f"preset {file.stem}"
-    assert not [each for each in config.warnings() if "--class" not in each]
+    assert not [each for each in doubts.warnings(config) if "--class" not in each]
 
 
 def test_the_list_has_a_line_for_each(capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dreambooth.config.checks import doubts
 from dreambooth.system.errors import Stopped
 from miniworld import study, world
 
@@ -47,7 +48,7 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     assert config.saving.output_dir == str(result) and config.run.seed == 7
     assert config.concepts.instance_prompt == "a photo of sks cat"
     assert config.concepts.with_prior_preservation == ("with_prior_preservation" in study.SETTINGS[settings])
-    assert config.concepts.keeps_class == (settings != "plain") and not list(config.warnings())
+    assert config.concepts.keeps_class == (settings != "plain") and not list(doubts.warnings(config))
     assert config.model.train_text_encoder == ("text encoder" in settings)
     name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
     assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)
