@@ -139,14 +139,14 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
     reference = Reference(family) if by_prediction else None
     family.prepare_training(config.memory.gradient_checkpointing)
-    scope.limit(family.trained(), config.model.trained_layers)
+    scope.limit(family.trained(), config.model.layers)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     ratio = config.lora.loraplus_lr_ratio or 1
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory, ratio)
     if config.lora.lora_rank and updates.half:
         loading.to_half(family.learners(), updates.half)  # the LoRA stays float32
     average = Average(config.optimizer.ema_decay, updates.named)
-    best = Best(config.choosing.keep_best, config.choosing.patience, updates.named)
+    best = Best(config.choosing.keep_best, config.choosing.patience, updates.named, config.measures)
     split = description.split_of_update(config.memory, family)
     base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
     record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base)
@@ -189,6 +189,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     with console.StopRequest() as stop, closing(tracker), closing(team), bar:
         # Measure the base model, or what a stop has left out
         done = start
+        judges.check_base(config.choosing, best.lacks(0) and done > 0)
         if measures.held_out and validation.is_due(done) and best.lacks(done):
             with average.in_place():
                 best.add(done, validation.run(done, best.history))

@@ -131,6 +131,18 @@ class Config:
         """Check whether pictures may have masks."""
         return self.pictures.has_masks or any(each.mask_dir for each in self.concepts.subjects)
 
+    @property
+    def measures(self) -> str | None:
+        """What is measured on the way, in words; None where nothing is. Scores of others can't be compared."""
+        if self.choosing.first is None:
+            return None
+        logging, drawing = self.logging, self.drawing
+        if self.choosing.clip_model_path is None:
+            return f"the loss, every {logging.validation_steps} updates"
+        drawn = f"{logging.validation_count} pictures of each of {list(logging.validation_prompt or ())}"
+        solver = f"{drawing.prior_scheduler} in {drawing.prior_inference_steps} steps"
+        return f"{self.choosing.clip_model_path}, every {logging.validation_steps} updates, {drawn} by {solver}"
+
     def total_steps(self, pictures: Sequence[int], processes: int) -> int:
         """Count the updates in the whole run on so many pictures of each subject."""
         default = (
@@ -176,9 +188,12 @@ class Config:
             values["resize_mode"] = self.pictures.mode
         if not self.has_masks:
             values.pop("unmasked_weight")
+        values["trained_layers"] = list(self.model.layers) if self.model.layers else None
         for name, before in _EARLIER.items():
             if values[name] == before:
                 values.pop(name)
+        if self.measures is not None:
+            values["measures"] = self.measures
         if self.optimizer.lr_scheduler not in learning_sections.SCHEDULES_WITHOUT_END:
             values["max_train_steps"] = steps
         return values

@@ -24,7 +24,7 @@ DEFAULT_STEPS, DEFAULT_LORA_STEPS = 400, 800  # updates of a run that names neit
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 RATE_FREE = ("prodigy",)  # optimizers that find their rate: --learning_rate is a factor on it
-_ALL = "all"
+_ALL, _MOST_RANK = "all", 1 << 16
 
 
 # fmt: off
@@ -34,7 +34,7 @@ class LoraSettings(Section, title="LoRA"):
 
     lora_rank: int | None = flag(
         "freeze the networks and train a LoRA of this rank beside them: a file of a few megabytes",
-        type=int, course=True, least=1)
+        type=int, course=True, least=1, below=_MOST_RANK)
     lora_alpha: float | None = flag(
         "the LoRA is scaled by alpha / rank (default: the rank)", type=float, course=True, above=0)
     lora_targets: tuple[str, ...] | None = flag(
@@ -68,8 +68,8 @@ class LoraSettings(Section, title="LoRA"):
             return
         check_patterns("--lora_targets", self.targets)
         for target, rank in self._ranks.items():
-            if rank < 1 or not rank.is_integer():
-                raise BadInput(f"--lora_ranks {target}={rank:g}: must be a whole number of at least 1")
+            if not 1 <= rank < _MOST_RANK or not rank.is_integer():
+                raise BadInput(f"--lora_ranks {target}={rank:g}: must be a whole number from 1 to {_MOST_RANK - 1}")
         for target, alpha in self._alphas.items():
             if not (alpha > 0 and math.isfinite(alpha)):
                 raise BadInput(f"--lora_alphas {target}={alpha:g}: must be more than 0")

@@ -55,6 +55,11 @@ class ModelSettings(Section, title="model"):
         super().__post_init__()
         check_patterns("--trained_layers", self.trained_layers or ())
 
+    @property
+    def layers(self) -> tuple[str, ...] | None:
+        """The layers that train alone; None for all."""
+        return None if self.trained_layers is None or "all" in self.trained_layers else tuple(self.trained_layers)
+
 
 @dataclass(frozen=True)
 class PictureSettings(Section, title="pictures"):

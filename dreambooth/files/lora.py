@@ -165,7 +165,12 @@ def _parse(weights: Arrays, metadata: Mapping[str, str], prefixes: Mapping[str, 
     sides: dict[tuple[str, str], dict[int, Array]] = {}
     lengths: dict[tuple[str, str], Array] = {}
     for name, matrix in matrices.items():
+        if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
+            raise ValueError(f"{name} has values that are no numbers")
         if match := _LENGTHS.fullmatch(name):
+            axis = 1 if "vector" in name and matrix.ndim > 1 else 0  # of the outputs
+            if not matrix.ndim or matrix.shape[axis] != matrix.size:
+                raise ValueError(f"{name} has lengths of the inputs, and not of the outputs")
             lengths[_split_part(match["layer"], prefixes)] = matrix.astype(np.float32).flatten()
             continue
         match = _KEY.fullmatch(_OLD_KEY.sub(lambda old: f".{old[1].replace('to_out', 'to_out.0')}.", name))
@@ -185,7 +190,7 @@ def _parse(weights: Arrays, metadata: Mapping[str, str], prefixes: Mapping[str, 
     for (part, layer), pair in sides.items():
         if len(pair) < 2:
             raise ValueError(f"{part}.{layer} has only one of its two matrices")
-        if pair[0].shape[0] != pair[1].shape[1]:
+        if pair[0].shape[0] != pair[1].shape[1] or not pair[0].size:
             raise ValueError(f"the two matrices of {part}.{layer} do not fit each other")
         own = lengths.pop((part, layer), None)
         if own is not None and len(own) != len(pair[1]):
@@ -202,7 +207,7 @@ def _scale(alpha: Array | None, rank: int, metadata: Mapping[str, str], part: st
     """Return the scale of one layer, from its alpha or else from the metadata."""
     if alpha is None:
         return _scale_from_metadata(metadata, part, layer)
-    if alpha.size != 1 or not rank:
+    if alpha.size != 1 or not rank or not np.isfinite(alpha).all():
         raise ValueError(f"the alpha or the rank of {part}.{layer} is no number above 0")
     return float(alpha.item()) / rank
 

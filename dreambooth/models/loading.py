@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Scheduler, Tokenizer
 
 
+_NO_LENGTH = 1e-12  # of weights that are all zero, which stay so
+
+
 @dataclass(frozen=True)
 class Source:
     """The origin of a model."""
@@ -161,14 +164,17 @@ def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Fami
         if part not in family.facts.learners:
             raise BadInput(f"{flag} {name}: it is of another model; this one has no {part} that trains")
         set_weights(family.networks()[part], part, records.weights_of_part(Path(name), part, flag), f"{flag} {name}")
-    _take_noise_schedule(family, Path(name))
+    _take_noise_schedule(family, Path(name), flag)
     return family
 
 
-def _take_noise_schedule(family: Family, folder: Path) -> None:
-    """Let a noise schedule end in noise alone, where that of the run in a folder did."""
-    if records.has_zero_snr(folder):
-        schedulers.set_zero_snr(family.pipeline)
+def _take_noise_schedule(family: Family, path: Path, flag: str) -> None:
+    """Let a noise schedule end in noise alone, where that of the run in a folder, or of a file there, did."""
+    if not records.has_zero_snr(path if path.is_dir() else path.parent):
+        return
+    if family.pipeline.scheduler.config.prediction_type != "v_prediction":
+        raise BadInput(f"{flag} {path}: it was made with --zero_terminal_snr, for a model that predicts the velocity")
+    schedulers.set_zero_snr(family.pipeline)
 
 
 def to_half(networks: Mapping[str, Network], kind: str) -> None:
@@ -209,7 +215,7 @@ def set_weights(network: Network, part: str, weights: Arrays, what: str) -> None
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:
     """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
-    _take_noise_schedule(family, Path(path))
+    _take_noise_schedule(family, Path(path), flag)
     networks = {part: network for part, network in family.networks().items() if part in family.facts.learners}
     layers = records.read_lora(path, flag, registry.LORA_PARTS)
     merge(networks, layers, scale, f"{flag} {path}")
@@ -247,6 +253,6 @@ def merge(
 def _with_lengths(weight: Array, lengths: Array) -> Array:
     """Scale the weights of each output to a length; a product's outputs are its columns."""
     if weight.ndim == 2:
-        return weight * (lengths / np.linalg.norm(weight, axis=0))
-    factors = lengths / np.linalg.norm(weight.reshape(len(weight), -1), axis=1)
+        return weight * (lengths / np.maximum(np.linalg.norm(weight, axis=0), _NO_LENGTH))
+    factors = lengths / np.maximum(np.linalg.norm(weight.reshape(len(weight), -1), axis=1), _NO_LENGTH)
     return weight * factors.reshape(-1, *[1] * (weight.ndim - 1))

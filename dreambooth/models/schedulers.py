@@ -68,7 +68,8 @@ def set_zero_snr(pipeline: Pipeline) -> None:
 
 def as_saved(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
     """Return the scheduler to save: with the settings of the model's own, but for the end of its noise schedule."""
-    return scheduler.from_config({**settings, **(_ZERO_SNR if has_zero_snr(scheduler) else {})})
+    more = {**_ZERO_SNR, **SCHEDULERS["ddim"].settings} if has_zero_snr(scheduler) else {}
+    return scheduler.from_config({**settings, **more})
 
 
 def _betas_of_zero_snr(kept: Array) -> Array:

@@ -41,7 +41,7 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
     console.print_message(f"model     {name} ({source}, {type(family).__name__})")
     for line in (*_data(config, plan), *_classes(config, family, found)):
         console.print_message(line)
-    trained = scope.count(family.trained(), config.model.trained_layers)
+    trained = scope.count(family.trained(), config.model.layers)
     beside = f"{config.lora.in_words} beside " if config.lora.lora_rank else ""
     millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""

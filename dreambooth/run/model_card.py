@@ -93,8 +93,8 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
         prior = f"none; {', '.join(f'{chr(34)}{each}{chr(34)}' for each in prompts)} kept{by_prediction}, {weight}"
     learners = facts.learners if config.model.train_text_encoder else (facts.denoiser,)
     trained = " and ".join(facts.labels[part] for part in learners)
-    if config.model.trained_layers:
-        trained = f"{', '.join(config.model.trained_layers)} of the {trained}"
+    if config.model.layers:
+        trained = f"{', '.join(config.model.layers)} of the {trained}"
     if config.lora.lora_rank:
         trained = f"{config.lora.in_words} beside {trained}"
     height, width = config.pictures.size

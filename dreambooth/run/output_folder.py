@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _CARD = "README.md"
 SAMPLES = "samples"
+CURVES = "validation.png"  # of the measures on the way
 _TRIES = 10  # to lock the folder, a fifth of a second apart
 _LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
 
@@ -53,7 +54,7 @@ def check(folder: Path, others: Sequence[tuple[str, Path]], replaces_pipeline: b
         )
     if not _is_ours(folder):
         # a run that came no further made these
-        begun = {SAMPLES}
+        begun = {SAMPLES, CURVES}
         for _, path in others:
             if path.resolve().is_relative_to(folder.resolve()):
                 begun.update(path.resolve().relative_to(folder.resolve()).parts[:1])
@@ -183,7 +184,7 @@ def clear(output_dir: str, log_folder: Path) -> None:
 def _leftovers(folder: Path, log_folder: Path) -> list[Path]:
     """List the checkpoints, the pictures and the logs of a run."""
     samples = folder / SAMPLES
-    pictures = [*samples.glob("step-*.png"), *(samples / name for name in ("measured", "subject"))]
+    pictures = [folder / CURVES, *samples.glob("step-*.png"), *(samples / name for name in ("measured", "subject"))]
     logs = tracking.files_in(log_folder) if log_folder.resolve().is_relative_to(folder.resolve()) else []
     return [*checkpoints.folders(folder), *(each for each in pictures if each.exists()), *logs]
 

@@ -16,7 +16,7 @@ from dreambooth.data import picture_files, surveys, transforms
 from dreambooth.data.concepts import Picture
 from dreambooth.data.surveys import Survey
 from dreambooth.files import records
-from dreambooth.models import pipeline_folder
+from dreambooth.models import hub, pipeline_folder
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.run.checkpoints import Checkpoint
 from dreambooth.system import console, processes
@@ -70,6 +70,8 @@ def make(config: Config) -> tuple[Config, Plan]:
     model, saving = config.model.pretrained_model_name_or_path, config.saving
     survey = surveys.survey(config.concepts, config.pictures)
     pipeline_folder.check(model)
+    if clip := config.choosing.clip_model_path:
+        hub.check_clip(clip, "--clip_model_path")
     concepts, output_dir = config.concepts, Path(saving.output_dir)
     class_folders = dict.fromkeys(each.folder for each in concepts.classes)
     folders = [("--logging_dir", config.log_folder), *(("--class_data_dir", Path(each)) for each in class_folders)]
@@ -112,6 +114,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     if changes and saving.overwrite:
         inputs = [("--instance_data_dir", each.instance_data_dir) for each in concepts.subjects]
         inputs += [("--class_data_dir", each) for each in class_folders]
+        inputs += [("--validation_data_dir", config.choosing.validation_data_dir or "")]
         output_folder.check_inputs(output_dir, config.log_folder, inputs)
     elif changes:
         raise BadInput(
@@ -120,6 +123,8 @@ def make(config: Config) -> tuple[Config, Plan]:
         )
     replaces = bool(changes)
     held_out = surveys.held_out(config.choosing.validation_data_dir, survey)
+    if held_out:
+        fingerprint["the validation pictures' hashes"] = [picture.sha256 for picture in held_out]
     plan = Plan(survey, steps, fingerprint, resumed, done, replaces, signs, held_out)
     if resumed and done is None:
         plan = _check_resumed(resumed, plan, saving)

@@ -200,6 +200,8 @@ class Summary:
     @override
     def __str__(self) -> str:
         seconds = time.perf_counter() - self._time
+        if self._step == self._start:
+            return f"no update was left to do; peak memory {_peak_memory() / 1e9:.1f} GB"
         losses = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
         steps = f"{_duration(seconds)} for {self._step - self._start} updates"
         return f"{steps}; smoothed {losses}; peak memory {_peak_memory() / 1e9:.1f} GB"

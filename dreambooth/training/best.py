@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import paddle
 
+from dreambooth.system import console
 from dreambooth.training import weights
 
 if TYPE_CHECKING:
@@ -33,15 +34,18 @@ class Best:
     After `patience` validations without a better score, the run is over.
     """
 
-    def __init__(self, is_kept: bool, patience: int | None, named: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, is_kept: bool, patience: int | None, named: Mapping[str, Tensor], measures: str | None = ""
+    ) -> None:
         self._is_kept, self._patience, self._named = is_kept, patience, named
+        self._measures = measures  # in words, as scores of others can't be compared; None: nothing is measured
         self._values: dict[str, Tensor] = {}
         self.history: list[Entry] = []
 
     @property
     def stateful(self) -> dict[str, Best]:
-        """It, by its name in a checkpoint, where it is kept."""
-        return {"best": self} if self._is_kept else {}
+        """It, by its name in a checkpoint, where something is measured."""
+        return {} if self._measures is None else {"best": self}
 
     @paddle.no_grad()
     def add(self, step: int, figures: dict[str, float]) -> None:
@@ -95,11 +99,17 @@ class Best:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return (tensors, JSON) for a checkpoint."""
-        return self._values, {"history": [[entry.step, entry.figures] for entry in self.history]}
+        history = [[entry.step, entry.figures] for entry in self.history]
+        return self._values, {"measures": self._measures, "history": history}
 
     def restore(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
-        """Put back what state() returned."""
+        """Put back what state() returned, unless it is of other measures."""
+        if state["measures"] != self._measures:
+            console.warn("the checkpoint's validations were measured otherwise, so those of this run begin anew")
+            return
         self.history = [Entry(int(step), {name: float(each) for name, each in found.items()})
                         for step, found in state["history"]]  # fmt: skip
-        if self.best is not None:
+        if self._is_kept and self.best is not None:
+            if not len(tensors):
+                raise ValueError("it has the validations' figures, and not the best weights")
             self._values = weights.restored(tensors, self._named)

@@ -189,6 +189,9 @@ class Updates:
         if (before := state.get("kind", _FIRST_KIND)) != self._kind:
             console.warn(f"--optimizer {self._kind}: the checkpoint has the state of {before}, so this one begins anew")
             return
+        if (shared := self._spec.shared) and f"{next(iter(self.named))}.{shared}" not in tensors:
+            console.warn(f"--optimizer {self._kind}: the checkpoint's layers are others, so its state begins anew")
+            return
         # an early update gives each optimizer the state of its parameter alone: it would keep the others
         by_optimizer = [{name: each} for name, each in self.named.items()] if self._is_early else [self.named]
         for optimizer, named in zip(self.optimizers, by_optimizer):

@@ -37,5 +37,8 @@ def _exchange(values: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None
 
 
 def restored(tensors: Arrays, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the values of a checkpoint for the weights."""
-    return {name: paddle.to_tensor(np.asarray(tensors[name]), place=each.place) for name, each in named.items()}
+    """Return the values of a checkpoint for the weights; one that did not train then has its value of now."""
+    return {
+        name: paddle.to_tensor(np.asarray(tensors[name]), place=each.place) if name in tensors else each.clone()
+        for name, each in named.items()
+    }

@@ -315,7 +315,8 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
     ]
     # a LoRA has layers of its own choice
     assert set(read([*PRIOR, *others]).fingerprint(10, 1)) == names - {"trained_layers"} | {
-        "train_batch_size x gradient_accumulation_steps x processes"
+        "train_batch_size x gradient_accumulation_steps x processes",
+        "measures",
     }
     assert read("--trained_layers time").fingerprint(10, 1)["trained_layers"] == ["time"]
 

@@ -62,6 +62,7 @@ def test_the_output_does_not_go_into_the_base_models_folder(folder):
         ("--clip_model_path clip --validation_steps 5", "--clip_model_path needs --validation_prompt"),
         ("--validation_steps 5", "--validation_steps needs --validation_prompt, or --keep_best"),
         ("--patience 3 --validation_steps 5", "--patience needs --keep_best"),
+        ("--clip_model_path= --validation_steps 5", "--clip_model_path: it is empty"),
     ],
 )
 def test_measures_need_validations(flags, said):

@@ -98,6 +98,17 @@ def test_vectors_have_length_1_and_depend_on_their_picture_alone():
 
 def spoil(folder, fault):
     config = json.loads((folder / "config.json").read_text())
+    if isinstance(fault, dict):
+        (folder / "config.json").write_text(json.dumps({**config, **fault}))
+        return
+    if fault.startswith("processor "):
+        (folder / "preprocessor_config.json").write_text(fault.partition(" ")[2])
+    if fault in ("layers.1.layernorm_before.bias", "layers.0.attention.q_proj.bias"):
+        rewrite(folder, lambda weights: {k: v for k, v in weights.items() if k != fault})
+    if fault.startswith("odd "):
+        rewrite(folder, lambda weights: {**weights, fault.partition(" ")[2]: np.ones((1, 7, 24), np.float32)})
+    if fault == "nan":
+        rewrite(folder, lambda weights: {k: v * np.nan for k, v in weights.items()})
     if fault == "kind":
         (folder / "config.json").write_text(json.dumps({**config, "model_type": "clip"}))
     elif fault == "json":
@@ -118,6 +129,22 @@ def spoil(folder, fault):
 @pytest.mark.parametrize(
     "fault, said",
     [
+        ({"num_attention_heads": 0}, "its num_attention_heads is 0"),
+        ({"num_attention_heads": 5}, "it can't be loaded"),
+        ({"num_hidden_layers": -1}, "its num_hidden_layers is -1"),
+        ({"patch_size": 3}, "projection.weight has the shape"),
+        ({"patch_size": float("inf")}, "its patch_size is inf"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"layer_norm_eps": float("nan")}, "it can't be loaded"),
+        ("processor " + "[" * 200_000, "it can't be loaded"),
+        ('processor {"size": 0}', "it can't be loaded"),
+        ('processor {"size": {"width": 1}}', "'height' is missing"),
+        ('processor {"size": 32, "image_std": [0, 0, 0]}', "its vectors are no numbers"),
+        ("layers.1.layernorm_before.bias", "layernorm_before.bias' is missing"),
+        ("layers.0.attention.q_proj.bias", "query.bias' is missing"),
+        ("odd embeddings.position_embeddings", "position_embeddings is not that of a square"),
+        ("odd embeddings.patch_embeddings.projection.weight", "projection.weight has the shape"),
+        ("nan", "its vectors are no numbers"),
         ("kind", "model_type is 'clip'"),
         ("json", "Expecting"),
         ("no weights", "neither model.safetensors nor pytorch_model.bin"),

@@ -90,9 +90,21 @@ def test_a_dora_has_its_lengths_in_the_names_and_shapes_of_each_tool(parts, form
     [
         ({f"unet.{UNET}.lora_magnitude_vector": np.ones(3, np.float32)}, "the lengths of .* do not fit its matrices"),
         ({"unet.other.lora_magnitude_vector": np.ones(8, np.float32)}, "unet.other has lengths, and no matrices"),
+        ({f"unet.{UNET}.dora_scale": np.ones((1, 8), np.float32)}, "lengths of the inputs, and not of the outputs"),
+        ({f"unet.{UNET}.dora_scale": np.ones((), np.float32)}, "lengths of the inputs"),
+        ({f"unet.{UNET}.dora_scale": np.full((8, 1), np.nan, np.float32)}, "has values that are no numbers"),
+        ({f"unet.{UNET}.lora.down.weight": np.full((2, 6), np.inf, np.float32)}, "has values that are no numbers"),
+        ({f"unet.{UNET}.alpha": np.array(np.nan, np.float32)}, "the alpha or the rank of"),
+        (
+            {
+                f"unet.{UNET}.lora.down.weight": np.ones((0, 6), np.float32),
+                f"unet.{UNET}.lora.up.weight": np.ones((8, 0), np.float32),
+            },
+            "do not fit each other",
+        ),
     ],
 )
-def test_lengths_that_fit_no_matrices_are_refused(parts, change, complaint, tmp_path):
+def test_numbers_that_fit_no_matrices_are_refused(parts, change, complaint, tmp_path):
     lora.write(tmp_path / "a", parts, "diffusers", *FACTS)
     save_file({**load_file(tmp_path / "a"), **change}, tmp_path / "b.safetensors")
     with pytest.raises(BadInput, match=complaint):

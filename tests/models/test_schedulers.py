@@ -73,3 +73,34 @@ def test_the_table_says_which_schedulers_scale_their_input_and_draw_noise(name, 
         scheduler.set_timesteps(5)
         drawn.append(scheduler.step(sample, scheduler.timesteps[0], sample).prev_sample)
     assert facts.stochastic == bool((drawn[0] != drawn[1]).any())
+
+
+def test_a_noise_schedule_that_ends_in_noise_alone_is_saved_without_bounds_for_latents():
+    from ppdiffusers import DDIMScheduler
+
+    from dreambooth.models import schedulers
+
+    own = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction", clip_sample=False)
+    saved = schedulers.as_saved(own, {"beta_start": 0.001, "beta_end": 0.01, "prediction_type": "v_prediction"})
+    config = saved.config
+    assert (config.rescale_betas_zero_snr, config.timestep_spacing, config.clip_sample) == (True, "trailing", False)
+    assert config.beta_start == 0.001 and float(saved.alphas_cumprod[-1]) == 0
+    plain = schedulers.as_saved(DDIMScheduler(), {"beta_start": 0.001})
+    assert not schedulers.has_zero_snr(plain)
+
+
+def test_solvers_that_divide_by_the_signal_have_a_little_of_it_at_the_end():
+    from types import SimpleNamespace
+
+    import numpy as np
+    from ppdiffusers import DDIMScheduler
+
+    from dreambooth.models import schedulers
+
+    pipeline = SimpleNamespace(scheduler=DDIMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction"))
+    schedulers.set_zero_snr(pipeline)
+    exact = np.asarray(pipeline.scheduler.alphas_cumprod, np.float64)
+    schedulers.set_scheduler(pipeline, "dpmsolver++")
+    kept = np.asarray(pipeline.scheduler.alphas_cumprod, np.float64)
+    np.testing.assert_allclose(kept[:-1], exact[:-1], rtol=1e-3, atol=1e-7)
+    assert 0 < kept[-1] < 1e-6 and pipeline.scheduler.config.timestep_spacing == "trailing"

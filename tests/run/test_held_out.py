@@ -37,6 +37,10 @@ def test_it_is_the_same_at_each_call_and_nearly_whatever_the_batch(held_out):
     assert three.figures()[score.SUBJECT_LOSS] == pytest.approx(found[score.SUBJECT_LOSS], rel=0.2)
 
 
+def test_the_accumulation_of_an_update_changes_nothing(held_out):
+    assert held_out()[1].figures() == held_out(gradient_accumulation_steps=5)[1].figures()
+
+
 def test_the_class_has_its_own(held_out):
     _, both = held_out(with_class=True)
     assert set(both.figures()) == {score.SUBJECT_LOSS, score.CLASS_LOSS}

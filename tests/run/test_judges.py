@@ -23,6 +23,7 @@ def record(folder):
     return json.loads((folder / "training_args.json").read_text())
 
 
+PRIOR = dict(prior_by_prediction=True, class_prompt="a photo of a dog")
 MEASURED = dict(keep_best=True, validation_steps=1, learning_rate=1e-2)
 
 
@@ -101,3 +102,62 @@ def test_two_processes_choose_what_one_does(twin, pictures, tmp_path):
 def test_pictures_that_it_trains_on_are_no_others(twin, pictures, tmp_path):
     with pytest.raises(BadInput, match="--validation_data_dir .* is one of the pictures to train on; give others"):
         train(command_line(twin, pictures, tmp_path / "out", **MEASURED, validation_data_dir=pictures))
+
+
+def test_a_resumed_run_that_keeps_nothing_remembers_its_validations(twin, pictures, clip, tmp_path):
+    settings = dict(validation_steps=1, clip_model_path=clip, validation_prompt=["sks dog"], num_validation_images=1,
+                    learning_rate=1e-2, save_steps=2, **PRIOR)  # fmt: skip
+    train(command_line(twin, pictures, tmp_path / "whole", **settings, max_train_steps=4))
+    train(command_line(twin, pictures, tmp_path / "parts", **settings, max_train_steps=2))
+    again = dict(max_train_steps=4, resume_from_checkpoint="latest")
+    train(command_line(twin, pictures, tmp_path / "parts", **settings, **again))
+    assert record(tmp_path / "whole")["validations"] == record(tmp_path / "parts")["validations"]
+
+
+def test_measures_of_another_kind_are_a_change_and_begin_anew(twin, pictures, clip, tmp_path, capsys):
+    settings = dict(MEASURED, save_steps=2)
+    train(command_line(twin, pictures, tmp_path / "out", **settings, max_train_steps=2))
+    again = dict(settings, max_train_steps=4, resume_from_checkpoint="latest")
+    more = draw_pictures(tmp_path / "more", 7)
+    for path in sorted(more.iterdir())[:5]:
+        path.unlink()
+    with pytest.raises(BadInput, match="the validation pictures' hashes: None then, 2 files now"):
+        train(command_line(twin, pictures, tmp_path / "out", **again, validation_data_dir=more))
+    clips = dict(clip_model_path=clip, validation_prompt=["sks dog"], num_validation_images=1)
+    with pytest.raises(BadInput, match="measures: 'the loss, every 1 updates' then"):
+        train(command_line(twin, pictures, tmp_path / "out", **again, **clips))
+    with pytest.raises(BadInput, match="--clip_model_path: this checkpoint's run did not measure the base model"):
+        train(command_line(twin, pictures, tmp_path / "out", **again, **clips, allow_changes=True))
+    changed = dict(again, validation_steps=2, allow_changes=True)
+    train(command_line(twin, pictures, tmp_path / "out", **changed))
+    assert "the checkpoint's validations were measured otherwise" in capsys.readouterr().err
+    assert [each["step"] for each in record(tmp_path / "out")["validations"]] == [2, 4]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(twin, pictures, tmp_path):
+    (tmp_path / "out/samples").mkdir(parents=True)
+    (tmp_path / "out/validation.png").touch()
+    train(command_line(twin, pictures, tmp_path / "out", **MEASURED))
+    train(command_line(twin, pictures, tmp_path / "out", overwrite=True, instance_prompt="a vdf dog"))
+    assert not (tmp_path / "out/validation.png").exists()
+
+
+def test_pictures_that_overwrite_would_remove_are_no_input(twin, pictures, tmp_path):
+    train(command_line(twin, pictures, tmp_path / "out"))
+    own = draw_pictures(tmp_path / "out/samples/subject", 2)
+    line = dict(MEASURED, overwrite=True, instance_prompt="a vdf dog", validation_data_dir=own)
+    other = draw_pictures(tmp_path / "other", 9) / "8.png"
+    for path in own.iterdir():
+        path.write_bytes(other.read_bytes())
+            b"" if not path.suffix else draw_pictures(tmp_path / path.stem, 9).joinpath("8.png").read_bytes()
+        )
+    with pytest.raises(BadInput, match="--validation_data_dir .* has files of the run that --overwrite removes"):
+        train(command_line(twin, pictures, tmp_path / "out", **line))
+    assert len(list(own.iterdir())) == 2
+
+
+def test_a_clip_that_is_none_is_refused_by_a_dry_run(twin, pictures, tmp_path):
+    line = dict(validation_steps=1, validation_prompt=["sks dog"], dry_run=True)
+    for path, said in ((tmp_path / "none", "there is no such folder"), (twin, "no CLIP model, it has no config.json")):
+        with pytest.raises(BadInput, match=f"--clip_model_path .*{said}"):
+            train(command_line(twin, pictures, tmp_path / "out", **line, clip_model_path=path))

@@ -11,7 +11,7 @@ from support.weights import assert_same, mean_difference
 
 import infer
 from dreambooth import export
-from dreambooth.models import schedulers
+from dreambooth.models import loading, schedulers
 from dreambooth.system.errors import BadInput
 
 PRIOR = dict(prior_by_prediction=True, class_prompt="a photo of a dog")
@@ -156,7 +156,12 @@ def test_a_noise_schedule_that_ends_in_noise_alone_is_saved_and_drawn_with(lora,
         assert float(family.pipeline.scheduler.alphas_cumprod[-1]) == 0
         for solver in ("ddim", "dpmsolver++", "euler"):
             assert drawn(folder, tmp_path / "x.png", "--scheduler", solver).std() > 0
-    if not lora:
+    if lora:
+        file = out / "paddle_lora_weights.safetensors"
+        family = load_family(velocity_twin)
+        loading.merge_lora(family, file, 1.0, "--lora")
+        assert schedulers.has_zero_snr(family.pipeline.scheduler)
+    else:
         saved = json.loads((out / "scheduler/scheduler_config.json").read_text())
         assert saved["rescale_betas_zero_snr"] and saved["timestep_spacing"] == "trailing"
         assert saved["prediction_type"] == "v_prediction"

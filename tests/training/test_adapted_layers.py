@@ -118,6 +118,19 @@ def test_a_scale_of_its_own_is_in_the_state_and_trains_not():
     assert "alpha" not in adapted("product")[1].layer.state_dict()
 
 
+def test_an_output_whose_weights_are_zero_stays_so():
+    layer = nn.Linear(6, 5, bias_attr=False)
+    layer.weight.set_value(np.where(np.arange(5) == 2, 0, normal([6, 5])))
+    beside = AdaptedLayer(layer, Shape(2, 1.0), True, lambda shape: normal(shape, 5))
+    inputs = inputs_of("product")
+    np.testing.assert_allclose(with_share(layer, beside, inputs).numpy(), layer(inputs).numpy(), atol=1e-5)
+    network = nn.Layer()
+    network.add_sublayer("layer", layer)
+    before = layer.weight.numpy().copy()
+    loading.merge({"unet": network}, {"unet": {"layer": beside.matrices()}})
+    np.testing.assert_allclose(layer.weight.numpy(), before, atol=1e-6)
+
+
 def test_a_share_of_a_dora_is_a_share_of_its_whole_change():
     layer, beside = adapted("product", with_lengths=True)
     before, network = layer.weight.numpy().copy(), nn.Layer()

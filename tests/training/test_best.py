@@ -43,7 +43,10 @@ def test_patience_ends_after_so_many_validations_without_a_better_score(scores, 
 
 def test_without_being_kept_there_is_a_history_alone():
     best, named = run([0.0, 3.0, 1.0], is_kept=False)
-    assert best.stateful == {} and best.in_words is None and len(best.record["validations"]) == 3
+    assert best.in_words is None and len(best.record["validations"]) == 3
+    tensors, state = best.state()
+    assert tensors == {} and len(state["history"]) == 3 and best.stateful == {"best": best}
+    assert Best(False, None, {}, measures=None).stateful == {}
     with best.in_place():
         assert named["weight"].tolist() == [20, 20]
     assert run([], is_kept=False)[0].record == {} and run([])[0].in_words is None
@@ -66,6 +69,16 @@ def test_it_goes_on_from_its_state_as_if_it_had_not_stopped():
     assert other.history == whole.history and other.is_over == whole.is_over is True
     with other.in_place(), whole.in_place():
         assert other._named["weight"].tolist() == named["weight"].tolist() == [20, 20]
+
+
+def test_a_state_of_other_measures_is_left_and_one_without_weights_refused(capsys):
+    whole, _ = run([0.0, 2.0])
+    tensors, state = whole.state()
+    other = Best(True, 2, {"weight": paddle.zeros([2])}, measures="of another CLIP")
+    other.restore(tensors, state)
+    assert other.history == [] and "were measured otherwise" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="not the best weights"):
+        Best(True, 2, {"weight": paddle.zeros([2])}).restore({}, state)
 
 
 def test_a_state_without_validations_is_restored_too():

@@ -41,6 +41,23 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(twin, pictures, tmp_path
     assert_same(tmp_path / "whole/unet", tmp_path / "parts/unet")
 
 
+def test_all_is_the_default(twin, pictures, tmp_path):
+    for name, layers in (("plain", None), ("all", ["all"])):
+        train(command_line(twin, pictures, tmp_path / name, trained_layers=layers))
+    assert_same(tmp_path / "plain/unet", tmp_path / "all/unet")
+
+
+@pytest.mark.parametrize("then, now", [(["time"], ["key_value"]), (["time"], None)])
+def test_other_layers_are_a_change_that_can_be_allowed(then, now, twin, pictures, tmp_path, capsys):
+    settings = dict(optimizer="prodigy", learning_rate=1, ema_decay=0.5, save_steps=1)
+    train(command_line(twin, pictures, tmp_path / "out", **settings, trained_layers=then, max_train_steps=1))
+    again = dict(settings, trained_layers=now, max_train_steps=2, resume_from_checkpoint="latest")
+    with pytest.raises(BadInput, match=r"trained_layers: \['time'\] then"):
+        train(command_line(twin, pictures, tmp_path / "out", **again))
+    train(command_line(twin, pictures, tmp_path / "out", **again, allow_changes=True))
+    assert "the checkpoint's layers are others, so its state begins anew" in capsys.readouterr().err
+
+
 def test_a_choice_without_layers_is_refused(twin, pictures, tmp_path):
     with pytest.raises(BadInput, match="--trained_layers atention: the unet has no such layers"):
         train(command_line(twin, pictures, tmp_path / "out", trained_layers=["atention"]))

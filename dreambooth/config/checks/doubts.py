@@ -41,8 +41,9 @@ def warnings(config: Config) -> Iterator[str]:
             f"--learning_rate {config.base_rate:g} is a whole network's, at which a LoRA learns next to nothing;"
             f" without the flag it has {learning_sections.DEFAULT_LORA_RATE:g}"
         )
-    if (config.lora.lora_rank or 0) > _HIGH_RANK:
-        yield f"--lora_rank {config.lora.lora_rank} is very high; ranks of 4 to 64 are usual"
+    rank = max(map(config.lora.rank_of, config.lora.targets)) if config.lora.lora_rank else 0
+    if rank > _HIGH_RANK:
+        yield f"--lora_rank {rank} is very high; ranks of 4 to 64 are usual"
     if config.memory.early_update and config.lora.lora_rank:
         yield "--early_update frees next to nothing with --lora_rank, whose gradients are small"
     if config.optimizer.text_encoder_lr and not config.model.train_text_encoder:

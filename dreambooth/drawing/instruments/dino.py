@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Array
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_PATCHES, _PLACES = "embeddings.patch_embeddings.projection", "embeddings.position_embeddings"
+_NORMS = ("before", "after")
+_LONGEST_REASON = 160  # characters of a library's message
 _CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
 # newer names of a layer's weights -> those of the files on the hub
 _OLD_NAMES = {
@@ -42,23 +45,29 @@ _MEAN, _STD, _SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224  # of Ima
 class Dino:
     """A DINO, loaded from a folder or a name on the hub: it encodes pictures as unit vectors to compare by cosine."""
 
-    def __init__(self, name: str, flag: str = "--dino_model_path") -> None:
-        folder = Path(name) if Path(name).is_dir() else hub.find_files(name, (_CONFIG, _PROCESSOR, *_WEIGHTS), flag)
+    def __init__(self, model: str, flag: str = "--dino_model_path") -> None:
+        folder = Path(model) if Path(model).is_dir() else hub.find_files(model, (_CONFIG, _PROCESSOR, *_WEIGHTS), flag)
         try:
             facts = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-            if facts.get("model_type") != "vit":
-                raise ValueError(f"its model_type is {facts.get('model_type')!r}, and not 'vit'")
+            for name, expected in (("model_type", "vit"), ("hidden_act", "gelu")):
+                if facts.get(name, expected if name == "hidden_act" else None) != expected:
+                    raise ValueError(f"its {name} is {facts.get(name)!r}, and not {expected!r}")
             self._processor = _Processor(folder)
-            self._patch, self._heads = int(facts["patch_size"]), int(facts["num_attention_heads"])
+            self._patch, self._heads, self._count = (
+                _whole(facts, name) for name in ("patch_size", "num_attention_heads", "num_hidden_layers")
+            )
             self._epsilon = float(facts.get("layer_norm_eps", 1e-12))
-            self._count = int(facts["num_hidden_layers"])
             path = next((folder / file for file in _WEIGHTS if (folder / file).is_file()), None)
             if path is None:
                 raise ValueError(f"it has neither {' nor '.join(_WEIGHTS)}")
             self._weights = _tensors(weight_files.read(path)[0], facts)
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
-            raise BadInput(f"{flag} {name}: it can't be loaded as a DINO ({reason})") from error
+            # what its files have wrong else shows itself with any picture
+            if not np.isfinite(self.encode_pictures([Image.new("RGB", (32, 32), "grey")])).all():
+                raise ValueError("its vectors are no numbers")
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]  # the library's last line has the reason
+            reason = f"{error} is missing" if isinstance(error, KeyError) else lines[-1].strip()
+            raise BadInput(f"{flag} {model}: it can't be loaded as a DINO ({reason[:_LONGEST_REASON]})") from error
 
     def encode_pictures(self, pictures: Sequence[Image.Image], batch_size: int = 32) -> Array:
         """Return one unit vector for each picture: float32 [pictures, width]."""
@@ -78,7 +87,7 @@ class Dino:
         from paddle.nn import functional as F
 
         weights = self._weights
-        patches = F.conv2d(pixels, *self._named("embeddings.patch_embeddings.projection"), stride=self._patch)
+        patches = F.conv2d(pixels, *self._named(_PATCHES), stride=self._patch)
         height, width = patches.shape[2:]
         hidden = patches.flatten(2).transpose([0, 2, 1])
         token = weights["embeddings.cls_token"].expand([len(hidden), 1, -1])
@@ -114,7 +123,7 @@ class Dino:
         import paddle
         from paddle.nn import functional as F
 
-        own = self._weights["embeddings.position_embeddings"]
+        own = self._weights[_PLACES]
         side = round((own.shape[1] - 1) ** 0.5)
         if (height, width) == (side, side):
             return own
@@ -140,15 +149,24 @@ def _tensors(weights: Mapping[str, Array], facts: Mapping[str, Any]) -> dict[str
         "output.dense": (width, inside),
     }
     shapes: dict[str, tuple[int, ...]] = {"embeddings.cls_token": (1, 1, width)}
+    has_biases = facts.get("qkv_bias", True)
     for number in range(count):
-        shapes |= {f"encoder.layer.{number}.{name}.weight": shape for name, shape in products.items()}
-        for name in ("layernorm_before.weight", "layernorm_after.bias"):
-            shapes[f"encoder.layer.{number}.{name}"] = (width,)
+        layer = f"encoder.layer.{number}"
+        for name, shape in products.items():
+            shapes[f"{layer}.{name}.weight"] = shape
+            if has_biases or not name.startswith("attention.attention"):
+                shapes[f"{layer}.{name}.bias"] = shape[:1]
+        shapes |= {f"{layer}.layernorm_{which}.{kind}": (width,) for which in _NORMS for kind in ("weight", "bias")}
     shapes |= {"layernorm.weight": (width,), "layernorm.bias": (width,)}
+    patch = int(facts["patch_size"])
+    shapes |= {f"{_PATCHES}.weight": (width, 3, patch, patch), f"{_PATCHES}.bias": (width,)}
+    places = renamed[_PLACES].shape[1] if renamed[_PLACES].ndim == 3 else 0
+    shapes[_PLACES] = (1, places, width)
+    if places < 2 or round((places - 1) ** 0.5) ** 2 != places - 1:
+        raise ValueError(f"{_PLACES} is not that of a square")
     for name, shape in shapes.items():
         if renamed[name].shape != shape:
             raise ValueError(f"{name} has the shape {list(renamed[name].shape)} in place of {list(shape)}")
-    renamed["embeddings.position_embeddings"], renamed["embeddings.patch_embeddings.projection.weight"]
     kept = {name: value for name, value in renamed.items() if not name.startswith(("pooler", "classifier"))}
     is_product = {name for name, shape in shapes.items() if len(shape) == 2}
     return {
@@ -187,6 +205,14 @@ class _Processor:
             picture = picture.crop((left, top, left + width, top + height))
         pixels = np.asarray(picture, np.float32).transpose(2, 0, 1) / 255
         return ((pixels - self._mean) / self._std).astype(np.float32)
+
+
+def _whole(facts: Mapping[str, Any], name: str) -> int:
+    """Return a whole number above 0 of a config.json."""
+    value = facts[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"its {name} is {value!r}")
+    return value
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:  # noqa: ANN401  a number, or both

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dreambooth.data.batches import Batches
 from dreambooth.run.choosing import score
+from dreambooth.system.devices import cards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Size
     from dreambooth.training.objective.diffusion import Diffusion
 
-_EXAMPLES = 24  # of the subject, at least; as many of the class
+EXAMPLES = 24  # of the subject, at least; as many of the class
 _SEED = 1 << 31  # none that a run chooses
 
 
@@ -43,10 +45,12 @@ class HeldOut:
         from dreambooth.training.encodings import Encodings
 
         self._family, self._diffusion = family, diffusion
-        batches = Batches(concepts, optimizer, pictures, _SEED, 0, 1, sizes=sizes)
+        of_one_pass = dataclasses.replace(optimizer, gradient_accumulation_steps=1)
+        batches = Batches(concepts, of_one_pass, pictures, _SEED, 0, 1, sizes=sizes)
+        self._half = cards.half(memory.mixed_precision)
         self._encodings = Encodings(family, batches, memory, _SEED)
         size = optimizer.train_batch_size
-        most = max(_EXAMPLES, sum(len(concept.pictures) for concept in concepts))
+        most = max(EXAMPLES, sum(len(concept.pictures) for concept in concepts))
         self._batches = [batches.micro_batch(number, 0) for number in range(-(-most // size))]
         self._count = size * len(self._batches)
 
@@ -66,7 +70,8 @@ class HeldOut:
                 shares = (number * subject + np.arange(len(batch.examples)) % subject + 0.5) / self._count
                 t = self._diffusion.t_at(shares)
                 noisy, target = self._diffusion.add_noise(clean, noise, t), self._diffusion.target(clean, noise, t)
-                predicted = self._family.predict(noisy, t, self._encodings.conditioning(batch))
+                with cards.computing_in(self._half):
+                    predicted = self._family.predict(noisy, t, self._encodings.conditioning(batch))
                 scaled = self._family.scaled_for_loss(predicted), self._family.scaled_for_loss(target)
                 of_examples = loss.example_errors(*scaled, self._encodings.masks(batch))
                 means = of_examples.flatten(1).mean(1).tolist()

@@ -6,11 +6,13 @@ import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 from dreambooth.data.rare_words import RareWords
-from dreambooth.run.choosing.held_out import HeldOut
+from dreambooth.run.choosing.held_out import EXAMPLES, HeldOut
 from dreambooth.system import processes
+from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
+    from dreambooth.config.run_sections import ChoosingSettings
     from dreambooth.models.families.base import Family
     from dreambooth.run.choosing.measuring import ClipMeasures
     from dreambooth.run.planning import Plan
@@ -25,6 +27,15 @@ class Judges(NamedTuple):
     prior_weight: float = 1.0  # of the class's loss in the score
 
 
+def check_base(choosing: ChoosingSettings, is_unknown: bool) -> None:
+    """Refuse to measure with a CLIP where the base model was not, which a run that goes on no longer has."""
+    if choosing.clip_model_path and is_unknown:
+        raise BadInput(
+            "--clip_model_path: this checkpoint's run did not measure the base model so, with which pictures are"
+            " compared; begin anew, or go on without it"
+        )
+
+
 def of(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> Judges:
     """Make the measures that a run asks for, while the encoders of pictures and prompts are in memory."""
     if config.choosing.first is None:
@@ -32,6 +43,8 @@ def of(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> Judg
     concepts = plan.survey.concepts
     if not config.concepts.with_prior_preservation:  # the base model's predictions are no pictures
         concepts = tuple(dataclasses.replace(each, class_pictures=()) for each in concepts)
+    # the first are enough, and the others need no encoding
+    concepts = tuple(dataclasses.replace(each, class_pictures=each.class_pictures[:EXAMPLES]) for each in concepts)
     if plan.held_out:
         concepts = tuple(dataclasses.replace(each, pictures=plan.held_out) for each in concepts)
     held_out = HeldOut(family, diffusion, concepts, config.optimizer, config.pictures, plan.sizes, config.memory)

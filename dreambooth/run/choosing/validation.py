@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dreambooth.run.tracking import NullTracker, Tracker
     from dreambooth.training.best import Entry
 
-CURVES = "validation.png"  # in the output folder
-
 
 class Validation:
     """The validations of a run: with the same noise at every step, so that they can be compared."""
@@ -79,7 +77,7 @@ class Validation:
         self._tracker.add_scalars({f"validation/{name}": each for name, each in figures.items()}, step)
         curves = [*((entry.step, entry.figures) for entry in history), (step, figures)]
         if len(curves) > 1:
-            atomic.write_picture(Path(self._output_dir) / CURVES, plots.curves(curves, score.SCORE))
+            atomic.write_picture(Path(self._output_dir) / output_folder.CURVES, plots.curves(curves, score.SCORE))
         return figures
 
     def _draw(self, step: int) -> tuple[list[list[Image]], list[list[Image]]]:

@@ -92,7 +92,7 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
     kept = trained * (_BYTES * copies + state)
     kept += _BYTES * weights if rank else 0
     if config.concepts.prior_by_prediction and not rank:
-        kept += _BYTES * weights  # the copy of the networks before the training
+        kept += _BYTES * sizes.weights[sizes.facts.denoiser]  # the copy of it before the training
     if not memory.cache_latents:
         kept += _BYTES * sum(sizes.weights[part] for part in sizes.facts.picture_encoders)
     if place.is_card and memory.mixed_precision != "no":

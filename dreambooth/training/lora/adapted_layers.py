@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Draw = Callable[[tuple[int, ...]], Array]  # standard normal numbers of a shape
 
 
+_NO_LENGTH = 1e-12  # of weights that are all zero
+
+
 class Shape(NamedTuple):
     """The rank of a layer's two matrices, and the factor on their product."""
 
@@ -66,7 +69,7 @@ class AdaptedLayer:
         if not self._has_lengths:
             return output + change
         # a gradient through the lengths would take more memory, and changes little (section 4.3)
-        factor = self._of_outputs(self.layer.magnitude / self._lengths(), output)
+        factor = self._of_outputs(self.layer.magnitude / self._lengths().clip(_NO_LENGTH), output)
         bias = self.adapted.bias
         product = output if bias is None else output - self._of_outputs(bias, output)
         return output + (factor - 1) * product + factor * change

@@ -31,6 +31,7 @@ class OptimizerSpec:
     make: Callable[[OptimizerSettings, LRScheduler, Groups], Optimizer]
     accumulators: tuple[str, ...]  # Paddle's names of its state
     bytes_per_weight: float  # of its accumulators
+    shared: str | None = None  # an accumulator of the first parameter that is for all
 
     def accumulator_names(self, named: Mapping[str, Tensor], separator: str = ".") -> dict[str, str]:
         """Map a name for each accumulator of each parameter to the optimizer's own, which is automatic."""
@@ -63,7 +64,7 @@ OPTIMIZERS: dict[OptimizerName, OptimizerSpec] = {
     "adafactor": OptimizerSpec(Adafactor, ("row", "column", "second", "steps"), bytes_per_weight=0.04),
     # two moments, the average of the gradients, and the weights at the start
     "prodigy": OptimizerSpec(
-        Prodigy, ("moment1", "moment2", "average", "start", "steps", "level", "numerator"), bytes_per_weight=16
+        Prodigy, ("moment1", "moment2", "average", "start", "steps", "level", "numerator"), 16, "level"
     ),
     "lion": OptimizerSpec(Lion, ("moment1", "steps"), bytes_per_weight=4),
 }
