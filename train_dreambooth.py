@@ -137,7 +137,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     family.free_encoders(pictures=config.memory.cache_latents)
 
     # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
-    reference = Reference(family) if by_prediction else None
+    has_pictures = config.concepts.with_prior_preservation
+    reference = Reference(family, diffusion, has_pictures) if by_prediction else None
     family.prepare_training(config.memory.gradient_checkpointing)
     scope.limit(family.trained(), config.model.layers)
     rates = config.rates(family.trained(), family.facts.denoiser, world)
@@ -169,13 +170,16 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
         for micro in range(accumulation):
             batch = batches.micro_batch(update, micro).part(share)
             family.adapters.choose_dropout(batch)  # nothing without a LoRA
-            clean = encodings.latents(batch)
+            clean, of_base = encodings.latents(batch), encodings.conditioning(batch, of_base=True) if reference else {}
+            if reference:
+                with updates.precision():
+                    clean = reference.draft(clean, batch, of_base, seed)
             noise, t = diffusion.noise(seed, batch.keys, clean.shape[1:]), diffusion.sample_t(seed, batch.keys)
             noisy = diffusion.add_noise(clean, diffusion.perturbed(noise, seed, batch.keys), t)
             target = diffusion.target(clean, noise, t)
             with updates.precision():
                 if reference:
-                    target = reference.replace(target, batch, noisy, t, encodings.conditioning(batch, of_base=True))
+                    target = reference.replace(target, batch, noisy, t, of_base)
                 prediction = family.predict(noisy, t, encodings.conditioning(batch))
             prediction, target = family.scaled_for_loss(prediction), family.scaled_for_loss(target)
             errors = loss.example_errors(prediction, target, encodings.masks(batch), config.objective.huber)

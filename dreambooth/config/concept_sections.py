@@ -103,8 +103,7 @@ class ConceptSettings(Section, title="subject and class"):
         course=True)
     prior_by_prediction: bool = flag(
         "keep the class at what the model predicted for --class_prompt before the training; without"
-        " --with_prior_preservation on the subject's own pictures, so that no class pictures are needed", False,
-        course=True)
+        " --with_prior_preservation on its own drafts, so that no class pictures are needed", False, course=True)
     class_data_dir: str | None = flag(
         "the folder with pictures of the class; missing ones are drawn before training, into a folder below it")
     class_prompt: str | None = flag(

@@ -114,6 +114,15 @@ def test_timesteps_keep_to_their_range_and_lean_to_the_side_of_the_shift():
     assert process(objective=dict(min_timestep=999, max_timestep=1000)).sample_t(7, KEYS).tolist() == [999] * 3
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_right_prediction_leads_back_to_the_clean_latents(kind):
+    clean, noise = map(paddle.to_tensor, clean_and_noise())
+    t, chain = paddle.to_tensor(T), process(prediction_type=kind)
+    found = chain.clean(chain.add_noise(clean, noise, t), chain.target(clean, noise, t), t)
+    np.testing.assert_allclose(found.numpy(), clean.numpy(), atol=1e-4)
+    assert chain.last(2).tolist() == [999, 999]
+
+
 def test_a_schedule_that_ends_in_noise_alone_is_for_the_velocity():
     clean, noise = map(paddle.to_tensor, clean_and_noise())
     ending = process(objective=dict(zero_terminal_snr=True, snr_gamma=5.0), prediction_type="v_prediction")
@@ -133,6 +142,12 @@ class Flow(Diffusion):
 
     def t_at(self, shares):
         return paddle.to_tensor(shares, "float32")
+
+    def last(self, count):
+        return paddle.ones([count])
+
+    def clean(self, noisy, prediction, t):
+        return noisy - t.reshape([-1, 1, 1, 1]) * prediction
 
     def add_noise(self, clean, noise, t):
         return clean + t.reshape([-1, 1, 1, 1]) * (noise - clean)

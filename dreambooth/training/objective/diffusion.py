@@ -72,6 +72,14 @@ class Diffusion(ABC):
     def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Compute the denoiser's target."""
 
+    @abstractmethod
+    def last(self, count: int) -> Tensor:
+        """Return `count` times the timestep with the most noise."""
+
+    @abstractmethod
+    def clean(self, noisy: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """Return the clean latents that a prediction takes noisy ones for."""
+
     def weight(self, t: Tensor) -> Tensor | None:
         """Compute the weight [n] of each example's error; None weights all alike."""
         return None
@@ -114,6 +122,22 @@ class Discrete(Diffusion):
         if self._predicts_velocity:
             return self._scheduler.get_velocity(clean, noise, t)
         return noise
+
+    @override
+    def last(self, count: int) -> Tensor:
+        """Return `count` times the last int64 step of the chain."""
+        return paddle.full([count], self._scheduler.config.num_train_timesteps - 1, "int64")
+
+    @override
+    def clean(self, noisy: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """Solve equation 4 of Ho et al. 2020, or the velocity's equation of Salimans & Ho 2022, for them."""
+        kept = np.asarray(self._scheduler.alphas_cumprod, np.float64)[t.numpy()]
+        shape = [-1, *[1] * (noisy.ndim - 1)]
+        roots = np.sqrt([kept, 1 - kept]).astype(np.float32)
+        signal, spread = (paddle.to_tensor(root).reshape(shape) for root in roots)
+        return (
+            signal * noisy - spread * prediction if self._predicts_velocity else (noisy - spread * prediction) / signal
+        )
 
     @override
     def weight(self, t: Tensor) -> Tensor | None:
