@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.config import Config
     from dreambooth.data.concepts import Share
+    from dreambooth.files.records import Record
     from dreambooth.models.families.base import Family
     from dreambooth.run.checkpoints import Stateful
     from dreambooth.run.planning import Plan
@@ -240,7 +241,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             if best.lacks(done):
                 best.add(done, validation.run(done, best.history))
             with best.in_place():
-                ended = {**record, "steps": done, **best.record}
+                ended: Record = {**record, "steps": done, **best.record}
                 card = model_card.make_card(config, done, world, family.facts, best.record.get("saved_step"))
                 output_folder.save_result(family, config.saving, config.lora, ended, card)
     endings.describe_result(config.saving, config.lora, concepts[0].prompt, str(summary), best.in_words)

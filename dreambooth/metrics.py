@@ -184,8 +184,8 @@ def main(argv: Sequence[str]) -> None:
                 rows, vectors, subject.vectors, subject.requests, subject.texts
             )
             if dino and subject.looks is not None:
-                looks = [dino.encode_pictures(group) for group in pictures.groups]
-                report["measures"][name]["DINO"] = measures.fidelity(looks, subject.looks, subject.requests)
+                drawn_looks = [dino.encode_pictures(group) for group in pictures.groups]
+                report["measures"][name]["DINO"] = measures.fidelity(drawn_looks, subject.looks, subject.requests)
             if name == "fine-tuned":
                 report["nearest"] = measures.nearest(np.concatenate(rows), [each.vectors for each in subjects])
     for subject, report in zip(subjects, reports):

@@ -204,8 +204,8 @@ class ConceptSettings(Section, title="subject and class"):
 
     def course(self) -> Mapping[str, Any]:
         """List what decides on an update, by flag."""
-        of_class = ("class_prompt",) if self.keeps_class else ()
-        of_class += ("num_class_images",) if self.with_prior_preservation else ()
+        of_class = ["class_prompt"] if self.keeps_class else []
+        of_class += ["num_class_images"] if self.with_prior_preservation else []
         listed = [
             {"instance_prompt": each.prompt, **{name: getattr(each, name) for name in of_class}}
             for each in self.subjects

@@ -274,11 +274,9 @@ def _by_target(name: str, given: Sequence[str], targets: Sequence[str]) -> dict[
     for each in given:
         target, equals, text = each.rpartition("=")
         try:
-            number = float(text)
+            number = float(text if equals else "")
         except ValueError:
-            equals = ""
-        if not equals:
-            raise BadInput(f"--{name} {each}: must be a target and a number, such as attention=4")
+            raise BadInput(f"--{name} {each}: must be a target and a number, such as attention=4") from None
         for one in get_args(LayerKind) if target == _ALL else (target,):
             if one not in targets:
                 raise BadInput(f"--{name} {each}: {one} is none of --lora_targets, {', '.join(targets)}")

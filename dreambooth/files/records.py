@@ -24,7 +24,14 @@ _OWN_CHECKSUM = "checksum"  # the key of state.json for its own
 _CHUNK = 1 << 20  # bytes
 
 
-class Record(TypedDict):
+class Choice(TypedDict, total=False):
+    """What a record has of a run that was measured on the way."""
+
+    validations: list[dict[str, float]]
+    saved_step: int  # whose weights were saved, where that was chosen
+
+
+class Record(Choice):
     """The content of training_args.json, from which the result can be made again."""
 
     flags: dict[str, Any]

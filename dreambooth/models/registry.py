@@ -208,7 +208,8 @@ def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Coll
 
     A target is a kind of layers, or a pattern of their names. `untrained` are layers that see no gradient.
     """
-    patterns = {target: re.compile({**LAYER_KINDS, **_MORE_KINDS}.get(target, target)) for target in targets}
+    kinds = {str(kind): pattern for kind, pattern in LAYER_KINDS.items()} | _MORE_KINDS
+    patterns = {target: re.compile(kinds.get(target, target)) for target in targets}
     found: dict[str, str] = {}
     for name in layers:
         if any(name == each or name.startswith(f"{each}.") for each in untrained):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
+    from dreambooth.files.records import Choice
     from dreambooth.system.types import Arrays
 
 _SCORE = "score"
@@ -68,12 +69,14 @@ class Best:
         return max(scored, key=lambda entry: entry.figures[_SCORE], default=None)
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Choice:
         """What a run's record has of it: the validations, and the step whose weights are saved."""
         if not self.history:
             return {}
-        kept = {"saved_step": self.best.step} if self._is_kept and self.best else {}
-        return {"validations": [{"step": entry.step, **entry.figures} for entry in self.history], **kept}
+        found: Choice = {"validations": [{"step": entry.step, **entry.figures} for entry in self.history]}
+        if self._is_kept and self.best:
+            found["saved_step"] = self.best.step
+        return found
 
     @property
     def in_words(self) -> str | None:

@@ -152,10 +152,10 @@ def _tensors(weights: Mapping[str, Array], facts: Mapping[str, Any]) -> dict[str
     has_biases = facts.get("qkv_bias", True)
     for number in range(count):
         layer = f"encoder.layer.{number}"
-        for name, shape in products.items():
-            shapes[f"{layer}.{name}.weight"] = shape
+        for name, of_product in products.items():
+            shapes[f"{layer}.{name}.weight"] = of_product
             if has_biases or not name.startswith("attention.attention"):
-                shapes[f"{layer}.{name}.bias"] = shape[:1]
+                shapes[f"{layer}.{name}.bias"] = of_product[:1]
         shapes |= {f"{layer}.layernorm_{which}.{kind}": (width,) for which in _NORMS for kind in ("weight", "bias")}
     shapes |= {"layernorm.weight": (width,), "layernorm.bias": (width,)}
     patch = int(facts["patch_size"])

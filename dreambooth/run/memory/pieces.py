@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Size
 
     Settings = Mapping[str, Any]  # of a config.json
+    Adapted = Mapping[LayerKind, int]
 
 _KERNEL = 9  # places of a convolution of 3 x 3
 _LIVING = 6  # tensors of a VAE
@@ -82,7 +83,7 @@ class _UNet:
         first, last = self.channels[0], len(self.channels) - 1
         into = self.settings["in_channels"]
         embedding = _linear(first, self.time) + _linear(self.time, self.time)
-        adapted = {"time": first + 3 * self.time}
+        adapted: Adapted = {"time": first + 3 * self.time}
         yield Piece(embedding + _convolution(into, first), into * self.places[0], adapted=adapted)
         channels, skips = first, [first]
         for level, kind in enumerate(self.settings["down_block_types"]):
@@ -116,19 +117,20 @@ class _UNet:
         # of both halves: what the norm takes, the norm, and its activation, which the convolution takes
         saved = 3 * (into + out) * places
         busy = _KERNEL * max(into, out) * places // self.rows + (into + out) * places
-        adapted = {"convolution": _KERNEL * (into + out) + 2 * out, "time": self.time + out}
-        adapted["convolution"] += into + out if into != out else 0
+        shortcut = into + out if into != out else 0
+        adapted: Adapted = {"convolution": _KERNEL * (into + out) + 2 * out + shortcut, "time": self.time + out}
         return Piece(weights, saved, input=None if kept else into * places, busy=busy, adapted=adapted)
 
     def _resample(self, channels: int, places: int, after: int) -> Piece:
         busy = _KERNEL * channels * after // self.rows + channels * places
-        adapted = {"convolution": (_KERNEL + 1) * channels}
+        adapted: Adapted = {"convolution": (_KERNEL + 1) * channels}
         return Piece(_convolution(channels, channels), channels * places, busy=busy, adapted=adapted)
 
     def _transformer(self, level: int) -> Iterator[Piece]:
         channels, places = self.channels[level], self.places[level]
         # a convolution of 1 x 1 has as many weights as a linear layer
-        weights, adapted = 2 * channels + 2 * _linear(channels, channels), {"feed_forward": 4 * channels}
+        weights = 2 * channels + 2 * _linear(channels, channels)
+        adapted: Adapted = {"feed_forward": 4 * channels}
         yield Piece(weights, 3 * channels * places, adapted=adapted)
         for _ in range(self.depths[level]):
             yield block(channels, self.heads[level], places, self.rows, (self.cross[level], self.tokens), gated=True)
