@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from dreambooth.system.types import Array, Pipeline, Scheduler
 
@@ -49,7 +47,7 @@ def set_scheduler(pipeline: Pipeline, name: str) -> None:
     facts, own = SCHEDULERS[name], pipeline.scheduler
     settings = dict(facts.settings)
     if has_zero_snr(own) and facts.class_name not in _KNOW_ZERO_SNR:
-        settings["trained_betas"] = _betas_of_zero_snr(np.asarray(own.alphas_cumprod, np.float64)).tolist()
+        settings["trained_betas"] = _betas_of_zero_snr(own).tolist()
     pipeline.scheduler = getattr(ppdiffusers, facts.class_name).from_config(own.config, **settings)
 
 
@@ -72,12 +70,14 @@ def as_saved(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
     return scheduler.from_config({**settings, **more})
 
 
-def _betas_of_zero_snr(kept: Array) -> Array:
-    """Rescale a noise schedule, given by the signal's power at each step, to end in noise alone; return its betas.
+def _betas_of_zero_snr(scheduler: Scheduler) -> Array:
+    """Rescale a scheduler's noise schedule to end in noise alone; return its betas.
 
     This is algorithm 1 of Lin et al. A schedule that is so already stays as it is.
     """
-    roots = np.sqrt(kept)
+    import numpy as np
+
+    roots = np.sqrt(np.asarray(scheduler.alphas_cumprod, np.float64))
     roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
     kept = np.maximum(roots**2, _LEAST_KEPT)
     return 1 - kept / np.concatenate([[1.0], kept[:-1]])
