@@ -178,6 +178,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             noise, t = diffusion.noise(seed, batch.keys, clean.shape[1:]), diffusion.sample_t(seed, batch.keys)
             noisy = diffusion.add_noise(clean, diffusion.perturbed(noise, seed, batch.keys), t)
             target = diffusion.target(clean, noise, t)
+            noisy.stop_gradient = not scope.needs_input_gradient(config.model.layers)
             with updates.precision():
                 if reference:
                     target = reference.replace(target, batch, noisy, t, of_base)
