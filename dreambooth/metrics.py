@@ -85,8 +85,8 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
     if settings.pictures_dir:
         disk.check_writable(Path(settings.pictures_dir), "--pictures_dir")
     for option, path in (("clip", settings.clip_model_path), ("dino", settings.dino_model_path)):
-        if path and not hub.is_name(path) and not Path(path).is_dir():
-            raise BadInput(f"--{option}_model_path {path}: there is no such folder; a name on the hub is OWNER/MODEL")
+        if path:
+            hub.check_place(path, f"--{option}_model_path")
     for option, path in (("--model_path", settings.model_path), ("--base_model_path", settings.base_model_path)):
         pipeline_folder.check_model(path, flag=option)
     return settings

@@ -76,12 +76,10 @@ def is_name(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir()
 
 
-def check_clip(name: str, flag: str) -> None:
-    """Refuse what is neither a folder with a CLIP nor a name on the hub."""
+def check_place(name: str, flag: str) -> None:
+    """Refuse what is neither a folder nor a name on the hub."""
     if not is_name(name) and not Path(name).is_dir():
         raise BadInput(f"{flag} {name}: there is no such folder; a name on the hub is OWNER/MODEL")
-    if Path(name).is_dir() and not (Path(name) / layouts.CONFIG).is_file():
-        raise BadInput(f"{flag} {name}: no CLIP model, it has no {layouts.CONFIG}")
 
 
 def find_files(name: str, patterns: Sequence[str], flag: str) -> Path:

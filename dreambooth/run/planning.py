@@ -15,8 +15,9 @@ from dreambooth.config.config import Config
 from dreambooth.data import picture_files, surveys, transforms
 from dreambooth.data.concepts import Picture
 from dreambooth.data.surveys import Survey
+from dreambooth.drawing.instruments import clip
 from dreambooth.files import records
-from dreambooth.models import hub, pipeline_folder
+from dreambooth.models import pipeline_folder
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.run.checkpoints import Checkpoint
 from dreambooth.system import console, processes
@@ -70,8 +71,8 @@ def make(config: Config) -> tuple[Config, Plan]:
     model, saving = config.model.pretrained_model_name_or_path, config.saving
     survey = surveys.survey(config.concepts, config.pictures)
     pipeline_folder.check(model)
-    if clip := config.choosing.clip_model_path:
-        hub.check_clip(clip, "--clip_model_path")
+    if named := config.choosing.clip_model_path:
+        clip.check_before_loading(named, "--clip_model_path")
     concepts, output_dir = config.concepts, Path(saving.output_dir)
     class_folders = dict.fromkeys(each.folder for each in concepts.classes)
     folders = [("--logging_dir", config.log_folder), *(("--class_data_dir", Path(each)) for each in class_folders)]

@@ -51,7 +51,7 @@ class Best:
     @paddle.no_grad()
     def add(self, step: int, figures: dict[str, float]) -> None:
         """Count a validation, whose weights are those in the networks."""
-        if not figures or self.lacks(step) is False:
+        if not figures or not self.lacks(step):
             return
         before = self.best
         self.history.append(Entry(step, figures))

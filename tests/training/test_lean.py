@@ -4,26 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
-
-from dreambooth.config.learning_sections import OptimizerSettings
-from dreambooth.training.optimizers import table as optimizers
-
-RATE, STEPS = 1e-3, 20
-
-
-def make(name, parameters, rate=RATE, **changes):
-    settings = OptimizerSettings(optimizer=name, **changes)
-    schedule = optimizers.learning_rate_schedule(settings, rate, STEPS)
-    return optimizers.OPTIMIZERS[name].make(settings, schedule, [{"params": parameters}])
-
-
-def steps(name, network, inputs, optimizer=None):
-    optimizer = optimizer or make(name, network.parameters())
-    for each in inputs:
-        network(each).square().mean().backward()
-        optimizer.step()
-        optimizer.clear_grad()
-    return optimizer
+from support.optimizers import RATE, make, steps
 
 
 @pytest.mark.parametrize("kind", ["large", "small"])

@@ -8,11 +8,12 @@ import paddle
 import pytest
 from paddle import nn
 from support import reads
+from support.optimizers import RATE, STEPS, make, steps
 
 from dreambooth.config.learning_sections import RATE_FREE, OptimizerName, OptimizerSettings
 from dreambooth.training.optimizers import table as optimizers
 
-RATE, STEPS, WARMUP = 1e-3, 20, 4
+WARMUP = 4
 
 
 def progress(step):
@@ -82,12 +83,6 @@ def test_every_name_of_an_optimizer_has_its_row():
     assert set(optimizers.OPTIMIZERS) == set(get_args(OptimizerName))
 
 
-def make(name, parameters, rate=RATE, **changes):
-    settings = OptimizerSettings(optimizer=name, **changes)
-    schedule = optimizers.learning_rate_schedule(settings, rate, STEPS)
-    return optimizers.OPTIMIZERS[name].make(settings, schedule, [{"params": parameters}])
-
-
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_a_row_lists_all_that_its_optimizer_keeps(name):
     spec, network = optimizers.OPTIMIZERS[name], nn.Linear(512, 256)
@@ -115,15 +110,6 @@ def test_every_optimizer_finds_the_least_of_a_bowl(name, shape):
         optimizer.clear_grad()
         optimizer._learning_rate.step()
     assert float((weights - goal).abs().mean()) < 0.3 * float((1 - goal).abs().mean())
-
-
-def steps(name, network, inputs, optimizer=None):
-    optimizer = optimizer or make(name, network.parameters())
-    for each in inputs:
-        network(each).square().mean().backward()
-        optimizer.step()
-        optimizer.clear_grad()
-    return optimizer
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)

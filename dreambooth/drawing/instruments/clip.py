@@ -9,7 +9,7 @@ import numpy as np
 
 from dreambooth.data import rare_words
 from dreambooth.files import weight_files
-from dreambooth.models import layouts
+from dreambooth.models import hub, layouts
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
 
@@ -23,14 +23,24 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 160  # characters of a library's message
 
 
+def check_before_loading(name: str, flag: str) -> None:
+    """Refuse what is neither a folder with a model's settings nor a name on the hub."""
+    hub.check_place(name, flag)
+    _check_settings(name, flag)
+
+
+def _check_settings(name: str, flag: str) -> None:
+    if Path(name).is_dir() and not (Path(name) / layouts.CONFIG).is_file():
+        raise BadInput(f"{flag} {name}: no CLIP model, it has no {layouts.CONFIG}")
+
+
 class Clip:
     """Both towers of a CLIP, loaded from a folder or a name on the hub."""
 
     def __init__(self, name: str, flag: str = "--clip_model_path") -> None:
         from ppdiffusers.transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-            raise BadInput(f"{flag} {name}: no CLIP model, it has no config.json")
+        _check_settings(name, flag)
         try:
             for path in (Path(name) / file for file in {*layouts.PADDLE, *layouts.TORCH}):
                 if path.is_file():

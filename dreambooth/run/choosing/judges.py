@@ -40,13 +40,11 @@ def of(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> Judg
     """Make the measures that a run asks for, while the encoders of pictures and prompts are in memory."""
     if config.choosing.first is None:
         return Judges()
-    concepts = plan.survey.concepts
-    if not config.concepts.with_prior_preservation:  # the base model's predictions are no pictures
-        concepts = tuple(dataclasses.replace(each, class_pictures=()) for each in concepts)
-    # the first are enough, and the others need no encoding
-    concepts = tuple(dataclasses.replace(each, class_pictures=each.class_pictures[:EXAMPLES]) for each in concepts)
+    # the first class pictures are enough, and the others need no encoding; the base model's predictions are none
+    most = EXAMPLES if config.concepts.with_prior_preservation else 0
+    concepts = [dataclasses.replace(each, class_pictures=each.class_pictures[:most]) for each in plan.survey.concepts]
     if plan.held_out:
-        concepts = tuple(dataclasses.replace(each, pictures=plan.held_out) for each in concepts)
+        concepts = [dataclasses.replace(each, pictures=plan.held_out) for each in concepts]
     held_out = HeldOut(family, diffusion, concepts, config.optimizer, config.pictures, plan.sizes, config.memory)
     clip = None
     if config.choosing.clip_model_path and processes.is_first():

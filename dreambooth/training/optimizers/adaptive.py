@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import paddle
 
@@ -10,12 +10,13 @@ from dreambooth.system.types import override
 from dreambooth.training.optimizers.custom import Custom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from paddle import Tensor
     from paddle.optimizer.lr import LRScheduler
 
     from dreambooth.config.learning_sections import OptimizerSettings
+    from dreambooth.training.optimizers.custom import Groups
 
 
 class Prodigy(Custom):
@@ -27,7 +28,7 @@ class Prodigy(Custom):
 
     _FIRST = 1e-6  # level
 
-    def __init__(self, settings: OptimizerSettings, schedule: LRScheduler, groups: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, settings: OptimizerSettings, schedule: LRScheduler, groups: Groups) -> None:
         super().__init__(settings, schedule, groups)
         self._keeper: Tensor = groups[0]["params"][0]  # whose accumulators have what all parameters share
         self._products: list[Tensor] = []  # of this step, by parameter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -10,14 +11,14 @@ from paddle.optimizer import Optimizer
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from paddle import Tensor
     from paddle.optimizer.lr import LRScheduler
 
     from dreambooth.config.learning_sections import OptimizerSettings
 
-    Groups = Sequence[Mapping[str, Any]]
+Groups = Sequence[Mapping[str, Any]]  # of parameters, each with a factor on the learning rate
 
 
 class Custom(Optimizer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import paddle
 from paddle.optimizer import Optimizer
@@ -13,15 +13,13 @@ from ppdiffusers.optimization import get_scheduler
 
 from dreambooth.config.learning_sections import OptimizerName, OptimizerSettings
 from dreambooth.training.optimizers.adaptive import Lion, Prodigy
+from dreambooth.training.optimizers.custom import Groups
 from dreambooth.training.optimizers.lean import Adafactor, AdamW8Bit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from paddle import Tensor
-
-    # groups of parameters, each with a factor on the learning rate
-    Groups = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
