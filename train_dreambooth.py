@@ -79,6 +79,7 @@ def prepare(settings: Config, config: Config, plan: Plan) -> None:
 
 def run(config: Config, plan: Plan, budget: Budget) -> None:
     """Load the model, describe the run, draw the class, and train."""
+    from dreambooth.training import words
     from dreambooth.training.lora.adapters import Adapters
     from dreambooth.training.objective import diffusion as diffusions
 
@@ -91,6 +92,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     facts = family.facts
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler, config.objective, facts.has_places)
     family.adapters = Adapters(family.learners(), facts.denoiser, config.lora, config.seed, facts.untrained_layers)
+    words.learn(family, config.word, config.concepts.subjects)
     classes = surveys.classes(config.concepts, plan.survey, family.tokenizer)
     found = prior_pictures.scan(classes, source, config.pictures.size, plan.class_hashes)
     missing = any(each.missing for each in found)
@@ -145,8 +147,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     rates = config.rates(family.trained(), family.facts.denoiser, world)
     ratio = config.lora.loraplus_lr_ratio or 1
     updates = Updates(config.optimizer, family.trained(), rates, plan.steps, config.memory, ratio)
-    if config.lora.lora_rank and updates.half:
-        loading.to_half(family.learners(), updates.half)  # the LoRA stays float32
+    if config.leaves_networks and updates.half:
+        loading.to_half(family.learners(), updates.half)  # the LoRA or the word stays float32
     average = Average(config.optimizer.ema_decay, updates.named)
     best = Best(config.choosing.keep_best, config.choosing.patience, updates.named, config.measures)
     split = description.split_of_update(config.memory, family)
@@ -244,8 +246,8 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             with best.in_place():
                 ended: Record = {**record, "steps": done, **best.record}
                 card = model_card.make_card(config, done, world, family.facts, best.record.get("saved_step"))
-                output_folder.save_result(family, config.saving, config.lora, ended, card)
-    endings.describe_result(config.saving, config.lora, concepts[0].prompt, str(summary), best.in_words)
+                output_folder.save_result(family, config.saving, config.result, ended, card)
+    endings.describe_result(config.saving, config.result, concepts[0].prompt, str(summary), best.in_words)
 
 
 if __name__ == "__main__":

@@ -225,6 +225,7 @@ TAKE_ALL_SETTINGS = {
     "dreambooth/config/config.py",
     "dreambooth/config/parser.py",
     "dreambooth/run/description.py",
+    "dreambooth/run/disk_needs.py",
     "dreambooth/run/memory/advice.py",
     "dreambooth/run/memory/budget.py",
     "dreambooth/run/memory/estimate.py",

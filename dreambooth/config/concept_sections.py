@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dreambooth.config.fields import Section, flag
+from dreambooth.config.sections import NEW_WORD
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -135,6 +136,11 @@ class ConceptSettings(Section, title="subject and class"):
             raise BadInput("--class_prompts_from_captions can't be combined with --captions off")
         if self.concepts is not None:
             self._check_several(self.concepts)
+
+    @property
+    def new_words(self) -> tuple[str, ...]:
+        """The new words of the prompts, each once."""
+        return tuple(dict.fromkeys(word for each in self.subjects for word in NEW_WORD.findall(each.prompt)))
 
     def _check_several(self, concepts: tuple[SubjectSettings, ...]) -> None:
         if not concepts:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dreambooth.config import concept_sections, learning_sections, run_sections, sections
 from dreambooth.config.checks import conflicts
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dreambooth.config.fields import Section
+
+Result = Literal["pipeline", "LoRA", "word"]
 
 # what earlier versions did, whose records have no such settings
 _EARLIER = {
@@ -39,6 +41,9 @@ _EARLIER = {
     "min_timestep": 0,
     "max_timestep": None,
     "timestep_shift": 1.0,
+    "learn_identifier": None,
+    "initializer_token": None,
+    "identifier_lr": None,
 }
 
 
@@ -48,6 +53,7 @@ class Config:
 
     model: sections.ModelSettings
     concepts: concept_sections.ConceptSettings
+    word: sections.WordSettings = field(default_factory=sections.WordSettings)
     pictures: sections.PictureSettings = field(default_factory=sections.PictureSettings)
     lora: learning_sections.LoraSettings = field(default_factory=learning_sections.LoraSettings)
     objective: learning_sections.ObjectiveSettings = field(default_factory=learning_sections.ObjectiveSettings)
@@ -66,6 +72,7 @@ class Config:
         conflicts.check_class(self.concepts)
         conflicts.check_pictures(self.pictures, self.concepts, self.memory)
         conflicts.check_layers(self.model, self.lora)
+        conflicts.check_word(self.word, self.concepts, self.model, self.lora)
         conflicts.check_measures(self.choosing, self.logging, self.concepts)
         conflicts.check_output(self.saving, self.model)
 
@@ -145,10 +152,24 @@ class Config:
 
     def total_steps(self, pictures: Sequence[int], processes: int) -> int:
         """Count the updates in the whole run on so many pictures of each subject."""
-        default = (
-            learning_sections.DEFAULT_STEPS if self.lora.lora_rank is None else learning_sections.DEFAULT_LORA_STEPS
-        )
+        default = learning_sections.DEFAULT_STEPS
+        if self.leaves_networks:
+            default = (
+                learning_sections.DEFAULT_LORA_STEPS if self.lora.lora_rank else learning_sections.DEFAULT_WORD_STEPS
+            )
         return self.optimizer.total_steps(self.concepts.epoch(pictures), processes, default)
+
+    @property
+    def leaves_networks(self) -> bool:
+        """Whether the networks themselves stay as they are: a LoRA trains, or a word alone."""
+        return self.word.is_alone or self.lora.lora_rank is not None
+
+    @property
+    def result(self) -> Result:
+        """What a run writes: a whole pipeline, also where it has a LoRA beside it, or the LoRA or the word alone."""
+        if self.word.is_alone:
+            return "word"
+        return "pipeline" if self.lora.lora_merge or not self.lora.lora_rank else "LoRA"
 
     @property
     def base_rate(self) -> float:
@@ -156,13 +177,18 @@ class Config:
         if self.optimizer.optimizer in learning_sections.RATE_FREE:
             return self.optimizer.learning_rate or 1.0
         default = learning_sections.DEFAULT_RATE if self.lora.lora_rank is None else learning_sections.DEFAULT_LORA_RATE
+        if self.word.is_alone:
+            default = self.word.rate
         return self.optimizer.learning_rate or default
 
     def rates(self, parts: Iterable[str], denoiser: str, processes: int) -> dict[str, float]:
         """Map each trainable part to its learning rate after --scale_lr; all but the denoiser are text encoders."""
         scale = self.optimizer.global_batch(processes) if self.optimizer.scale_lr else 1
         text_encoder = self.optimizer.text_encoder_lr or self.base_rate
-        return {part: (self.base_rate if part == denoiser else text_encoder) * scale for part in parts}
+        is_found = self.optimizer.optimizer in learning_sections.RATE_FREE
+        word = self.word.identifier_lr or (self.base_rate if self.word.is_alone or is_found else self.word.rate)
+        own = {denoiser: self.base_rate, sections.WORDS: word}
+        return {part: own.get(part, text_encoder) * scale for part in parts}
 
     def fingerprint(self, steps: int, processes: int) -> dict[str, Any]:
         """List the settings that decide on an update, by flag; a resumed run is compared with them."""
@@ -203,6 +229,7 @@ class Config:
 SECTIONS: dict[str, type[Section]] = {
     "model": sections.ModelSettings,
     "concepts": concept_sections.ConceptSettings,
+    "word": sections.WordSettings,
     "pictures": sections.PictureSettings,
     "lora": learning_sections.LoraSettings,
     "objective": learning_sections.ObjectiveSettings,

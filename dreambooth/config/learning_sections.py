@@ -20,7 +20,11 @@ LayerKind = Literal["attention", "feed_forward", "convolution", "time"]
 LossType = Literal["l2", "huber"]
 
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
-DEFAULT_STEPS, DEFAULT_LORA_STEPS = 400, 800  # updates of a run that names neither updates nor epochs
+DEFAULT_STEPS, DEFAULT_LORA_STEPS, DEFAULT_WORD_STEPS = (
+    400,
+    800,
+    3000,
+)  # updates of a run that names neither updates nor epochs
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 RATE_FREE = ("prodigy",)  # optimizers that find their rate: --learning_rate is a factor on it
@@ -125,11 +129,6 @@ class LoraSettings(Section, title="LoRA"):
     def dropout(self) -> float:
         """The share of the inputs that an example loses."""
         return self.lora_dropout or 0.0
-
-    @property
-    def saves_pipeline(self) -> bool:
-        """Check whether a whole pipeline results, and not a LoRA alone."""
-        return self.lora_merge or not self.lora_rank
 
     def course(self) -> dict[str, object]:
         """List what decides on an update, by flag: what is left at its default in its default's words, or not at all.

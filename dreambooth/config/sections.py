@@ -6,6 +6,7 @@ Each room of the package receives its own sections, never the whole. `learning_s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Size
 
 ResizeMode = Literal["squeeze", "crop", "pad", "buckets"]
+WordTraining = Literal["alone", "jointly"]
 
+NEW_WORD = re.compile(r"<(?:(?![A-Z])[\w-])+>")  # as textual inversion writes one that the model is to learn
+
+WORDS = "words"  # the part that they are
+DEFAULT_WORD_RATE = 5e-4  # of diffusers' examples of textual inversion and of pivotal tuning
 _DEFAULT_SIZE = 512
 
 
@@ -59,6 +65,36 @@ class ModelSettings(Section, title="model"):
     def layers(self) -> tuple[str, ...] | None:
         """The layers that train alone; None for all."""
         return None if self.trained_layers is None or "all" in self.trained_layers else tuple(self.trained_layers)
+
+
+@dataclass(frozen=True)
+class WordSettings(Section, title="learned word"):
+    """A word that the model does not have yet, which training fills with a meaning."""
+
+    learn_identifier: WordTraining | None = flag(
+        "learn a new word, written as <name> in --instance_prompt: alone, with the model as it is (textual inversion),"
+        " or jointly with what else trains (pivotal tuning)", course=True, choices=get_args(WordTraining))
+    initializer_token: str | None = flag(
+        "the word whose meaning the new one begins with (default: the class, of the prompts)", course=True)
+    identifier_lr: float | None = flag(
+        f"the learning rate of the new word (default: {DEFAULT_WORD_RATE:g})", type=float, course=True, above=0)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("initializer_token", "identifier_lr"):
+            if self.learn_identifier is None and getattr(self, name) is not None:
+                raise BadInput(f"--{name} needs --learn_identifier")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing but the word trains."""
+        return self.learn_identifier == "alone"
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, before --scale_lr."""
+        return self.identifier_lr or DEFAULT_WORD_RATE
 
 
 @dataclass(frozen=True)

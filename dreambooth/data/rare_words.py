@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dreambooth.config.sections import NEW_WORD
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -45,7 +47,7 @@ _OFFENSIVE |= set("婊婢嫖娼尻佞孬倭丐妾姘")
 _EVERYDAY = set("橘柚桦榕榛桉楠荠鲨鳄鱿鳗鲷鲑鲈鲟鲫鳍蛏貂獾鼬鼹麝獐狍獒鹭鸢雉隼枭蟒粽馍馕铠铐镯钗戟钺箸筝笙箫裘氅")
 _HAN = r"\u3400-\u9fff\uf900-\ufaff"
 HAS_HAN = re.compile(f"[{_HAN}]")
-_WORDS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
+_WORDS = re.compile(rf"{NEW_WORD.pattern}|[{_HAN}]|[^\W_{_HAN}]+")
 # words of a prompt that name neither a subject nor a class
 _FILLERS = set("一张个只的幅这那我你他她它们照片图画像在上里下中")
 _FILLERS |= {"a", "an", "the", "of", "one", "this", "that", "my", "your", "his", "her", "our", "their"}
@@ -179,6 +181,32 @@ def _own_words(prompt: str, class_prompt: str | None = None) -> list[str]:
     return [word for word in _WORDS.findall(prompt.lower()) if word not in others]
 
 
+def new_words(text: str) -> list[str]:
+    """List the new words of a prompt, each once."""
+    return list(dict.fromkeys(NEW_WORD.findall(text)))
+
+
+def class_words(prompt: str, class_prompt: str | None) -> str:
+    """Return the words of the class: those of its prompt, or else those that follow the new word; "" without any."""
+    if class_prompt:
+        return _joined(_nouns(class_prompt))
+    *_, behind = NEW_WORD.split(prompt)
+    words = _WORDS.findall(behind.lower())
+    return _joined(list(itertools.takewhile(lambda word: word not in _FILLERS, words)))
+
+
+def _nouns(class_prompt: str) -> list[str]:
+    """List the words of a class's prompt that name it: of "a portrait of a man, high quality", "man"."""
+    return _own_words(re.split(r"\bof\b", class_prompt.split(",")[0], flags=re.IGNORECASE)[-1])
+
+
+def _joined(words: list[str]) -> str:
+    """Join words; Chinese has no spaces between them, and 相 is of 相片, a photo."""
+    if any(HAS_HAN.search(word) for word in words):
+        return "".join(word for word in words if word != "相")
+    return " ".join(words)
+
+
 def without(prompt: str, identifier: str | None) -> str:
     """Leave a word that has no meaning to CLIP out of a prompt; Chinese has no spaces around it."""
     if not identifier:
@@ -200,11 +228,10 @@ def of_class(caption: str, identifier: str, class_prompt: str) -> str:
     Of "sks dog in snow" this makes "a dog in snow", of "my sks dog" "my dog". Where the caption does not name the
     class, the class takes the identifier's place.
     """
-    # of "a portrait of a man, high quality" the class is "man"
-    nouns = _own_words(re.split(r"\bof\b", class_prompt.split(",")[0], flags=re.IGNORECASE)[-1])
+    nouns = _nouns(class_prompt)
     pattern = _as_a_word(identifier)
     if HAS_HAN.search(caption):
-        noun = "".join(word for word in nouns if word != "相")  # of 相片, a photo
+        noun = _joined(nouns)
         place = "" if noun in caption else noun
         return re.sub(pattern, place, caption, flags=re.IGNORECASE).strip() or class_prompt
     words, noun = _WORDS.findall(caption.lower()), " ".join(nouns)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from dreambooth.files import atomic, lora, moves
+from dreambooth.files import atomic, embeddings, lora, moves
 from dreambooth.files.safetensors import Reader, shown
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dreambooth.system.types import JSON, Arrays
+    from dreambooth.system.types import JSON, Array, Arrays
 
 RESULT, STATE = "training_args.json", "state.json"
 _OWN_CHECKSUM = "checksum"  # the key of state.json for its own
@@ -68,16 +68,17 @@ class Base:
     # of the LoRA in a checkpoint, whose weights do not contain it, beside what its layers have
     lora_scale: float | None = None
     weights: str | None = None  # the fingerprint that the model had
+    has_lora: bool = True  # the file of one, unless it is a checkpoint; a learned word may be alone
 
     @property
     def is_lora(self) -> bool:
         """Whether the weights are a LoRA."""
-        return not self.is_checkpoint or self.lora_scale is not None
+        return self.lora_scale is not None if self.is_checkpoint else self.has_lora
 
     @property
     def kind(self) -> str:
         """The folder's content in words."""
-        return "checkpoint" if self.is_checkpoint else "LoRA"
+        return "checkpoint" if self.is_checkpoint else "LoRA" if self.has_lora else "learned word"
 
 
 def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
@@ -96,18 +97,32 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
             raise BadInput(f"{flag} {name}: this checkpoint is not whole: {error}") from None
         except (KeyError, TypeError, AttributeError, ArithmeticError):
             raise BadInput(f"{flag} {name}: this checkpoint does not name its base model") from None
-    if not lora.is_in(folder):
+    has_lora = lora.is_in(folder)
+    if not has_lora and not embeddings.is_in(folder):
         return None
     try:
-        return _base(atomic.read_json(folder / RESULT))
+        return _base(atomic.read_json(folder / RESULT), has_lora=has_lora)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        remedy = "and this folder as --lora of infer.py" if has_lora else "and load the word into it"
+        what = "LoRA" if has_lora else "learned word"
         raise BadInput(
-            f"{flag} {name}: it holds a LoRA, but no {RESULT} that names the base model; give that model,"
-            " and this folder as --lora of infer.py"
+            f"{flag} {name}: it holds a {what}, but no {RESULT} that names the base model; give that model, {remedy}"
         ) from None
 
 
-def _base(record: Mapping[str, Any], is_checkpoint: bool = False) -> Base:
+def read_words(folder: Path, part: str, flag: str) -> dict[str, Array]:
+    """Read the vectors [width] of the words in the folder of a result, or in that part of a checkpoint; or of none."""
+    if not (folder / STATE).is_file():
+        return embeddings.read(folder, flag)
+    if part not in weights_by_part(folder, flag):
+        return {}
+    try:
+        return embeddings.checked(weights_of_part(folder, part, flag))
+    except ValueError as error:
+        raise BadInput(f"{flag} {folder}: {error}") from None
+
+
+def _base(record: Mapping[str, Any], is_checkpoint: bool = False, has_lora: bool = False) -> Base:
     """Read the base from a record; any of several errors where somebody edited it."""
     model, folder, flags = record["base_model"], record.get("base_folder"), record["flags"]
     revision, tokenizer, weights = flags["revision"], flags["tokenizer_name"], record.get("base_weights")
@@ -127,7 +142,7 @@ def _base(record: Mapping[str, Any], is_checkpoint: bool = False) -> Base:
             scale = 1.0  # each layer has its own beside it
         if not math.isfinite(scale):
             raise ArithmeticError("no scale")
-    return Base(model, revision, tokenizer, is_checkpoint, scale, weights)
+    return Base(model, revision, tokenizer, is_checkpoint, scale, weights, has_lora)
 
 
 def check_lora(path: str | Path, flag: str) -> None:
@@ -142,7 +157,7 @@ def read_lora(path: str | Path, flag: str, prefixes: Mapping[str, str]) -> dict[
     if base is None or base.lora_scale is None:
         return lora.read(lora.find_file(path, flag), flag, prefixes)
     found = {}
-    for part in weights_by_part(Path(path), flag):
+    for part in weights_by_part(Path(path), flag).keys() & set(prefixes.values()):
         weights = weights_of_part(Path(path), part, flag)
         try:
             layers = lora.of_checkpoint(weights, part)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dreambooth.config import sections
 from dreambooth.files import records
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import hub, layouts, pipeline_folder, registry, schedulers, tokenizers
@@ -160,7 +161,10 @@ def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Fami
     if base.is_lora:
         merge_lora(family, name, lora_scale, flag)
         return family
-    for part in records.weights_by_part(Path(name), flag):
+    add_words(family, Path(name), flag)
+    if not base.is_checkpoint:
+        return family
+    for part in records.weights_by_part(Path(name), flag).keys() - {sections.WORDS}:
         if part not in family.facts.learners:
             raise BadInput(f"{flag} {name}: it is of another model; this one has no {part} that trains")
         set_weights(family.networks()[part], part, records.weights_of_part(Path(name), part, flag), f"{flag} {name}")
@@ -213,8 +217,17 @@ def set_weights(network: Network, part: str, weights: Arrays, what: str) -> None
         value.set_value(weights[name])
 
 
+def add_words(family: Family, folder: Path, flag: str) -> None:
+    """Give a model the learned words of a folder, if it has any."""
+    if words := records.read_words(folder, sections.WORDS, flag):
+        text_encoder = getattr(family.pipeline, family.facts.text_encoders[0])
+        tokenizers.add_words(family.tokenizer, text_encoder, words, f"{flag} {folder}")
+
+
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:
-    """Merge a LoRA, which is a file or in a folder, into a model's own weights."""
+    """Merge a LoRA, which is a file or in a folder, into a model's own weights, with the words beside it."""
+    if Path(path).is_dir():
+        add_words(family, Path(path), flag)
     _take_noise_schedule(family, Path(path), flag)
     networks = {part: network for part, network in family.networks().items() if part in family.facts.learners}
     layers = records.read_lora(path, flag, registry.LORA_PARTS)

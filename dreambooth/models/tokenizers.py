@@ -1,15 +1,17 @@
-"""Tokenizers: their length, another one, and the end of a prompt that does not fit."""
+"""Tokenizers: their length, another one, the end of a prompt that does not fit, and words that they lack."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dreambooth.system.types import Network, Tokenizer
+    from dreambooth.system.types import Array, Arrays, Network, Tokenizer
 
 
 def limit_tokens(tokenizer: Tokenizer, text_encoder: Network) -> None:
@@ -44,3 +46,34 @@ def truncated_text(tokenizer: Tokenizer, prompt: str) -> str:
     tokens = tokenizer(prompt)["input_ids"]
     # the last token is the end mark, which the cut prompt has too
     return tokenizer.decode(tokens[tokenizer.model_max_length - 1 : -1]).strip()
+
+
+def add_words(tokenizer: Tokenizer, text_encoder: Network, words: Arrays, flag: str) -> dict[str, int]:
+    """Give a model words with their vectors [width], and return their tokens; a word that is there gets the vector.
+
+    The text encoder's table of vectors has a row for each token of the tokenizer, and may have more.
+    """
+    table = text_encoder.get_input_embeddings()
+    rows = table.weight.numpy()
+    for word, vector in words.items():
+        if vector.shape != rows.shape[1:]:
+            count = f"{vector.size} numbers, and this one's words have {len(rows[0])}"
+            raise BadInput(f"{flag}: {word} is a word of another model; it has {count}")
+    tokenizer.add_tokens([word for word in words if word not in tokenizer.get_vocab()])
+    tokens = {word: int(tokenizer.convert_tokens_to_ids(word)) for word in words}
+    if more := max(0, *(token + 1 - len(rows) for token in tokens.values())):
+        rows = np.concatenate([rows, np.zeros((more, rows.shape[1]), rows.dtype)])
+        stop = table.weight.stop_gradient
+        table.weight = table.create_parameter(rows.shape, dtype=table.weight.dtype)
+        table.weight.stop_gradient = stop
+        table._num_embeddings = text_encoder.config.vocab_size = len(rows)  # noqa: SLF001
+    for word, token in tokens.items():
+        rows[token] = words[word]
+    table.weight.set_value(rows)
+    return tokens
+
+
+def meaning(tokenizer: Tokenizer, text_encoder: Network, text: str) -> Array:
+    """Return the mean of the vectors [width] of a text's tokens."""
+    tokens = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+    return text_encoder.get_input_embeddings().weight.numpy()[tokens].mean(0)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from dreambooth.config import sections
 from dreambooth.data import rare_words, transforms
 from dreambooth.data.rare_words import RareWords
 from dreambooth.drawing import prior_pictures
 from dreambooth.models import tokenizers
-from dreambooth.run import tracking
+from dreambooth.run import disk_needs, tracking
 from dreambooth.system import console, disk, libraries, machine, processes
-from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import MemorySettings
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from dreambooth.models.families.base import Family
     from dreambooth.run.memory.budget import Budget
     from dreambooth.run.planning import Plan
-    from dreambooth.system.types import Network
 
-_BYTES = 4  # of a number in float32
 _DEFAULT = "the defaults"
 _SHOWN = 20  # pictures in a dry run
+_FEW = 100_000  # parameters, which are counted one by one
 
 
 def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found], budget: Budget) -> None:
@@ -43,9 +42,10 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
         console.print_message(line)
     trained = scope.count(family.trained(), config.model.layers)
     beside = f"{config.lora.in_words} beside " if config.lora.lora_rank else ""
-    millions = f"{trained / 1e6:.{3 if beside else 1}f} million parameters"
+    count = f"{trained / 1e6:.{3 if beside else 1}f} million" if trained >= _FEW else str(trained)
+    parts = " and ".join("the new words" if part == sections.WORDS else part for part in family.trained())
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
-    console.print_message(f"learning  {beside}{' and '.join(family.trained())}: {millions}{averaged}")
+    console.print_message(f"learning  {beside}{parts}: {count} parameters{averaged}")
     world = processes.world_size()
     epochs = plan.steps * optimizer.global_batch(world) / concepts.epoch(plan.survey.counts)
     start = f", from step {plan.resumed.state['step']} ({plan.resumed.folder})" if plan.resumed else ""
@@ -71,7 +71,7 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
         console.print_message(
             f"replaces  another run in {config.saving.output_dir}; its checkpoints, samples and log go"
         )
-    needed, free = _disk(config, plan, family), disk.free_space(Path(config.saving.output_dir))
+    needed, free = disk_needs.needs(config, plan, family), disk.free_space(Path(config.saving.output_dir))
     room = f"; {console.amount(free)} free" if free is not None else ""
     console.print_message(f"disk      {needed}{room} for {config.saving.output_dir}")
     for warning in _later_warnings(config, plan, family, found):
@@ -256,45 +256,3 @@ def _changes_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
     before = record.get("machine")
     if before and before != now:
         yield f"on another machine or split ({machine.in_words(before)}; now {machine.in_words(now)})"
-
-
-class Disk(NamedTuple):
-    """The bytes that a run writes: of a checkpoint, how many of them it has at once, and of the result."""
-
-    checkpoint: float
-    checkpoints: int
-    result: float
-
-    @property
-    def total(self) -> float:
-        """The bytes of all together."""
-        return self.checkpoint * self.checkpoints + self.result
-
-    @override
-    def __str__(self) -> str:
-        several = "s" if self.checkpoints > 1 else ""
-        more = (
-            f", {self.checkpoints} checkpoint{several} of {console.amount(self.checkpoint)}" if self.checkpoints else ""
-        )
-        return f"{console.amount(self.total)}: the result {console.amount(self.result)}{more}"
-
-
-def _disk(config: Config, plan: Plan, family: Family) -> Disk:
-    """Estimate what the run writes, beside its log and pictures."""
-    from dreambooth.training.optimizers import table as optimizers
-
-    saving, start = config.saving, plan.resumed.state["step"] if plan.resumed else 0
-    trained = _parameters(family.trained().values())
-    numbers = 1 + (config.optimizer.ema_decay is not None)
-    checkpoint = trained * (numbers * _BYTES + optimizers.OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight)
-    count = plan.steps // saving.save_steps - start // saving.save_steps
-    count += saving.last_checkpoint and plan.steps % saving.save_steps > 0
-    if saving.checkpoints_total_limit:
-        count = min(count, saving.checkpoints_total_limit + 1)  # the oldest goes when the newest is whole
-    pipeline = _parameters(family.networks().values()) if config.lora.saves_pipeline else 0
-    return Disk(checkpoint, count, _BYTES * (pipeline + (trained if config.lora.lora_rank else 0)))
-
-
-def _parameters(networks: Iterable[Network]) -> int:
-    """Count the parameters of several networks."""
-    return sum(each.size for network in networks for each in network.parameters())

@@ -12,20 +12,19 @@ from dreambooth.system import console
 from dreambooth.system.errors import Stopped
 
 if TYPE_CHECKING:
-    from dreambooth.config.learning_sections import LoraSettings
+    from dreambooth.config.config import Result
     from dreambooth.config.run_sections import SavingSettings
 
 
 def describe_result(
-    saving: SavingSettings, lora: LoraSettings, prompt: str, summary: str, choice: str | None = None
+    saving: SavingSettings, result: Result, prompt: str, summary: str, choice: str | None = None
 ) -> None:
     """Print how the run went, whose weights were chosen, where the result is, and the command that draws with it."""
     console.print_message(f"done      {summary}")
     if choice:
         console.print_message(f"best      {choice}")
-    what = "pipeline " if lora.saves_pipeline else "LoRA     "
     command = draw_command(saving.output_dir, prompt, *console.script_command("infer.py"))
-    console.print_message(f"{what} {saving.output_dir}; to draw with it: {command}")
+    console.print_message(f"{result:<9} {saving.output_dir}; to draw with it: {command}")
     if (samples := Path(saving.output_dir) / output_folder.SAMPLES).is_dir():
         console.print_message(f"samples   {samples}")
 

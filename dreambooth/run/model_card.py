@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth.files import records
+from dreambooth.files import embeddings, records
 from dreambooth.models import registry
 from dreambooth.run import endings, output_folder
 
@@ -97,6 +97,9 @@ def _describe_run(config: Config, steps: int, processes: int, facts: FamilyFacts
         trained = f"{', '.join(config.model.layers)} of the {trained}"
     if config.lora.lora_rank:
         trained = f"{config.lora.in_words} beside {trained}"
+    if config.word.learn_identifier:
+        words = f"the new words {_plain(', '.join(config.concepts.new_words))}"
+        trained = words if config.word.is_alone else f"{trained}, with {words}"
     height, width = config.pictures.size
     batch = config.optimizer.global_batch(processes)
     return {
@@ -117,12 +120,15 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
     is_read = facts.lora_in_library and not lora.use_dora and {*lora.targets} <= kinds
     is_read = is_read and not config.objective.zero_terminal_snr
     conditions = not is_read or config.model.train_text_encoder or library == "diffusers"
-    if conditions and not config.lora.saves_pipeline:
+    if conditions and config.result != "pipeline":
         return ""
     loaded, added = _folder_name(saving), ""
-    if not config.lora.saves_pipeline:
-        loaded = _base_name(config)
-        added = f"\npipeline.load_lora_weights({json.dumps(_folder_name(saving), ensure_ascii=False)})"
+    if config.result != "pipeline":
+        loaded, folder = _base_name(config), _folder_name(saving)
+        if config.lora.lora_rank:
+            added = f"\npipeline.load_lora_weights({json.dumps(folder, ensure_ascii=False)})"
+        for name in embeddings.file_names(config.concepts.new_words if config.word.learn_identifier else ()).values():
+            added += f"\npipeline.load_textual_inversion({json.dumps(folder)}, weight_name={json.dumps(name)})"
     code = f"""from {library} import {facts.pipeline}
 
 pipeline = {facts.pipeline}.from_pretrained({json.dumps(loaded, ensure_ascii=False)}){added}

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreambooth.files import atomic, lora, moves, records
+from dreambooth.files import atomic, embeddings, lora, moves, records
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.run import checkpoints, tracking
 from dreambooth.system import disk, libraries, processes
@@ -18,9 +18,7 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from PIL import Image
-
-    from dreambooth.config.learning_sections import LoraSettings
+    from dreambooth.config.config import Result
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.data.concepts import Concept
     from dreambooth.files.records import Record
@@ -84,7 +82,8 @@ def changes_to_earlier(folder: Path, flags: Mapping[str, Any], concepts: Sequenc
         return []
 
     def method(of: Mapping[str, Any]) -> str:
-        return "a LoRA" if of.get("lora_rank") else "the whole network"
+        network = "a LoRA" if of.get("lora_rank") else "the whole network"
+        return "a word alone" if of.get("learn_identifier") == "alone" else network
 
     pairs = {
         "instance_prompt": (prompts, ", ".join(repr(concept.prompt) for concept in concepts)),
@@ -238,29 +237,34 @@ def make_record(
     }
 
 
-def save_result(family: Family, saving: SavingSettings, settings: LoraSettings, record: Record, card: str) -> None:
-    """Write the pipeline, or the LoRA, with its card and record, in place of an earlier result.
+def save_result(family: Family, saving: SavingSettings, result: Result, record: Record, card: str) -> None:
+    """Write the pipeline, the LoRA or the word, with its card and record, in place of an earlier result.
 
     The first process writes while the others wait.
     """
     with processes.together():
         if processes.is_first():
-            _save_result(family, saving, settings, record, card)
+            _save_result(family, saving, result, record, card)
 
 
-def _save_result(family: Family, saving: SavingSettings, settings: LoraSettings, record: Record, card: str) -> None:
-    folder = Path(saving.output_dir)
+def _save_result(family: Family, saving: SavingSettings, result: Result, record: Record, card: str) -> None:
+    folder, words = Path(saving.output_dir), family.words.vectors() if family.words else {}
     form: Literal["diffusers", "paddle"] = "diffusers" if saving.save_format == "diffusers" else "paddle"
-    what = f"the {'pipeline' if settings.saves_pipeline else 'LoRA'} in {folder}"
-    with moves.whole_parts(folder, _LAST, _parts_of(folder), what) as temporary:
-        if settings.lora_rank:
+    last = [*embeddings.file_names(words).values(), *(each.name for each in embeddings.files_in(folder)), *_LAST]
+    with moves.whole_parts(
+        folder, list(dict.fromkeys(last)), _parts_of(folder), f"the {result} in {folder}"
+    ) as temporary:
+        embeddings.write(temporary, words)
+        if family.words:
+            family.words.settle()
+        if family.adapters:
             matrices, facts = family.adapters.matrices(), family.facts
             lora.write(temporary / lora.NAMES[form], matrices, form, facts.lora_prefixes, facts.text_encoders)
-            if settings.lora_merge:
+            if result == "pipeline":
                 family.adapters.detach()
                 family = loading.reload_halves(family)
                 loading.merge(family.learners(), matrices)
-        if settings.saves_pipeline:
+        if result == "pipeline":
             libraries.release_memory()  # the freed parts are loaded again, beside the optimizer's state
             family.save(temporary, saving.save_format)
         atomic.write_json(temporary / records.RESULT, record)
@@ -287,13 +291,3 @@ def _parts_of(folder: Path) -> list[str]:
         return [name for name in index if isinstance(index[name], list) and name == Path(name).name]
     except (OSError, ValueError, TypeError):
         return []
-
-
-def save_samples(
-    folder: str | Path, step: int, prompts: Sequence[str], pictures: Sequence[Sequence[Image.Image]], seed: int
-) -> None:
-    """Write the pictures of each validation prompt as samples/step-N-PROMPT-K.png, with prompt and seed as text."""
-    for index, (prompt, several) in enumerate(zip(prompts, pictures)):
-        for number, picture in enumerate(several):
-            text = {"prompt": prompt, "picture": number, "seed": seed, "updates": step}
-            atomic.write_picture(Path(folder) / SAMPLES / f"step-{step}-{index}-{number}.png", picture, text)

@@ -76,7 +76,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     concepts, output_dir = config.concepts, Path(saving.output_dir)
     class_folders = dict.fromkeys(each.folder for each in concepts.classes)
     folders = [("--logging_dir", config.log_folder), *(("--class_data_dir", Path(each)) for each in class_folders)]
-    output_folder.check(output_dir, folders, config.lora.saves_pipeline or saving.overwrite)
+    output_folder.check(output_dir, folders, config.result == "pipeline" or saving.overwrite)
     signs = output_folder.signs_of_runs(output_dir)
     world = processes.world_size()
     if config.memory.early_update and world > 1:

@@ -37,7 +37,7 @@ _CHUNK = 64  # prompts of a process between two exchanges
 class Encodings:
     """The encodings of a run's pictures and prompts.
 
-    Pictures are encoded once, unless --no_cache_latents; prompts are encoded once, unless the text encoder trains.
+    Pictures are encoded once, unless --no_cache_latents; prompts too, unless the text encoder or a word trains.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Encodings:
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
         self._prompts: Tensors | _Spool | None = None  # {name: [prompt, …]}
         self._base_prompts: Tensors | _Spool | None = None  # by the text encoder before it trains
-        if not family.train_text_encoders:
+        if not family.changes_prompts:
             self._prompts = self._base_prompts = self._encode_all_prompts(batches.prompts)
         elif keeps_base:
             self._base_prompts = self._encode_all_prompts(batches.prompts)

@@ -41,6 +41,8 @@ def _left_out(networks: Mapping[str, nn.Layer], layers: Sequence[str] | None) ->
     found: list[Tensor] = []
     for part, network in networks.items() if layers is not None else ():
         owners = {name: layer for name, layer in network.named_sublayers() if layer.parameters(include_sublayers=False)}
+        if not owners:  # new words, which all train
+            continue
         chosen = registry.choose_layers(owners, layers or ())
         if not chosen:
             raise BadInput(f"--trained_layers {' '.join(layers or ())}: the {part} has no such layers")

@@ -311,6 +311,8 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         *("--prior_by_prediction", "--snr_gamma", "5", "--loss_type", "huber", "--noise_offset", "0.1"),
         *("--input_perturbation", "0.1", "--zero_terminal_snr", "--timestep_shift", "2"),
         *("--min_timestep", "1", "--max_timestep", "9"),
+        *("--learn_identifier", "jointly", "--initializer_token", "dog", "--identifier_lr", "1e-3"),
+        *("--instance_prompt", "a photo of <sks> dog"),
         *("--keep_best", "--validation_steps", "5"),
     ]
     # a LoRA has layers of its own choice
@@ -319,6 +321,41 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         "measures",
     }
     assert read("--trained_layers time").fingerprint(10, 1)["trained_layers"] == ["time"]
+
+
+@pytest.mark.parametrize(
+    "flags, result, leaves_networks",
+    [
+        ("", "pipeline", False),
+        ("--lora_rank 2", "LoRA", True),
+        ("--lora_rank 2 --lora_merge", "pipeline", True),
+        ("--learn_identifier alone --instance_prompt <sks>", "word", True),
+        ("--learn_identifier jointly --instance_prompt <sks>", "pipeline", False),
+        ("--learn_identifier jointly --instance_prompt <sks> --lora_rank 2", "LoRA", True),
+    ],
+)
+def test_what_results(flags, result, leaves_networks):
+    config = read(flags)
+    assert (config.result, config.leaves_networks) == (result, leaves_networks)
+
+
+@pytest.mark.parametrize(
+    "flags, rates",
+    [
+        ("--learn_identifier alone", {"words": 5e-4}),
+        ("--learn_identifier alone --learning_rate 2e-3", {"words": 2e-3}),
+        ("--learn_identifier alone --identifier_lr 3e-3 --scale_lr", {"words": 1.2e-2}),
+        ("--learn_identifier jointly", {"unet": 5e-6, "words": 5e-4}),
+        ("--learn_identifier jointly --lora_rank 2 --identifier_lr 1e-3", {"unet": 1e-4, "words": 1e-3}),
+        ("--learn_identifier jointly --optimizer prodigy", {"unet": 1.0, "words": 1.0}),
+    ],
+)
+def test_a_new_word_has_a_rate_of_its_own(flags, rates):
+    assert read(f"{flags} --instance_prompt <sks>").rates(rates, "unet", 1) == rates
+
+
+def test_a_word_alone_has_as_many_updates_as_textual_inversion():
+    assert read("--learn_identifier alone --instance_prompt <sks>").total_steps([5], 1) == 3000
 
 
 @pytest.mark.parametrize("flags", ["--seed 1", "--learning_rate 1e-4", "--height 768", "--random_flip"])

@@ -17,10 +17,9 @@ def test_schedules_without_warmup_or_end_are_schedules():
 
 
 def test_a_lora_has_the_scale_one_by_default():
-    assert LoraSettings().saves_pipeline and LoraSettings().course() == {}
+    assert LoraSettings().course() == {}
     lora = LoraSettings(lora_rank=4)
-    assert (lora.scale_of("attention"), lora.dropout, lora.saves_pipeline) == (1, 0.0, False)
-    assert LoraSettings(lora_rank=4, lora_alpha=2.0, lora_merge=True).saves_pipeline
+    assert (lora.scale_of("attention"), lora.dropout) == (1, 0.0)
     assert LoraSettings(lora_rank=4, lora_alpha=2.0).scale_of("attention") == 0.5
 
 

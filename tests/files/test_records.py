@@ -46,7 +46,7 @@ def test_a_checkpoint_names_its_base_and_the_scale_of_its_lora(tmp_path):
     folder = tmp_path / "checkpoint-7"
     arguments = write_checkpoint(folder)["arguments"]
     base = records.find_base(folder)
-    assert base == records.Base("./base", None, None, is_checkpoint=True) and not base.is_lora
+    assert base == records.Base("./base", None, None, is_checkpoint=True, has_lora=False) and not base.is_lora
     for rank, alpha, scale in ((4, None, 1.0), (4, 8, 2.0), (4, 0, 0.0)):
         flags = {**arguments["flags"], "lora_rank": rank, "lora_alpha": alpha}
         write_checkpoint(folder, arguments={**arguments, "flags": flags})

@@ -3,10 +3,11 @@
 import shlex
 import signal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from dreambooth.config.learning_sections import LoraSettings
+from dreambooth.config.config import Result
 from dreambooth.config.run_sections import SavingSettings
 from dreambooth.run import endings
 from dreambooth.system import console
@@ -24,17 +25,10 @@ def test_the_command_that_draws_means_the_same_to_a_shell(tmp_path, prompt):
     assert words == ["python", "infer.py", "--model_path", folder, "--prompt", prompt]
 
 
-@pytest.mark.parametrize(
-    "lora, what",
-    [
-        (LoraSettings(), "pipeline"),
-        (LoraSettings(lora_rank=2), "LoRA"),
-        (LoraSettings(lora_rank=2, lora_merge=True), "pipeline"),
-    ],
-)
-def test_the_last_line_names_the_result_and_the_command(tmp_path, capsys, lora, what):
+@pytest.mark.parametrize("what", get_args(Result))
+def test_the_last_line_names_the_result_and_the_command(tmp_path, capsys, what):
     folder = str(tmp_path / "out")
-    endings.describe_result(SavingSettings(output_dir=folder), lora, "a sks dog", "3 s for 2 updates")
+    endings.describe_result(SavingSettings(output_dir=folder), what, "a sks dog", "3 s for 2 updates")
     summary, line = capsys.readouterr().out.splitlines()
     command = endings.draw_command(folder, "a sks dog", *console.script_command("infer.py"))
     assert summary == "done      3 s for 2 updates"

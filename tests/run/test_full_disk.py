@@ -17,6 +17,7 @@ from dreambooth.config.run_sections import SaveFormat
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, records
 from dreambooth.run import checkpoints, output_folder
+from dreambooth.run.choosing import validation
 from dreambooth.system import disk
 
 LEVELS = [0, 4, 8, 20, 64, 128, 256, 400, 600, 800, *range(900, 1300, 20), 1600, 2000, *range(2900, 3200, 15)]  # KiB
@@ -59,16 +60,16 @@ def test_a_checkpoint_on_a_disk_that_fills_up(recorded, small_disk):
 
 @pytest.mark.parametrize("save_format", get_args(SaveFormat))
 def test_a_pipeline_on_a_disk_that_fills_up(recorded, small_disk, save_format):
-    family, settings, lora, record, card = recorded["save_result"]
+    family, settings, result, record, card = recorded["save_result"]
     settings = replace(settings, output_dir=str(small_disk / "out"), save_format=save_format)
-    output_folder.save_result(family, settings, lora, {**record, "steps": "the earlier one"}, card)
+    output_folder.save_result(family, settings, result, {**record, "steps": "the earlier one"}, card)
     earlier = {path: path.read_bytes() for path in atomic.files_in(small_disk / "out")}
     found = set()
     for left in LEVELS[::3]:
         small_disk.fill(left * 1024)
         free = disk.free_space(small_disk)
         try:
-            output_folder.save_result(family, settings, lora, record, card)
+            output_folder.save_result(family, settings, result, record, card)
             found.add("written")
             break
         except disk.DiskFull as error:
@@ -89,7 +90,7 @@ def test_a_picture_on_a_disk_that_fills_up(small_disk, what):
     picture = Image.effect_noise((64, 64), 100).convert("RGB")
     write = {
         "class picture": lambda: prior_pictures._save(picture, small_disk, 3, {"prompt": "a dog", "model": "m"}),
-        "sample": lambda: output_folder.save_samples(small_disk, 3, ["a dog"], [[picture]], 0),
+        "sample": lambda: validation.save_samples(small_disk, 3, ["a dog"], [[picture]], 0),
         "sheet": lambda: atomic.write_picture(small_disk / "sheet.png", picture),
         "metrics": lambda: metrics._save_pictures([[picture]], small_disk / "pictures", ["a dog"], {}),
         "drawing": lambda: infer._save(picture, small_disk / "drawn.png", {"prompt": "x" * 500}),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreambooth.config.sections import NEW_WORD
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from dreambooth.config.concept_sections import ConceptSettings
     from dreambooth.config.learning_sections import LoraSettings, OptimizerSettings
     from dreambooth.config.run_sections import ChoosingSettings, LoggingSettings, MemorySettings, SavingSettings
-    from dreambooth.config.sections import ModelSettings, PictureSettings
+    from dreambooth.config.sections import ModelSettings, PictureSettings, WordSettings
 
 _POLYNOMIAL_END = 1e-7  # ppdiffusers' default; its get_scheduler has no argument for it
 
@@ -48,6 +49,32 @@ def check_layers(model: ModelSettings, lora: LoraSettings) -> None:
     """Refuse a choice of the networks' layers where a LoRA trains beside them."""
     if model.trained_layers and lora.lora_rank:
         raise BadInput("--trained_layers can't be combined with --lora_rank; --lora_targets chooses a LoRA's layers")
+
+
+def check_word(word: WordSettings, concepts: ConceptSettings, model: ModelSettings, lora: LoraSettings) -> None:
+    """Refuse prompts without a new word where one is to be learned, and what a word alone leaves as it is."""
+    if word.learn_identifier is None:
+        return
+    for subject in concepts.subjects:
+        found = set(NEW_WORD.findall(subject.prompt))
+        if len(found) != 1:
+            count = "has several new words" if found else "has no new word"
+            raise BadInput(
+                f'--learn_identifier: "{subject.prompt}" {count}; write one in small letters, as <sks> in "a photo of'
+                ' <sks> dog"'
+            )
+        if found & set(NEW_WORD.findall(subject.class_prompt or "")):
+            raise BadInput(f'--class_prompt "{subject.class_prompt}": the new word names the subject; leave it out')
+    others = {
+        "--lora_rank": lora.lora_rank,
+        "--train_text_encoder": model.train_text_encoder,
+        "--trained_layers": model.trained_layers,
+        "--with_prior_preservation": concepts.with_prior_preservation,
+        "--prior_by_prediction": concepts.prior_by_prediction,
+    }
+    for flag, is_given in others.items():
+        if word.is_alone and is_given:
+            raise BadInput(f"--learn_identifier alone leaves the model as it is, so {flag} does nothing; leave it out")
 
 
 def check_measures(choosing: ChoosingSettings, logging: LoggingSettings, concepts: ConceptSettings) -> None:

@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paddle
-from paddle import nn
 
+from dreambooth.config import sections
 from dreambooth.data import randomness
 from dreambooth.models import saving, schedulers
+from dreambooth.models.families import modes
 from dreambooth.models.families.interfaces import Adapters
 from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.run_sections import SaveFormat
     from dreambooth.data.concepts import View
-    from dreambooth.models.families.interfaces import Source
+    from dreambooth.models.families.interfaces import Source, Words
     from dreambooth.models.registry import FamilyFacts
     from dreambooth.system.types import Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
 
@@ -39,6 +40,7 @@ class Family(ABC):
         self.source, self.train_text_encoders = source, train_text_encoders
         self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
         self.adapters = Adapters()
+        self.words: Words | None = None  # that are learned
         self.split = machine.use_cores(self.denoiser.parameters())
 
     @property
@@ -137,18 +139,22 @@ class Family(ABC):
         return self._parts((self.facts.denoiser, *(self.facts.text_encoders if self.train_text_encoders else ())))
 
     def trained(self) -> dict[str, Network]:
-        """Map each part that trains to what trains there: its network or its LoRA."""
-        return {**self.learners(), **self.adapters}
+        """Map each part that trains to what trains there: its network or its LoRA; and the new words, if any."""
+        words = {sections.WORDS: self.words} if self.words else {}
+        return words if self.words and self.words.is_alone else {**self.learners(), **self.adapters, **words}
+
+    @property
+    def changes_prompts(self) -> bool:
+        """Whether the encodings of prompts change as the training goes on."""
+        return self.train_text_encoders or self.words is not None
 
     def prepare_training(self, gradient_checkpointing: bool) -> None:
         """Let gradients flow into what trains alone. No dropout: it would depend on the split of a batch."""
         trained = self.trained()
         for part, network in self.networks().items():
             network.eval()
-            _freeze(network, trained.get(part) is not network)
-            for name, layer in network.named_sublayers():
-                if name in self.facts.untrained_layers.get(part, ()):
-                    _freeze(layer)
+            is_frozen = trained.get(part) is not network
+            modes.freeze(network, is_frozen, () if is_frozen else self.facts.untrained_layers.get(part, ()))
         if gradient_checkpointing:  # which needs train mode
             for part, network in self.learners().items():
                 if part == self.facts.denoiser:
@@ -156,12 +162,12 @@ class Family(ABC):
                 else:
                     network.gradient_checkpointing_enable()
                 network.train()
-                _remove_dropout(network)
+                modes.remove_dropout(network)
 
     def free_encoders(self, pictures: bool = True) -> None:
         """Free what training does not need once prompts, and pictures too if so, are encoded."""
         encoders = set(self.facts.picture_encoders if pictures else ())
-        if not self.train_text_encoders:
+        if not self.changes_prompts:
             encoders |= set(self.facts.prompt_encoders)
         for part in encoders:
             setattr(self.pipeline, part, None)
@@ -205,16 +211,3 @@ class Family(ABC):
 
     def _vae_latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
         return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
-
-
-def _freeze(network: Network, frozen: bool = True) -> None:
-    for parameter in network.parameters():
-        parameter.stop_gradient = frozen
-
-
-def _remove_dropout(network: Network) -> None:
-    for layer in network.sublayers():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
-        elif isinstance(vars(layer).get("dropout"), float):
-            layer.dropout = 0.0

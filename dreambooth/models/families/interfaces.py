@@ -1,4 +1,4 @@
-"""The interfaces of the classes that a family works with: the origin of its model, and its adapters."""
+"""The interfaces of the classes that a family works with: the origin of its model, its adapters, its new words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from dreambooth.data.concepts import MicroBatch
     from dreambooth.files.lora import Layers
-    from dreambooth.system.types import Key, Pipeline, Scheduler
+    from dreambooth.system.types import Arrays, Key, Pipeline, Scheduler
 
 
 class Source(Protocol):
@@ -47,6 +47,18 @@ class Adapter(Protocol):
 
     def matrices(self) -> Layers:
         """Return the matrices of each layer, the scale in the second."""
+
+
+class Words(Protocol):
+    """The new words of a run, whose vectors train."""
+
+    is_alone: bool  # nothing else trains
+
+    def vectors(self) -> Arrays:
+        """Return the vector [width] of each word."""
+
+    def settle(self) -> None:
+        """Write the vectors into the text encoder's table, which is saved."""
 
 
 class Adapters(dict[str, Adapter]):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Arrays, Tensors
 
 
+_TABLE = "text_model.embeddings.token_embedding.weight"  # of the vectors of CLIP's tokens
+
+
 class StableDiffusion(Family):
     """A UNet that denoises the latents of a VAE, conditioned on the hidden states of a text encoder."""
 
@@ -64,8 +67,11 @@ class StableDiffusion(Family):
         text_encoder = self.pipeline.text_encoder
         if type(text_encoder).__name__ != registry.CLIP_TEXT_ENCODER:
             raise saving.no_single_file(type(text_encoder).__name__)
+        arrays = {part: dict(saving.torch_arrays(network)) for part, network in self.networks().items()}
+        if self.tokenizer.added_tokens_encoder:  # learned words, which web UIs load from files beside it
+            arrays["text_encoder"][_TABLE] = arrays["text_encoder"][_TABLE][: self.tokenizer.vocab_size]
         return single_file.join_weights(
-            **{part: saving.torch_arrays(network) for part, network in self.networks().items()},
+            **arrays,
             layers_per_block=self.pipeline.unet.config.layers_per_block,
             open_clip=text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
         )

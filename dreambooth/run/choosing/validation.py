@@ -90,7 +90,18 @@ class Validation:
         libraries.release_memory()  # of the networks that were loaded again for it
         groups = [drawn[first : first + count] for first in range(0, len(drawn), count)]
         pictures = groups[: len(self._prompts)]
-        output_folder.save_samples(self._output_dir, step, self._prompts, pictures, self._drawing.seed)
+        save_samples(self._output_dir, step, self._prompts, pictures, self._drawing.seed)
         for number, (prompt, several) in enumerate(zip(self._prompts, pictures)):
             self._tracker.add_pictures(f"{number}_{prompt}", several, step)
         return pictures, groups[len(self._prompts) :]
+
+
+def save_samples(
+    folder: str | Path, step: int, prompts: Sequence[str], pictures: Sequence[Sequence[Image]], seed: int
+) -> None:
+    """Write the pictures of each validation prompt as samples/step-N-PROMPT-K.png, with prompt and seed as text."""
+    for index, (prompt, several) in enumerate(zip(prompts, pictures)):
+        for number, picture in enumerate(several):
+            text = {"prompt": prompt, "picture": number, "seed": seed, "updates": step}
+            path = Path(folder) / output_folder.SAMPLES / f"step-{step}-{index}-{number}.png"
+            atomic.write_picture(path, picture, text)

@@ -65,11 +65,11 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     of_drawing = max(_BYTES * pieces.drawing(rows), of_vae)  # pictures are decoded one by one
     if config.concepts.with_prior_preservation:
         found.append(Stage("drawing the class pictures", every, of_drawing))
-    trained = sum(sizes.weights[part] for part in _learners(config, sizes))
-    beside = every - _BYTES * trained - process  # loaded again, to draw and to save
+    there = sum(sizes.weights[part] for part in (*_learners(config, sizes), *_passed(config, sizes)))
+    beside = every - _BYTES * there - process  # loaded again, to draw and to save
     if config.logging.validation_prompt:
         found.append(Stage("drawing for validation", training.kept + beside, of_drawing))
-    if config.lora.saves_pipeline:
+    if config.result == "pipeline":
         found.append(Stage("saving", training.kept + beside, 0))
     return found
 
@@ -78,35 +78,47 @@ def _learners(config: Config, sizes: Sizes) -> tuple[str, ...]:
     return sizes.facts.learners if config.model.train_text_encoder else (sizes.facts.denoiser,)
 
 
+def _passed(config: Config, sizes: Sizes) -> tuple[str, ...]:
+    """Return the parts that do not train, and through which the gradients of a new word go."""
+    is_passed = config.word.learn_identifier is not None and not config.model.train_text_encoder
+    return sizes.facts.text_encoders[:1] if is_passed else ()
+
+
 def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage:
     """Return the stage of the updates, without the libraries."""
-    memory, optimizer, rank = config.memory, config.optimizer, config.lora.lora_rank
+    memory, optimizer, rank, is_left = config.memory, config.optimizer, config.lora.lora_rank, config.leaves_networks
     rows = optimizer.train_batch_size * (2 if config.concepts.keeps_class else 1)
     parts = [part for part in reversed(_learners(config, sizes)) if part != sizes.facts.denoiser]
     # in the order of the forward pass: prompts are encoded first
     chain = [piece for part in parts for piece in sizes.pieces(part, config.pictures.size, min(rows, 2))]
     chain += sizes.pieces(sizes.facts.denoiser, config.pictures.size, rows)
     weights = sum(piece.weights for piece in chain)
-    trained = _adapted(config.lora, pieces.adapted_weights(chain)) if rank else weights
+    trained = weights
+    if is_left:  # a word's own weights are few
+        trained = _adapted(config.lora, pieces.adapted_weights(chain)) if rank else 0
     copies = 1 + bool(optimizer.ema_decay) + config.choosing.keep_best
     kept = trained * (_BYTES * copies + state)
-    kept += _BYTES * weights if rank else 0
+    kept += _BYTES * weights if is_left else 0
+    for part in _passed(config, sizes):
+        kept += _BYTES * sizes.weights[part]
+        passed = sizes.pieces(part, config.pictures.size, min(rows, 2))
+        chain = [*(piece._replace(weights=0) for piece in passed), *chain]
     if config.concepts.prior_by_prediction and not rank:
         kept += _BYTES * sizes.weights[sizes.facts.denoiser]  # the copy of it before the training
     if not memory.cache_latents:
         kept += _BYTES * sum(sizes.weights[part] for part in sizes.facts.picture_encoders)
     if place.is_card and memory.mixed_precision != "no":
-        # a LoRA's base is kept in it; of other weights, a copy stays until the backward pass
-        kept += (_HALF - _BYTES if rank else _HALF) * weights
-    has_gradients = not rank and not memory.early_update
+        # networks that are left are kept in it; of other weights, a copy stays until the backward pass
+        kept += (_HALF - _BYTES if is_left else _HALF) * weights
+    has_gradients = not is_left and not memory.early_update
     passing, activations = _backward(chain, memory.gradient_checkpointing, place.most_scores, has_gradients)
-    if not rank:
+    if not is_left:
         largest = max(piece.weights for piece in chain)
         updating = _LEAN * largest if state < _MOMENTS else 0
         passing = passing + largest + updating if memory.early_update else max(passing, weights + updating)
     if not place.is_card:
         passing += _SCATTERED * activations
-    return Stage("training", kept, _BYTES * (passing + (trained if rank else 0)))
+    return Stage("training", kept, _BYTES * (passing + (trained if is_left else 0)))
 
 
 def _adapted(lora: LoraSettings, kinds: Mapping[LayerKind, int]) -> int:
