@@ -8,7 +8,7 @@ import pytest
 from support.commands import ROOT
 
 import infer
-from dreambooth import export, identifier, metrics
+from dreambooth import bench, export, identifier, metrics
 from dreambooth.config import parser
 from dreambooth.config.config import SECTIONS
 
@@ -58,6 +58,7 @@ def test_every_flag_is_listed_with_its_default(folder):
 COMMANDS = {
     "infer.py": (infer.InferSettings, "Drawing|绘图"),
     "dreambooth.metrics": (metrics.MetricsSettings, "Measuring|度量"),
+    "dreambooth.bench": (bench.BenchSettings, "The benchmark|基准测试"),
     "dreambooth.identifier": (identifier.IdentifierSettings, "Choosing an identifier|选择标识词"),
     "dreambooth.export": (export.ExportSettings, "Exporting|导出"),
 }

@@ -50,12 +50,20 @@ EXPORT = """
 --format {pdparams,safetensors,diffusers,single_file,lora_paddle,lora_diffusers,lora_web_ui}
 """
 IDENTIFIER = "--model TEXT  --count N = 20  --seed N = 0  --all  --check TEXT  --verbose"
+BENCH = """
+--data TEXT  --model TEXT  --clip_model_path TEXT  --dino_model_path TEXT  --config TEXT  --preset TEXT
+--subjects NAME [NAME ...] = all  --num_prompts N = all  --num_images N = 4  --identifier TEXT = sks  --output_dir TEXT = bench
+--keep_models  --num_inference_steps N = 50  --guidance_scale X = 7.5
+--scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --seed N = 0  --batch_size N = 4
+--mixed_precision {no,fp16,bf16} = no  --verbose
+"""
 COMMANDS = {
     "train_dreambooth.py": TRAIN,
     "infer.py": INFER,
     "dreambooth.metrics": METRICS,
     "dreambooth.export": EXPORT,
     "dreambooth.identifier": IDENTIFIER,
+    "dreambooth.bench": BENCH,
 }
 OTHER_COMMANDS = ["dreambooth.selfcheck"]
 OTHER_COMMANDS += [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study", "together")]
