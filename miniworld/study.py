@@ -42,6 +42,7 @@ TRAINING = {
     "ema_decay": 0.96,
 }
 PRIOR: dict[str, float | str | None] = {"with_prior_preservation": None, "num_class_images": 48}
+NEW_WORD = "<sks>"
 LORA: dict[str, float | str | None] = {"lora_rank": 8, "learning_rate": 2e-3}
 SETTINGS: dict[str, dict[str, float | str | None]] = {
     "plain": {},
@@ -59,6 +60,16 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     "input perturbation": {**PRIOR, "input_perturbation": 0.1},
     "class pictures by prediction": {**PRIOR, "prior_by_prediction": None},
     "class by prediction": {"prior_by_prediction": None},
+    "keys and values": {**PRIOR, "trained_layers": "key_value", "learning_rate": 2e-3},
+    "new word alone": {"learn_identifier": "alone", "learning_rate": 2e-2},
+    "new word": {**PRIOR, "learn_identifier": "jointly", "identifier_lr": 2e-2},
+    "new word, keys and values": {
+        **PRIOR,
+        "learn_identifier": "jointly",
+        "identifier_lr": 2e-2,
+        "trained_layers": "key_value",
+        "learning_rate": 2e-3,
+    },
     "LoRA of attention": {**PRIOR, **LORA},
     "LoRA": {**PRIOR, **LORA, "lora_targets": "all"},
     "LoRA, Huber": {**PRIOR, **LORA, "lora_targets": "all", "loss_type": "huber"},
@@ -98,7 +109,7 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
         flags = {
             "pretrained_model_name_or_path": model,
             "instance_data_dir": pictures,
-            "instance_prompt": f"a photo of sks {subject}",
+            "instance_prompt": f"a photo of {NEW_WORD if _learns_word(settings) else 'sks'} {subject}",
             "class_prompt": f"a photo of a {subject}",
             "class_data_dir": folder / subject / "class",
             "output_dir": result,
@@ -115,6 +126,11 @@ def train(subject: str, settings: str, seed: int, folder: Path, model: Path = pa
         gigabytes = _run(command_line(flags))
         atomic.write_json(result / _USAGE, {"minutes": _minutes(result), "GB": gigabytes})
     return result
+
+
+def _learns_word(settings: str) -> bool:
+    """Check whether subjects are named by a new word."""
+    return "learn_identifier" in SETTINGS[settings]
 
 
 def _run(line: Sequence[str]) -> float:
@@ -156,7 +172,9 @@ def main(argv: Sequence[str]) -> None:
     add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
+    new_words = any(map(_learns_word, arguments.settings))
     evaluator, is_one_scene = Evaluator(), not {*ONE_SCENE}.isdisjoint(arguments.settings)
+    of_new_words = Evaluator({name: f"{NEW_WORD} {name}" for name in world.SUBJECTS}) if new_words else evaluator
     found: dict[str, dict[int, list[Figures]]] = {"base": {0: []}}
     found |= {name: {seed: [] for seed in arguments.seeds} for name in arguments.settings}
     found["real pictures"] = {0: []}
@@ -169,7 +187,8 @@ def main(argv: Sequence[str]) -> None:
         for settings in arguments.settings:
             for seed in arguments.seeds:
                 result = train(subject, settings, seed, arguments.folder)
-                figures = measure_once(evaluator, result, subject, result / "figures.json", is_one_scene)
+                judge = of_new_words if _learns_word(settings) else evaluator
+                figures = measure_once(judge, result, subject, result / "figures.json", is_one_scene)
                 used = atomic.read_json(result / _USAGE) if (result / _USAGE).exists() else {}
                 found[settings][seed].append({**tables.with_shares(figures, base, real), **used})
     values = {name: tables.values_of(by_seed) for name, by_seed in found.items()}

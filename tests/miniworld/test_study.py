@@ -46,9 +46,11 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     assert used["GB"] == 1.5 and used["minutes"] == pytest.approx(1, abs=0.1)
     [config] = seen
     assert config.saving.output_dir == str(result) and config.run.seed == 7
-    assert config.concepts.instance_prompt == "a photo of sks cat"
+    word = "<sks>" if "new word" in settings else "sks"
+    assert config.concepts.instance_prompt == f"a photo of {word} cat"
     assert config.concepts.with_prior_preservation == ("with_prior_preservation" in study.SETTINGS[settings])
-    assert config.concepts.keeps_class == (settings != "plain") and not list(doubts.warnings(config))
+    assert config.concepts.keeps_class == (settings not in ("plain", "new word alone"))
+    assert not list(doubts.warnings(config))
     assert config.model.train_text_encoder == ("text encoder" in settings)
     name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
     assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)

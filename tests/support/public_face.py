@@ -52,8 +52,8 @@ EXPORT = """
 IDENTIFIER = "--model TEXT  --count N = 20  --seed N = 0  --all  --check TEXT  --verbose"
 BENCH = """
 --data TEXT  --model TEXT  --clip_model_path TEXT  --dino_model_path TEXT  --config TEXT  --preset TEXT
---subjects NAME [NAME ...] = all  --num_prompts N = all  --num_images N = 4  --identifier TEXT = sks  --output_dir TEXT = bench
---keep_models  --num_inference_steps N = 50  --guidance_scale X = 7.5
+--subjects NAME [NAME ...] = all  --num_prompts N = all  --num_images N = 4  --identifier TEXT = sks
+--output_dir TEXT = bench  --keep_models  --num_inference_steps N = 50  --guidance_scale X = 7.5
 --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --seed N = 0  --batch_size N = 4
 --mixed_precision {no,fp16,bf16} = no  --verbose
 """
