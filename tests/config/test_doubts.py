@@ -34,3 +34,10 @@ def test_a_lora_at_a_whole_networks_rate_is_warned_of(line, warned):
     said = " ".join(doubts.warnings(read(f"--lora_rank 4 {line}")))
     assert ("is a whole network's, at which a LoRA learns next to nothing" in said) == warned
     assert "a LoRA learns" not in " ".join(doubts.warnings(read(line)))
+
+
+@pytest.mark.parametrize("rate, warned", [("5e-6", "learns next to nothing"), ("2e-2", None), ("0.5", "is very high")])
+def test_a_word_alone_has_a_usual_rate_of_its_own(rate, warned):
+    line = f"--learn_identifier alone --instance_prompt <sks> --class_prompt dog --learning_rate {rate}"
+    said = list(doubts.warnings(read(line)))
+    assert (len(said) == 1 and warned in said[0]) if warned else said == []

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dreambooth.config import learning_sections
+from dreambooth.config.sections import DEFAULT_WORD_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dreambooth.config.config import Config
 
-_HIGH_RATE, _HIGH_RANK = 1e-2, 256
+_HIGH_RATE, _HIGH_WORD_RATE, _HIGH_RANK = 1e-2, 1e-1, 256
 
 
 def warnings(config: Config) -> Iterator[str]:
@@ -27,19 +28,23 @@ def warnings(config: Config) -> Iterator[str]:
         if concepts.class_captions != "off":
             yield "--class_captions is not used without --with_prior_preservation"
         names = ("class_data_dir", "class_prompt", "class_negative_prompt")
-        for name in (each for each in names if not (concepts.prior_by_prediction and each == "class_prompt")):
+        is_used = concepts.prior_by_prediction or config.word.learn_identifier  # which begins as the class
+        for name in (each for each in names if not (is_used and each == "class_prompt")):
             if getattr(concepts, name) or any(getattr(each, name, None) for each in concepts.subjects):
                 yield f"--{name} is not used without --with_prior_preservation"
     finds_rate = config.optimizer.optimizer in learning_sections.RATE_FREE
-    if config.base_rate > _HIGH_RATE and not finds_rate:
+    if config.base_rate > (_HIGH_WORD_RATE if config.word.is_alone else _HIGH_RATE) and not finds_rate:
         yield (
             f"--learning_rate {config.base_rate:g} is very high; {learning_sections.DEFAULT_RATE:g} is usual for a"
-            f" whole network, and {learning_sections.DEFAULT_LORA_RATE:g} for a LoRA"
+            f" whole network, {learning_sections.DEFAULT_LORA_RATE:g} for a LoRA, and {DEFAULT_WORD_RATE:g} for a word"
         )
-    if config.lora.lora_rank and config.base_rate <= 2 * learning_sections.DEFAULT_RATE:
+    if config.leaves_networks and config.base_rate <= 2 * learning_sections.DEFAULT_RATE:
+        what, usual = (
+            ("a word", DEFAULT_WORD_RATE) if config.word.is_alone else ("a LoRA", learning_sections.DEFAULT_LORA_RATE)
+        )
         yield (
-            f"--learning_rate {config.base_rate:g} is a whole network's, at which a LoRA learns next to nothing;"
-            f" without the flag it has {learning_sections.DEFAULT_LORA_RATE:g}"
+            f"--learning_rate {config.base_rate:g} is a whole network's, at which {what} learns next to nothing;"
+            f" without the flag it has {usual:g}"
         )
     rank = max(map(config.lora.rank_of, config.lora.targets)) if config.lora.lora_rank else 0
     if rank > _HIGH_RANK:
