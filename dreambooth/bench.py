@@ -18,6 +18,7 @@ The same command goes on where it was stopped. A subject's model is removed when
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
+from dreambooth.config.sources import documents
 from dreambooth.data import picture_files, rare_words
 from dreambooth.drawing import measures, sampling
 from dreambooth.drawing.instruments import dreambench
@@ -37,6 +39,7 @@ from dreambooth.drawing.instruments.dino import Dino
 from dreambooth.drawing.measures import Request
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import hub, loading, pipeline_folder
+from dreambooth.run import output_folder
 from dreambooth.system import console, disk, libraries
 from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput, Stopped
@@ -52,9 +55,12 @@ if TYPE_CHECKING:
     Figures = dict[str, float | None]
 
 _SETTINGS, _FIGURES = "bench.json", "figures.json"
+# settings of the training that the benchmark gives
+_OWN = {"pretrained_model_name_or_path", "instance_data_dir", "instance_prompt", "class_prompt", "class_data_dir"}
+_OWN |= {"output_dir", "seed", "resume_from_checkpoint"}
 _SECONDS = 0.1  # between two looks at the training
 _SCRIPT = Path(__file__).parents[1] / "train_dreambooth.py"
-_UNMEASURED = ("data", "output_dir", "keep_models", "verbose", "subjects", "batch_size")  # flags that change no figure
+_UNMEASURED = ("output_dir", "keep_models", "verbose", "subjects", "batch_size")  # flags that change no figure
 
 
 # fmt: off
@@ -112,6 +118,9 @@ def read_settings(argv: Sequence[str]) -> tuple[BenchSettings, list[Subject]]:
         if path:
             hub.check_place(path, f"--{option}_model_path")
     pipeline_folder.check_model(settings.model, flag="--model")
+    given = documents.read(settings.config, "--config") if settings.config else {}
+    if overruled := sorted(_OWN & given.keys() if isinstance(given, dict) else ()):
+        console.warn(f"--config {settings.config}: the benchmark gives its own {', '.join(overruled)}")
     disk.check_writable(settings.folder, "--output_dir")
     for subject in subjects:
         training_flags(settings, subject)  # which refuses bad settings before the first run
@@ -150,13 +159,13 @@ def main(argv: Sequence[str]) -> None:
     real: list[Figures] = []
     for number, subject in enumerate(subjects, 1):
         path = settings.folder / subject.name / _FIGURES
-        if not path.exists():
+        if (found := _figures_in(path)) is None:
             console.print_message(f"subject   {number} of {len(subjects)}: {subject.name}, a {subject.class_name}")
-            atomic.write_json(path, _measure(settings, subject, _draw(settings, subject), clip, dino))
+            found = _measure(settings, subject, _draw(settings, subject), clip, dino)
+            atomic.write_json(path, found)
             libraries.release_memory()
         if not settings.keep_models:
             atomic.remove(settings.folder / subject.name / "model")
-        found = atomic.read_json(path)
         tuned.append(found["fine-tuned"])
         real.append(found["real pictures"])
         said = ", ".join(f"{name} {value:.3f}" for name, value in tuned[-1].items() if value is not None)
@@ -168,11 +177,22 @@ def main(argv: Sequence[str]) -> None:
     print(f"figures   {settings.folder / _FIGURES}")
 
 
+def _figures_in(path: Path) -> dict[str, Figures] | None:
+    """Read the figures of a subject; None where there are none, or damaged ones."""
+    try:
+        found = dict(atomic.read_json(path))
+        rows = found["fine-tuned"], found["real pictures"]
+        return found if all(set(dreambench.MEASURES) <= each.keys() for each in rows) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def _claim(settings: BenchSettings) -> None:
     """Refuse a folder with the results of other settings; note those of this run there."""
     own: dict[str, Any] = {name: value for name, value in vars(settings).items() if name not in _UNMEASURED}
     if settings.config:
         own["config"] = hashlib.sha256(Path(settings.config).read_bytes()).hexdigest()
+    own["data"] = hashlib.sha256(dreambench.list_of(settings.data).read_bytes()).hexdigest()
     path = settings.folder / _SETTINGS
     if path.exists():
         try:
@@ -188,7 +208,11 @@ def _claim(settings: BenchSettings) -> None:
 
 
 def _train(settings: BenchSettings, subject: Subject) -> None:
-    """Teach the model a subject in a process of its own, which frees all of its memory."""
+    """Teach the model a subject in a process of its own, which frees all of its memory.
+
+    Where this command was killed, the training that it began may be still running, and comes to its end first.
+    """
+    _wait_for(settings.folder / subject.name / "model")
     with console.StopRequest() as stop:
         process = subprocess.Popen([sys.executable, str(_SCRIPT), *training_flags(settings, subject)])
         is_told = False
@@ -203,13 +227,24 @@ def _train(settings: BenchSettings, subject: Subject) -> None:
         raise Stopped(f"the training of {subject.name} ended with code {process.returncode}", code=1)
 
 
+def _wait_for(folder: Path) -> None:
+    """Wait until no other run writes into a folder."""
+    is_told = False
+    while True:
+        with contextlib.suppress(BadInput), output_folder.claimed(str(folder)):
+            return
+        if not is_told:
+            console.print_message(f"waiting   for a run that writes into {folder}")
+            is_told = True
+
+
 def _draw(settings: BenchSettings, subject: Subject) -> list[list[Image]]:
     """Teach the model a subject, and draw the pictures of each prompt, as far as they are not there; return all."""
     prompts = subject.prompts(settings.identifier)[: settings.num_prompts]
     folder = settings.folder / subject.name / "pictures"
     requests = sampling.requests_for(prompts, settings.num_images)
     paths = [folder / f"{index}-{number}.png" for index in range(len(prompts)) for number in range(settings.num_images)]
-    missing = [(path, request) for path, request in zip(paths, requests) if not path.exists()]
+    missing = [(path, request) for path, request in zip(paths, requests) if not _is_whole(path)]
     if missing:
         _train(settings, subject)
         source = loading.Source(str(settings.folder / subject.name / "model"))
@@ -225,6 +260,15 @@ def _draw(settings: BenchSettings, subject: Subject) -> list[list[Image]]:
                 atomic.write_picture(path, picture, {"prompt": prompt, "picture": number, "seed": settings.seed})
     pictures = [picture_files.open_picture(path) for path in paths]
     return [pictures[first : first + settings.num_images] for first in range(0, len(pictures), settings.num_images)]
+
+
+def _is_whole(path: Path) -> bool:
+    """Check whether a picture is there, and can be read."""
+    try:
+        picture_files.open_picture(path)
+    except (BadInput, OSError):
+        return False
+    return True
 
 
 def _measure(

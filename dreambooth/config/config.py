@@ -152,12 +152,14 @@ class Config:
 
     def total_steps(self, pictures: Sequence[int], processes: int) -> int:
         """Count the updates in the whole run on so many pictures of each subject."""
-        default = learning_sections.DEFAULT_STEPS
-        if self.leaves_networks:
-            default = (
-                learning_sections.DEFAULT_LORA_STEPS if self.lora.lora_rank else learning_sections.DEFAULT_WORD_STEPS
-            )
-        return self.optimizer.total_steps(self.concepts.epoch(pictures), processes, default)
+        return self.optimizer.total_steps(self.concepts.epoch(pictures), processes, self.default_steps)
+
+    @property
+    def default_steps(self) -> int:
+        """The updates of a run that names neither updates nor epochs."""
+        if not self.leaves_networks:
+            return learning_sections.DEFAULT_STEPS
+        return learning_sections.DEFAULT_LORA_STEPS if self.lora.lora_rank else learning_sections.DEFAULT_WORD_STEPS
 
     @property
     def leaves_networks(self) -> bool:

@@ -219,9 +219,14 @@ def set_weights(network: Network, part: str, weights: Arrays, what: str) -> None
 
 def add_words(family: Family, folder: Path, flag: str) -> None:
     """Give a model the learned words of a folder, if it has any."""
-    if words := records.read_words(folder, sections.WORDS, flag):
+    put_words(family, records.read_words(folder, sections.WORDS, flag), f"{flag} {folder}")
+
+
+def put_words(family: Family, words: Arrays, flag: str = "--learn_identifier") -> None:
+    """Write the vectors [width] of words into the table of the text encoder, which is saved; it may lack them yet."""
+    if words:
         text_encoder = getattr(family.pipeline, family.facts.text_encoders[0])
-        tokenizers.add_words(family.tokenizer, text_encoder, words, f"{flag} {folder}")
+        tokenizers.add_words(family.tokenizer, text_encoder, words, flag)
 
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:

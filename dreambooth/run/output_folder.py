@@ -255,8 +255,6 @@ def _save_result(family: Family, saving: SavingSettings, result: Result, record:
         folder, list(dict.fromkeys(last)), _parts_of(folder), f"the {result} in {folder}"
     ) as temporary:
         embeddings.write(temporary, words)
-        if family.words:
-            family.words.settle()
         if family.adapters:
             matrices, facts = family.adapters.matrices(), family.facts
             lora.write(temporary / lora.NAMES[form], matrices, form, facts.lora_prefixes, facts.text_encoders)
@@ -265,6 +263,7 @@ def _save_result(family: Family, saving: SavingSettings, result: Result, record:
                 family = loading.reload_halves(family)
                 loading.merge(family.learners(), matrices)
         if result == "pipeline":
+            loading.put_words(family, words)
             libraries.release_memory()  # the freed parts are loaded again, beside the optimizer's state
             family.save(temporary, saving.save_format)
         atomic.write_json(temporary / records.RESULT, record)

@@ -290,8 +290,8 @@ def _warnings(config: Config, survey: Survey, pictures: Sequence[Picture], steps
     if steps < _FEW_STEPS:
         flag = "max_train_steps" if optimizer.max_train_steps else "num_train_epochs"
         yield (
-            f"--{flag} {getattr(optimizer, flag)}: {steps} updates seldom teach a subject; without the flag a run makes"
-            f" {learning_sections.DEFAULT_STEPS}, and {learning_sections.DEFAULT_LORA_STEPS} with --lora_rank"
+            f"--{flag} {getattr(optimizer, flag)}: {steps} updates seldom teach a subject; without the flag a run of"
+            f" this kind makes {config.default_steps}"
         )
     if optimizer.lr_scheduler not in learning_sections.SCHEDULES_WITHOUT_WARMUP and optimizer.lr_warmup_steps >= steps:
         yield (

@@ -51,8 +51,7 @@ class Words(nn.Layer):
     def __init__(self, tokenizer: Tokenizer, text_encoder: Network, starts: Arrays, is_alone: bool) -> None:
         super().__init__()
         self.is_alone = is_alone
-        self._model = (tokenizer, text_encoder)  # the text encoder would be a part of this layer
-        self._tokens = tokenizers.add_words(*self._model, starts, _FLAG)
+        self._tokens = tokenizers.add_words(tokenizer, text_encoder, starts, _FLAG)
         for word, start in starts.items():
             vector = self.create_parameter([len(start)], dtype="float32")
             vector.set_value(start)
@@ -62,10 +61,6 @@ class Words(nn.Layer):
     def vectors(self) -> Arrays:
         """Return the vector [width] of each word."""
         return {word: vector.numpy() for word, vector in self.named_parameters()}
-
-    def settle(self) -> None:
-        """Write the vectors into the text encoder's table, which is saved."""
-        tokenizers.add_words(*self._model, self.vectors(), _FLAG)
 
     def _replace(self, table: nn.Layer, inputs: Sequence[Tensor], rows: Tensor) -> Tensor:
         """Replace the rows [prompts, tokens, width] of the words."""

@@ -153,6 +153,49 @@ def test_a_picture_that_is_missing_is_drawn_as_before(made, line, tmp_path):
     assert (folder / "dog/model/training_args.json").exists() and not (folder / "ball/model").exists()
 
 
+@pytest.mark.parametrize("text", ['{"fine', "{}", "[]", '{"fine-tuned": {}, "real pictures": {}}'])
+def test_damaged_figures_are_measured_anew(made, line, tmp_path, monkeypatch, text):
+    folder = copied(made, tmp_path)
+    (folder / "dog/figures.json").write_text(text)
+    monkeypatch.setattr(bench, "_train", lambda *_: pytest.fail("trained again"))
+    bench.main(line())
+    before = json.loads((made[0] / "dog/figures.json").read_text())
+    assert json.loads((folder / "dog/figures.json").read_text()) == before
+
+
+def test_a_damaged_picture_is_drawn_anew(made, line, tmp_path):
+    folder = copied(made, tmp_path)
+    before = (folder / "dog/pictures/0-0.png").read_bytes()
+    (folder / "dog/pictures/0-0.png").write_bytes(before[:100])
+    bench.main(line(subjects="dog"))
+    assert (folder / "dog/pictures/0-0.png").read_bytes() == before
+
+
+def test_a_run_that_still_writes_is_waited_for(tmp_path, capsys):
+    code = "import fcntl, os, sys, time; d = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(d, 2); print(flush=True)"
+    command = [sys.executable, "-c", f"{code}; time.sleep(4)", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        begin = time.monotonic()
+        bench._wait_for(tmp_path)
+    assert time.monotonic() - begin > 3
+    assert capsys.readouterr().out.count("waiting ") == 1
+
+
+def test_what_the_benchmark_gives_itself_is_said(line, tmp_path, capsys):
+    (tmp_path / "recipe.json").write_text(json.dumps({"seed": 7, "output_dir": "elsewhere", "lora_rank": 2}))
+    bench.read_settings(line())
+    assert "the benchmark gives its own output_dir, seed" in capsys.readouterr().err
+
+
+def test_another_list_of_prompts_is_another_benchmark(made, line, data, tmp_path):
+    copied(made, tmp_path)
+    other = shutil.copytree(data, tmp_path / "data")
+    (other / dreambench.LIST).write_text(LIST.replace("on grass", "on sand"))
+    with pytest.raises(BadInput, match="it holds a benchmark with another --data"):
+        bench.main(line(data=other))
+
+
 def test_some_subjects_and_prompts_and_no_dino(line, tmp_path, capsys):
     bench.main(line(subjects="dog", num_prompts=1, num_images=1, dino_model_path=None, identifier="zwx"))
     pictures = list((tmp_path / "bench/dog/pictures").iterdir())

@@ -16,6 +16,7 @@ from support.weights import assert_same, weights
 
 import infer
 from dreambooth import export
+from dreambooth.models import loading
 from dreambooth.system.errors import BadInput
 from dreambooth.training import words
 
@@ -141,6 +142,22 @@ def test_the_gradient_of_a_word_is_that_of_its_row(twin):
     assert np.allclose(own, rows.grad.numpy()[token], rtol=1e-4, atol=1e-5)
 
 
+def test_a_text_encoder_that_is_loaded_again_gets_the_words(twin, tmp_path):
+    """As at the end of a run in half precision, whose LoRA is merged."""
+    family = load_family(twin)
+    learned = words.Words(family.tokenizer, family.pipeline.text_encoder, {"<sks>": start(twin)}, is_alone=False)
+    next(iter(learned.parameters())).set_value(start(twin) + 1)
+    family.pipeline.text_encoder = None
+    family = family.whole()
+    assert len(family.pipeline.text_encoder.get_input_embeddings().weight) < len(family.tokenizer)
+    loading.put_words(family, learned.vectors())
+    family.save(tmp_path / "out", "safetensors")
+    again = load_family(tmp_path / "out")
+    token = again.tokenizer.convert_tokens_to_ids("<sks>")
+    row = again.pipeline.text_encoder.get_input_embeddings().weight.numpy()[token]
+    assert np.array_equal(row, start(twin) + 1) and token in again.tokenizer(PROMPT)["input_ids"]
+
+
 @pytest.mark.parametrize("text", ["bert_twin", "unidiffuser_twin"])
 def test_other_models_learn_words_too(text, pictures, tmp_path, request):
     model = request.getfixturevalue(text)
@@ -165,9 +182,12 @@ def test_several_subjects_have_a_word_each(twin, pictures, class_pictures, tmp_p
         dict(instance_data_dir=str(class_pictures), instance_prompt="a photo of <wcm> cat"),
     ]
     (tmp_path / "list.yaml").write_text(yaml.safe_dump(subjects))
+    (tmp_path / "same.yaml").write_text(yaml.safe_dump([subjects[0], {**subjects[1], "instance_prompt": "<sks> cat"}]))
     settings = dict(concepts=tmp_path / "list.yaml", instance_prompt=None, learn_identifier="alone", train_batch_size=2)
     line = command_line(twin, pictures, tmp_path / "out", **settings)
     line = [each for each in line if each not in ("--instance_data_dir", str(pictures))]
+    with pytest.raises(BadInput, match="two subjects of --concepts have one new word"):
+        train([each.replace("list.yaml", "same.yaml") for each in line])
     train(line)
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files == ["learned_embeds-sks.safetensors", "learned_embeds-wcm.safetensors"]

@@ -65,6 +65,8 @@ def check_word(word: WordSettings, concepts: ConceptSettings, model: ModelSettin
             )
         if found & set(NEW_WORD.findall(subject.class_prompt or "")):
             raise BadInput(f'--class_prompt "{subject.class_prompt}": the new word names the subject; leave it out')
+    if len(concepts.new_words) < len(concepts.subjects):
+        raise BadInput("--learn_identifier: two subjects of --concepts have one new word; give each its own")
     others = {
         "--lora_rank": lora.lora_rank,
         "--train_text_encoder": model.train_text_encoder,

@@ -43,11 +43,17 @@ class Subject(NamedTuple):
         return [each.replace("{0}", identifier).replace("{1}", self.class_name) for each in self.templates]
 
 
-def read(data: str, flag: str = "--data") -> list[Subject]:
-    """Read the subjects of the set, which may be in a folder called dataset."""
+def list_of(data: str, flag: str = "--data") -> Path:
+    """Return the file of the set's classes and prompts; the set may be in a folder called dataset."""
     folder = next((each for each in (Path(data), Path(data) / "dataset") if (each / LIST).is_file()), None)
     if folder is None:
         raise BadInput(f"{flag} {data}: there is no {LIST}; give a copy of github.com/google/dreambooth")
+    return folder / LIST
+
+
+def read(data: str, flag: str = "--data") -> list[Subject]:
+    """Read the subjects of the set."""
+    folder = list_of(data, flag).parent
     try:
         lines = (folder / LIST).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -57,9 +57,6 @@ class Words(Protocol):
     def vectors(self) -> Arrays:
         """Return the vector [width] of each word."""
 
-    def settle(self) -> None:
-        """Write the vectors into the text encoder's table, which is saved."""
-
 
 class Adapters(dict[str, Adapter]):
     """The adapters of a family by part; empty without a LoRA."""
