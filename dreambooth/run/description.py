@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _DEFAULT = "the defaults"
 _SHOWN = 20  # pictures in a dry run
-_FEW = 100_000  # parameters, which are counted one by one
 
 
 def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found], budget: Budget) -> None:
@@ -42,7 +41,7 @@ def describe(config: Config, plan: Plan, family: Family, found: Sequence[Found],
         console.print_message(line)
     trained = scope.count(family.trained(), config.model.layers)
     beside = f"{config.lora.in_words} beside " if config.lora.lora_rank else ""
-    count = f"{trained / 1e6:.{3 if beside else 1}f} million" if trained >= _FEW else str(trained)
+    count = str(trained) if config.word.is_alone else f"{trained / 1e6:.{3 if beside else 1}f} million"
     parts = " and ".join("the new words" if part == sections.WORDS else part for part in family.trained())
     averaged = f", averaged with --ema_decay {optimizer.ema_decay:g}" if optimizer.ema_decay else ""
     console.print_message(f"learning  {beside}{parts}: {count} parameters{averaged}")
