@@ -70,3 +70,19 @@ def test_validation_and_saving_need_the_other_networks_again():
         assert found[name].kept - found["training"].kept == pytest.approx(beside)
     lora = changed(config, lora_rank=4)
     assert "saving" not in {stage.name for stage in estimate.stages(lora, STABLE_DIFFUSION_1, estimate.CARD, 8)}
+
+
+def test_a_new_word_keeps_the_text_encoder_and_alone_has_no_gradients_and_moments():
+    def stages(**changes):
+        config = small_config(**{"resolution": 512, "train_batch_size": 1, "instance_prompt": "a <sks> dog", **changes})
+        return estimate.stages(config, STABLE_DIFFUSION_1, estimate.CARD, 8)
+
+    alone, jointly = (stages(learn_identifier=each)[0] for each in ("alone", "jointly"))
+    lora, whole = stages(lora_rank=4)[0], stages()[0]
+    small = 0.05 * GB  # the LoRA's own
+    assert alone.kept - lora.kept == pytest.approx(4 * WEIGHTS["text_encoder"], abs=small)
+    assert jointly.kept - whole.kept == pytest.approx(4 * WEIGHTS["text_encoder"])
+    assert lora.passing - small < alone.passing < lora.passing + GB
+    drawn = dict(validation_prompt=("a dog",), validation_steps=1)
+    names = [each.name for each in stages(learn_identifier="alone", **drawn)]
+    assert "saving" not in names and "drawing for validation" in names
