@@ -65,17 +65,13 @@ _UNMEASURED = ("output_dir", "keep_models", "verbose", "subjects", "batch_size")
 
 # fmt: off
 @dataclass(frozen=True)
-class BenchSettings(commands.DrawFlags, title="data, model and recipe"):
+class BenchSettings(commands.InstrumentFlags, title="data, model and recipe"):
     """The settings of dreambooth.bench."""
 
     data: str = flag(
         "the paper's data set: a copy of github.com/google/dreambooth (required)", required=True)
     model: str = flag(
         "the model to teach: a folder, or a name (required)", required=True)
-    clip_model_path: str = flag(
-        "the CLIP model to measure with: a folder, or a name (required)", required=True)
-    dino_model_path: str | None = flag(
-        "a DINO to measure with too: a folder, or a name such as facebook/dino-vits16")
     config: str | None = flag(
         "the settings of the training: a YAML, TOML or JSON file of train_dreambooth.py")
     preset: str | None = flag(
@@ -84,8 +80,6 @@ class BenchSettings(commands.DrawFlags, title="data, model and recipe"):
         "some subjects of the set (default: all)", (), nargs="+", action="extend", metavar="NAME")
     num_prompts: int | None = flag(
         "so many of the prompts of each, from the first (default: all)", type=int, least=1)
-    num_images: int = flag(
-        "pictures for each prompt", 4, least=1)
     identifier: str = flag(
         "the rare word that names each subject", "sks", required=True)
     output_dir: str = flag(
@@ -114,9 +108,8 @@ def read_settings(argv: Sequence[str]) -> tuple[BenchSettings, list[Subject]]:
         known = ", ".join(each.name for each in found)
         raise BadInput(f"--subjects {' '.join(unknown)}: not in the set, which has {known}")
     subjects = [each for each in found if not settings.subjects or each.name in settings.subjects]
-    for option, path in (("clip", settings.clip_model_path), ("dino", settings.dino_model_path)):
-        if path:
-            hub.check_place(path, f"--{option}_model_path")
+    for option, path in settings.instruments.items():
+        hub.check_place(path, option)
     pipeline_folder.check_model(settings.model, flag="--model")
     given = documents.read(settings.config, "--config") if settings.config else {}
     if overruled := sorted(_OWN & given.keys() if isinstance(given, dict) else ()):
@@ -244,7 +237,8 @@ def _draw(settings: BenchSettings, subject: Subject) -> list[list[Image]]:
     folder = settings.folder / subject.name / "pictures"
     requests = sampling.requests_for(prompts, settings.num_images)
     paths = [folder / f"{index}-{number}.png" for index in range(len(prompts)) for number in range(settings.num_images)]
-    missing = [(path, request) for path, request in zip(paths, requests) if not _is_whole(path)]
+    pictures = {path: _picture_in(path) for path in paths}
+    missing = [(path, request) for path, request in zip(paths, requests) if pictures[path] is None]
     if missing:
         _train(settings, subject)
         source = loading.Source(str(settings.folder / subject.name / "model"))
@@ -258,17 +252,17 @@ def _draw(settings: BenchSettings, subject: Subject) -> list[list[Image]]:
             bar = console.progress_bar(drawing, total=len(missing), desc=f"Drawing, {subject.name}")
             for picture, (path, (prompt, number)) in zip(bar, missing):
                 atomic.write_picture(path, picture, {"prompt": prompt, "picture": number, "seed": settings.seed})
-    pictures = [picture_files.open_picture(path) for path in paths]
-    return [pictures[first : first + settings.num_images] for first in range(0, len(pictures), settings.num_images)]
+                pictures[path] = picture
+    drawn = [picture for picture in pictures.values() if picture is not None]
+    return [drawn[first : first + settings.num_images] for first in range(0, len(drawn), settings.num_images)]
 
 
-def _is_whole(path: Path) -> bool:
-    """Check whether a picture is there, and can be read."""
+def _picture_in(path: Path) -> Image | None:
+    """Read a picture; None where there is none, or a damaged one."""
     try:
-        picture_files.open_picture(path)
+        return picture_files.open_picture(path)
     except (BadInput, OSError):
-        return False
-    return True
+        return None
 
 
 def _measure(

@@ -84,9 +84,8 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
             disk.check_writable(Path(path), option, is_file=True)
     if settings.pictures_dir:
         disk.check_writable(Path(settings.pictures_dir), "--pictures_dir")
-    for option, path in (("clip", settings.clip_model_path), ("dino", settings.dino_model_path)):
-        if path:
-            hub.check_place(path, f"--{option}_model_path")
+    for option, path in settings.instruments.items():
+        hub.check_place(path, option)
     for option, path in (("--model_path", settings.model_path), ("--base_model_path", settings.base_model_path)):
         pipeline_folder.check_model(path, flag=option)
     return settings

@@ -81,6 +81,24 @@ class DrawFlags(CommandFlags, title="drawing"):
 
 
 @dataclass(frozen=True)
+class InstrumentFlags(DrawFlags, title="instruments"):
+    """The flags of the commands that draw and measure."""
+
+    clip_model_path: str = flag(
+        "the CLIP model to measure with: a folder, or a name (required)", required=True)
+    dino_model_path: str | None = flag(
+        "a DINO to measure with too: a folder, or a name such as facebook/dino-vits16")
+    num_images: int = flag(
+        "pictures for each prompt", 4, least=1)
+
+    @property
+    def instruments(self) -> dict[str, str]:
+        """The models to measure with, by flag."""
+        named = {"--clip_model_path": self.clip_model_path, "--dino_model_path": self.dino_model_path}
+        return {option: path for option, path in named.items() if path}
+
+
+@dataclass(frozen=True)
 class MeasuredSubject(Section, title="subject and prompts"):
     """A subject that a model was taught, and what of it is measured."""
 
@@ -113,22 +131,16 @@ class MeasuredSubject(Section, title="subject and prompts"):
 
 
 @dataclass(frozen=True)
-class MetricsSettings(DrawFlags, MeasuredSubject, title="models and files"):
+class MetricsSettings(InstrumentFlags, MeasuredSubject, title="models and files"):
     """The settings of dreambooth.metrics."""
 
     model_path: str = flag(
         "the fine-tuned pipeline's folder (required)", required=True)
     base_model_path: str = flag(
         "the pipeline that it was made from (required)", required=True)
-    clip_model_path: str = flag(
-        "the CLIP model to measure with: a folder, or a name (required)", required=True)
-    dino_model_path: str | None = flag(
-        "a DINO to measure with too: a folder, or a name such as facebook/dino-vits16")
     concepts: str | None = flag(
         "several subjects: a YAML, TOML or JSON file with a list of subject_data_dir, prompt, prompts_file,"
         " class_prompt, identifier", metavar="FILE")
-    num_images: int = flag(
-        "pictures for each prompt", 4, least=1)
     num_class_images: int = flag(
         "pictures of the class prompt", 16, least=1)
     json: str | None = flag(

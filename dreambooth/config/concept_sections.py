@@ -79,6 +79,11 @@ class SubjectSettings(Section, title="a subject of --concepts"):
         """The prompt with the subject in the place of {}."""
         return fill(self.instance_prompt, self.subject, "instance_prompt")
 
+    @property
+    def new_words(self) -> tuple[str, ...]:
+        """The new words of the prompt, each once."""
+        return tuple(dict.fromkeys(NEW_WORD.findall(self.prompt)))
+
 
 @dataclass(frozen=True)
 class ConceptSettings(Section, title="subject and class"):
@@ -140,7 +145,7 @@ class ConceptSettings(Section, title="subject and class"):
     @property
     def new_words(self) -> tuple[str, ...]:
         """The new words of the prompts, each once."""
-        return tuple(dict.fromkeys(word for each in self.subjects for word in NEW_WORD.findall(each.prompt)))
+        return tuple(dict.fromkeys(word for each in self.subjects for word in each.new_words))
 
     def _check_several(self, concepts: tuple[SubjectSettings, ...]) -> None:
         if not concepts:

@@ -20,11 +20,8 @@ LayerKind = Literal["attention", "feed_forward", "convolution", "time"]
 LossType = Literal["l2", "huber"]
 
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
-DEFAULT_STEPS, DEFAULT_LORA_STEPS, DEFAULT_WORD_STEPS = (
-    400,
-    800,
-    3000,
-)  # updates of a run that names neither updates nor epochs
+# updates of a run that names neither updates nor epochs
+DEFAULT_STEPS, DEFAULT_LORA_STEPS, DEFAULT_WORD_STEPS = 400, 800, 3000
 SCHEDULES_WITHOUT_WARMUP = ("constant",)
 SCHEDULES_WITHOUT_END = ("constant", "constant_with_warmup")
 RATE_FREE = ("prodigy",)  # optimizers that find their rate: --learning_rate is a factor on it

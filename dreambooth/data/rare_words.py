@@ -181,11 +181,6 @@ def _own_words(prompt: str, class_prompt: str | None = None) -> list[str]:
     return [word for word in _WORDS.findall(prompt.lower()) if word not in others]
 
 
-def new_words(text: str) -> list[str]:
-    """List the new words of a prompt, each once."""
-    return list(dict.fromkeys(NEW_WORD.findall(text)))
-
-
 def class_words(prompt: str, class_prompt: str | None) -> str:
     """Return the words of the class: those of its prompt, or else those that follow the new word; "" without any."""
     if class_prompt:

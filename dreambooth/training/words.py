@@ -34,7 +34,7 @@ def learn(family: Family, settings: WordSettings, subjects: Sequence[SubjectSett
     tokenizer, text_encoder = family.tokenizer, getattr(family.pipeline, family.facts.text_encoders[0])
     starts = {}
     for subject in subjects:
-        [word] = rare_words.new_words(subject.prompt)
+        [word] = subject.new_words
         if word in tokenizer.get_vocab():
             raise BadInput(f"{_FLAG}: the model has {word} already; write another name in --instance_prompt")
         start = settings.initializer_token or rare_words.class_words(subject.prompt, subject.class_prompt)

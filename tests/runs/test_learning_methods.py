@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.commands import command_line, launch, train
+from support.commands import command_line, launch, train, train_whole_and_in_parts
 from support.families import load_family
 from support.weights import assert_same, mean_difference
 
@@ -28,11 +28,7 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, twin, pictures, tmp_path):
-    settings = {**METHODS[method], "save_steps": 2, "train_batch_size": 2}
-    train(command_line(twin, pictures, tmp_path / "whole", **settings, max_train_steps=4))
-    train(command_line(twin, pictures, tmp_path / "parts", **settings, max_train_steps=2))
-    again = dict(max_train_steps=4, resume_from_checkpoint="latest")
-    train(command_line(twin, pictures, tmp_path / "parts", **settings, **again))
+    train_whole_and_in_parts(twin, pictures, tmp_path, **METHODS[method])
     for part in ("unet", "text_encoder") if method == "whole" else ("",):
         assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
 

@@ -47,6 +47,15 @@ def train(line):
     train_dreambooth.main(line)
 
 
+def train_whole_and_in_parts(model, pictures, folder, **settings):
+    """Make a run of four updates into folder/whole, and the same with a stop after the second into folder/parts."""
+    settings = {**settings, "save_steps": 2, "train_batch_size": 2}
+    train(command_line(model, pictures, folder / "whole", **settings, max_train_steps=4))
+    train(command_line(model, pictures, folder / "parts", **settings, max_train_steps=2))
+    again = dict(max_train_steps=4, resume_from_checkpoint="latest")
+    train(command_line(model, pictures, folder / "parts", **settings, **again))
+
+
 def python(*arguments, **environment):
     """Run a command of the tool in a process of its own; the CompletedProcess, with its text.
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 from safetensors.numpy import load_file
-from support.commands import command_line, launch, train
+from support.commands import command_line, launch, train, train_whole_and_in_parts
 from support.families import load_family
 from support.weights import assert_same, weights
 
@@ -48,11 +48,7 @@ def start(twin, text="dog"):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, twin, pictures, tmp_path):
-    settings = {**METHODS[method], "save_steps": 2, "train_batch_size": 2}
-    train(command_line(twin, pictures, tmp_path / "whole", **settings, max_train_steps=4))
-    train(command_line(twin, pictures, tmp_path / "parts", **settings, max_train_steps=2))
-    again = dict(max_train_steps=4, resume_from_checkpoint="latest")
-    train(command_line(twin, pictures, tmp_path / "parts", **settings, **again))
+    train_whole_and_in_parts(twin, pictures, tmp_path, **METHODS[method])
     files = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.safetensors")}
     assert Path("learned_embeds.safetensors") in files
     for file in files:

@@ -56,14 +56,13 @@ def check_word(word: WordSettings, concepts: ConceptSettings, model: ModelSettin
     if word.learn_identifier is None:
         return
     for subject in concepts.subjects:
-        found = set(NEW_WORD.findall(subject.prompt))
-        if len(found) != 1:
-            count = "has several new words" if found else "has no new word"
+        if len(subject.new_words) != 1:
+            count = "has several new words" if subject.new_words else "has no new word"
             raise BadInput(
                 f'--learn_identifier: "{subject.prompt}" {count}; write one in small letters, as <sks> in "a photo of'
                 ' <sks> dog"'
             )
-        if found & set(NEW_WORD.findall(subject.class_prompt or "")):
+        if set(subject.new_words) & set(NEW_WORD.findall(subject.class_prompt or "")):
             raise BadInput(f'--class_prompt "{subject.class_prompt}": the new word names the subject; leave it out')
     if len(concepts.new_words) < len(concepts.subjects):
         raise BadInput("--learn_identifier: two subjects of --concepts have one new word; give each its own")
