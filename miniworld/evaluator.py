@@ -38,13 +38,14 @@ def prompts(words: str) -> list[str]:
 class Evaluator:
     """The embedded CLIP and detector, and their figures of a model's pictures.
 
-    `words` name the subjects that are not called sks and their class.
+    `words` name the subjects that are not called sks and their class. `first` is the number of the first picture drawn
+    of a prompt: others come from other noise.
     """
 
-    def __init__(self, words: Mapping[str, str] | None = None) -> None:
+    def __init__(self, words: Mapping[str, str] | None = None, first: int = 0) -> None:
         from miniworld.detector import Detector
 
-        self._words = words or {}
+        self._words, self._first = words or {}, first
         self.clip, self.detector = Clip(str(paths.CLIP), flag="CLIP"), Detector.load()
 
     def words(self, subject: str) -> str:
@@ -78,8 +79,9 @@ class Evaluator:
 
     def draw(self, family: Family, subject: str) -> tuple[list[Pictures], Pictures]:
         """Draw a group of pictures for each scene, and pictures of the class prompt."""
-        requests = [(prompt, number) for prompt in prompts(self.words(subject)) for number in range(COUNT)]
-        requests += [(f"a photo of a {world.LOOKS[subject].kind}", number) for number in range(CLASS_COUNT)]
+        first = self._first
+        requests = [(prompt, first + number) for prompt in prompts(self.words(subject)) for number in range(COUNT)]
+        requests += [(f"a photo of a {world.LOOKS[subject].kind}", first + number) for number in range(CLASS_COUNT)]
         pictures = judge.draw(family, requests)
         split = COUNT * len(world.UNSEEN)
         return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]

@@ -90,42 +90,51 @@ UNASKED = "training scene unasked"  # a figure of ONE_SCENE: the share of pictur
 
 
 def command_line(settings: Mapping[str, object]) -> list[str]:
-    """Return {"a": 1, "b": None} as --a 1 --b."""
+    """Return {"a": 1, "b": None, "c": [2, 3]} as --a 1 --b --c 2 --c 3."""
     return [
-        part for name, value in settings.items() for part in (f"--{name}", *([] if value is None else [str(value)]))
+        part
+        for name, values in settings.items()
+        for value in (values if isinstance(values, list) else [values])
+        for part in (f"--{name}", *([] if value is None else [str(value)]))
     ]
 
 
 def train(subject: str, settings: str, seed: int, folder: Path, model: Path = paths.MODEL) -> Path:
     """Teach the model a subject, unless the result exists; return the folder of the result."""
-    pictures, masks = folder / subject / "pictures", folder / subject / "masks"
     result = folder / subject / f"{re.sub('[ ,]+', '-', settings)}-{seed}"
+    if not (result / records.RESULT).exists():
+        gigabytes = run(flags(subject, settings, seed, result, model))
+        atomic.write_json(result / _USAGE, {"minutes": _minutes(result), "GB": gigabytes})
+    return result
+
+
+def flags(subject: str, settings: str, seed: int, result: Path, model: Path = paths.MODEL) -> dict[str, object]:
+    """Return the flags of a run into a folder, beside which its pictures are written."""
+    folder = result.parent
+    pictures, masks = folder / "pictures", folder / "masks"
     if settings in ONE_SCENE:
-        pictures = folder / subject / "pictures of one scene"
+        pictures = folder / "pictures of one scene"
         photograph.write_pictures_of_one_scene(subject, pictures, masks)
     elif not pictures.is_dir():
         photograph.write_training_pictures(subject, pictures)
-    if not (result / records.RESULT).exists():
-        flags = {
-            "pretrained_model_name_or_path": model,
-            "instance_data_dir": pictures,
-            "instance_prompt": f"a photo of {NEW_WORD if _learns_word(settings) else 'sks'} {subject}",
-            "class_prompt": f"a photo of a {subject}",
-            "class_data_dir": folder / subject / "class",
-            "output_dir": result,
-            "seed": seed,
-            "no_last_checkpoint": None,
-            **TRAINING,
-            **SETTINGS[settings],
-            **({"mask_dir": masks} if settings in ONE_SCENE[1:] else {}),
-        }
-        if "with_prior_preservation" not in flags:
-            del flags["class_data_dir"]
-        if not {"with_prior_preservation", "prior_by_prediction"} & flags.keys():
-            del flags["class_prompt"]
-        gigabytes = _run(command_line(flags))
-        atomic.write_json(result / _USAGE, {"minutes": _minutes(result), "GB": gigabytes})
-    return result
+    found: dict[str, object] = {
+        "pretrained_model_name_or_path": model,
+        "instance_data_dir": pictures,
+        "instance_prompt": f"a photo of {NEW_WORD if _learns_word(settings) else 'sks'} {subject}",
+        "class_prompt": f"a photo of a {subject}",
+        "class_data_dir": folder / "class",
+        "output_dir": result,
+        "seed": seed,
+        "no_last_checkpoint": None,
+        **TRAINING,
+        **SETTINGS[settings],
+        **({"mask_dir": masks} if settings in ONE_SCENE[1:] else {}),
+    }
+    if "with_prior_preservation" not in found:
+        del found["class_data_dir"]
+    if not {"with_prior_preservation", "prior_by_prediction"} & found.keys():
+        del found["class_prompt"]
+    return found
 
 
 def _learns_word(settings: str) -> bool:
@@ -133,8 +142,9 @@ def _learns_word(settings: str) -> bool:
     return "learn_identifier" in SETTINGS[settings]
 
 
-def _run(line: Sequence[str]) -> float:
-    """Train in a process of its own, and return its peak memory in gigabytes."""
+def run(settings: Mapping[str, object]) -> float:
+    """Train in another process, and return its peak memory in gigabytes."""
+    line = command_line(settings)
     process = subprocess.Popen([sys.executable, str(paths.ROOT / "train_dreambooth.py"), *line])
     _, status, used = os.wait4(process.pid, 0)
     if status:

@@ -13,6 +13,7 @@ from miniworld import study, world
 
 def test_settings_become_a_command_line():
     assert study.command_line({"seed": 3, "train_text_encoder": None}) == ["--seed", "3", "--train_text_encoder"]
+    assert study.command_line({"a": ["b c", "d"]}) == ["--a", "b c", "--a", "d"]
 
 
 def test_the_settings_are_those_of_run_single(capsys):
@@ -32,15 +33,15 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
 
     seen = []
 
-    def run(line):
-        seen.append(read_config(line, ""))
+    def run(settings):
+        seen.append(read_config(study.command_line(settings), ""))
         logs = Path(seen[0].saving.output_dir) / "logs"
         logs.mkdir(parents=True)
         (logs / f"vdlrecords.{int(time.time()) - 60}.log").touch()
         (logs.parent / "training_args.json").touch()
         return 1.5
 
-    monkeypatch.setattr(study, "_run", run)
+    monkeypatch.setattr(study, "run", run)
     result = study.train("cat", settings, 7, tmp_path)
     used = json.loads((result / "usage.json").read_text())
     assert used["GB"] == 1.5 and used["minutes"] == pytest.approx(1, abs=0.1)
@@ -58,7 +59,7 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
 
 
 def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "_run", lambda line: pytest.fail("trained again"))
+    monkeypatch.setattr(study, "run", lambda settings: pytest.fail("trained again"))
     result = tmp_path / "dog" / "plain-0"
     result.mkdir(parents=True)
     (result / "training_args.json").write_text("{}")
@@ -77,7 +78,7 @@ def test_an_existing_result_is_neither_trained_nor_measured_again(tmp_path, monk
 
 def test_a_run_that_fails_ends_the_study(capfd):
     with pytest.raises(Stopped, match="the training failed"):
-        study._run(["--no_such_flag"])
+        study.run({"no_such_flag": None})
     assert "there is no such flag" in capfd.readouterr().err
 
 

@@ -1,0 +1,132 @@
+"""Study the choice of a checkpoint: how far it is from the best one, and how many updates patience saves.
+
+    python -m miniworld.choosing                              # all, in ./choosing; resumes after a stop
+    python -m miniworld.choosing --subjects dog --seeds 0     # some of it
+
+Each run has the settings of run_single.sh, more updates than are good for it, and validations on the way. Then its
+checkpoints are measured with the same score on pictures from other noise, so the best of them is known in hindsight.
+"chosen" is the one that --keep_best saves with --patience. That follows from the run's record, because patience changes
+no update.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dreambooth.config.parser import Parser
+from dreambooth.files import atomic, records, weight_files
+from dreambooth.run.choosing import score
+from dreambooth.system import console, libraries
+from miniworld import evaluator, paths, study, world
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from miniworld.evaluator import Evaluator, Figures
+
+STEPS, EVERY, PATIENCE = 600, 50, 3  # updates, updates between validations, validations without a better score
+NEAR = 0.02  # the best
+
+
+class Choice(NamedTuple):
+    """The checkpoint that a run chooses, and the best in hindsight, by their updates."""
+
+    chosen: int
+    end: int  # of the run
+    best: int
+    lost: float  # of the score, by the choice
+
+
+def train(subject: str, seed: int, folder: Path) -> Path:
+    """Teach the model a subject with validations, and keep all checkpoints, unless the result exists."""
+    result = folder / subject / f"choosing-{seed}"
+    if not (result / records.RESULT).exists():
+        study.run(
+            {
+                **study.flags(subject, "prior", seed, result),
+                "max_train_steps": STEPS,
+                "save_steps": EVERY,
+                "checkpoints_total_limit": 0,
+                "resume_from_checkpoint": "latest",
+                "validation_steps": EVERY,
+                "validation_prompt": evaluator.prompts(f"sks {subject}"),
+                "clip_model_path": paths.CLIP,
+                "keep_best": None,
+            }
+        )
+    return result
+
+
+def choose(validations: Sequence[Mapping[str, float]], patience: int = PATIENCE) -> tuple[int, int]:
+    """Return (the updates of the best validation, those of the last) of a run with so much patience."""
+    from dreambooth.training.best import Best
+
+    best = Best(is_kept=False, patience=patience, named={})
+    for each in validations:
+        best.add(int(each["step"]), dict(each))
+        if best.is_over:
+            break
+    assert best.best is not None
+    return best.best.step, best.history[-1].step
+
+
+def measure(judge: Evaluator, subject: str, result: Path) -> dict[int, Figures]:
+    """Measure each checkpoint of a run once, and remove it."""
+    found = {}
+    for step in range(EVERY, STEPS + 1, EVERY):
+        checkpoint = result / f"checkpoint-{step}"
+        found[step] = study.measure_once(judge, checkpoint, subject, result / f"figures-{step}.json")
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return found
+
+
+def score_of(found: Figures, base: Figures, real: Figures) -> float:
+    """Return the score of figures, where the detector tells whether the class is still itself."""
+    shown = found["class shows subject"]
+    return score.of_measures(found if shown is None else {**found, "KEPT": 1 - shown}, base, real)
+
+
+def compare(validations: Sequence[Mapping[str, float]], scores: Mapping[int, float]) -> Choice:
+    """Compare the choice of a run with the best in hindsight."""
+    chosen, end = choose(validations)
+    best = max(scores, key=lambda step: scores[step])
+    return Choice(chosen, end, best, scores[best] - scores[chosen])
+
+
+def table(choices: Mapping[str, Choice]) -> str:
+    """Return a table in Markdown of each run's choice, and what holds for all of them."""
+    lines = ["| run | chosen | best | score lost | end |", "|---|---|---|---|---|"]
+    lines += [f"| {run} | {one.chosen} | {one.best} | {one.lost:.3f} | {one.end} |" for run, one in choices.items()]
+    near = sum(each.lost <= NEAR for each in choices.values())
+    saved = 1 - sum(each.end for each in choices.values()) / (STEPS * len(choices))
+    summary = f"{near} of {len(choices)} choices are within {NEAR} of the best; {saved:.0%} of the updates are saved"
+    return "\n".join([*lines, "", summary])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser(prog="python -m miniworld.choosing", description=__doc__)
+    add = parser.add_argument
+    subjects = list(world.SUBJECTS)[:3]
+    add("--subjects", nargs="+", choices=world.SUBJECTS, default=subjects, help=f"default: {' '.join(subjects)}")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    add("--folder", type=Path, default=Path("choosing"), metavar="TEXT", help="for the results (default: choosing)")
+    arguments = parser.parse_args(argv)
+    libraries.load(weight_files.READERS)
+    judge = evaluator.Evaluator(first=evaluator.COUNT)  # other noise than that of the validations
+    choices = {}
+    for subject in arguments.subjects:
+        real = judge.figures_of_photographs(subject)
+        base = study.measure_once(judge, paths.MODEL, subject, arguments.folder / subject / "base.json")
+        for seed in arguments.seeds:
+            result = train(subject, seed, arguments.folder)
+            validations = atomic.read_json(result / records.RESULT)["validations"]
+            scores = {step: score_of(each, base, real) for step, each in measure(judge, subject, result).items()}
+            choices[f"{subject}, seed {seed}"] = compare(validations, scores)
+    print(table(choices))
+
+
+if __name__ == "__main__":
+    console.run_command(main)

@@ -1,0 +1,121 @@
+"""The study of the choice of a checkpoint: its runs, the replay of a run's patience, and its table."""
+
+import json
+
+import pytest
+from support.commands import command_line, train
+
+from dreambooth.run.choosing import score
+from dreambooth.system.errors import Stopped
+from miniworld import choosing, study
+
+VALIDATIONS = [
+    {"step": step, "score": value}
+    for step, value in ((0, 0.9), (50, 0.4), (100, 0.6), (150, 0.5), (200, 0.6), (250, 0.7))
+]
+
+
+def test_a_run_has_validations_and_keeps_all_checkpoints(tmp_path, monkeypatch):
+    from dreambooth.config.parser import read_config
+
+    seen = []
+    monkeypatch.setattr(study, "run", lambda settings: seen.append(read_config(study.command_line(settings), "")))
+    result = choosing.train("cat", 5, tmp_path)
+    [config] = seen
+    assert config.saving.output_dir == str(result) and config.run.seed == 5
+    assert config.optimizer.max_train_steps == choosing.STEPS > study.TRAINING["max_train_steps"]
+    assert config.optimizer.ema_decay == study.TRAINING["ema_decay"]
+    assert config.logging.validation_steps == config.saving.save_steps == choosing.EVERY
+    assert config.saving.checkpoints_total_limit == 0 and config.choosing.keep_best
+    assert len(config.logging.validation_prompt) == 3
+    assert all("sks cat" in prompt for prompt in config.logging.validation_prompt)
+    result.mkdir(parents=True)
+    (result / "training_args.json").write_text("{}")
+    assert choosing.train("cat", 5, tmp_path) == result and len(seen) == 1
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(1, (100, 150)), (2, (100, 200)), (3, (250, 250)), (9, (250, 250))])
+def test_patience_is_replayed(patience, expected):
+    assert choosing.choose(VALIDATIONS, patience) == expected
+
+
+def test_a_run_with_patience_chooses_what_its_replay_does(twin, pictures, tmp_path, monkeypatch):
+    settings, records = dict(keep_best=True, validation_steps=1, max_train_steps=7), []
+    for name, more in (("whole", {}), ("short", {"patience": 2})):
+        values = iter([0, 1, 3, 2, 3, 4, 5, 6])
+        monkeypatch.setattr(score, "of_losses", lambda found, weight: next(values))  # noqa: B023
+        train(command_line(twin, pictures, tmp_path / name, **settings, **more))
+        records.append(json.loads((tmp_path / name / "training_args.json").read_text()))
+    whole, short = records
+    chosen, end = choosing.choose(whole["validations"], 2)
+    assert short["validations"] == whole["validations"][: end + 1]
+    assert short["saved_step"] == chosen == 2 and short["steps"] == end == 4
+
+
+def test_a_choice_is_compared_with_the_best_in_hindsight():
+    scores = {50: 0.5, 100: 0.7, 150: 0.75, 200: 0.6, 250: 0.65}
+    assert choosing.compare(VALIDATIONS, scores) == choosing.Choice(250, 250, 150, pytest.approx(0.1))
+
+
+def test_the_score_counts_the_class_by_the_detector():
+    base, real = {"CLIP-I": 0.5, "CLIP-T": 0.4}, {"CLIP-I": 0.9}
+    found = {"CLIP-I": 0.8, "CLIP-T": 0.4, "class shows subject": 0.5}
+    assert choosing.score_of(found, base, real) == pytest.approx((0.75 * 1 * 0.5) ** (1 / 3))
+    assert choosing.score_of({**found, "class shows subject": None}, base, real) == pytest.approx(0.75**0.5)
+
+
+def test_each_checkpoint_is_measured_once_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "STEPS", 100)
+    measured = []
+
+    class Judge:
+        def measure(self, folder, subject):
+            measured.append(folder.name)
+            assert folder.is_dir()
+            if len(measured) == 2:
+                raise Stopped("by hand", code=130)
+            return {"CLIP-I": 0.5}
+
+    for step in (50, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    with pytest.raises(Stopped):
+        choosing.measure(Judge(), "dog", tmp_path)
+    assert not (tmp_path / "checkpoint-50").exists() and (tmp_path / "checkpoint-100").exists()
+    assert choosing.measure(Judge(), "dog", tmp_path) == {50: {"CLIP-I": 0.5}, 100: {"CLIP-I": 0.5}}
+    assert measured == ["checkpoint-50", "checkpoint-100", "checkpoint-100"]
+    assert not (tmp_path / "checkpoint-100").exists()
+
+
+def test_the_command_prints_the_choices(tmp_path, monkeypatch, capsys):
+    class Judge:
+        def __init__(self, first):
+            assert first == 4  # validations have the pictures 0 to 3
+
+        def figures_of_photographs(self, subject):
+            return {"CLIP-I": 0.9}
+
+        def measure(self, folder, subject):
+            assert folder == choosing.paths.MODEL
+            return {"CLIP-I": 0.5, "CLIP-T": 0.4, "class shows subject": 0.0}
+
+    def train(subject, seed, folder):
+        result = folder / subject / str(seed)
+        result.mkdir()
+        (result / "training_args.json").write_text(json.dumps({"validations": VALIDATIONS}))
+        for step in range(50, 601, 50):
+            fidelity = 0.8 if step == 250 else 0.7 if (step, seed) != (400, 1) else 0.9
+            figures = {"CLIP-I": fidelity, "CLIP-T": 0.4, "class shows subject": 0.0}
+            (result / f"figures-{step}.json").write_text(json.dumps(figures))
+        return result
+
+    monkeypatch.setattr(choosing.evaluator, "Evaluator", Judge)
+    monkeypatch.setattr(choosing, "train", train)
+    choosing.main(["--subjects", "dog", "--seeds", "0", "1", "--folder", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [
+        "| run | chosen | best | score lost | end |",
+        "|---|---|---|---|---|",
+        "| dog, seed 0 | 250 | 250 | 0.000 | 250 |",
+        "| dog, seed 1 | 250 | 400 | 0.091 | 250 |",
+        "",
+        "1 of 2 choices are within 0.02 of the best; 58% of the updates are saved",
+    ]
