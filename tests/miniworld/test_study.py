@@ -52,7 +52,7 @@ def test_each_setting_is_a_command_line_of_the_tool(settings, tmp_path, monkeypa
     assert config.concepts.with_prior_preservation == ("with_prior_preservation" in study.SETTINGS[settings])
     assert config.concepts.keeps_class == (settings not in ("plain", "new word alone"))
     assert not list(doubts.warnings(config))
-    assert config.model.train_text_encoder == ("text encoder" in settings)
+    assert config.model.train_text_encoder == ("text encoder" in settings or settings == "best")
     name = "pictures of one scene" if settings in study.ONE_SCENE else "pictures"
     assert len(list((tmp_path / "cat" / name).iterdir())) == len(world.SEEN)
     assert config.has_masks == ("masks" in settings)
