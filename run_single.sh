@@ -39,6 +39,7 @@ pictures=${INSTANCE_DIR:-$here/dream_image}
 if [ -n "$several" ]; then prompt=${INSTANCE_PROMPT:-} pictures=${INSTANCE_DIR:-}; fi
 accumulation=${GRADIENT_ACCUMULATION_STEPS:-1} schedule=${LR_SCHEDULER:-constant}
 embedded= average=
+recipe=()
 cards=$(query_cards index) || cards=
 method=()
 file=
@@ -54,9 +55,15 @@ elif [ -z "${MODEL_NAME:-}$cards" ]; then
     echo "No card found: this run teaches the embedded model, which draws 64 x 64 pictures of a small world."
     echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
-    defaults=(64 3 4.5e-4 250)
-    case " $* " in *" --lora_rank"*) defaults[2]=2e-3 ;; esac
-    average=0.96
+    # What learned best in a study: docs/learning.md
+    defaults=(64 3 2e-4 500)
+    average=0.98
+    recipe=(--timestep_shift 2)
+    case " $* " in
+        *" --lora_rank"*) defaults=(64 3 2e-3 250) average=0.96 recipe=() ;;
+        *" --trained_layers"* | *" --learn_identifier alone"* | *" --learn_identifier=alone"*) ;; # text encoder as it is
+        *) recipe+=(--train_text_encoder --text_encoder_lr 3e-5) ;;
+    esac
     class=${CLASS_PROMPT:-}
     if [ -z "${CLASS_PROMPT+set}${INSTANCE_PROMPT:-}$several" ]; then class="a photo of a dog"; fi
     class_pictures=./class_images/miniworld
@@ -97,7 +104,7 @@ if [ -n "$class" ]; then
     add --class_data_dir "${CLASS_DIR:-$class_pictures}"
     add --num_class_images "${NUM_CLASS_IMAGES:-$count}"
 fi
-flags+=("${method[@]+"${method[@]}"}" "$@")
+flags+=("${recipe[@]+"${recipe[@]}"}" "${method[@]+"${method[@]}"}" "$@")
 "$PYTHON" "${LAUNCHER[@]+"${LAUNCHER[@]}"}" "$here/train_dreambooth.py" "${flags[@]}" || exit # run_multi.sh's trap comes before `exit`, and not before that of -e
 
 # Measure the result on other pictures of the sample dog, where the embedded model trained on it

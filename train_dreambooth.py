@@ -132,7 +132,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
 
     # Encode pictures and prompts, and free the encoders that are no longer needed
     seed, rank, world = config.seed, processes.rank(), processes.world_size()
-    concepts, dropout = plan.survey.concepts, config.concepts.dropout
+    concepts, dropout = plan.survey.concepts, config.concepts.caption_dropout
     batches = Batches(concepts, config.optimizer, config.pictures, seed, rank, world, dropout, plan.sizes)
     by_prediction = config.concepts.prior_by_prediction
     encodings = Encodings(family, batches, config.memory, seed, keeps_base=by_prediction)

@@ -119,9 +119,6 @@ class ConceptSettings(Section, title="subject and class"):
     class_captions: CaptionSource = flag(
         "a prompt for each picture of one's own in --class_data_dir: from NAME.txt beside it, from metadata.jsonl, or"
         " off", "off", course=True, choices=get_args(CaptionSource))
-    class_caption_dropout: float = flag(
-        "the share of the class's examples that have the empty prompt, with which guidance compares", 0.0, course=True,
-        least=0, below=1)
     class_prompts_from_captions: bool = flag(
         "draw the class pictures of the captions, with the rare word taken out, in turn", False, course=True)
     num_class_images: int = flag(
@@ -142,15 +139,8 @@ class ConceptSettings(Section, title="subject and class"):
             raise BadInput("--class_prompts_from_captions needs --with_prior_preservation")
         if self.class_prompts_from_captions and self.captions == "off":
             raise BadInput("--class_prompts_from_captions can't be combined with --captions off")
-        if self.class_caption_dropout and not self.keeps_class:
-            raise BadInput("--class_caption_dropout needs --with_prior_preservation, or --prior_by_prediction")
         if self.concepts is not None:
             self._check_several(self.concepts)
-
-    @property
-    def dropout(self) -> tuple[float, float]:
-        """The shares of a subject's examples and of the class's that have the empty prompt."""
-        return self.caption_dropout, self.class_caption_dropout
 
     @property
     def new_words(self) -> tuple[str, ...]:

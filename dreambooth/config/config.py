@@ -26,7 +26,6 @@ _EARLIER = {
     "optimizer": "adamw",
     "caption_dropout": 0.0,
     "class_captions": "off",
-    "class_caption_dropout": 0.0,
     "class_prompts_from_captions": False,
     "use_alpha": False,
     "random_crop": False,

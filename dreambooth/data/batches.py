@@ -70,7 +70,6 @@ class _Groups:
 class Batches:
     """All pictures and prompts of a run, and the endless sequence of examples that is drawn from them.
 
-    `dropout` are the shares of a subject's examples, and of a class's, that have the empty prompt.
     `sizes` are those that the pictures may have, of which each has the one nearest to its shape. An update takes all
     its examples at one size, so it is the same however it is split.
     """
@@ -83,7 +82,7 @@ class Batches:
         seed: int,
         rank: int,
         processes: int,
-        dropout: Sequence[float] = (0.0, 0.0),
+        caption_dropout: float = 0.0,
         sizes: Sequence[Size] = (),
     ) -> None:
         self.pictures: list[Picture] = []
@@ -100,8 +99,8 @@ class Batches:
         self._subjects = [_Groups(groups) for groups in self._add_subjects(concepts)]
         self._classes = _Groups(self._add_classes(concepts))
         self._turns_of_sizes = Rotation([groups.weight for groups in self._subjects])
-        self._dropout = dropout  # by kind
-        self._empty = self._number("") if any(dropout) else None  # of the prompt in the place of a dropped one
+        self._dropout = caption_dropout
+        self._empty = self._number("") if caption_dropout else None  # of the prompt in the place of a dropped one
         kinds = 2 if self._classes else 1
         self.pictures_at_once = optimizer.train_batch_size * kinds  # in a micro-batch of this process
         self.pictures_per_update = optimizer.global_batch(processes) * kinds
@@ -198,7 +197,7 @@ class Batches:
             group = self._classes.groups[whose]
         picture = group.pictures[randomness.pick(self._seed, group.order, len(group.pictures), index)]
         prompt = self._prompt_of[picture]
-        if self._empty is not None and self._is_dropped(key):
+        if self._empty is not None and kind == 0 and self._is_dropped(key):
             prompt = self._empty
         return Example(key, picture, prompt, self._view(picture, self.sizes[number], key))
 
@@ -218,6 +217,5 @@ class Batches:
         return view
 
     def _is_dropped(self, key: Key) -> bool:
-        """Choose whether an example has the empty prompt."""
-        share = self._dropout[key[2]]
-        return share > 0 and randomness.uniform(self._seed, "caption dropout", key) < share
+        """Choose, for an example of a subject, whether it has the empty prompt."""
+        return randomness.uniform(self._seed, "caption dropout", key) < self._dropout

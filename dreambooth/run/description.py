@@ -102,10 +102,8 @@ def _data(config: Config, plan: Plan) -> Iterator[str]:
     several = len(concepts) > 1
     where = f"of {len(concepts)} subjects" if several else f"in {config.concepts.subjects[0].instance_data_dir}"
     yield f"pictures  {len(plan.pictures)} {where}, at {width} x {height}{fitted}{masks}{passed_over}"
-    total = sum(concept.weight for concept in concepts)
-    dropped, dropped_of_class = (
-        f", none for {share:.0%} of the examples" if share else "" for share in config.concepts.dropout
-    )
+    total, dropout = sum(concept.weight for concept in concepts), config.concepts.caption_dropout
+    dropped = f", none for {dropout:.0%} of the examples" if dropout else ""
     for subject, concept, source in zip(config.concepts.subjects, concepts, plan.survey.captions):
         texts = list(dict.fromkeys(picture.caption for picture in concept.pictures if picture.caption))
         said = f'"{concept.prompt}"'
@@ -113,7 +111,7 @@ def _data(config: Config, plan: Plan) -> Iterator[str]:
             different = f", {len(texts)} different" if len(texts) < len(concept.pictures) else ""
             captioned = f'a caption for each picture, from {source}{different}: "{texts[0]}", …'
             said = f"{said}, {captioned}" if several else captioned
-        of_class = f'; of the class: "{concept.class_prompt}"{dropped_of_class}' if concept.class_prompt else ""
+        of_class = f'; of the class: "{concept.class_prompt}"' if concept.class_prompt else ""
         if several:
             share = f"{len(concept.pictures)} pictures in {subject.instance_data_dir}, {concept.weight / total:.0%}"
             yield f"subject   {said}: {share} of the examples{dropped}{of_class}"

@@ -130,7 +130,6 @@ def test_what_several_subjects_can_not_have_is_refused(subjects, settings, said)
     [
         (dict(class_prompts_from_captions=True), "needs --with_prior_preservation"),
         (dict(class_prompts_from_captions=True, captions="off", **PRIOR, class_prompt="a"), "--captions off"),
-        (dict(class_caption_dropout=0.1, class_prompt="a"), "--class_caption_dropout needs --with_prior_preservation"),
         (dict(class_prompt="a {}"), "--class_prompt a {}: {} stands for a subject; name the class"),
         (dict(num_class_images=10**20), "--num_class_images .*must be less than 1000000"),
         (dict(color_jitter=0.1), "--color_jitter needs --no_cache_latents"),

@@ -20,11 +20,13 @@ def test_the_settings_are_those_of_run_single(capsys):
     from support.commands import ROOT
 
     script = (ROOT / "run_single.sh").read_text()
-    training = study.TRAINING
-    defaults = "{resolution} {train_batch_size} 4.5e-4 {max_train_steps}".format(**training)
-    assert f"defaults=({defaults})" in script and training["learning_rate"] == 4.5e-4
-    assert f"average={training['ema_decay']}\n" in script
-    assert f"count={study.PRIOR['num_class_images']}\n" in script
+    best = {**study.TRAINING, **study.BEST}
+    defaults = "{resolution} {train_batch_size} 2e-4 {max_train_steps}".format(**best)
+    assert f"defaults=({defaults})" in script and best["learning_rate"] == 2e-4
+    assert "average={ema_decay}\n".format(**best) in script
+    assert "recipe=(--timestep_shift {timestep_shift})\n".format(**best) in script
+    assert "--train_text_encoder --text_encoder_lr 3e-5" in script and best["text_encoder_lr"] == 3e-5
+    assert f"count={best['num_class_images']}\n" in script
 
 
 @pytest.mark.parametrize("settings", study.SETTINGS)

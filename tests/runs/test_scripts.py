@@ -79,7 +79,7 @@ def test_a_list_of_subjects_takes_the_place_of_the_sample_dog(echo, request, sea
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     script, *given = lines[lines.index("./train_dreambooth.py") :]
-    flags = flags_of(given)
+    flags = flags_of([each for each in given if each != "--train_text_encoder"])
     assert script == "./train_dreambooth.py" and flags["--concepts"] == "subjects.yaml"
     assert not {"--instance_data_dir", "--instance_prompt", "--class_prompt", "--with_prior_preservation"} & set(given)
     assert {"--resolution", "--pretrained_model_name_or_path"} <= flags.keys()
@@ -183,6 +183,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
     train, photograph = lines.index("./train_dreambooth.py"), lines.index("miniworld.photograph")
     given = lines[train + 1 : photograph - 1]
     given.remove("--with_prior_preservation")
+    given.remove("--train_text_encoder")
     assert flags_of(given) == {
         "--pretrained_model_name_or_path": "./miniworld/model",
         "--instance_data_dir": "./dream_image",
@@ -191,10 +192,12 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--resolution": "64",
         "--train_batch_size": "3",
         "--gradient_accumulation_steps": "1",
-        "--learning_rate": "4.5e-4",
+        "--learning_rate": "2e-4",
         "--lr_scheduler": "constant",
-        "--max_train_steps": "250",
-        "--ema_decay": "0.96",
+        "--max_train_steps": "500",
+        "--ema_decay": "0.98",
+        "--timestep_shift": "2",
+        "--text_encoder_lr": "3e-5",
         "--class_prompt": "a photo of a dog",
         "--class_data_dir": "./class_images/miniworld",
         "--num_class_images": "48",
@@ -217,17 +220,27 @@ def test_a_rate_and_steps_are_the_tools_own_unless_the_user_gives_them(echo, car
 
 
 @pytest.mark.parametrize(
-    "environment, flags, rate",
+    "environment, flags, rate, steps, text_encoder",
     [
-        ({}, "", "4.5e-4"),
-        ({}, "--lora_rank 4", "2e-3"),
-        ({}, "--lora_rank=4", "2e-3"),
-        ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4", "1e-3"),
+        ({}, "", "2e-4", "500", True),
+        ({}, "--lora_rank 4", "2e-3", "250", False),
+        ({}, "--lora_rank=4", "2e-3", "250", False),
+        ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4", "1e-3", "250", False),
+        ({}, "--trained_layers key_value", "2e-4", "500", False),
+        ({"CLASS_PROMPT": ""}, "--learn_identifier alone", "2e-4", "500", False),
+        ({}, "--learn_identifier=jointly", "2e-4", "500", True),
     ],
 )
-def test_the_embedded_model_has_rates_of_its_own(echo, environment, flags, rate):
+def test_the_embedded_model_has_rates_of_its_own(echo, environment, flags, rate, steps, text_encoder):
+    from dreambooth.config.parser import read_config
+
     line = bash(f"bash run_single.sh {flags}", PYTHON=echo, **environment).stdout.splitlines()
-    assert line[line.index("--learning_rate") + 1] == rate
+    line = line[line.index("./train_dreambooth.py") + 1 :]
+    line = line[: line.index("-m")] if "-m" in line else line
+    assert line[line.index("--learning_rate") + 1] == rate and line[line.index("--max_train_steps") + 1] == steps
+    assert ("--train_text_encoder" in line) == ("--text_encoder_lr" in line) == text_encoder
+    words = [each.replace("sks", "<sks>") if "--learn" in flags else each for each in line]
+    assert read_config(words, "").objective.timestep_shift == (1 if "lora" in flags else 2)  # nothing contradicts
 
 
 @pytest.mark.parametrize("given", [{"MASTER": "10.0.0.1:8000"}, {"NODE_RANK": "0"}, {}])

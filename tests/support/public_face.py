@@ -24,7 +24,6 @@ TRAIN = """
 --validation_prompt TEXT  --validation_steps N  --num_validation_images N = 4  --config TEXT  --preset TEXT
 --sheet FILE.png  --resize_mode {squeeze,crop,pad,buckets}  --mask_dir TEXT  --use_alpha  --unmasked_weight X = 0.1
 --subject TEXT  --class_negative_prompt TEXT  --captions {off,txt,jsonl}  --caption_dropout X = 0.0
---class_caption_dropout X = 0.0
 --concepts FILE  --class_captions {off,txt,jsonl} = off  --class_prompts_from_captions  --random_crop
 --color_jitter X = 0.0  --lora_targets TEXT [TEXT ...] = attention  --lora_ranks TARGET=N [TARGET=N ...]
 --lora_alphas TARGET=X [TARGET=X ...]  --use_rslora  --use_dora  --loraplus_lr_ratio X = 1  --prior_by_prediction
@@ -115,7 +114,6 @@ DEFAULTS = {
     "validation_prompt": None, "validation_steps": None, "num_validation_images": None,
     "resize_mode": None, "mask_dir": None, "use_alpha": False, "unmasked_weight": 0.1,
     "sheet": None, "subject": None, "class_negative_prompt": None, "captions": None, "caption_dropout": 0.0,
-    "class_caption_dropout": 0.0,
     "concepts": None, "class_captions": "off", "class_prompts_from_captions": False, "random_crop": False,
     "color_jitter": 0.0, "lora_targets": None, "lora_ranks": None, "lora_alphas": None, "use_rslora": False,
     "use_dora": False, "loraplus_lr_ratio": None, "prior_by_prediction": False, "snr_gamma": None, "loss_type": "l2",
