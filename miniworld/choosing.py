@@ -3,7 +3,7 @@
     python -m miniworld.choosing                              # all, in ./choosing; resumes after a stop
     python -m miniworld.choosing --subjects dog --seeds 0     # some of it
 
-Each run has the settings of run_single.sh, more updates than are good for it, and validations on the way. Then its
+Each run has class pictures, more updates than are good for it, and validations on the way. Then its
 checkpoints are measured with the same score on pictures from other noise, so the best of them is known in hindsight.
 "chosen" is the one that --keep_best saves with --patience. That follows from the run's record, because patience changes
 no update.
@@ -19,7 +19,7 @@ from dreambooth.config.parser import Parser
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.run.choosing import score
 from dreambooth.system import console, libraries
-from miniworld import evaluator, paths, study, world
+from miniworld import evaluator, paths, study
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,9 +109,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     parser = Parser(prog="python -m miniworld.choosing", description=__doc__)
     add = parser.add_argument
-    subjects = list(world.SUBJECTS)[:3]
-    add("--subjects", nargs="+", choices=world.SUBJECTS, default=subjects, help=f"default: {' '.join(subjects)}")
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    study.add_runs(parser)
     add("--folder", type=Path, default=Path("choosing"), metavar="TEXT", help="for the results (default: choosing)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)

@@ -3,7 +3,7 @@
     python -m miniworld.study                                             # all, in ./study; resumes after a stop
     python -m miniworld.study --subjects dog --seeds 0 --settings prior   # some of it
 
-It runs train_dreambooth.py with the settings of run_single.sh, and measures as dreambooth.metrics does, with the
+It runs train_dreambooth.py, and measures as dreambooth.metrics does, with the
 embedded CLIP. Two further figures exist only in a drawn world. "scene right" is the share of pictures with the scene of
 their prompt. "subject shown" is the share of pictures with the subject: its class and colour, a mark and a hat. "class
 drift" is the share of the way to the subject's own pictures that those of the plain class prompt have come.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from miniworld.evaluator import Figures
 
-# as in run_single.sh
+# the recipe of 2023
 TRAINING = {
     "resolution": 64,
     "train_batch_size": 3,
@@ -42,7 +42,7 @@ TRAINING = {
     "ema_decay": 0.96,
 }
 PRIOR: dict[str, float | str | None] = {"with_prior_preservation": None, "num_class_images": 48}
-# what learned best: more noise, the text encoder too, and less than half the rate for twice the updates
+# what learned best, as in run_single.sh: more noise, the text encoder too, less than half the rate, twice the updates
 BEST: dict[str, float | str | None] = {
     **PRIOR,
     "train_text_encoder": None,
@@ -182,13 +182,19 @@ def measure_once(evaluator: Evaluator, model: Path, subject: str, path: Path, is
     return figures
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the command."""
-    parser = Parser(prog="python -m miniworld.study", description=__doc__)
+def add_runs(parser: Parser) -> None:
+    """Add the flags that choose the runs of a study."""
     add = parser.add_argument
     subjects = list(world.SUBJECTS)[:3]
     add("--subjects", nargs="+", choices=world.SUBJECTS, default=subjects, help=f"default: {' '.join(subjects)}")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = Parser(prog="python -m miniworld.study", description=__doc__)
+    add = parser.add_argument
+    add_runs(parser)
     add("--settings", nargs="+", choices=SETTINGS, default=USUAL, help=f"default: {', '.join(USUAL)}")
     add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
     arguments = parser.parse_args(argv)
