@@ -91,7 +91,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     plan = planning.with_loss(plan, family.facts.losses, config.saving)
     facts = family.facts
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler, config.objective, facts.has_places)
-    family.adapters = Adapters(family.learners(), facts.denoiser, config.lora, config.seed, facts.untrained_layers)
+    family.adapters = Adapters(family.learners(), facts.denoiser, config.lora, config.seed, family.untrained_layers())
     words.learn(family, config.word, config.concepts.subjects)
     classes = surveys.classes(config.concepts, plan.survey, family.tokenizer)
     found = prior_pictures.scan(classes, source, config.pictures.size, plan.class_hashes)

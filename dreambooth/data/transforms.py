@@ -72,6 +72,16 @@ def views(original: Size, settings: PictureSettings, size: Size) -> tuple[View, 
     return tuple(View(original, size, crop, flip, inside) for crop in crops for flip in flips)
 
 
+def corner(view: View) -> tuple[float, float]:
+    """Return where a view begins in the whole picture at its scale: how much is cut off above it, and left of it."""
+    if view.crop is None:
+        return 0.0, 0.0
+    left, top, right, bottom = view.crop
+    height, width = _inner_size(view)
+    beside = view.original[1] - right if view.flip else left  # of the mirrored picture
+    return float(round(top * height / (bottom - top))), float(round(beside * width / (right - left)))
+
+
 def in_words(view: View) -> str:
     """Describe how a view fits a picture to its size."""
     (before_height, before_width), (height, width) = view.original, view.size

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _TEXT, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."  # of Stable Diffusion 1 and 2
+_TEXTS_OF_XL = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -29,6 +30,8 @@ _RESNET = {
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",  # of XL
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -57,6 +60,25 @@ _OPEN_CLIP_LAYER = {
 
 def join_weights(unet: Arrays, vae: Arrays, text_encoder: Arrays, layers_per_block: int, open_clip: bool) -> Arrays:
     """Join the weights of three networks, in diffusers' names and torch's layout, under the names of one file."""
+    weights = _join_pictures(unet, vae, layers_per_block)
+    if open_clip:
+        return weights | {_OPEN_CLIP + name: value for name, value in _to_open_clip(text_encoder).items()}
+    return weights | {_TEXT + name: value for name, value in text_encoder.items()}
+
+
+def join_weights_of_xl(
+    unet: Arrays, vae: Arrays, text_encoder: Arrays, text_encoder_2: Arrays, layers_per_block: int
+) -> Arrays:
+    """Join the weights of the four networks of Stable Diffusion XL; its second text encoder is OpenCLIP's."""
+    first, second = _TEXTS_OF_XL
+    weights = _join_pictures(unet, vae, layers_per_block)
+    weights |= {first + name: value for name, value in text_encoder.items()}
+    weights |= {second + name: value for name, value in _to_open_clip(text_encoder_2).items()}
+    return {**weights, f"{second}text_projection": text_encoder_2["text_projection.weight"].T}
+
+
+def _join_pictures(unet: Arrays, vae: Arrays, layers_per_block: int) -> dict[str, Array]:
+    """Join the weights of the networks that have to do with pictures."""
     attentive = {name.split(".")[1] for name in unet if re.match(r"up_blocks\.\d+\.attentions", name)}
     weights = {_UNET + _unet_name(name, layers_per_block, attentive): value for name, value in unet.items()}
     blocks = 1 + max(int(name.split(".")[2]) for name in vae if name.startswith("decoder.up_blocks."))
@@ -65,9 +87,7 @@ def join_weights(unet: Arrays, vae: Arrays, text_encoder: Arrays, layers_per_blo
         # an attention's matrices are convolutions of one pixel there
         is_matrix = ".attn_1." in new and value.ndim == 2
         weights[_VAE + new] = value[:, :, None, None] if is_matrix else value
-    if open_clip:
-        return weights | {_OPEN_CLIP + name: value for name, value in _to_open_clip(text_encoder).items()}
-    return weights | {_TEXT + name: value for name, value in text_encoder.items()}
+    return weights
 
 
 def _unet_name(name: str, layers: int, attentive: Collection[str]) -> str:
@@ -120,7 +140,7 @@ def _vae_name(name: str, blocks: int) -> str:
 
 
 def _to_open_clip(text_encoder: Arrays) -> Arrays:
-    """Rename the weights of Stable Diffusion 2's text encoder to OpenCLIP's names, queries, keys and values as one."""
+    """Rename the weights of a text encoder of Stable Diffusion 2 or XL to OpenCLIP's names, queries, keys and values as one."""
     weights: dict[str, Array] = {}
     for name, value in text_encoder.items():
         name = name.removeprefix("text_model.")

@@ -88,6 +88,7 @@ class FamilyFacts:
     tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
     optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
     omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
+    index_settings: tuple[str, ...] = ()  # what model_index.json says beside the parts
     # part -> its layers that see no gradient, which an optimizer's decay would change
     untrained_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     newer_names: Mapping[str, str] = field(default_factory=dict)  # a part's name in the library -> in newer diffusers
@@ -171,7 +172,35 @@ _UNIDIFFUSER = FamilyFacts(
     stochastic=True,  # without a text, its guidance is a text of new noise
     losses=("of the latents", "of the latents and the embedding"),
 )
-FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER)}
+_STABLE_DIFFUSION_XL = FamilyFacts(
+    pipeline="StableDiffusionXLPipeline",
+    family="sdxl:StableDiffusionXL",
+    parts={
+        "vae": ("AutoencoderKL",),
+        "text_encoder": (CLIP_TEXT_ENCODER,),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "tokenizer": _CLIP_TOKENIZERS,
+        "tokenizer_2": _CLIP_TOKENIZERS,
+        "unet": ("UNet2DConditionModel",),
+        "scheduler": schedulers.CLASSES,
+    },
+    labels={"unet": "UNet", "text_encoder": "first text encoder", "text_encoder_2": "second text encoder"},
+    text_encoders=("text_encoder", "text_encoder_2"),
+    prompt_encoders=("text_encoder", "text_encoder_2"),
+    tokenizers=("tokenizer", "tokenizer_2"),
+    omitted={"add_watermarker": False},
+    index_settings=("force_zeros_for_empty_prompt",),
+    lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
+    kinds={"unet": "convolutional", "text_encoder": "encoder", "text_encoder_2": "encoder"},
+    web_ui_layers={
+        "unet": r"((down_blocks|mid_block|up_blocks|time_embedding|add_embedding)[._]|conv_(in|out)$)",
+        "text_encoder": r"text_model[._]",
+        "text_encoder_2": r"text_model[._]",
+    },
+    web_ui_networks="Stable Diffusion XL's UNet and CLIPs",
+    single_file=True,
+)
+FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER, _STABLE_DIFFUSION_XL)}
 # which layers of the networks a LoRA adapts, by the ends of their names
 LAYER_KINDS: dict[LayerKind, str] = {
     "attention": r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$",

@@ -19,12 +19,15 @@ def clip_text(folder, length, **settings):
         str(folder / "vocab.json"), str(folder / "merges.txt"), max_len=length, model_max_length=length
     )
     config = CLIPTextConfig(
-        **{**SMALL, **settings},
-        vocab_size=len(words),
-        max_position_embeddings=length,
-        projection_dim=32,
-        bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1,
+        **{
+            **SMALL,
+            "vocab_size": len(words),
+            "max_position_embeddings": length,
+            "projection_dim": 32,
+            "bos_token_id": len(words) - 2,
+            "eos_token_id": len(words) - 1,
+            **settings,
+        }
     )
     return tokenizer, CLIPTextModel(config)
 
@@ -128,6 +131,55 @@ def build_twin(
     return folder
 
 
+def build_xl(folder, length=16, **unet_settings):
+    """A Stable Diffusion XL with random weights: two text encoders of different widths, sizes as a condition."""
+    import paddle
+    from ppdiffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from ppdiffusers.transformers import CLIPTextModelWithProjection
+
+    paddle.seed(0)
+    folder.mkdir(parents=True)
+    vocabulary = folder.parent / f"{folder.name}-vocabulary"
+    vocabulary.mkdir()
+    tokenizer, text_encoder = clip_text(vocabulary, length, eos_token_id=2)
+    tokenizer_2, other = clip_text(vocabulary, length, hidden_size=40, hidden_act="gelu", num_hidden_layers=3, eos_token_id=2)
+    tokenizer_2.pad_token = "!"
+    StableDiffusionXLPipeline(
+        vae=tiny_vae(),
+        text_encoder=text_encoder,
+        text_encoder_2=CLIPTextModelWithProjection(other.config),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=UNet2DConditionModel(
+            **{
+                "block_out_channels": (16, 32),
+                "layers_per_block": 1,
+                "sample_size": 16,
+                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+                "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+                "transformer_layers_per_block": (1, 2),
+                "cross_attention_dim": 72,
+                "norm_num_groups": 8,
+                "attention_head_dim": (2, 4),
+                "use_linear_projection": True,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 6 * 8 + 32,
+                **unet_settings,
+            }
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    ).save_pretrained(str(folder))
+    return folder
+
+
 def build_unidiffuser(folder, length=16):
     """A UniDiffuser of version 1 with random weights: the same classes, settings and folders as the real one."""
     import paddle
@@ -198,4 +250,8 @@ def build_unidiffuser(folder, length=16):
 
 
 # the pipeline's class of each family of the registry -> its twin
-BUILDERS = {"StableDiffusionPipeline": build_twin, "UniDiffuserPipeline": build_unidiffuser}
+BUILDERS = {
+    "StableDiffusionPipeline": build_twin,
+    "UniDiffuserPipeline": build_unidiffuser,
+    "StableDiffusionXLPipeline": build_xl,
+}

@@ -17,7 +17,7 @@ from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from paddle import Tensor
@@ -91,6 +91,10 @@ class Family(ABC):
         """Scale a prediction, or a target, by the root of each value's weight in the mean of their squared error."""
         return values
 
+    def untrained_layers(self) -> Mapping[str, Sequence[str]]:
+        """Map a part to its layers that see no gradient, which an optimizer's decay would change."""
+        return self.facts.untrained_layers
+
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
         """Refuse training settings that the model cannot take."""
         factor = self.pipeline.vae_scale_factor
@@ -150,11 +154,11 @@ class Family(ABC):
 
     def prepare_training(self, gradient_checkpointing: bool) -> None:
         """Let gradients flow into what trains alone. No dropout: it would depend on the split of a batch."""
-        trained = self.trained()
+        trained, untrained = self.trained(), self.untrained_layers()
         for part, network in self.networks().items():
             network.eval()
             is_frozen = trained.get(part) is not network
-            modes.freeze(network, is_frozen, () if is_frozen else self.facts.untrained_layers.get(part, ()))
+            modes.freeze(network, is_frozen, () if is_frozen else untrained.get(part, ()))
         if gradient_checkpointing:  # which needs train mode
             for part, network in self.learners().items():
                 if part == self.facts.denoiser:

@@ -1,0 +1,104 @@
+"""Stable Diffusion XL: two text encoders, and a UNet that is conditioned on the sizes of the pictures too.
+
+Podell et al. 2023, "SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis" (arXiv 2307.01952):
+the UNet sees each picture's size before it was scaled, and the corner at which it was cut, so that small pictures and
+cut ones may train it without becoming a habit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import paddle
+
+from dreambooth.data import transforms
+from dreambooth.files import single_file
+from dreambooth.models import registry, saving
+from dreambooth.models.families.base import Family
+from dreambooth.system.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from paddle import Tensor
+
+    from dreambooth.data.concepts import View
+    from dreambooth.system.types import Arrays, Tensors
+
+
+class StableDiffusionXL(Family):
+    """A UNet that denoises the latents of a VAE, conditioned on two text encoders and on sizes."""
+
+    facts = registry.FAMILIES["StableDiffusionXLPipeline"]
+
+    @override
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
+        """Encode prompts: "hidden" [prompts, tokens, width of both], and "pooled" [prompts, width of the second].
+
+        Where the model draws without a prompt from zeros, an empty prompt is zeros.
+        """
+        hidden = []
+        for tokenizer, text_encoder in zip(self._all(self.facts.tokenizers), self._all(self.facts.text_encoders)):
+            tokens = tokenizer(
+                list(prompts),
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pd",
+            )
+            encoded = text_encoder(tokens.input_ids, output_hidden_states=True)
+            hidden.append(encoded.hidden_states[-2])
+        found = {"hidden": paddle.concat(hidden, axis=-1), "pooled": encoded[0]}  # of the second encoder
+        if not self.pipeline.config.force_zeros_for_empty_prompt or all(prompts):
+            return found
+        kept = paddle.to_tensor([[float(bool(prompt))] for prompt in prompts])
+        return {"hidden": found["hidden"] * kept.unsqueeze(-1), "pooled": found["pooled"] * kept}
+
+    @override
+    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
+        """Encode pixels to the VAE's mean and deviation, from which each step draws anew."""
+        return self._encode_by_vae(pixels)
+
+    @override
+    def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
+        """Draw the VAE's latents [n, 4, height, width], scaled to unit variance."""
+        return self._vae_latents(encoding, noise)
+
+    @override
+    def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
+        """Add "sizes" [n, 6]: those of the picture, the corner where it is cut, those of the view; heights first."""
+        sizes = [[*view.original, *transforms.corner(view), *view.size] for view in views]
+        return {**prompts, "sizes": paddle.to_tensor(sizes, dtype="float32")}
+
+    @override
+    def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
+        """Predict the noise or the velocity, as the model was made to."""
+        added = {"text_embeds": conditioning["pooled"], "time_ids": conditioning["sizes"]}
+        return self.pipeline.unet(noisy, t, conditioning["hidden"], added_cond_kwargs=added).sample
+
+    @override
+    def prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
+        """Name prompts as the pipeline takes them; each value has a row for each prompt."""
+        with paddle.no_grad():
+            encoded = self.pipeline.encode_prompt(
+                list(prompts),
+                do_classifier_free_guidance=guided,
+                negative_prompt=negative and [negative] * len(prompts),
+            )
+        names = "prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"
+        return {name: value for name, value in zip(names, encoded) if value is not None}
+
+    @override
+    def untrained_layers(self) -> Mapping[str, Sequence[str]]:
+        """Name the first text encoder's last layers, since the UNet sees the hidden states before them."""
+        last = self.pipeline.text_encoder.config.num_hidden_layers - 1
+        return {"text_encoder": (f"text_model.encoder.layers.{last}", "text_model.final_layer_norm")}
+
+    @override
+    def single_file_weights(self) -> Arrays:
+        """Collect the weights under the names of the original Stable Diffusion XL."""
+        arrays = {part: dict(saving.torch_arrays(network)) for part, network in self.networks().items()}
+        return single_file.join_weights_of_xl(**arrays, layers_per_block=self.pipeline.unet.config.layers_per_block)
+
+    def _all(self, parts: Sequence[str]) -> list[Any]:
+        return [getattr(self.pipeline, part) for part in parts]
