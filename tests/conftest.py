@@ -9,7 +9,7 @@ from support.disks import mounted
 from support.families import load_pipeline
 from support.hubs import serving
 from support.pictures import draw_pictures
-from support.twins import build_twin, build_unidiffuser
+from support.twins import build_twin, build_unidiffuser, build_xl
 
 from dreambooth.files import weight_files
 from dreambooth.models import saving
@@ -81,6 +81,11 @@ def flags(twin, pictures, tmp_path):
 @pytest.fixture(scope="session")
 def unidiffuser_twin(tmp_path_factory):
     return build_unidiffuser(tmp_path_factory.mktemp("unidiffuser") / "twin")
+
+
+@pytest.fixture(scope="session")
+def xl_twin(tmp_path_factory):
+    return build_xl(tmp_path_factory.mktemp("xl") / "twin")
 
 
 @pytest.fixture

@@ -23,13 +23,19 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.data.concepts import View
-    from dreambooth.system.types import Arrays, Tensors
+    from dreambooth.models.families.interfaces import Source
+    from dreambooth.system.types import Arrays, Pipeline, Tensors
 
 
 class StableDiffusionXL(Family):
     """A UNet that denoises the latents of a VAE, conditioned on two text encoders and on sizes."""
 
     facts = registry.FAMILIES["StableDiffusionXLPipeline"]
+
+    @override
+    def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
+        super().__init__(pipeline, source, train_text_encoders)
+        self._last_layer = pipeline.text_encoder.config.num_hidden_layers - 1  # needed when the encoder is freed
 
     @override
     def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
@@ -91,8 +97,7 @@ class StableDiffusionXL(Family):
     @override
     def untrained_layers(self) -> Mapping[str, Sequence[str]]:
         """Name the first text encoder's last layers, since the UNet sees the hidden states before them."""
-        last = self.pipeline.text_encoder.config.num_hidden_layers - 1
-        return {"text_encoder": (f"text_model.encoder.layers.{last}", "text_model.final_layer_norm")}
+        return {"text_encoder": (f"text_model.encoder.layers.{self._last_layer}", "text_model.final_layer_norm")}
 
     @override
     def single_file_weights(self) -> Arrays:
