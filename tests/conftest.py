@@ -27,6 +27,7 @@ QUICK = ("tests", "config", "data", "training")  # folders without runs of whole
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption("--torch_python", help="a Python with torch, diffusers, transformers and peft, to compare with")
     parser.addoption("--study", help="a folder of miniworld.study, whose finished runs need not be made again")
 
 

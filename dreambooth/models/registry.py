@@ -252,12 +252,14 @@ def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Coll
 def lora_prefixes(layers: Mapping[str, Collection[str]]) -> Mapping[str, str] | None:
     """Return {part: prefix of web UIs} for the layers of a LoRA alone, by part.
 
-    None where web UIs load no such layers, or where the families with such layers have different prefixes.
+    None where web UIs load no such layers, or where the families with such layers have different prefixes. A family's
+    text encoders are adapted all together, or not at all.
     """
     found = [
         {part: facts.lora_prefixes[part] for part in layers}
         for facts in FAMILIES.values()
         if facts.web_ui_layers.keys() >= layers.keys()
+        and {*facts.text_encoders} & layers.keys() in ({*facts.text_encoders}, set())
         and all(re.match(facts.web_ui_layers[part], name) for part, names in layers.items() for name in names)
     ]
     return found[0] if found and all(each == found[0] for each in found) else None

@@ -199,8 +199,9 @@ def build_unidiffuser(folder, length=16):
     clip_tokenizer, text_encoder = clip_text(vocabulary, length)
     words = [*byte_alphabet(), "<|endoftext|>"]
     (vocabulary / "gpt.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (vocabulary / "none.txt").write_text("#version: 0.2\n")  # no merges: every letter is a token
     text_tokenizer = GPTTokenizer(
-        str(vocabulary / "gpt.json"), str(vocabulary / "merges.txt"), bos_token="<|endoftext|>"
+        str(vocabulary / "gpt.json"), str(vocabulary / "none.txt"), bos_token="<|endoftext|>"
     )
     vision = CLIPVisionConfig(**SMALL, projection_dim=24, image_size=16, patch_size=8)
     UniDiffuserPipeline(

@@ -1,0 +1,111 @@
+"""What is written for diffusers draws the same in torch; needs a Python that has both.
+
+    python -m pytest tests/models/test_in_torch.py --torch_python ./torch_env/bin/python
+"""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from support.commands import command_line, train
+from support.families import load_family
+from support.twins import BUILDERS
+
+from dreambooth import export
+
+PROMPTS = ["a photo of sks dog", "a dog"]
+KEYS = [(0,), (1,)]
+CLOSE = 1e-5
+SCRIPT = Path(__file__).parents[1] / "support/in_torch.py"
+
+
+@pytest.fixture
+def in_torch(request, tmp_path):
+    """A function: what torch makes of a folder for diffusers, with the inputs of a family."""
+    python = request.config.getoption("--torch_python")
+    if not python:
+        pytest.skip("give --torch_python PATH, a Python with torch, diffusers, transformers and peft")
+
+    def run(folder, family, *more):
+        given = {name: each.numpy() for name, each in inputs(family).items()}
+        np.savez(tmp_path / "inputs.npz", prompts=np.array(PROMPTS), guidance=guidance(family), **given)
+        line = [python, SCRIPT, folder, tmp_path / "inputs.npz", tmp_path / "outputs.npz", *more]
+        done = subprocess.run([str(each) for each in line], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return dict(np.load(tmp_path / "outputs.npz"))
+
+    return run
+
+
+def inputs(family):
+    pixels = paddle.to_tensor(np.random.default_rng(0).uniform(-1, 1, (2, 3, *family.default_size)).astype("float32"))
+    return {"pixels": pixels, **family.first_latents(3, "picture", KEYS, family.default_size)}
+
+
+def guidance(family):
+    return 1.0 if family.facts.stochastic else 3.0  # whose guidance is random
+
+
+def outputs(family):
+    """The same here."""
+    height, width = family.default_size
+    given = inputs(family)
+    with paddle.no_grad():
+        mean = family.encode_pictures(given.pop("pixels"))["mean"]
+        pictures = family.whole("ddim" if family.facts.stochastic else None).pipeline(
+            **family.prompt_arguments(PROMPTS, None, guided=True),
+            **given,
+            height=height,
+            width=width,
+            num_inference_steps=4,
+            guidance_scale=guidance(family),
+            output_type="np",
+        ).images
+    return {"mean": mean.numpy(), "pictures": np.asarray(pictures)}
+
+
+def difference(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    return max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
+
+
+@pytest.fixture(params=BUILDERS)
+def twin_folder(request, tmp_path):
+    return BUILDERS[request.param](tmp_path / "twin")
+
+
+def test_a_folder_for_diffusers_draws_the_same_in_torch(twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    family.save(tmp_path / "diffusers", "diffusers")
+    found = difference(outputs(family), in_torch(tmp_path / "diffusers", family))
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE
+
+
+def test_one_file_draws_the_same_in_torch(twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    if not family.facts.single_file:
+        pytest.skip("no single file")
+    family.save(tmp_path / "diffusers", "diffusers")
+    export.main([f"--model_path={twin_folder}", "--format=single_file", f"--output={tmp_path / 'one.safetensors'}"])
+    found = difference(outputs(family), in_torch(tmp_path / "diffusers", family, "--file", tmp_path / "one.safetensors"))
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE
+
+
+@pytest.mark.parametrize("form", ["lora_diffusers", "lora_web_ui"])
+def test_a_lora_draws_the_same_in_torch(form, twin_folder, in_torch, pictures, tmp_path):
+    family = load_family(twin_folder)
+    if not family.facts.lora_prefixes:
+        pytest.skip("diffusers loads no LoRA of it")
+    family.save(tmp_path / "diffusers", "diffusers")
+    settings = dict(lora_rank=4, lora_targets=["all"], learning_rate=1e-2, train_text_encoder=True)
+    train(command_line(twin_folder, pictures, tmp_path / "out", **settings))
+    path = tmp_path / "lora.safetensors"
+    export.main([f"--model_path={tmp_path / 'out'}", f"--format={form}", f"--output={path}"])
+    ours = outputs(load_family(tmp_path / "out"))
+    found = difference(ours, in_torch(tmp_path / "diffusers", family, "--lora", path))
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE and difference(ours, outputs(family)) > 1e-3

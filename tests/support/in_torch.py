@@ -1,0 +1,91 @@
+"""What torch and diffusers make of a folder and of some inputs; runs in a Python that has both.
+
+    python in_torch.py FOLDER inputs.npz outputs.npz [--file FILE | --lora FILE]
+"""
+
+import argparse
+import inspect
+from pathlib import Path
+
+import numpy as np
+
+
+def load(arguments):
+    import diffusers
+
+    if "UniDiffuserPipeline" in (Path(arguments.folder) / "model_index.json").read_text():
+        return load_unidiffuser(arguments.folder)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **PARTS_LEFT_OUT)
+    if arguments.file:
+        pipeline = type(pipeline).from_single_file(arguments.file, config=arguments.folder, local_files_only=True)
+    if arguments.lora:
+        pipeline.load_lora_weights(arguments.lora)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+PARTS_LEFT_OUT = {"safety_checker": None, "requires_safety_checker": False}
+
+
+def load_unidiffuser(folder):
+    """Load each part: newer diffusers does not find its classes by the names that its own folders have.
+
+    Its DPM-Solver ends at another noise than that of PPDiffusers, so both draw with DDIM.
+    """
+    import diffusers
+    import transformers
+    from diffusers.pipelines.deprecated import unidiffuser
+
+    classes = {
+        "vae": diffusers.AutoencoderKL,
+        "text_encoder": transformers.CLIPTextModel,
+        "image_encoder": transformers.CLIPVisionModelWithProjection,
+        "clip_image_processor": transformers.CLIPImageProcessor,
+        "clip_tokenizer": transformers.CLIPTokenizer,
+        "text_decoder": unidiffuser.UniDiffuserTextDecoder,
+        "text_tokenizer": transformers.GPT2Tokenizer,
+        "unet": unidiffuser.UniDiffuserModel,
+    }
+    parts = {part: each.from_pretrained(folder, subfolder=part) for part, each in classes.items()}
+    scheduler = diffusers.DDIMScheduler.from_pretrained(
+        folder, subfolder="scheduler", clip_sample=False
+    )
+    pipeline = unidiffuser.UniDiffuserPipeline(**parts, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def main():
+    import torch
+
+    parser = argparse.ArgumentParser()
+    for name in ("folder", "inputs", "outputs"):
+        parser.add_argument(name)
+    parser.add_argument("--file")
+    parser.add_argument("--lora")
+    arguments = parser.parse_args()
+    pipeline = load(arguments)
+    inputs = {name: torch.from_numpy(each) for name, each in np.load(arguments.inputs).items() if each.dtype.kind == "f"}
+    prompts = [str(each) for each in np.load(arguments.inputs)["prompts"]]
+    guidance = float(inputs.pop("guidance"))
+    with torch.no_grad():
+        found = {"mean": pipeline.vae.encode(inputs.pop("pixels")).latent_dist.mean}
+        takes = inspect.signature(pipeline.__call__).parameters
+        names = {name: each for name, each in inputs.items() if name in takes}
+        height, width = (2 * each for each in inputs["latents" if "latents" in inputs else "vae_latents"].shape[-2:])
+        found["pictures"] = torch.from_numpy(
+            pipeline(
+                prompt=prompts,
+                **names,
+                height=height,
+                width=width,
+                num_inference_steps=4,
+                guidance_scale=guidance,
+                output_type="np",
+            ).images
+        )
+    np.savez(arguments.outputs, **{name: each.numpy() for name, each in found.items()})
+
+
+if __name__ == "__main__":
+    main()
