@@ -14,12 +14,15 @@ from dreambooth.files.safetensors import Reader
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from dreambooth.system.types import Array, Arrays
 
 _STEM, _SUFFIX = "learned_embeds", ".safetensors"
+# the names of the vectors for Stable Diffusion XL's two text encoders, in a file of one word
+_OF_TWO = ("clip_l", "clip_g")
+_WORD = "word"  # in the metadata of such a file
 
 
 def file_names(words: Collection[str]) -> dict[str, str]:
@@ -37,10 +40,14 @@ def is_in(folder: Path) -> bool:
     return bool(files_in(folder))
 
 
-def write(folder: Path, words: Arrays) -> None:
-    """Write the vector [width] of each word into a file."""
+def write(folder: Path, words: Arrays, widths: Sequence[int]) -> None:
+    """Write the vector of each word into a file; `widths` says how many numbers of it each text encoder takes."""
     for word, name in file_names(words).items():
-        safetensors.write(folder / name, {word: words[word][None]}, {"format": "pt"})
+        if len(widths) == 1:
+            safetensors.write(folder / name, {word: words[word][None]}, {"format": "pt"})
+        else:
+            parts = np.split(words[word][None], np.cumsum(widths)[:-1], axis=1)
+            safetensors.write(folder / name, dict(zip(_OF_TWO, parts, strict=True)), {"format": "pt", _WORD: word})
 
 
 def read(folder: Path, flag: str) -> dict[str, Array]:
@@ -48,10 +55,20 @@ def read(folder: Path, flag: str) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for path in files_in(folder):
         try:
-            found |= checked(Reader(path))
+            found |= checked(_joined(Reader(path), path))
         except (OSError, ValueError) as error:
             raise BadInput(f"{flag} {path}: it can't be read ({str(error).removeprefix(f'{path}: ')})") from None
     return found
+
+
+def _joined(vectors: Reader, path: Path) -> Mapping[str, Array]:
+    """Return the vectors of a file by word; the two of a word for two text encoders as one."""
+    if set(vectors) != set(_OF_TWO):
+        return vectors
+    named = path.name.removeprefix(f"{_STEM}-").removesuffix(_SUFFIX)
+    word = (vectors.metadata() or {}).get(_WORD, f"<{named}>")
+    parts = checked(vectors)
+    return {word: np.concatenate([parts[name] for name in _OF_TWO])}
 
 
 def checked(weights: Mapping[str, Array]) -> dict[str, Array]:

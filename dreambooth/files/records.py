@@ -111,7 +111,7 @@ def find_base(name: str | Path, flag: str = "--model_path") -> Base | None:
 
 
 def read_words(folder: Path, part: str, flag: str) -> dict[str, Array]:
-    """Read the vectors [width] of the words in the folder of a result, or in that part of a checkpoint; or of none."""
+    """Read the vectors of the words in the folder of a result, or in that part of a checkpoint; or of none."""
     if not (folder / STATE).is_file():
         return embeddings.read(folder, flag)
     if part not in weights_by_part(folder, flag):

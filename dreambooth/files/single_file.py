@@ -140,7 +140,7 @@ def _vae_name(name: str, blocks: int) -> str:
 
 
 def _to_open_clip(text_encoder: Arrays) -> Arrays:
-    """Rename the weights of a text encoder of Stable Diffusion 2 or XL to OpenCLIP's names, queries, keys and values as one."""
+    """Rename the weights of a text encoder of Stable Diffusion 2 or XL to OpenCLIP's names, with joined matrices."""
     weights: dict[str, Array] = {}
     for name, value in text_encoder.items():
         name = name.removeprefix("text_model.")

@@ -65,9 +65,9 @@ class Source:
             raise
         except Exception as error:
             raise _cannot_load(self, error, flag) from error
-        for tokenizer, text_encoder in zip(facts.tokenizers, facts.text_encoders):
-            tokenizers.limit_tokens(getattr(pipeline, tokenizer), getattr(pipeline, text_encoder))
-            storage.keep_padding(getattr(pipeline, text_encoder))
+        for tokenizer, text_encoder in tokenizers.readers(pipeline, facts):
+            tokenizers.limit_tokens(tokenizer, text_encoder)
+            storage.keep_padding(text_encoder)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -93,6 +93,8 @@ def load_family(
     pipeline = source.load_pipeline(flag)
     facts = registry.FAMILIES[type(pipeline).__name__]
     if source.tokenizer_name:
+        if len(facts.tokenizers) > 1:
+            raise BadInput(f"--tokenizer_name: {source.name} has {len(facts.tokenizers)} tokenizers, in its own folder")
         part = facts.tokenizers[0]
         own, text_encoder = getattr(pipeline, part), getattr(pipeline, facts.text_encoders[0])
         setattr(pipeline, part, tokenizers.another_tokenizer(source.tokenizer_name, own, text_encoder))
@@ -223,10 +225,9 @@ def add_words(family: Family, folder: Path, flag: str) -> None:
 
 
 def put_words(family: Family, words: Arrays, flag: str = "--learn_identifier") -> None:
-    """Write the vectors [width] of words into the table of the text encoder, which is saved; it may lack them yet."""
+    """Write the vectors of words into the tables of the text encoders, which are saved; they may lack them yet."""
     if words:
-        text_encoder = getattr(family.pipeline, family.facts.text_encoders[0])
-        tokenizers.add_words(family.tokenizer, text_encoder, words, flag)
+        tokenizers.add_words(tokenizers.readers(family.pipeline, family.facts), words, flag)
 
 
 def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> None:

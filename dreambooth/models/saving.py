@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.run_sections import SaveFormat
-    from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors
+    from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors, Tokenizer
 
 SINGLE_FILE = "single_file"
+_TABLE = "text_model.embeddings.token_embedding.weight"  # of the vectors of CLIP's tokens
 # of PPDiffusers' networks alone, with their defaults
 _OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
 # the names of the weights, of PPDiffusers' networks and of PaddleNLP's
@@ -106,6 +107,13 @@ def torch_layout(network: Network) -> dict[str, Any]:
 def torch_arrays(network: Network) -> dict[str, Array]:
     """Read a network's weights with the matrices as torch has them."""
     return {name: weight.numpy() for name, weight in torch_layout(network).items()}
+
+
+def without_new_words(text_encoder: Arrays, tokenizer: Tokenizer) -> dict[str, Array]:
+    """Leave the rows of added words out of a CLIP's weights: web UIs load them from files beside the model."""
+    if not tokenizer.added_tokens_encoder:
+        return dict(text_encoder)
+    return {**text_encoder, _TABLE: text_encoder[_TABLE][: tokenizer.vocab_size]}
 
 
 class Transposed:

@@ -9,9 +9,14 @@ import numpy as np
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from dreambooth.system.types import Array, Arrays, Network, Tokenizer
+    from dreambooth.models.registry import FamilyFacts
+    from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tokenizer
+
+    Reader = tuple[Tokenizer, Network]  # a tokenizer, and the text encoder that takes its tokens
+
+_OLD_END = 2  # for which the library takes the highest token as a prompt's end
 
 
 def limit_tokens(tokenizer: Tokenizer, text_encoder: Network) -> None:
@@ -22,6 +27,12 @@ def limit_tokens(tokenizer: Tokenizer, text_encoder: Network) -> None:
     most = text_encoder.config.max_position_embeddings
     if tokenizer.model_max_length > most:
         tokenizer.model_max_length = tokenizer.init_kwargs["model_max_length"] = most
+
+
+def readers(pipeline: Pipeline, facts: FamilyFacts) -> list[Reader]:
+    """List the tokenizers of a model's prompts, each with its text encoder."""
+    parts = zip(facts.tokenizers, facts.text_encoders)
+    return [(getattr(pipeline, tokenizer), getattr(pipeline, encoder)) for tokenizer, encoder in parts]
 
 
 def another_tokenizer(name: str, own: Tokenizer, text_encoder: Network) -> Tokenizer:
@@ -48,17 +59,30 @@ def truncated_text(tokenizer: Tokenizer, prompt: str) -> str:
     return tokenizer.decode(tokens[tokenizer.model_max_length - 1 : -1]).strip()
 
 
-def add_words(tokenizer: Tokenizer, text_encoder: Network, words: Arrays, flag: str) -> dict[str, int]:
-    """Give a model words with their vectors [width], and return their tokens; a word that is there gets the vector.
+def widths(readers: Sequence[Reader]) -> list[int]:
+    """Return how many numbers of a word's vector each text encoder takes, in order."""
+    return [text_encoder.get_input_embeddings().weight.shape[1] for _, text_encoder in readers]
 
-    The text encoder's table of vectors has a row for each token of the tokenizer, and may have more.
+
+def add_words(readers: Sequence[Reader], words: Arrays, flag: str) -> list[dict[str, int]]:
+    """Give a model words with their vectors [width of all], and return their tokens in each tokenizer.
+
+    A word that is there gets the vector. A text encoder's table has a row for each token of the tokenizer, or more.
     """
+    counts = widths(readers)
+    for word, vector in words.items():
+        if vector.shape != (sum(counts),):
+            count = f"{vector.size} numbers, and this one's words have {sum(counts)}"
+            raise BadInput(f"{flag}: {word} is a word of another model; it has {count}")
+    ends = np.cumsum(counts)
+    parts = [{word: vector[end - count : end] for word, vector in words.items()} for count, end in zip(counts, ends)]
+    return [_add_words(*reader, part) for reader, part in zip(readers, parts)]
+
+
+def _add_words(tokenizer: Tokenizer, text_encoder: Network, words: Arrays) -> dict[str, int]:
     table = text_encoder.get_input_embeddings()
     rows = table.weight.numpy()
-    for word, vector in words.items():
-        if vector.shape != rows.shape[1:]:
-            count = f"{vector.size} numbers, and this one's words have {len(rows[0])}"
-            raise BadInput(f"{flag}: {word} is a word of another model; it has {count}")
+    _know_end(tokenizer, text_encoder)
     tokenizer.add_tokens([word for word in words if word not in tokenizer.get_vocab()])
     tokens = {word: int(tokenizer.convert_tokens_to_ids(word)) for word in words}
     if more := max(0, *(token + 1 - len(rows) for token in tokens.values())):
@@ -73,7 +97,18 @@ def add_words(tokenizer: Tokenizer, text_encoder: Network, words: Arrays, flag: 
     return tokens
 
 
-def meaning(tokenizer: Tokenizer, text_encoder: Network, text: str) -> Array:
-    """Return the mean of the vectors [width] of a text's tokens."""
-    tokens = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
-    return text_encoder.get_input_embeddings().weight.numpy()[tokens].mean(0)
+def _know_end(tokenizer: Tokenizer, text_encoder: Network) -> None:
+    """Let the library find the end of a prompt by its mark, since new words have higher tokens."""
+    if getattr(text_encoder.config, "eos_token_id", None) == _OLD_END:
+        for layer in (text_encoder.config, *text_encoder.sublayers()):
+            if getattr(layer, "eos_token_id", None) == _OLD_END:
+                layer.eos_token_id = int(tokenizer.eos_token_id)
+
+
+def meaning(readers: Sequence[Reader], text: str) -> Array:
+    """Return the means of the vectors [width of all] of a text's tokens."""
+    found = []
+    for tokenizer, text_encoder in readers:
+        tokens = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+        found.append(text_encoder.get_input_embeddings().weight.numpy()[tokens].mean(0))
+    return np.concatenate(found)

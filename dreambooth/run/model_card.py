@@ -119,6 +119,7 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
     lora, kinds = config.lora, registry.LAYER_KINDS.keys()
     is_read = facts.lora_in_library and not lora.use_dora and {*lora.targets} <= kinds
     is_read = is_read and not config.objective.zero_terminal_snr
+    is_read = is_read and not (config.word.learn_identifier and len(facts.text_encoders) > 1)
     conditions = not is_read or config.model.train_text_encoder or library == "diffusers"
     if conditions and config.result != "pipeline":
         return ""

@@ -254,7 +254,7 @@ def _save_result(family: Family, saving: SavingSettings, result: Result, record:
     with moves.whole_parts(
         folder, list(dict.fromkeys(last)), _parts_of(folder), f"the {result} in {folder}"
     ) as temporary:
-        embeddings.write(temporary, words)
+        embeddings.write(temporary, words, family.words.widths if family.words else ())
         if family.adapters:
             matrices, facts = family.adapters.matrices(), family.facts
             lora.write(temporary / lora.NAMES[form], matrices, form, facts.lora_prefixes, facts.text_encoders)

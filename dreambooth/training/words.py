@@ -5,8 +5,10 @@ Textual inversion is of Gal et al. 2022 (arXiv 2208.01618), pivotal tuning of Ro
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -15,14 +17,15 @@ from dreambooth.models import tokenizers
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from paddle import Tensor
 
     from dreambooth.config.concept_sections import SubjectSettings
     from dreambooth.config.sections import WordSettings
     from dreambooth.models.families.base import Family
-    from dreambooth.system.types import Arrays, Network, Tokenizer
+    from dreambooth.models.tokenizers import Reader
+    from dreambooth.system.types import Arrays
 
 _FLAG = "--learn_identifier"
 
@@ -31,7 +34,7 @@ def learn(family: Family, settings: WordSettings, subjects: Sequence[SubjectSett
     """Give the family the new words of the subjects' prompts, where there are to be any."""
     if not settings.learn_identifier:
         return
-    tokenizer, text_encoder = family.tokenizer, getattr(family.pipeline, family.facts.text_encoders[0])
+    tokenizer, readers = family.tokenizer, tokenizers.readers(family.pipeline, family.facts)
     starts = {}
     for subject in subjects:
         [word] = subject.new_words
@@ -41,30 +44,35 @@ def learn(family: Family, settings: WordSettings, subjects: Sequence[SubjectSett
         if not start or tokenizer.tokenize(start) in ([], [tokenizer.unk_token]):
             named = f'"{start}" is no word of the model' if start else f'"{subject.prompt}" names no class'
             raise BadInput(f"{_FLAG}: {named}; give --initializer_token, the word that {word} is to begin as")
-        starts[word] = tokenizers.meaning(tokenizer, text_encoder, start)
-    family.words = Words(tokenizer, text_encoder, starts, settings.is_alone)
+        starts[word] = tokenizers.meaning(readers, start)
+    family.words = Words(readers, starts, settings.is_alone)
 
 
 class Words(nn.Layer):
-    """The vectors of new words, in place of their rows in a text encoder's table; that may train too, or not."""
+    """The vectors of new words, in place of their rows in the text encoders' tables; those may train too, or not."""
 
-    def __init__(self, tokenizer: Tokenizer, text_encoder: Network, starts: Arrays, is_alone: bool) -> None:
+    def __init__(self, readers: Sequence[Reader], starts: Arrays, is_alone: bool) -> None:
         super().__init__()
-        self.is_alone = is_alone
-        self._tokens = tokenizers.add_words(tokenizer, text_encoder, starts, _FLAG)
+        self.is_alone, self.widths = is_alone, tokenizers.widths(readers)
+        tokens = tokenizers.add_words(readers, starts, _FLAG)
         for word, start in starts.items():
             vector = self.create_parameter([len(start)], dtype="float32")
             vector.set_value(start)
             self.add_parameter(word, vector)
-        text_encoder.get_input_embeddings().register_forward_post_hook(self._replace)
+        ends = np.cumsum(self.widths)
+        for (_, text_encoder), of_words, width, end in zip(readers, tokens, self.widths, ends):
+            replace = functools.partial(self._replace, of_words, slice(int(end - width), int(end)))
+            text_encoder.get_input_embeddings().register_forward_post_hook(replace)
 
     def vectors(self) -> Arrays:
-        """Return the vector [width] of each word."""
+        """Return the vector [width of all text encoders] of each word."""
         return {word: vector.numpy() for word, vector in self.named_parameters()}
 
-    def _replace(self, table: nn.Layer, inputs: Sequence[Tensor], rows: Tensor) -> Tensor:
-        """Replace the rows [prompts, tokens, width] of the words."""
+    def _replace(
+        self, tokens: Mapping[str, int], own: slice, table: nn.Layer, inputs: Sequence[Tensor], rows: Tensor
+    ) -> Tensor:
+        """Replace the rows [prompts, tokens, width] of the words by the numbers that are those of a text encoder."""
         vectors = dict(self.named_parameters())
-        for word, token in self._tokens.items():
-            rows = paddle.where((inputs[0] == token).unsqueeze(-1), vectors[word].astype(rows.dtype), rows)
+        for word, token in tokens.items():
+            rows = paddle.where((inputs[0] == token).unsqueeze(-1), vectors[word][own].astype(rows.dtype), rows)
         return rows

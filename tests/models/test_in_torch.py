@@ -1,6 +1,6 @@
 """What is written for diffusers draws the same in torch; needs a Python that has both.
 
-    python -m pytest tests/models/test_in_torch.py --torch_python ./torch_env/bin/python
+python -m pytest tests/models/test_in_torch.py --torch_python ./torch_env/bin/python
 """
 
 import subprocess
@@ -54,15 +54,19 @@ def outputs(family):
     given = inputs(family)
     with paddle.no_grad():
         mean = family.encode_pictures(given.pop("pixels"))["mean"]
-        pictures = family.whole("ddim" if family.facts.stochastic else None).pipeline(
-            **family.prompt_arguments(PROMPTS, None, guided=True),
-            **given,
-            height=height,
-            width=width,
-            num_inference_steps=4,
-            guidance_scale=guidance(family),
-            output_type="np",
-        ).images
+        pictures = (
+            family.whole("ddim" if family.facts.stochastic else None)
+            .pipeline(
+                **family.prompt_arguments(PROMPTS, None, guided=True),
+                **given,
+                height=height,
+                width=width,
+                num_inference_steps=4,
+                guidance_scale=guidance(family),
+                output_type="np",
+            )
+            .images
+        )
     return {"mean": mean.numpy(), "pictures": np.asarray(pictures)}
 
 
@@ -90,7 +94,9 @@ def test_one_file_draws_the_same_in_torch(twin_folder, in_torch, tmp_path):
         pytest.skip("no single file")
     family.save(tmp_path / "diffusers", "diffusers")
     export.main([f"--model_path={twin_folder}", "--format=single_file", f"--output={tmp_path / 'one.safetensors'}"])
-    found = difference(outputs(family), in_torch(tmp_path / "diffusers", family, "--file", tmp_path / "one.safetensors"))
+    found = difference(
+        outputs(family), in_torch(tmp_path / "diffusers", family, "--file", tmp_path / "one.safetensors")
+    )
     print(f"{family.facts.pipeline}: {found:.1e}")
     assert found < CLOSE
 

@@ -53,6 +53,8 @@ def test_a_lora_alone_has_the_prefixes_of_the_family_that_has_its_layers():
     assert registry.lora_prefixes(unet) == {"unet": "lora_unet_"}
     assert registry.lora_prefixes({"unet": [_UNET.replace(".", "_")]}) == {"unet": "lora_unet_"}
     assert registry.lora_prefixes({**unet, **text}) == {"unet": "lora_unet_", "text_encoder": "lora_te_"}
+    of_xl = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
+    assert registry.lora_prefixes({**unet, **text, "text_encoder_2": [_TEXT]}) == of_xl
     assert registry.lora_prefixes({"transformer": [_UNET]}) is None
     assert registry.lora_prefixes({"unet": [_UNET, "transformer.blocks.0.attn.to_q"]}) is None
     assert registry.lora_prefixes({**unet, "text_encoder": ["encoder.layer.0.attention.self.query"]}) is None
@@ -70,7 +72,10 @@ def test_a_lora_files_names_begin_with_a_part_or_its_prefix():
     assert registry.LORA_PARTS == {
         "lora_unet_": "unet",
         "lora_te_": "text_encoder",
+        "lora_te1_": "text_encoder",
+        "lora_te2_": "text_encoder_2",
         "unet.": "unet",
         "text_encoder.": "text_encoder",
+        "text_encoder_2.": "text_encoder_2",
         "": "unet",
     }

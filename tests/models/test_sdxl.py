@@ -100,9 +100,11 @@ def test_the_first_encoders_last_layers_see_no_gradient_and_stay(xl_twin):
 def test_the_names_of_those_layers_stay_known_when_the_encoders_are_freed(family):
     before = family.untrained_layers()
     family.free_encoders()
-    assert family.untrained_layers() == before == {
-        "text_encoder": ("text_model.encoder.layers.1", "text_model.final_layer_norm")
-    }
+    assert (
+        family.untrained_layers()
+        == before
+        == {"text_encoder": ("text_model.encoder.layers.1", "text_model.final_layer_norm")}
+    )
 
 
 def test_one_file_has_the_names_of_the_original(family):

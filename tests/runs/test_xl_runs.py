@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from support.commands import command_line, launch, train, train_whole_and_in_parts
+from support.families import load_family
 from support.pictures import draw_pictures
 from support.weights import assert_same, mean_difference, weights
 
 import infer
 from dreambooth import export
+from dreambooth.system.errors import BadInput
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 PRIOR = dict(with_prior_preservation=True, class_prompt="a photo of a dog", num_class_images=2)
@@ -26,7 +29,9 @@ def drawn(folder, out, *more):
 def test_the_whole_road(xl_twin, pictures, tmp_path, capsys):
     from ppdiffusers import StableDiffusionXLPipeline
 
-    settings = dict(**PRIOR, class_data_dir=tmp_path / "class", train_text_encoder=True, validation_prompt=["a sks dog"])
+    settings = dict(
+        **PRIOR, class_data_dir=tmp_path / "class", train_text_encoder=True, validation_prompt=["a sks dog"]
+    )
     train(command_line(xl_twin, pictures, tmp_path / "out", **settings))
     said = capsys.readouterr().out
     assert "(a local folder, StableDiffusionXL)" in said
@@ -37,7 +42,11 @@ def test_the_whole_road(xl_twin, pictures, tmp_path, capsys):
         assert changed
     last = "text_model.encoder.layers.1."
     after = weights(tmp_path / "out/text_encoder")
-    assert all(np.array_equal(after[name], each) for name, each in weights(xl_twin / "text_encoder").items() if name.startswith(last))
+    assert all(
+        np.array_equal(after[name], each)
+        for name, each in weights(xl_twin / "text_encoder").items()
+        if name.startswith(last)
+    )
     pipeline = StableDiffusionXLPipeline.from_pretrained(str(tmp_path / "out"), add_watermarker=False)
     image = pipeline("a photo of sks dog", num_inference_steps=2, height=32, width=32).images[0]
     assert image.size == (32, 32)
@@ -47,6 +56,10 @@ def test_the_whole_road(xl_twin, pictures, tmp_path, capsys):
 METHODS = {
     "whole": dict(**PRIOR, train_text_encoder=True, resize_mode="buckets", random_flip=True, caption_dropout=0.5),
     "LoRA": dict(**LORA, lora_dropout=0.3, train_text_encoder=True, resize_mode="crop", random_crop=True),
+    "word": dict(learn_identifier="alone", instance_prompt="a photo of <sks> dog"),
+    "word and LoRA": dict(
+        **LORA, learn_identifier="jointly", identifier_lr=1e-2, instance_prompt="a photo of <sks> dog", ema_decay=0.5
+    ),
     "by prediction": dict(**LORA, prior_by_prediction=True, class_prompt="a dog", snr_gamma=5, ema_decay=0.9),
 }
 
@@ -57,6 +70,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, xl_twin, picture
     if "with_prior_preservation" in settings:
         settings["class_data_dir"] = class_pictures
     train_whole_and_in_parts(xl_twin, pictures, tmp_path, **settings)
+    if "word" in method:
+        files = sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors"))
+        assert files == [
+            "learned_embeds.safetensors",
+            *(["paddle_lora_weights.safetensors"] if "LoRA" in method else []),
+        ]
+        for file in files:
+            one, other = (load_file(tmp_path / name / file) for name in ("whole", "parts"))
+            assert all(np.array_equal(one[name], other[name]) for name in one), file
+        return
     for part in PARTS if method == "whole" else ("",):
         assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
 
@@ -127,6 +150,83 @@ def weights_in(path):
 
     with safe_open(path, "np") as file:
         return [*file.keys()]
+
+
+WORD = dict(learn_identifier="jointly", identifier_lr=1e-2, instance_prompt="a photo of <sks> dog")
+
+
+def test_a_word_has_a_vector_for_each_text_encoder(xl_twin, pictures, tmp_path):
+    train(
+        command_line(
+            xl_twin, pictures, tmp_path / "word", **{**WORD, "learn_identifier": "alone", "identifier_lr": None}
+        )
+    )
+    train(command_line(xl_twin, pictures, tmp_path / "whole", **WORD))
+    prompts = ["a photo of <sks> dog"]
+    starts = load_family(xl_twin).pipeline
+    for run in ("word", "whole"):
+        family = load_family(tmp_path / run)
+        vectors = load_file(tmp_path / run / "learned_embeds.safetensors")
+        for name, part, tokenizer in (
+            ("clip_l", "text_encoder", "tokenizer"),
+            ("clip_g", "text_encoder_2", "tokenizer_2"),
+        ):
+            table = getattr(family.pipeline, part).get_input_embeddings().weight.numpy()
+            reader = getattr(family.pipeline, tokenizer)
+            token = reader.convert_tokens_to_ids("<sks>")
+            assert token in reader(prompts[0])["input_ids"]
+            assert np.array_equal(table[token], vectors[name][0])
+            first = getattr(starts, part).get_input_embeddings().weight.numpy()
+            begins = first[reader.convert_tokens_to_ids(reader.tokenize("dog"))].mean(0)
+            assert 1e-4 < np.abs(table[token] - begins).max() < 0.1
+
+
+def test_beside_a_new_word_the_end_of_a_prompt_is_found_by_its_mark(xl_twin, pictures, tmp_path):
+    """The library takes the highest token as the end, in models whose settings do not name it: the word's."""
+    import paddle
+
+    train(command_line(xl_twin, pictures, tmp_path / "out", **WORD))
+    family = load_family(tmp_path / "out")
+    encoder, tokenizer = family.pipeline.text_encoder_2, family.pipeline.tokenizer_2
+    ids = tokenizer(["a <sks> dog"], padding="max_length", max_length=16, return_tensors="pd").input_ids
+    states = encoder.text_model(ids)[0]
+    end = ids[0].numpy().tolist().index(tokenizer.eos_token_id)
+    assert ids[0].numpy().argmax() < end
+    wanted = paddle.matmul(states[:, end], encoder.text_projection.weight)
+    np.testing.assert_allclose(family.encode_prompts(["a <sks> dog"])["pooled"].numpy(), wanted.numpy(), atol=1e-6)
+    config = json.loads((tmp_path / "out/text_encoder_2/config.json").read_text())
+    assert config["eos_token_id"] == tokenizer.eos_token_id
+
+
+def test_the_libraries_read_a_word(xl_twin, pictures, tmp_path):
+    from ppdiffusers import StableDiffusionXLPipeline
+
+    settings = {**WORD, "learn_identifier": "alone", "identifier_lr": None}
+    train(command_line(xl_twin, pictures, tmp_path / "word", **settings))
+    base = StableDiffusionXLPipeline.from_pretrained(str(xl_twin), add_watermarker=False)
+    vectors = load_file(tmp_path / "word/learned_embeds.safetensors")
+    for name, part, tokenizer in (("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2")):
+        import paddle
+
+        reader, encoder = getattr(base, tokenizer), getattr(base, part)
+        vector = paddle.to_tensor(vectors[name])
+        base.load_textual_inversion({"<sks>": vector}, token="<sks>", tokenizer=reader, text_encoder=encoder)
+        token = reader.convert_tokens_to_ids("<sks>")
+        assert np.array_equal(encoder.get_input_embeddings().weight.numpy()[token], vectors[name][0])
+
+
+def test_one_file_has_the_tables_of_the_base(xl_twin, pictures, tmp_path, capsys):
+    train(command_line(xl_twin, pictures, tmp_path / "out", **WORD))
+    for model, name in ((xl_twin, "base"), (tmp_path / "out", "own")):
+        export.main([f"--model_path={model}", "--format=single_file", f"--output={tmp_path / name}.safetensors"])
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("base", "own"))
+    assert {name: each.shape for name, each in one.items()} == {name: each.shape for name, each in other.items()}
+    assert "the file has no place for <sks>" in capsys.readouterr().err
+
+
+def test_another_tokenizer_is_refused(xl_twin, pictures, tmp_path):
+    with pytest.raises(BadInput, match="--tokenizer_name: .* has 2 tokenizers"):
+        train(command_line(xl_twin, pictures, tmp_path / "out", tokenizer_name=xl_twin / "tokenizer"))
 
 
 def test_the_card_says_how_to_draw(xl_twin, pictures, tmp_path):

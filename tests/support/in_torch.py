@@ -1,6 +1,6 @@
 """What torch and diffusers make of a folder and of some inputs; runs in a Python that has both.
 
-    python in_torch.py FOLDER inputs.npz outputs.npz [--file FILE | --lora FILE]
+python in_torch.py FOLDER inputs.npz outputs.npz [--file FILE | --lora FILE]
 """
 
 import argparse
@@ -47,9 +47,7 @@ def load_unidiffuser(folder):
         "unet": unidiffuser.UniDiffuserModel,
     }
     parts = {part: each.from_pretrained(folder, subfolder=part) for part, each in classes.items()}
-    scheduler = diffusers.DDIMScheduler.from_pretrained(
-        folder, subfolder="scheduler", clip_sample=False
-    )
+    scheduler = diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler", clip_sample=False)
     pipeline = unidiffuser.UniDiffuserPipeline(**parts, scheduler=scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -65,7 +63,9 @@ def main():
     parser.add_argument("--lora")
     arguments = parser.parse_args()
     pipeline = load(arguments)
-    inputs = {name: torch.from_numpy(each) for name, each in np.load(arguments.inputs).items() if each.dtype.kind == "f"}
+    inputs = {
+        name: torch.from_numpy(each) for name, each in np.load(arguments.inputs).items() if each.dtype.kind == "f"
+    }
     prompts = [str(each) for each in np.load(arguments.inputs)["prompts"]]
     guidance = float(inputs.pop("guidance"))
     with torch.no_grad():

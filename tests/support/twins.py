@@ -142,7 +142,9 @@ def build_xl(folder, length=16, **unet_settings):
     vocabulary = folder.parent / f"{folder.name}-vocabulary"
     vocabulary.mkdir()
     tokenizer, text_encoder = clip_text(vocabulary, length, eos_token_id=2)
-    tokenizer_2, other = clip_text(vocabulary, length, hidden_size=40, hidden_act="gelu", num_hidden_layers=3, eos_token_id=2)
+    tokenizer_2, other = clip_text(
+        vocabulary, length, hidden_size=40, hidden_act="gelu", num_hidden_layers=3, eos_token_id=2
+    )
     tokenizer_2.pad_token = "!"
     StableDiffusionXLPipeline(
         vae=tiny_vae(),
@@ -200,9 +202,7 @@ def build_unidiffuser(folder, length=16):
     words = [*byte_alphabet(), "<|endoftext|>"]
     (vocabulary / "gpt.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
     (vocabulary / "none.txt").write_text("#version: 0.2\n")  # no merges: every letter is a token
-    text_tokenizer = GPTTokenizer(
-        str(vocabulary / "gpt.json"), str(vocabulary / "none.txt"), bos_token="<|endoftext|>"
-    )
+    text_tokenizer = GPTTokenizer(str(vocabulary / "gpt.json"), str(vocabulary / "none.txt"), bos_token="<|endoftext|>")
     vision = CLIPVisionConfig(**SMALL, projection_dim=24, image_size=16, patch_size=8)
     UniDiffuserPipeline(
         vae=tiny_vae(),

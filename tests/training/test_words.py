@@ -122,7 +122,7 @@ def test_the_gradient_of_a_word_is_that_of_its_row(twin):
     """Against Paddle's own gradient of the table, where its row is the word."""
     family = load_family(twin)
     tokenizer, text_encoder = family.tokenizer, family.pipeline.text_encoder
-    learned = words.Words(tokenizer, text_encoder, {"<sks>": start(twin)}, is_alone=False)
+    learned = words.Words([(tokenizer, text_encoder)], {"<sks>": start(twin)}, is_alone=False)
     table = text_encoder.get_input_embeddings().weight
     table.stop_gradient = False
     family.encode_prompts([PROMPT, "a <sks> photo of a dog"])["hidden"].square().sum().backward()
@@ -131,7 +131,8 @@ def test_the_gradient_of_a_word_is_that_of_its_row(twin):
     assert not table.grad.numpy()[token].any()  # all of it is the word's
     text_encoder.clear_gradients()
     other = load_family(twin)
-    words.tokenizers.add_words(other.tokenizer, other.pipeline.text_encoder, {"<sks>": start(twin)}, "--test")
+    readers = [(other.tokenizer, other.pipeline.text_encoder)]
+    words.tokenizers.add_words(readers, {"<sks>": start(twin)}, "--test")
     rows = other.pipeline.text_encoder.get_input_embeddings().weight
     rows.stop_gradient = False
     other.encode_prompts([PROMPT, "a <sks> photo of a dog"])["hidden"].square().sum().backward()
@@ -141,7 +142,8 @@ def test_the_gradient_of_a_word_is_that_of_its_row(twin):
 def test_a_text_encoder_that_is_loaded_again_gets_the_words(twin, tmp_path):
     """As at the end of a run in half precision, whose LoRA is merged."""
     family = load_family(twin)
-    learned = words.Words(family.tokenizer, family.pipeline.text_encoder, {"<sks>": start(twin)}, is_alone=False)
+    readers = words.tokenizers.readers(family.pipeline, family.facts)
+    learned = words.Words(readers, {"<sks>": start(twin)}, is_alone=False)
     next(iter(learned.parameters())).set_value(start(twin) + 1)
     family.pipeline.text_encoder = None
     family = family.whole()

@@ -53,9 +53,10 @@ class Words(Protocol):
     """The new words of a run, whose vectors train."""
 
     is_alone: bool  # nothing else trains
+    widths: Sequence[int]  # how many numbers of a vector each text encoder takes
 
     def vectors(self) -> Arrays:
-        """Return the vector [width] of each word."""
+        """Return the vector [width of all text encoders] of each word."""
 
 
 class Adapters(dict[str, Adapter]):

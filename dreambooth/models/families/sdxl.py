@@ -103,6 +103,8 @@ class StableDiffusionXL(Family):
     def single_file_weights(self) -> Arrays:
         """Collect the weights under the names of the original Stable Diffusion XL."""
         arrays = {part: dict(saving.torch_arrays(network)) for part, network in self.networks().items()}
+        for tokenizer, part in zip(self._all(self.facts.tokenizers), self.facts.text_encoders):
+            arrays[part] = saving.without_new_words(arrays[part], tokenizer)
         return single_file.join_weights_of_xl(**arrays, layers_per_block=self.pipeline.unet.config.layers_per_block)
 
     def _all(self, parts: Sequence[str]) -> list[Any]:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Arrays, Tensors
 
 
-_TABLE = "text_model.embeddings.token_embedding.weight"  # of the vectors of CLIP's tokens
-
-
 class StableDiffusion(Family):
     """A UNet that denoises the latents of a VAE, conditioned on the hidden states of a text encoder."""
 
@@ -68,8 +65,7 @@ class StableDiffusion(Family):
         if type(text_encoder).__name__ != registry.CLIP_TEXT_ENCODER:
             raise saving.no_single_file(type(text_encoder).__name__)
         arrays = {part: dict(saving.torch_arrays(network)) for part, network in self.networks().items()}
-        if self.tokenizer.added_tokens_encoder:  # learned words, which web UIs load from files beside it
-            arrays["text_encoder"][_TABLE] = arrays["text_encoder"][_TABLE][: self.tokenizer.vocab_size]
+        arrays["text_encoder"] = saving.without_new_words(arrays["text_encoder"], self.tokenizer)
         return single_file.join_weights(
             **arrays,
             layers_per_block=self.pipeline.unet.config.layers_per_block,
