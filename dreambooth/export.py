@@ -3,11 +3,14 @@
     python -m dreambooth.export --model_path ./dream_outputs --format diffusers --output ./for_diffusers
     python -m dreambooth.export --model_path ./dream_outputs --format single_file --output ./sks_dog.safetensors
     python -m dreambooth.export --model_path ./dream_outputs --format lora_web_ui --output ./sks_dog_lora.safetensors
+    python -m dreambooth.export --model_path ./from_a_web_ui.safetensors --like runwayml/stable-diffusion-v1-5 \\
+        --format safetensors --output ./my_model
 
 Formats: pdparams and safetensors are Paddle's own; diffusers is the folder that Hugging Face diffusers loads;
 single_file is one .safetensors in the layout of the original Stable Diffusion, as web UIs load it. A LoRA alone becomes
 one .safetensors: lora_paddle for PPDiffusers, lora_diffusers, or lora_web_ui. In the other formats, the folder of a
-LoRA stands for its base model with the LoRA in it.
+LoRA stands for its base model with the LoRA in it. One file of a web UI becomes a folder, with the settings and the
+tokenizers of a model --like it.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class ExportSettings(commands.CommandFlags, title="model and format"):
     """The settings of dreambooth.export."""
 
     model_path: str = flag(
-        "the pipeline's folder, a name, or a LoRA (required)", required=True)
+        "the pipeline's folder, a name, a LoRA, or with --like one file of a web UI (required)", required=True)
+    like: str | None = flag(
+        "a folder, or a name, of a model with the same architecture, where --model_path is one file of a web UI")
     format: Format = flag(
         "what to write (required)", required=True, choices=get_args(Format))
     output: str = flag(
@@ -63,9 +68,25 @@ def read_settings(argv: Sequence[str]) -> ExportSettings:
         if settings.half:
             raise BadInput(f"--half: not for {settings.format}, which is small")
         records.check_lora(settings.model_path, "--model_path")
+    elif settings.like:
+        _check_file(settings)
     else:
         pipeline_folder.check_model(settings.model_path, flag="--model_path")
     return settings
+
+
+def _check_file(settings: ExportSettings) -> None:
+    """Check one file of a web UI, and the model that it is like."""
+    path = Path(settings.model_path)
+    if not path.is_file():
+        raise BadInput(f"--model_path {path}: with --like it is one file of a web UI, and there is no such file")
+    if settings.format == saving.SINGLE_FILE:
+        raise BadInput(f"--format {settings.format}: {path} is one file already")
+    try:
+        weight_files.check(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--model_path {path}: it can't be read ({str(error).removeprefix(f'{path}: ')})") from None
+    pipeline_folder.check_model(str(settings.like), flag="--like")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -81,7 +102,12 @@ def main(argv: Sequence[str]) -> None:
 
 def _write_model(settings: ExportSettings) -> None:
     """Write a whole model into a folder or a file."""
-    family = loading.load_family(loading.Source(settings.model_path), "--model_path")
+    if settings.like:
+        family = loading.load_family(loading.Source(settings.like), "--like")
+        weights, _ = weight_files.read(settings.model_path)
+        saving.set_single_file_weights(family, weights, f"--model_path {settings.model_path}, --like {settings.like}")
+    else:
+        family = loading.load_family(loading.Source(settings.model_path), "--model_path")
     if settings.half:
         for network in family.networks().values():
             saving.to_float16(network)
@@ -90,7 +116,7 @@ def _write_model(settings: ExportSettings) -> None:
             console.warn(
                 f"the file has no place for {', '.join(words)}; web UIs load words from learned_embeds.safetensors"
             )
-        saving.write_single_file(family.single_file_weights(), Path(settings.output))
+        saving.write_single_file(saving.single_file_weights(family), Path(settings.output))
     else:
         with atomic.whole_folder(Path(settings.output)) as temporary:
             family.save(temporary, cast("SaveFormat", settings.format))

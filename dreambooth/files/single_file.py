@@ -1,4 +1,4 @@
-"""The one-file layout of the original Stable Diffusion, which web UIs load: its weight names from diffusers'.
+"""The one-file layout of the original Stable Diffusion, which web UIs load, and its weight names in diffusers.
 
 There a UNet numbers all its blocks in one sequence, down- and upsampling included, and a VAE numbers the blocks of its
 decoder backwards. The text encoder of Stable Diffusion 2 is OpenCLIP's, with queries, keys and values in one matrix.
@@ -7,12 +7,12 @@ decoder backwards. The text encoder of Stable Diffusion 2 is OpenCLIP's, with qu
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from dreambooth.system.types import Array, Arrays
 
@@ -56,38 +56,102 @@ _OPEN_CLIP_LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+_THIRDS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]  # of one matrix
 
 
-def join_weights(unet: Arrays, vae: Arrays, text_encoder: Arrays, layers_per_block: int, open_clip: bool) -> Arrays:
-    """Join the weights of three networks, in diffusers' names and torch's layout, under the names of one file."""
-    weights = _join_pictures(unet, vae, layers_per_block)
-    if open_clip:
-        return weights | {_OPEN_CLIP + name: value for name, value in _to_open_clip(text_encoder).items()}
-    return weights | {_TEXT + name: value for name, value in text_encoder.items()}
+class Place(NamedTuple):
+    """Where a weight of diffusers lies in the file."""
+
+    name: str  # there
+    third: int | None = None  # of the rows, where queries, keys and values are one matrix
+    is_transposed: bool = False
+    is_kernel: bool = False  # a matrix that is a convolution of one pixel there
 
 
-def join_weights_of_xl(
-    unet: Arrays, vae: Arrays, text_encoder: Arrays, text_encoder_2: Arrays, layers_per_block: int
-) -> Arrays:
-    """Join the weights of the four networks of Stable Diffusion XL; its second text encoder is OpenCLIP's."""
-    first, second = _TEXTS_OF_XL
-    weights = _join_pictures(unet, vae, layers_per_block)
-    weights |= {first + name: value for name, value in text_encoder.items()}
-    weights |= {second + name: value for name, value in _to_open_clip(text_encoder_2).items()}
-    return {**weights, f"{second}text_projection": text_encoder_2["text_projection.weight"].T}
+def join_weights(parts: Mapping[str, Arrays], layers_per_block: int, open_clip: bool = False) -> Arrays:
+    """Join the weights of the networks, in diffusers' names and torch's layout, under the names of one file.
+
+    `open_clip` is whether the only text encoder is OpenCLIP's; that of XL's two is known.
+    """
+    weights: dict[str, Array] = {}
+    thirds: dict[str, list[tuple[int, Array]]] = {}
+    for part, places in _places(parts, layers_per_block, open_clip).items():
+        for own, place in places.items():
+            value = parts[part][own]
+            value = value.T if place.is_transposed else value
+            value = value[:, :, None, None] if place.is_kernel and value.ndim == 2 else value
+            if place.third is None:
+                weights[place.name] = value
+            else:
+                thirds.setdefault(place.name, []).append((place.third, value))
+    joined = {name: np.concatenate([value for _, value in sorted(each)]) for name, each in thirds.items()}
+    return weights | joined
 
 
-def _join_pictures(unet: Arrays, vae: Arrays, layers_per_block: int) -> dict[str, Array]:
-    """Join the weights of the networks that have to do with pictures."""
+def split_weights(
+    weights: Arrays, parts: Mapping[str, Mapping[str, Sequence[int]]], layers_per_block: int, open_clip: bool = False
+) -> dict[str, dict[str, Array]]:
+    """Split one file into the weights of networks, which are given as {part: {name: shape}}. The opposite of joining.
+
+    ValueError names the fault where the file is of another model. What else is in the file is left.
+    """
+    found: dict[str, dict[str, Array]] = {}
+    for part, places in _places(parts, layers_per_block, open_clip).items():
+        found[part] = {}
+        for own, place in places.items():
+            if place.name not in weights:
+                raise ValueError(f"it has no {place.name}")
+            value, shape = weights[place.name], tuple(parts[part][own])
+            if place.third is not None:
+                value = np.split(value, 3)[place.third] if len(value) % 3 == 0 else value
+            value = value.T if place.is_transposed else value
+            value = value[:, :, 0, 0] if place.is_kernel and value.ndim == 4 and len(shape) == 2 else value
+            if value.shape != shape:
+                raise ValueError(f"its {place.name} has other sizes: {list(value.shape)}, and not {list(shape)}")
+            found[part][own] = value
+    return found
+
+
+def _places(
+    parts: Mapping[str, Collection[str]], layers_per_block: int, open_clip: bool
+) -> dict[str, dict[str, Place]]:
+    """Return the place of each weight of each part, by its name."""
+    unet, vae = parts["unet"], parts["vae"]
     attentive = {name.split(".")[1] for name in unet if re.match(r"up_blocks\.\d+\.attentions", name)}
-    weights = {_UNET + _unet_name(name, layers_per_block, attentive): value for name, value in unet.items()}
     blocks = 1 + max(int(name.split(".")[2]) for name in vae if name.startswith("decoder.up_blocks."))
-    for name, value in vae.items():
-        new = _vae_name(name, blocks)
-        # an attention's matrices are convolutions of one pixel there
-        is_matrix = ".attn_1." in new and value.ndim == 2
-        weights[_VAE + new] = value[:, :, None, None] if is_matrix else value
-    return weights
+    found = {
+        "unet": {name: Place(_UNET + _unet_name(name, layers_per_block, attentive)) for name in unet},
+        "vae": {name: _vae_place(_vae_name(name, blocks)) for name in vae},
+    }
+    texts = {"text_encoder": _OPEN_CLIP if open_clip else _TEXT}
+    if "text_encoder_2" in parts:
+        texts = dict(zip(("text_encoder", "text_encoder_2"), _TEXTS_OF_XL))
+    for part, prefix in texts.items():
+        if prefix in (_OPEN_CLIP, _TEXTS_OF_XL[1]):
+            places = {name: _open_clip_place(name, prefix) for name in parts[part]}
+            found[part] = {name: place for name, place in places.items() if place is not None}
+        else:
+            found[part] = {name: Place(prefix + name) for name in parts[part]}
+    return found
+
+
+def _vae_place(name: str) -> Place:
+    """Return the place of a VAE's weight; an attention's matrices are convolutions there."""
+    return Place(_VAE + name, is_kernel=".attn_1." in name and name.endswith("weight") and ".norm." not in name)
+
+
+def _open_clip_place(name: str, prefix: str) -> Place | None:
+    """Return the place of a text encoder's weight in OpenCLIP; None for what that has not."""
+    if name == "text_projection.weight":
+        return Place(f"{prefix}text_projection", is_transposed=True)
+    name = name.removeprefix("text_model.")
+    if match := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
+        number, layer, kind = match.groups()
+        inside = f"{prefix}transformer.resblocks.{number}"
+        if layer in _THIRDS:
+            return Place(f"{inside}.attn.in_proj_{kind}", third=_THIRDS.index(layer))
+        return Place(f"{inside}.{_OPEN_CLIP_LAYER[layer]}.{kind}") if layer in _OPEN_CLIP_LAYER else None
+    return Place(prefix + _OPEN_CLIP_NAMES[name]) if name in _OPEN_CLIP_NAMES else None
 
 
 def _unet_name(name: str, layers: int, attentive: Collection[str]) -> str:
@@ -137,21 +201,3 @@ def _vae_name(name: str, blocks: int) -> str:
         inside = f"block.{number}" if kind == "resnets" else f"{side}sample"
         return f"{coder}.{side}.{index}.{inside}.{rest}"
     return name
-
-
-def _to_open_clip(text_encoder: Arrays) -> Arrays:
-    """Rename the weights of a text encoder of Stable Diffusion 2 or XL to OpenCLIP's names, with joined matrices."""
-    weights: dict[str, Array] = {}
-    for name, value in text_encoder.items():
-        name = name.removeprefix("text_model.")
-        if match := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
-            number, layer, kind = match.groups()
-            prefix = f"transformer.resblocks.{number}"
-            if layer == "self_attn.q_proj":
-                three = [text_encoder[f"text_model.{name.replace('q_proj', f'{one}_proj')}"] for one in "qkv"]
-                weights[f"{prefix}.attn.in_proj_{kind}"] = np.concatenate(three)
-            elif layer in _OPEN_CLIP_LAYER:
-                weights[f"{prefix}.{_OPEN_CLIP_LAYER[layer]}.{kind}"] = value
-        elif name in _OPEN_CLIP_NAMES:
-            weights[_OPEN_CLIP_NAMES[name]] = value
-    return weights

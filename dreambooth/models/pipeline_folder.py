@@ -52,13 +52,11 @@ def check(name: str, flag: str = FLAG) -> None:
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_file() and folder.suffix in _SINGLE_FILES:
-            pipeline = next(facts.pipeline for facts in registry.FAMILIES.values() if facts.single_file)
-            code = f"from diffusers import {pipeline} as P;"
-            code += f" P.from_single_file({name!r}).save_pretrained({str(folder.with_suffix(''))!r})"
-            quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
+            paths = f"--model_path {shlex.quote(name)} --output {shlex.quote(str(folder.with_suffix('')))}"
             raise BadInput(
-                f"{flag} {name}: a single file, as web UIs have, and this tool reads folders. Where diffusers is"
-                f" installed, this makes one: python -c {quoted} (a file that is a LoRA goes to --lora of infer.py)"
+                f"{flag} {name}: a single file, as web UIs have, and this tool reads folders. This makes one, with a"
+                f" model of the same kind: python -m dreambooth.export {paths} --format safetensors --like MODEL"
+                " (a file that is a LoRA goes to --lora of infer.py)"
             )
         if folder.exists() or _is_path(name):
             kind = "file" if name.endswith(_SINGLE_FILES) else "folder"

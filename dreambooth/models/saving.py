@@ -1,4 +1,4 @@
-"""The formats that a pipeline is saved in: Paddle's own two, and that of Hugging Face diffusers."""
+"""The formats that a pipeline is saved in: Paddle's own two, that of Hugging Face diffusers, and one file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreambooth.files import atomic, safetensors, weight_files
+from dreambooth.files import atomic, safetensors, single_file, weight_files
 from dreambooth.system import disk
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.run_sections import SaveFormat
+    from dreambooth.models.families.base import Family
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors, Tokenizer
 
 SINGLE_FILE = "single_file"
@@ -142,6 +143,31 @@ def _remove_own_settings(folder: Path) -> None:
 def no_single_file(what: str) -> BadInput:
     """Make the error for weights that have no place in the one-file layout."""
     return BadInput(f"--format {SINGLE_FILE}: the layout has no place for a {what}; web UIs can't load it")
+
+
+def single_file_weights(family: Family) -> Arrays:
+    """Collect the weights of a model under the names of the one-file layout."""
+    layout = family.single_file_layout()
+    arrays: dict[str, Arrays] = {part: torch_arrays(network) for part, network in family.networks().items()}
+    for tokenizer, part in zip(family.facts.tokenizers, family.facts.text_encoders):
+        arrays[part] = without_new_words(arrays[part], getattr(family.pipeline, tokenizer))
+    return single_file.join_weights(arrays, **layout)
+
+
+def set_single_file_weights(family: Family, weights: Arrays, what: str) -> None:
+    """Give a model the weights of one file, which is of the same architecture."""
+    layout, networks = family.single_file_layout(), family.networks()
+    laid_out = {part: torch_layout(network) for part, network in networks.items()}
+    shapes = {part: {name: each.shape for name, each in own.items()} for part, own in laid_out.items()}
+    try:
+        found = single_file.split_weights(weights, shapes, **layout)
+    except ValueError as error:
+        raise BadInput(f"{what}: it is of another model; {error}") from None
+    for part, arrays in found.items():
+        own = networks[part].state_dict()
+        for name, array in arrays.items():
+            is_matrix = isinstance(laid_out[part][name], Transposed)
+            own[name].set_value((array.T if is_matrix else array).astype(np.float32))
 
 
 def write_single_file(weights: Arrays, path: Path) -> None:

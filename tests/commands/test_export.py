@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from support.commands import python
-from support.families import load_pipeline
+from support.families import load_family, load_pipeline
 from support.weights import weights
 
 from dreambooth import export
@@ -79,3 +79,86 @@ def test_what_fails_leaves_nothing_behind(twin, tmp_path, monkeypatch):
         run(twin, "diffusers", tmp_path / "there")
     assert not (tmp_path / "there").exists()
     assert load_pipeline(twin)
+
+
+@pytest.fixture(scope="module", params=["twin", "velocity_twin", "xl_twin"])
+def other(request, tmp_path_factory):
+    """(a twin, another of the same architecture, the second as one file)."""
+    folder = tmp_path_factory.mktemp("other")
+    twin = request.getfixturevalue(request.param)
+    family = load_family(twin)
+    for network in family.networks().values():
+        for weight in network.state_dict().values():
+            if "float" in str(weight.dtype):
+                weight.set_value(weight + 0.25)
+    family.save(folder / "model", "safetensors")
+    run(folder / "model", "single_file", folder / "one.safetensors")
+    return twin, folder / "model", folder / "one.safetensors"
+
+
+def parts_of(folder):
+    return [path.parent.name for path in folder.glob("*/*.safetensors")]
+
+
+@pytest.mark.parametrize("form", ["safetensors", "diffusers"])
+def test_one_file_becomes_a_folder_with_a_model_like_it(other, form, tmp_path):
+    twin, model, one = other
+    run(one, form, tmp_path / "folder", "--like", str(twin))
+    run(tmp_path / "folder", "safetensors", tmp_path / "back")
+    for part in parts_of(model):
+        mine, theirs = weights(tmp_path / "back" / part), weights(model / part)
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[name], theirs[name]) for name in mine), part
+
+
+def test_one_file_may_be_half_and_hold_more(other, tmp_path):
+    twin, model, one = other
+    held = {name: each.astype(np.float16) for name, each in load_file(one).items()}
+    held |= {"model_ema.decay": np.ones(1, np.float32), "alphas_cumprod": np.ones(1000, np.float32)}
+    save_file(held, tmp_path / "half.safetensors")
+    run(tmp_path / "half.safetensors", "safetensors", tmp_path / "folder", "--like", str(twin))
+    for part in parts_of(model):
+        for name, each in weights(model / part).items():
+            assert np.array_equal(weights(tmp_path / "folder" / part)[name], each.astype(np.float16).astype(np.float32))
+
+
+def test_one_file_of_another_model_is_refused(twin, velocity_twin, xl_twin, tmp_path):
+    run(twin, "single_file", tmp_path / "one.safetensors")
+    run(xl_twin, "single_file", tmp_path / "xl.safetensors")
+    for file, like, fault in (
+        ("one", xl_twin, "it is of another model; it has no model.diffusion_model."),
+        ("xl", twin, "it is of another model; "),
+        ("one", velocity_twin, "it is of another model; "),
+    ):
+        with pytest.raises(BadInput, match=fault) as caught:
+            run(tmp_path / f"{file}.safetensors", "safetensors", tmp_path / "out", "--like", str(like))
+        assert str(caught.value).startswith(f"--model_path {tmp_path / file}.safetensors, --like {like}: ")
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_one_file_is_refused_with_like(twin, bert_twin, tmp_path):
+    (tmp_path / "damaged.safetensors").write_bytes(b"12345678{")
+    run(twin, "single_file", tmp_path / "one.safetensors")
+    for model, like, form, fault in (
+        (twin, twin, "safetensors", "with --like it is one file of a web UI, and there is no such file"),
+        (tmp_path / "none.safetensors", twin, "safetensors", "there is no such file"),
+        (
+            tmp_path / "damaged.safetensors",
+            twin,
+            "safetensors",
+            "damaged.safetensors: it can't be read .no safetensors file",
+        ),
+        (tmp_path / "one.safetensors", tmp_path / "none", "safetensors", "--like .*none: there is no such folder"),
+        (tmp_path / "one.safetensors", bert_twin, "safetensors", "the layout has no place for a BertModel"),
+    ):
+        with pytest.raises(BadInput, match=fault):
+            run(model, form, tmp_path / "out", "--like", str(like))
+    with pytest.raises(BadInput, match="--format single_file: .*one.safetensors is one file already"):
+        run(tmp_path / "one.safetensors", "single_file", tmp_path / "two.safetensors", "--like", str(twin))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "two.safetensors").exists()
+
+
+def test_one_file_without_like_says_what_to_do(twin, tmp_path):
+    run(twin, "single_file", tmp_path / "one.safetensors")
+    with pytest.raises(BadInput, match="a single file, as web UIs have, .* --format safetensors --like MODEL"):
+        run(tmp_path / "one.safetensors", "safetensors", tmp_path / "out")

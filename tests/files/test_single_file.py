@@ -31,7 +31,7 @@ def parts_of(folder):
 
 def joined(pipeline, parts, open_clip=False):
     layers = pipeline.unet.config.layers_per_block
-    return single_file.join_weights(**parts, layers_per_block=layers, open_clip=open_clip)
+    return single_file.join_weights(parts, layers, open_clip)
 
 
 def assert_same(mine, theirs):

@@ -19,7 +19,7 @@ from dreambooth.config.run_sections import SaveFormat
 from dreambooth.data.concepts import View
 from dreambooth.drawing import sampling
 from dreambooth.files import lora
-from dreambooth.models import loading, pipeline_folder, registry, schedulers
+from dreambooth.models import loading, pipeline_folder, registry, saving, schedulers
 from dreambooth.models.families.base import Family
 from dreambooth.system import processes
 from dreambooth.system.errors import BadInput
@@ -291,11 +291,11 @@ def test_every_format_loads_again_with_the_same_weights_and_scheduler(family, tw
 
 def test_one_file_is_written_where_the_facts_say_so(family):
     if family.facts.single_file:
-        weights = family.single_file_weights()
+        weights = saving.single_file_weights(family)
         assert len(weights) > 50 and all(isinstance(value, np.ndarray) for value in weights.values())
     else:
         with pytest.raises(BadInput, match=f"^--format single_file: .* no place for a {family.facts.pipeline}"):
-            family.single_file_weights()
+            saving.single_file_weights(family)
 
 
 def test_a_lora_in_a_file_is_the_one_that_was_trained(twin_folder, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from support.families import load_family
 
 from dreambooth.data.concepts import View
+from dreambooth.models import saving
 
 PROMPTS = ["a photo of sks dog", "a dog in snow"]
 
@@ -108,7 +109,7 @@ def test_the_names_of_those_layers_stay_known_when_the_encoders_are_freed(family
 
 
 def test_one_file_has_the_names_of_the_original(family):
-    found = family.single_file_weights()
+    found = saving.single_file_weights(family)
     assert len(found) == len({*found})
     beginnings = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.")
     assert all(name.startswith(beginnings) for name in found)

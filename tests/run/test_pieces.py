@@ -34,7 +34,7 @@ def saved_numbers(parameters, compute):
     return sum(tensor.size for tensor in found.values())
 
 
-@pytest.mark.parametrize("name", ["twin", "velocity_twin"])
+@pytest.mark.parametrize("name", ["twin", "velocity_twin", "xl_twin"])
 @pytest.mark.parametrize("rows, side", [(1, 16), (2, 32)])
 def test_a_unet_has_the_counted_weights_and_keeps_the_counted_numbers(request, name, rows, side):
     folder = request.getfixturevalue(name)
@@ -50,7 +50,9 @@ def test_a_unet_has_the_counted_weights_and_keeps_the_counted_numbers(request, n
             paddle.randn([rows, 4, side, side]),
             paddle.randn([rows, tokens, unet.config.cross_attention_dim]),
         )
-        return unet(noisy, paddle.to_tensor([5] * rows), prompts).sample
+        added = dict(text_embeds=paddle.randn([rows, 32]), time_ids=paddle.randn([rows, 6]))
+        more = dict(added_cond_kwargs=added) if name == "xl_twin" else {}
+        return unet(noisy, paddle.to_tensor([5] * rows), prompts, **more).sample
 
     kept = saved_numbers(unet.parameters(), compute)
     assert sum(piece.saved + sum(piece.scores) for piece in counted) == pytest.approx(kept, rel=0.03)

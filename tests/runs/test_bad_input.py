@@ -114,7 +114,7 @@ def test_a_folder_that_is_no_pipeline_is_refused_with_the_missing_part(bad, twin
             lambda folder: [each.unlink() for each in (folder / "unet").glob("*.safetensors")],
             "no weights",
         ),
-        ("xl", lambda folder: edit(folder, "_class_name", "StableDiffusionXLPipeline"), "StableDiffusionXLPipeline"),
+        ("other", lambda folder: edit(folder, "_class_name", "KandinskyPipeline"), "KandinskyPipeline"),
         ("t5", lambda folder: edit(folder, "text_encoder", ["transformers", "T5EncoderModel"]), "T5EncoderModel"),
         ("flow", lambda folder: edit(folder, "scheduler", ["ppdiffusers", "FlowMatchScheduler"]), "FlowMatchScheduler"),
     ]

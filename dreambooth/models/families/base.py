@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dreambooth.data.concepts import View
     from dreambooth.models.families.interfaces import Source, Words
     from dreambooth.models.registry import FamilyFacts
-    from dreambooth.system.types import Arrays, Key, Network, Pipeline, Size, Tensors, Tokenizer
+    from dreambooth.system.types import Key, Network, Pipeline, Size, Tensors, Tokenizer
 
 
 class Family(ABC):
@@ -125,8 +125,8 @@ class Family(ABC):
         shape = channels, size[0] // factor, size[1] // factor
         return {"latents": self._first_noise(seed, purpose, keys, shape)}
 
-    def single_file_weights(self) -> Arrays:
-        """Collect the weights under the names of the one-file layout."""
+    def single_file_layout(self) -> dict[str, Any]:
+        """Return what files.single_file has to know of the model."""
         raise saving.no_single_file(self.facts.pipeline)
 
     def finish_folder(self, folder: Path, save_format: SaveFormat) -> None:  # noqa: B027  most have nothing to do

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import paddle
 
 from dreambooth.data import transforms
-from dreambooth.files import single_file
-from dreambooth.models import registry, saving
+from dreambooth.models import registry
 from dreambooth.models.families.base import Family
 from dreambooth.system.types import override
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from dreambooth.data.concepts import View
     from dreambooth.models.families.interfaces import Source
-    from dreambooth.system.types import Arrays, Pipeline, Tensors
+    from dreambooth.system.types import Pipeline, Tensors
 
 
 class StableDiffusionXL(Family):
@@ -100,12 +99,9 @@ class StableDiffusionXL(Family):
         return {"text_encoder": (f"text_model.encoder.layers.{self._last_layer}", "text_model.final_layer_norm")}
 
     @override
-    def single_file_weights(self) -> Arrays:
-        """Collect the weights under the names of the original Stable Diffusion XL."""
-        arrays = {part: dict(saving.torch_arrays(network)) for part, network in self.networks().items()}
-        for tokenizer, part in zip(self._all(self.facts.tokenizers), self.facts.text_encoders):
-            arrays[part] = saving.without_new_words(arrays[part], tokenizer)
-        return single_file.join_weights_of_xl(**arrays, layers_per_block=self.pipeline.unet.config.layers_per_block)
+    def single_file_layout(self) -> dict[str, Any]:
+        """Return what the layout of the original Stable Diffusion XL depends on."""
+        return {"layers_per_block": self.pipeline.unet.config.layers_per_block}
 
     def _all(self, parts: Sequence[str]) -> list[Any]:
         return [getattr(self.pipeline, part) for part in parts]

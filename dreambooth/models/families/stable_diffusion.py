@@ -5,9 +5,8 @@ They differ by tokenizer, text encoder and scheduler, which all come from the mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dreambooth.files import single_file
 from dreambooth.models import registry, saving
 from dreambooth.models.families.base import Family
 from dreambooth.system.types import override
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
-    from dreambooth.system.types import Arrays, Tensors
+    from dreambooth.system.types import Tensors
 
 
 class StableDiffusion(Family):
@@ -59,15 +58,10 @@ class StableDiffusion(Family):
         return self.pipeline.unet(noisy, t, conditioning["hidden"]).sample
 
     @override
-    def single_file_weights(self) -> Arrays:
-        """Collect the weights under the names of the original Stable Diffusion; it has none for other text encoders."""
+    def single_file_layout(self) -> dict[str, Any]:
+        """Return what the layout of the original Stable Diffusion depends on; it has none for other text encoders."""
         text_encoder = self.pipeline.text_encoder
         if type(text_encoder).__name__ != registry.CLIP_TEXT_ENCODER:
             raise saving.no_single_file(type(text_encoder).__name__)
-        arrays = {part: dict(saving.torch_arrays(network)) for part, network in self.networks().items()}
-        arrays["text_encoder"] = saving.without_new_words(arrays["text_encoder"], self.tokenizer)
-        return single_file.join_weights(
-            **arrays,
-            layers_per_block=self.pipeline.unet.config.layers_per_block,
-            open_clip=text_encoder.config.hidden_act == "gelu",  # Stable Diffusion 1 has quick_gelu
-        )
+        is_open_clip = text_encoder.config.hidden_act == "gelu"  # Stable Diffusion 1 has quick_gelu
+        return {"layers_per_block": self.pipeline.unet.config.layers_per_block, "open_clip": is_open_clip}

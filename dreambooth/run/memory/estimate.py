@@ -81,7 +81,7 @@ def _learners(config: Config, sizes: Sizes) -> tuple[str, ...]:
 def _passed(config: Config, sizes: Sizes) -> tuple[str, ...]:
     """Return the parts that do not train, and through which the gradients of a new word go."""
     is_passed = config.word.learn_identifier is not None and not config.model.train_text_encoder
-    return sizes.facts.text_encoders[:1] if is_passed else ()
+    return sizes.facts.text_encoders if is_passed else ()
 
 
 def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage:

@@ -83,6 +83,8 @@ class _UNet:
         first, last = self.channels[0], len(self.channels) - 1
         into = self.settings["in_channels"]
         embedding = _linear(first, self.time) + _linear(self.time, self.time)
+        if others := self.settings.get("projection_class_embeddings_input_dim"):  # of sizes, and of the whole prompt
+            embedding += _linear(others, self.time) + _linear(self.time, self.time)
         adapted: Adapted = {"time": first + 3 * self.time}
         yield Piece(embedding + _convolution(into, first), into * self.places[0], adapted=adapted)
         channels, skips = first, [first]
