@@ -146,7 +146,7 @@ def test_what_is_not_one_file_is_refused_with_like(twin, bert_twin, tmp_path):
             tmp_path / "damaged.safetensors",
             twin,
             "safetensors",
-            "damaged.safetensors: it can't be read .no safetensors file",
+            "damaged.safetensors: it can't be read .no safetens",
         ),
         (tmp_path / "one.safetensors", tmp_path / "none", "safetensors", "--like .*none: there is no such folder"),
         (tmp_path / "one.safetensors", bert_twin, "safetensors", "the layout has no place for a BertModel"),

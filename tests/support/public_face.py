@@ -46,7 +46,7 @@ METRICS = """
 --mixed_precision {no,fp16,bf16} = no  --verbose  --concepts FILE  --dino_model_path TEXT
 """
 EXPORT = """
---model_path TEXT  --output TEXT  --half  --verbose
+--model_path TEXT  --like TEXT  --output TEXT  --half  --verbose
 --format {pdparams,safetensors,diffusers,single_file,lora_paddle,lora_diffusers,lora_web_ui}
 """
 IDENTIFIER = "--model TEXT  --count N = 20  --seed N = 0  --all  --check TEXT  --verbose"

@@ -42,7 +42,7 @@ class StableDiffusionXL(Family):
 
         Where the model draws without a prompt from zeros, an empty prompt is zeros.
         """
-        hidden = []
+        hidden, pooled = [], None
         for tokenizer, text_encoder in zip(self._all(self.facts.tokenizers), self._all(self.facts.text_encoders)):
             tokens = tokenizer(
                 list(prompts),
@@ -53,7 +53,8 @@ class StableDiffusionXL(Family):
             )
             encoded = text_encoder(tokens.input_ids, output_hidden_states=True)
             hidden.append(encoded.hidden_states[-2])
-        found = {"hidden": paddle.concat(hidden, axis=-1), "pooled": encoded[0]}  # of the second encoder
+            pooled = encoded[0]  # of the second encoder, in the end
+        found = {"hidden": paddle.concat(hidden, axis=-1), "pooled": pooled}
         if not self.pipeline.config.force_zeros_for_empty_prompt or all(prompts):
             return found
         kept = paddle.to_tensor([[float(bool(prompt))] for prompt in prompts])
