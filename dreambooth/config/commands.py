@@ -36,6 +36,7 @@ class DrawSettings:
     # the flags that errors name
     steps_flag: str = "--num_inference_steps"
     scheduler_flag: str = "--scheduler"
+    is_scheduler_chosen: bool = True  # else it is a default
     negative_flag: str = "--negative_prompt"
 
 

@@ -40,6 +40,7 @@ _EARLIER = {
     "zero_terminal_snr": False,
     "min_timestep": 0,
     "max_timestep": None,
+    "timestep_sampling": None,
     "timestep_shift": 1.0,
     "learn_identifier": None,
     "initializer_token": None,
@@ -130,6 +131,7 @@ class Config:
             precision=self.memory.mixed_precision,
             steps_flag="--prior_inference_steps",
             scheduler_flag="--prior_scheduler",
+            is_scheduler_chosen=scheduler != run_sections.DEFAULT_SOLVER,
             negative_flag="--class_negative_prompt",
         )
 

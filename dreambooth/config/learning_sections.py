@@ -18,6 +18,7 @@ Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "poly
 OptimizerName = Literal["adamw", "adamw8bit", "adafactor", "prodigy", "lion"]
 LayerKind = Literal["attention", "feed_forward", "convolution", "time"]
 LossType = Literal["l2", "huber"]
+TimestepSampling = Literal["uniform", "logit_normal"]
 
 DEFAULT_RATE, DEFAULT_LORA_RATE = 5e-6, 1e-4
 # updates of a run that names neither updates nor epochs
@@ -174,6 +175,9 @@ class ObjectiveSettings(Section, title="loss"):
     max_timestep: int | None = flag(
         "the timestep before which the training ends (default: the model's number of them)", type=int, course=True,
         least=1)
+    timestep_sampling: TimestepSampling | None = flag(
+        "draw all timesteps alike, or most in the middle (default: uniform; for Stable Diffusion 3, logit_normal)",
+        course=True, choices=get_args(TimestepSampling))
     timestep_shift: float = flag(
         "above 1, more of the timesteps have much noise; below 1, more have little", 1.0, course=True, above=0)
 

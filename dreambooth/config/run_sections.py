@@ -35,6 +35,9 @@ class MemorySettings(Section, title="memory and speed"):
         "threads that read pictures", 0, least=0)
 
 
+DEFAULT_SOLVER: Solver = "dpmsolver++"
+
+
 @dataclass(frozen=True)
 class SampleSettings(Section, title="class and validation pictures"):
     """The drawing of class and validation pictures during training."""
@@ -42,7 +45,7 @@ class SampleSettings(Section, title="class and validation pictures"):
     sample_batch_size: int = flag(
         "pictures drawn at once (on the CPU, by a small network alone)", 4, least=1)
     prior_scheduler: Solver = flag(
-        "the scheduler that draws; 'own' is the model's", "dpmsolver++", choices=get_args(Solver))
+        "the scheduler that draws; 'own' is the model's", DEFAULT_SOLVER, choices=get_args(Solver))
     prior_inference_steps: int = flag(
         "its denoising steps", 20, least=1)
 

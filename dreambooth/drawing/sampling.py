@@ -67,7 +67,7 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
 
     def is_exact_in(batches: Sequence[Sequence[Request]]) -> bool:
         """Check whether the model predicts the same bits for pictures in such batches as for each alone."""
-        pipeline = family.whole("ddim").pipeline  # which can draw in a single step
+        pipeline = family.whole("ddim").pipeline  # which can draw in a single step; a flow's own can too
 
         def predict(batch: Sequence[Request]) -> Array:
             return run(pipeline, 1, batch, output_type="latent").numpy()

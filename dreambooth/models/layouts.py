@@ -126,7 +126,7 @@ def readable(name: str | Path, flag: str) -> Iterator[tuple[Path, bool]]:
     """
     source = Path(name).resolve()
     index = atomic.read_json(source / moves.INDEX)
-    facts = registry.FAMILIES[index["_class_name"]]
+    facts = registry.facts_of(index)
     try:
         choice = choose_files(source, facts)
     except ValueError as error:

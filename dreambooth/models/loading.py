@@ -48,7 +48,7 @@ class Source:
         import ppdiffusers
 
         index, folder = _find_index(self, flag)
-        facts = registry.FAMILIES[index["_class_name"]]
+        facts = registry.facts_of(index)
         try:
             with storage.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
                 # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
@@ -121,7 +121,7 @@ def load_tokenizer(source: Source, flag: str = pipeline_folder.FLAG) -> Tokenize
     if base := records.find_base(source.name, flag):
         return load_tokenizer(Source(base.model, base.revision, base.tokenizer), flag)
     index, folder = _find_index(source, flag)
-    part = registry.FAMILIES[index["_class_name"]].tokenizers[0]
+    part = registry.facts_of(index).tokenizers[0]
     tokenizer_class = getattr(transformers, index[part][1].removesuffix("Fast"))
     try:
         with layouts.readable(folder, flag) as (readable, _):

@@ -94,6 +94,12 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
         for size in _SIZES if file.name in (layouts.CONFIG, layouts.OLD_CONFIG) else ():
             if isinstance(value := settings.get(size), (int, float)) and value < 1:
                 raise BadInput(f"{flag} {name}: {part}/{file.name} can't be used ({size} is {value})")
+        for setting in facts.refused.get(part, ()) if file.name == layouts.CONFIG else ():
+            if settings.get(setting):
+                reason = (
+                    f"{setting} is {settings[setting]}, as in {facts.refused_models}, which PPDiffusers draws wrongly"
+                )
+                raise BadInput(f"{flag} {name}: {part}/{file.name} can't be used ({reason})")
     if part in facts.without_weights:
         if not any(folder.iterdir()):
             raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
@@ -114,9 +120,9 @@ def read_index(folder: str | Path) -> JSON:
 def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     """Refuse a pipeline, or a class of one of its parts, that is not supported; return the family's facts."""
     pipeline = index.get("_class_name")
-    facts = registry.FAMILIES.get(pipeline) if isinstance(pipeline, str) else None
-    if facts is None:
+    if not isinstance(pipeline, str) or pipeline not in registry.FAMILIES:
         raise BadInput(f"{flag} {name}: it is a {shown(str(pipeline))}; supported: {', '.join(registry.FAMILIES)}")
+    facts = registry.facts_of(index)
     for part, value in index.items():
         if isinstance(value, list) or (part in registry.PARTS and value is not None):
             _check_names(name, part, value, flag)
@@ -155,7 +161,7 @@ def fingerprint(name: str, before: str | None = None) -> str:
         return name
     is_by_size = (before or "").startswith("files ")
     digest = hashlib.sha256()
-    for part in registry.FAMILIES[read_index(folder)["_class_name"]].parts:
+    for part in registry.facts_of(read_index(folder)).parts:
         for path in sorted((folder / part).glob("*")):
             digest.update(f"{part}/{path.name} {path.stat().st_size} ".encode())
             if path.suffix == ".json":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dreambooth.models import schedulers
@@ -35,9 +35,10 @@ LIBRARIES = (
 _CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
 _GPT_TOKENIZERS = ("GPTTokenizer", "GPT2Tokenizer", "GPT2TokenizerFast")
+_T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
 _IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor")
 # the classes of small files, which have no weights
-_SMALL = {*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS, *_GPT_TOKENIZERS, *_IMAGE_PROCESSORS}
+_SMALL = {*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS, *_GPT_TOKENIZERS, *_T5_TOKENIZERS, *_IMAGE_PROCESSORS}
 
 
 def _newer_clip_settings(old: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -87,6 +88,10 @@ class FamilyFacts:
     decoder: str = "vae"  # makes pictures of latents
     tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
     optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
+    lackable: tuple[str, ...] = ()  # parts that a model may lack
+    # part -> the settings in its config.json that the library takes and does not heed
+    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refused_models: str = ""  # that have them, in words
     omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
     index_settings: tuple[str, ...] = ()  # what model_index.json says beside the parts
     # part -> its layers that see no gradient, which an optimizer's decay would change
@@ -102,6 +107,7 @@ class FamilyFacts:
     kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
     has_places: bool = True  # its latents are pictures, so that masks can weight their places
+    flows: bool = False  # its scheduler is that of a flow, and can't be another one
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
     # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
     losses: tuple[str, ...] = ()
@@ -110,6 +116,19 @@ class FamilyFacts:
     def learners(self) -> tuple[str, ...]:
         """The parts that may train."""
         return self.denoiser, *self.text_encoders
+
+    def without(self, parts: Iterable[str]) -> FamilyFacts:
+        """Return the facts of a model that lacks some parts."""
+        absent = frozenset(parts)
+        if not absent:
+            return self
+        return replace(
+            self,
+            parts={part: classes for part, classes in self.parts.items() if part not in absent},
+            prompt_encoders=tuple(part for part in self.prompt_encoders if part not in absent),
+            tokenizers=tuple(part for part in self.tokenizers if part not in absent),
+            omitted={**self.omitted, **dict.fromkeys(sorted(absent))},
+        )
 
     @property
     def without_weights(self) -> tuple[str, ...]:
@@ -200,14 +219,46 @@ _STABLE_DIFFUSION_XL = FamilyFacts(
     web_ui_networks="Stable Diffusion XL's UNet and CLIPs",
     single_file=True,
 )
-FAMILIES = {facts.pipeline: facts for facts in (_STABLE_DIFFUSION, _UNIDIFFUSER, _STABLE_DIFFUSION_XL)}
+_STABLE_DIFFUSION_3 = FamilyFacts(
+    pipeline="StableDiffusion3Pipeline",
+    family="sd3:StableDiffusion3",
+    parts={
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer": _CLIP_TOKENIZERS,
+        "tokenizer_2": _CLIP_TOKENIZERS,
+        "tokenizer_3": _T5_TOKENIZERS,
+        "transformer": ("SD3Transformer2DModel",),
+        "scheduler": (schedulers.FLOW,),
+    },
+    labels={
+        "transformer": "transformer",
+        "text_encoder": "first text encoder",
+        "text_encoder_2": "second text encoder",
+    },
+    denoiser="transformer",
+    text_encoders=("text_encoder", "text_encoder_2"),
+    prompt_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    tokenizers=("tokenizer", "tokenizer_2"),
+    lackable=("text_encoder_3", "tokenizer_3"),
+    refused={"transformer": ("qk_norm", "dual_attention_layers")},
+    refused_models="Stable Diffusion 3.5",
+    kinds={"transformer": "multimodal", "text_encoder": "encoder", "text_encoder_2": "encoder"},
+    flows=True,
+)
+_ALL = (_STABLE_DIFFUSION, _UNIDIFFUSER, _STABLE_DIFFUSION_XL, _STABLE_DIFFUSION_3)
+FAMILIES = {facts.pipeline: facts for facts in _ALL}
 # which layers of the networks a LoRA adapts, by the ends of their names
 LAYER_KINDS: dict[LayerKind, str] = {
-    "attention": r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$",
+    "attention": r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$"
+    r"|(^|\.)(add_[qkv]_proj|to_add_out)$",
     # the other layers of a transformer: before, after and between its attentions
-    "feed_forward": r"(^|\.)(ff\.net\.\d+(\.proj)?|fc1|fc2|proj_in|proj_out|intermediate\.dense|output\.dense)$",
+    "feed_forward": r"(^|\.)(ff(_context)?\.net\.\d+(\.proj)?|fc1|fc2|proj_in|proj_out)$"
+    r"|(^|\.)(intermediate\.dense|output\.dense)$",
     "convolution": r"(^|\.)(conv1|conv2|conv_shortcut|(down|up)samplers\.\d+\.conv)$",
-    "time": r"(^|\.)(time_embedding\.linear_[12]|time_emb_proj)$",
+    "time": r"(^|\.)((time_embedding|time_text_embed\.\w+)\.linear_[12]|time_emb_proj)$",
 }
 # of the cross-attention, the layers that see the prompt (Kumari et al. 2023, "Custom Diffusion")
 _MORE_KINDS = {"key_value": r"(^|\.)attn2\.to_(k|v)$"}
@@ -230,6 +281,12 @@ CLASSES = {
     *_SMALL,
     "StableDiffusionSafetyChecker",
 }
+
+
+def facts_of(index: Mapping[str, Any]) -> FamilyFacts:
+    """Return the facts of the model that a model_index.json is of; it may lack parts."""
+    facts = FAMILIES[index["_class_name"]]
+    return facts.without(part for part in facts.lackable if index.get(part) in (None, [None, None]))
 
 
 def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 SINGLE_FILE = "single_file"
 _TABLE = "text_model.embeddings.token_embedding.weight"  # of the vectors of CLIP's tokens
+TORCH_WEIGHTS = "diffusion_pytorch_model.safetensors"  # of a network, in a folder for diffusers
 # of PPDiffusers' networks alone, with their defaults
 _OWN_SETTINGS = {"data_format": "NCHW", "down_block_out_channels": None, "up_block_out_channels": None}
 # the names of the weights, of PPDiffusers' networks and of PaddleNLP's
 _WEIGHTS = {
     "pdparams": ("model_state.pdparams", "model_state.pdparams"),
     "safetensors": ("diffusion_paddle_model.safetensors", "model.safetensors"),
-    "diffusers": ("diffusion_pytorch_model.safetensors", "model.safetensors"),
+    "diffusers": (TORCH_WEIGHTS, "model.safetensors"),
 }
 
 

@@ -30,6 +30,7 @@ SCHEDULERS = {
     "lms": SchedulerFacts("LMSDiscreteScheduler", scales_input=True),
     "pndm": SchedulerFacts("PNDMScheduler", {"skip_prk_steps": True}),
 }
+FLOW = "FlowMatchEulerDiscreteScheduler"  # of models that flow, which have no other
 CLASSES = tuple(facts.class_name for facts in SCHEDULERS.values())
 
 
@@ -41,10 +42,12 @@ _LEAST_KEPT = 2.0**-24  # of the signal's power at the last step, for solvers th
 
 
 def set_scheduler(pipeline: Pipeline, name: str) -> None:
-    """Give a pipeline another scheduler, with the noise schedule of its own."""
+    """Give a pipeline another scheduler, with the noise schedule of its own; a flow keeps its own."""
     import ppdiffusers
 
     facts, own = SCHEDULERS[name], pipeline.scheduler
+    if type(own).__name__ == FLOW:
+        return
     settings = dict(facts.settings)
     if has_zero_snr(own) and facts.class_name not in _KNOW_ZERO_SNR:
         settings["trained_betas"] = _betas_of_zero_snr(own).tolist()

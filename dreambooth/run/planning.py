@@ -173,9 +173,7 @@ def with_sizes(plan: Plan, family: Family, config: Config) -> Plan:
             raise BadInput(f"{flag}: this model takes whole pictures of one size; leave it out")
     sizes: tuple[Size, ...] = (config.pictures.size,)
     if config.pictures.mode == "buckets":
-        # every network within gets whole numbers of places: 64 pixels for Stable Diffusion
-        levels = len(family.denoiser.config.block_out_channels)
-        sizes = transforms.buckets(config.pictures.size, max(8, family.pipeline.vae_scale_factor * 2 ** (levels - 1)))
+        sizes = transforms.buckets(config.pictures.size, max(8, family.size_step))  # 64 pixels for Stable Diffusion
     surveys.check_crops(plan.survey, config.pictures, sizes)
     return dataclasses.replace(plan, sizes=sizes)
 

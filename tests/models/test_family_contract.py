@@ -28,7 +28,10 @@ from dreambooth.training.lora.adapters import Adapters
 PROMPTS = ["a photo of sks dog", "a dog", "snow"]
 REQUESTS = [("a dog", 0), ("a photo of sks dog", 1), ("a dog", 2)]
 # pipeline -> the flags, and the schedulers, that its family refuses; a row without an entry refuses nothing
-REFUSED = {"UniDiffuserPipeline": {"--gradient_checkpointing", "--negative_prompt", "euler", "euler_a", "lms"}}
+REFUSED = {
+    "UniDiffuserPipeline": {"--gradient_checkpointing", "--negative_prompt", "euler", "euler_a", "lms"},
+    "StableDiffusion3Pipeline": {*schedulers.SCHEDULERS},
+}
 
 
 def refuses(family, choice):
@@ -205,7 +208,8 @@ def test_what_is_freed_is_loaded_again_and_what_trains_is_shared(trainable, twin
 def test_another_scheduler_is_that_of_the_copy_alone(family):
     own = family.pipeline.scheduler
     copy = family.whole("ddim")
-    assert type(copy.pipeline.scheduler).__name__ == "DDIMScheduler" and family.pipeline.scheduler is own
+    expected = schedulers.FLOW if family.facts.flows else "DDIMScheduler"
+    assert type(copy.pipeline.scheduler).__name__ == expected and family.pipeline.scheduler is own
     assert copy.denoiser is family.denoiser
 
 

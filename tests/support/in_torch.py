@@ -5,6 +5,7 @@ python in_torch.py FOLDER inputs.npz outputs.npz [--file FILE | --lora FILE]
 
 import argparse
 import inspect
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ def load(arguments):
 
     if "UniDiffuserPipeline" in (Path(arguments.folder) / "model_index.json").read_text():
         return load_unidiffuser(arguments.folder)
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **PARTS_LEFT_OUT)
+    index = json.loads((Path(arguments.folder) / "model_index.json").read_text())
+    absent = {part: None for part, value in index.items() if value == [None, None]}
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **PARTS_LEFT_OUT, **absent)
     if arguments.file:
         pipeline = type(pipeline).from_single_file(arguments.file, config=arguments.folder, local_files_only=True)
     if arguments.lora:

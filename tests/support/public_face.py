@@ -30,7 +30,8 @@ TRAIN = """
 --snr_gamma X  --loss_type {l2,huber} = l2  --huber_c X = 0.1  --noise_offset X = 0.0  --input_perturbation X = 0.0
 --trained_layers TEXT [TEXT ...] = all  --validation_data_dir TEXT  --clip_model_path TEXT  --keep_best  --patience N
 --learn_identifier {alone,jointly}  --initializer_token TEXT  --identifier_lr X = 0.0005
---zero_terminal_snr  --min_timestep N = 0  --max_timestep N  --timestep_shift X = 1.0
+--zero_terminal_snr  --min_timestep N = 0  --max_timestep N  --timestep_sampling {uniform,logit_normal}
+--timestep_shift X = 1.0
 """
 INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
@@ -118,7 +119,8 @@ DEFAULTS = {
     "color_jitter": 0.0, "lora_targets": None, "lora_ranks": None, "lora_alphas": None, "use_rslora": False,
     "use_dora": False, "loraplus_lr_ratio": None, "prior_by_prediction": False, "snr_gamma": None, "loss_type": "l2",
     "huber_c": 0.1, "noise_offset": 0.0, "input_perturbation": 0.0, "zero_terminal_snr": False, "min_timestep": 0,
-    "max_timestep": None, "timestep_shift": 1.0, "validation_data_dir": None, "clip_model_path": None,
+    "max_timestep": None, "timestep_sampling": None,
+    "timestep_shift": 1.0, "validation_data_dir": None, "clip_model_path": None,
     "keep_best": False, "patience": None, "trained_layers": None, "learn_identifier": None, "initializer_token": None,
     "identifier_lr": None,
 }

@@ -65,7 +65,7 @@ def bert_text(folder, length):
     return tokenizer, BertModel(config)
 
 
-def tiny_vae():
+def tiny_vae(**settings):
     """Factor 2: 32 x 32 pixels to 16 x 16 x 4 latents."""
     from ppdiffusers import AutoencoderKL
 
@@ -73,9 +73,9 @@ def tiny_vae():
         block_out_channels=(16, 32),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
         norm_num_groups=8,
         sample_size=32,
+        **{"latent_channels": 4, **settings},
     )
 
 
@@ -182,6 +182,69 @@ def build_xl(folder, length=16, **unet_settings):
     return folder
 
 
+def t5_text(folder, width):
+    """A T5 of two layers, whose tokenizer is made of a few sentences."""
+    import sentencepiece
+    from ppdiffusers.transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    (folder / "sentences.txt").write_text("a photo of sks dog\na dog in snow\ncats and other things\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "sentences.txt"), model_prefix=str(folder / "spiece"), vocab_size=40, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    tokenizer = T5Tokenizer(str(folder / "spiece.model"), extra_ids=0)
+    config = T5Config(
+        d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=64, feed_forward_proj="gated-gelu",
+        dropout_rate=0.1,
+    )  # fmt: skip
+    return tokenizer, T5EncoderModel(config)
+
+
+def build_sd3(folder, length=16, t5=True):
+    """A Stable Diffusion 3 with random weights, with or without T5."""
+    import paddle
+    from ppdiffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from ppdiffusers.transformers import CLIPTextModelWithProjection
+
+    paddle.seed(0)
+    folder.mkdir(parents=True)
+    vocabulary = folder.parent / f"{folder.name}-vocabulary"
+    vocabulary.mkdir()
+    tokenizer, first = clip_text(vocabulary, length, eos_token_id=2)
+    tokenizer_2, second = clip_text(vocabulary, length, hidden_size=40, hidden_act="gelu", eos_token_id=2)
+    tokenizer_3, text_encoder_3 = t5_text(vocabulary, 80) if t5 else (None, None)
+    StableDiffusion3Pipeline(
+        vae=tiny_vae(
+            latent_channels=16,
+            shift_factor=0.0609,
+            scaling_factor=1.5305,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=CLIPTextModelWithProjection(first.config),
+        text_encoder_2=CLIPTextModelWithProjection(second.config),
+        text_encoder_3=text_encoder_3,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        tokenizer_3=tokenizer_3,
+        transformer=SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=16,
+            num_layers=3,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=80,
+            caption_projection_dim=32,
+            pooled_projection_dim=64,
+            out_channels=16,
+            pos_embed_max_size=12,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    ).save_pretrained(str(folder))
+    return folder
+
+
 def build_unidiffuser(folder, length=16):
     """A UniDiffuser of version 1 with random weights: the same classes, settings and folders as the real one."""
     import paddle
@@ -255,4 +318,5 @@ BUILDERS = {
     "StableDiffusionPipeline": build_twin,
     "UniDiffuserPipeline": build_unidiffuser,
     "StableDiffusionXLPipeline": build_xl,
+    "StableDiffusion3Pipeline": build_sd3,
 }

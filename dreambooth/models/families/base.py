@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import paddle
 
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 class Family(ABC):
     """A loaded model of one family. The rows of every tensor are prompts, pictures or examples."""
 
-    facts: ClassVar[FamilyFacts]
+    facts: FamilyFacts
 
     def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
         self.pipeline = pipeline  # the library's; a freed part is None
+        self.facts = self.facts.without(part for part in self.facts.lackable if getattr(pipeline, part) is None)
         self.source, self.train_text_encoders = source, train_text_encoders
         self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
         self.adapters = Adapters()
@@ -60,6 +61,11 @@ class Family(ABC):
         height, width = side if isinstance(side, (list, tuple)) else (side, side)
         return height * factor, width * factor
 
+    @property
+    def size_step(self) -> int:
+        """The number of pixels of which sizes are multiples, so that every network within gets whole places."""
+        return self.pipeline.vae_scale_factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+
     # what differs in every family
 
     @abstractmethod
@@ -67,21 +73,22 @@ class Family(ABC):
         """Encode prompts: "hidden" [prompts, tokens, width], and what else the denoiser takes of them."""
 
     @abstractmethod
+    def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
+        """Predict the diffusion's target [n, …] from noisy latents at the timesteps [n]."""
+
+    # what differs in some families
+
     def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
         """Encode pixels [n, 3, height, width]: "mean" and "std" of the latents, and what else latents() takes.
 
         `mask` [n, 1, height, width] is for families that paint into a picture.
         """
+        latents = self.pipeline.vae.encode(pixels).latent_dist
+        return {"mean": latents.mean, "std": latents.std}
 
-    @abstractmethod
     def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
         """Draw clean latents [n, …] from encoded pictures with noise of the shape of "mean"."""
-
-    @abstractmethod
-    def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
-        """Predict the diffusion's target [n, …] from noisy latents at the timesteps [n]."""
-
-    # what differs in some families
+        return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
 
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Put together what predict() takes of the examples beside their latents."""
@@ -208,10 +215,3 @@ class Family(ABC):
 
     def _first_noise(self, seed: int, purpose: str, keys: Sequence[Key], shape: tuple[int, ...]) -> Tensor:
         return paddle.to_tensor(randomness.normal(seed, purpose, keys, shape)).astype(self.denoiser.dtype)
-
-    def _encode_by_vae(self, pixels: Tensor) -> dict[str, Tensor]:
-        latents = self.pipeline.vae.encode(pixels).latent_dist
-        return {"mean": latents.mean, "std": latents.std}
-
-    def _vae_latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
-        return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale

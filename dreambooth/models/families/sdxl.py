@@ -61,16 +61,6 @@ class StableDiffusionXL(Family):
         return {"hidden": found["hidden"] * kept.unsqueeze(-1), "pooled": found["pooled"] * kept}
 
     @override
-    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
-        """Encode pixels to the VAE's mean and deviation, from which each step draws anew."""
-        return self._encode_by_vae(pixels)
-
-    @override
-    def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
-        """Draw the VAE's latents [n, 4, height, width], scaled to unit variance."""
-        return self._vae_latents(encoding, noise)
-
-    @override
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Add "sizes" [n, 6]: those of the picture, the corner where it is cut, those of the view; heights first."""
         sizes = [[*view.original, *transforms.corner(view), *view.size] for view in views]

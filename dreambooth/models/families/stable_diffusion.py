@@ -43,16 +43,6 @@ class StableDiffusion(Family):
         return {"hidden": text_encoder(tokens.input_ids, attention_mask=mask)[0]}
 
     @override
-    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
-        """Encode pixels to the VAE's mean and deviation, from which each step draws anew."""
-        return self._encode_by_vae(pixels)
-
-    @override
-    def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
-        """Draw the VAE's latents [n, 4, height, width], scaled to unit variance."""
-        return self._vae_latents(encoding, noise)
-
-    @override
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
         """Predict the noise or the velocity, as the model was made to."""
         return self.pipeline.unet(noisy, t, conditioning["hidden"]).sample

@@ -54,12 +54,13 @@ class UniDiffuser(Family):
         levels = ((pixels.transpose([0, 2, 3, 1]).numpy() + 1) * 127.5).round().astype(np.uint8)
         pictures = [Image.fromarray(each) for each in levels]
         clip = self.pipeline.encode_image_clip_latents(pictures, len(pictures), 1, pixels.dtype)
-        return {**self._encode_by_vae(pixels), "clip": clip}
+        return {**super().encode_pictures(pixels), "clip": clip}
 
     @override
     def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
         """Draw the VAE's latents, and put CLIP's embedding behind them: [n, values]."""
-        return self.pipeline._combine(self._vae_latents(encoding, noise), encoding["clip"].unsqueeze(1))  # noqa: SLF001
+        latents = super().latents(encoding, noise)
+        return self.pipeline._combine(latents, encoding["clip"].unsqueeze(1))  # noqa: SLF001
 
     @override
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:

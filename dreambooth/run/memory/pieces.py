@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Adapted = Mapping[LayerKind, int]
 
 _KERNEL = 9  # places of a convolution of 3 x 3
+_T5_TOKENS = 256  # of Stable Diffusion 3, beside CLIP's
 _LIVING = 6  # tensors of a VAE
 
 
@@ -177,6 +178,40 @@ def unidiffuser(settings: Settings, shape: Shape) -> list[Piece]:
     return [*[each] * (depth // 2 + 1), *[skip, each] * (depth // 2)]
 
 
+def multimodal(settings: Settings, shape: Shape) -> list[Piece]:
+    """Return the pieces of an SD3Transformer2DModel, whose blocks have weights for the picture and for the prompt."""
+    heads, depth, patch = (settings[name] for name in ("num_attention_heads", "num_layers", "patch_size"))
+    width = heads * settings["attention_head_dim"]
+    height, width_of_latents = shape.size
+    rows, of_prompt = shape.rows, shape.rows * (shape.tokens + _T5_TOKENS)
+    of_picture = rows * (height // patch) * (width_of_latents // patch)
+    both = of_picture + of_prompt
+
+    def each(is_last: bool) -> Piece:
+        # attention of both, and for each the shifts and scales of its norms, and a hidden layer of four widths
+        weights = 8 * _linear(width, width) - is_last * _linear(width, width)
+        weights += _linear(width, 6 * width) + _linear(width, (2 if is_last else 6) * width)
+        weights += (1 if is_last else 2) * (_linear(width, 4 * width) + _linear(4 * width, width))
+        hidden = of_picture if is_last else both
+        saved = (9 * both + 12 * hidden) * width
+        adapted: Adapted = {
+            "attention": (14 if is_last else 16) * width,
+            "feed_forward": (10 if is_last else 20) * width,
+        }
+        return Piece(weights, saved, (heads * both * (both // rows),), both * width, 4 * hidden * width, adapted)
+
+    pooled, first = settings["pooled_projection_dim"], settings["joint_attention_dim"]
+    time = _linear(256, width) + _linear(width, width) + _linear(pooled, width) + _linear(width, width)
+    values = patch * patch * settings["in_channels"]
+    begin = Piece(
+        time + _linear(first, width) + values * width + width,
+        values * of_picture + first * of_prompt,
+        adapted={"time": 256 + 5 * width + pooled},
+    )
+    out = Piece(_linear(width, 2 * width) + width * values + values, 3 * width * of_picture)
+    return [begin, *[each(False)] * (depth - 1), each(True), out]
+
+
 def text_encoder(settings: Settings, shape: Shape) -> list[Piece]:
     """Return the pieces of the encoders of prompts: CLIP, BERT, XLM-RoBERTa."""
     places = shape.rows * shape.tokens
@@ -188,6 +223,7 @@ def text_encoder(settings: Settings, shape: Shape) -> list[Piece]:
 COUNTS: dict[str, Callable[[Settings, Shape], list[Piece]]] = {
     "convolutional": unet,
     "joint": unidiffuser,
+    "multimodal": multimodal,
     "encoder": text_encoder,
 }
 

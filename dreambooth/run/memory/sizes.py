@@ -47,7 +47,7 @@ def read(model: ModelSettings) -> Sizes | None:
     """
     folder = Path(hub.find_model(model.pretrained_model_name_or_path, model.revision))
     try:
-        facts = registry.FAMILIES[pipeline_folder.read_index(folder)["_class_name"]]
+        facts = registry.facts_of(pipeline_folder.read_index(folder))
         files = layouts.choose_files(folder, facts).files
         parts = {part: layouts.part_folder(folder, part, facts) for part in facts.networks}
         weights = {part: weight_files.count(path / files[part].file) for part, path in parts.items()}

@@ -43,6 +43,35 @@ def recompute_without_random_state() -> None:
         utils.recompute = functools.partial(utils.recompute, preserve_rng_state=False)
 
 
+def flow_through_blocks() -> None:
+    """Let the transformer of Stable Diffusion 3 compute on the CPU, and with gradient checkpointing."""
+    # Library: PPDiffusers 0.29.0.
+    # Symptom: its attention calls a function that the library defines on cards alone. With gradient checkpointing, the
+    # blocks' two results are taken for one, and the next block fails.
+    # Remedy: Paddle's own function under that name; a loop over the blocks that takes both results.
+    # Test: test_sd3_computes_as_in_the_library, test_the_library_alone_fails_on_sd3.
+    from paddle.nn import functional
+    from ppdiffusers.models.transformer_sd3 import SD3Transformer2DModel
+
+    if not hasattr(functional, "scaled_dot_product_attention_"):
+        functional.scaled_dot_product_attention_ = functional.scaled_dot_product_attention
+    SD3Transformer2DModel.sd3_origin_transformer = _through_blocks
+
+
+def _through_blocks(
+    self: Network, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor
+) -> tuple[Any, Any]:
+    from paddle.distributed.fleet import utils
+
+    for block in self.transformer_blocks:
+        if self.training and self.gradient_checkpointing:
+            both = utils.recompute(block, hidden_states, encoder_hidden_states, temb, use_reentrant=False)
+        else:
+            both = block(hidden_states, encoder_hidden_states, temb)
+        encoder_hidden_states, hidden_states = both
+    return encoder_hidden_states, hidden_states
+
+
 @contextlib.contextmanager
 def errors_of_python() -> Iterator[None]:
     """Raise an interruption or a want of memory as what it is; call backward() within it."""
@@ -99,6 +128,8 @@ def add_biases_by_products() -> None:
     class ToColumns(PyLayer):  # type: ignore[misc]
         @staticmethod
         def forward(context: Network, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            # gradient checkpointing takes the memory of what is saved, and not where in it a view lies
+            x = x if x.is_contiguous() else x.contiguous()
             context.save_for_backward(x, weight)
             context.learns = [not each.stop_gradient for each in (x, weight, bias)]
             return affine(x, weight, bias)

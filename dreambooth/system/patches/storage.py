@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Network
 
 # weights that a network has and no pipeline here uses; their files may lack them
-_UNUSED_WEIGHTS = (
-    *("pooler.", "bert.pooler."),
-    *(f"{part}embeddings.position_ids" for part in ("", "text_model.", "vision_model.")),
+_UNUSED = re.compile(
+    r"(bert\.)?pooler\.|((text|vision)_model\.)?embeddings\.position_ids"
+    r"|encoder\.embed_tokens\."  # of T5, whose other name has them
+    r"|(norm_out|transformer_blocks\.\d+\.norm1_context)\.norm\.bias"  # of Stable Diffusion 3: zero, in Paddle alone
 )
 
 
@@ -126,7 +127,7 @@ def all_weights_found() -> Iterator[None]:
     for message in warnings:
         if "newly initialized" not in message:
             continue
-        names = [name for name in re.findall(r"'([\w.]+)'", message) if not name.startswith(_UNUSED_WEIGHTS)]
+        names = [name for name in re.findall(r"'([\w.]+)'", message) if not _UNUSED.match(name)]
         if names or "did not match" in message:
             part = re.search(r"Some weights of (\w+)", message)
             raise ValueError(

@@ -9,8 +9,9 @@ import numpy as np
 import paddle
 from ppdiffusers import DDPMScheduler
 
-from dreambooth.config.learning_sections import ObjectiveSettings
+from dreambooth.config.learning_sections import ObjectiveSettings, TimestepSampling
 from dreambooth.data import randomness
+from dreambooth.models import schedulers
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
@@ -56,6 +57,15 @@ class Diffusion(ABC):
             + paddle.to_tensor(randomness.normal(seed, "input perturbation", keys, tuple(noise.shape[1:]))) * share
         )
 
+    def _shares(self, seed: int, keys: Sequence[Key], sampling: TimestepSampling) -> Array:
+        """Draw the shares [n] of the way from the least noise to the most; `sampling` is the model's own."""
+        if (self._settings.timestep_sampling or sampling) == "uniform":
+            shares = np.array([randomness.uniform(seed, "timestep", key) for key in keys])
+        else:
+            shares = 1 / (1 + np.exp(-randomness.normal(seed, "timestep", keys, ()).astype(np.float64)))
+        shift = self._settings.timestep_shift
+        return shift * shares / (1 + (shift - 1) * shares)  # as of Stable Diffusion 3 (Esser et al. 2024, equation 23)
+
     @abstractmethod
     def sample_t(self, seed: int, keys: Sequence[Key]) -> Tensor:
         """Draw the timesteps [n]: int64 steps, or float32 in (0, 1)."""
@@ -98,12 +108,10 @@ class Discrete(Diffusion):
     @override
     def sample_t(self, seed: int, keys: Sequence[Key]) -> Tensor:
         """Draw the timesteps [n] as int64 steps of the chain, all alike but for a shift."""
-        count, shift = self._end - self._first, self._settings.timestep_shift
-        if shift == 1:
+        if self._settings.timestep_shift == 1 and self._settings.timestep_sampling != "logit_normal":
+            count = self._end - self._first
             return paddle.to_tensor(self._first + randomness.integers(seed, "timestep", keys, count))
-        shares = np.array([randomness.uniform(seed, "timestep", key) for key in keys])
-        # as of Stable Diffusion 3 (Esser et al. 2024, equation 23)
-        return self.t_at(shift * shares / (1 + (shift - 1) * shares))
+        return self.t_at(self._shares(seed, keys, "uniform"))
 
     @override
     def t_at(self, shares: Array) -> Tensor:
@@ -159,6 +167,55 @@ class Discrete(Diffusion):
         return kept / (1 - kept)
 
 
+class Flow(Diffusion):
+    """The straight way from latents to noise, whose direction the denoiser predicts (Esser et al. 2024, section 2).
+
+    A timestep is a float, a thousand times the share of noise.
+    """
+
+    def __init__(self, scheduler: SchedulerMixin, settings: ObjectiveSettings | None = None) -> None:
+        super().__init__(settings)
+        self._count = scheduler.config.num_train_timesteps
+        self._timesteps = np.asarray(scheduler.timesteps, np.float32)[::-1]  # the least noise first
+        self._first, self._end = self._settings.min_timestep, self._settings.max_timestep or self._count
+
+    @override
+    def sample_t(self, seed: int, keys: Sequence[Key]) -> Tensor:
+        """Draw the timesteps [n] as float32, most of them in the middle (Esser et al. 2024, section 3.1)."""
+        return self.t_at(self._shares(seed, keys, "logit_normal"))
+
+    @override
+    def t_at(self, shares: Array) -> Tensor:
+        """Return the timesteps of the scheduler, shifted as its settings have it, at shares [n] of those in use."""
+        count = self._end - self._first
+        steps = self._first + np.minimum((np.asarray(shares) * count).astype(np.int64), count - 1)
+        return paddle.to_tensor(self._timesteps[steps])
+
+    @override
+    def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Go from clean latents towards the noise, by the share that the timesteps give."""
+        share = self._share(t, clean)
+        return share * noise + (1 - share) * clean
+
+    @override
+    def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the direction of the way."""
+        return noise - clean
+
+    @override
+    def last(self, count: int) -> Tensor:
+        """Return `count` times the timestep of noise alone."""
+        return paddle.full([count], float(self._timesteps[-1]), "float32")
+
+    @override
+    def clean(self, noisy: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """Go back along a predicted direction, to its beginning."""
+        return noisy - self._share(t, noisy) * prediction
+
+    def _share(self, t: Tensor, latents: Tensor) -> Tensor:
+        return (t / self._count).reshape([-1, *[1] * (latents.ndim - 1)])
+
+
 def diffusion_for(
     scheduler: SchedulerMixin, settings: ObjectiveSettings | None = None, has_channels: bool = True
 ) -> Diffusion:
@@ -167,6 +224,8 @@ def diffusion_for(
     `has_channels` is whether its latents are [n, channels, height, width].
     """
     settings = settings or ObjectiveSettings()
+    if type(scheduler).__name__ == schedulers.FLOW:
+        return _flow_for(scheduler, settings)
     # the model's own scheduler may be one that only draws
     changes = {"rescale_betas_zero_snr": True} if settings.zero_terminal_snr else {}
     chain = DDPMScheduler.from_config(scheduler.config, **changes)
@@ -182,7 +241,26 @@ def diffusion_for(
         )
     if settings.noise_offset and not has_channels:
         raise BadInput("--noise_offset: the latents of this model have no channels; leave it out")
+    _check_timesteps(settings, steps)
+    return Discrete(chain, settings)
+
+
+def _flow_for(scheduler: SchedulerMixin, settings: ObjectiveSettings) -> Flow:
+    """Make the process of a model that flows; refuse what only a chain of noise has."""
+    for flag, is_given in (
+        ("--snr_gamma", settings.snr_gamma is not None),
+        ("--zero_terminal_snr", settings.zero_terminal_snr),
+    ):
+        if is_given:
+            raise BadInput(
+                f"{flag}: not for a model that flows from noise to latents, which ends in noise alone; leave it out"
+            )
+    _check_timesteps(settings, scheduler.config.num_train_timesteps)
+    return Flow(scheduler.from_config(scheduler.config), settings)
+
+
+def _check_timesteps(settings: ObjectiveSettings, steps: int) -> None:
+    """Refuse timesteps that a model has not."""
     for name in ("min_timestep", "max_timestep"):
         if (value := getattr(settings, name)) is not None and value >= steps + (name == "max_timestep"):
             raise BadInput(f"--{name} {value}: the model has {steps} timesteps")
-    return Discrete(chain, settings)
