@@ -7,7 +7,7 @@ decoder backwards. The text encoder of Stable Diffusion 2 is OpenCLIP's, with qu
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from dreambooth.system.types import Array, Arrays
 
-_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
-_TEXT, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."  # of Stable Diffusion 1 and 2
-_TEXTS_OF_XL = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -59,6 +56,22 @@ _OPEN_CLIP_LAYER = {
 _THIRDS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]  # of one matrix
 
 
+class Section(NamedTuple):
+    """Where the weights of a network lie in the file."""
+
+    prefix: str
+    kind: Literal["denoiser", "autoencoder", "clip", "open_clip"]
+
+
+UNET = Section("model.diffusion_model.", "denoiser")
+VAE = Section("first_stage_model.", "autoencoder")
+CLIP, OPEN_CLIP = Section("cond_stage_model.transformer.", "clip"), Section("cond_stage_model.model.", "open_clip")
+BOTH_OF_XL = (
+    Section("conditioner.embedders.0.transformer.", "clip"),
+    Section("conditioner.embedders.1.model.", "open_clip"),
+)
+
+
 class Place(NamedTuple):
     """Where a weight of diffusers lies in the file."""
 
@@ -68,14 +81,11 @@ class Place(NamedTuple):
     is_kernel: bool = False  # a matrix that is a convolution of one pixel there
 
 
-def join_weights(parts: Mapping[str, Arrays], layers_per_block: int, open_clip: bool = False) -> Arrays:
-    """Join the weights of the networks, in diffusers' names and torch's layout, under the names of one file.
-
-    `open_clip` is whether the only text encoder is OpenCLIP's; that of XL's two is known.
-    """
+def join_weights(parts: Mapping[str, Arrays], sections: Mapping[str, Section], layers_per_block: int) -> Arrays:
+    """Join the weights of the networks, in diffusers' names and torch's layout, under the names of one file."""
     weights: dict[str, Array] = {}
     thirds: dict[str, list[tuple[int, Array]]] = {}
-    for part, places in _places(parts, layers_per_block, open_clip).items():
+    for part, places in _places(parts, sections, layers_per_block).items():
         for own, place in places.items():
             value = parts[part][own]
             value = value.T if place.is_transposed else value
@@ -89,14 +99,17 @@ def join_weights(parts: Mapping[str, Arrays], layers_per_block: int, open_clip: 
 
 
 def split_weights(
-    weights: Arrays, parts: Mapping[str, Mapping[str, Sequence[int]]], layers_per_block: int, open_clip: bool = False
+    weights: Arrays,
+    parts: Mapping[str, Mapping[str, Sequence[int]]],
+    sections: Mapping[str, Section],
+    layers_per_block: int,
 ) -> dict[str, dict[str, Array]]:
     """Split one file into the weights of networks, which are given as {part: {name: shape}}. The opposite of joining.
 
     ValueError names the fault where the file is of another model. What else is in the file is left.
     """
     found: dict[str, dict[str, Array]] = {}
-    for part, places in _places(parts, layers_per_block, open_clip).items():
+    for part, places in _places(parts, sections, layers_per_block).items():
         found[part] = {}
         for own, place in places.items():
             if place.name not in weights:
@@ -113,45 +126,48 @@ def split_weights(
 
 
 def _places(
-    parts: Mapping[str, Collection[str]], layers_per_block: int, open_clip: bool
+    parts: Mapping[str, Collection[str]], sections: Mapping[str, Section], layers_per_block: int
 ) -> dict[str, dict[str, Place]]:
     """Return the place of each weight of each part, by its name."""
-    unet, vae = parts["unet"], parts["vae"]
-    attentive = {name.split(".")[1] for name in unet if re.match(r"up_blocks\.\d+\.attentions", name)}
-    blocks = 1 + max(int(name.split(".")[2]) for name in vae if name.startswith("decoder.up_blocks."))
-    found = {
-        "unet": {name: Place(_UNET + _unet_name(name, layers_per_block, attentive)) for name in unet},
-        "vae": {name: _vae_place(_vae_name(name, blocks)) for name in vae},
-    }
-    texts = {"text_encoder": _OPEN_CLIP if open_clip else _TEXT}
-    if "text_encoder_2" in parts:
-        texts = dict(zip(("text_encoder", "text_encoder_2"), _TEXTS_OF_XL))
-    for part, prefix in texts.items():
-        if prefix in (_OPEN_CLIP, _TEXTS_OF_XL[1]):
-            places = {name: _open_clip_place(name, prefix) for name in parts[part]}
-            found[part] = {name: place for name, place in places.items() if place is not None}
+    found: dict[str, dict[str, Place]] = {}
+    for part, section in sections.items():
+        names = parts[part]
+        attentive = {name.split(".")[1] for name in names if re.match(r"up_blocks\.\d+\.attentions", name)}
+        blocks = 1 + max(
+            (int(name.split(".")[2]) for name in names if name.startswith("decoder.up_blocks.")), default=0
+        )
+        places: dict[str, Place | None]
+        if section.kind == "denoiser":
+            places = {name: Place(_unet_name(name, layers_per_block, attentive)) for name in names}
+        elif section.kind == "autoencoder":
+            places = {name: _vae_place(_vae_name(name, 1 + max(numbers))) for name in names}
         else:
-            found[part] = {name: Place(prefix + name) for name in parts[part]}
+            places = {name: _open_clip_place(name) if section.kind == "open_clip" else Place(name) for name in names}
+        found[part] = {
+            name: place._replace(name=section.prefix + place.name)
+            for name, place in places.items()
+            if place is not None
+        }
     return found
 
 
 def _vae_place(name: str) -> Place:
     """Return the place of a VAE's weight; an attention's matrices are convolutions there."""
-    return Place(_VAE + name, is_kernel=".attn_1." in name and name.endswith("weight") and ".norm." not in name)
+    return Place(name, is_kernel=".attn_1." in name and name.endswith("weight") and ".norm." not in name)
 
 
-def _open_clip_place(name: str, prefix: str) -> Place | None:
+def _open_clip_place(name: str) -> Place | None:
     """Return the place of a text encoder's weight in OpenCLIP; None for what that has not."""
     if name == "text_projection.weight":
-        return Place(f"{prefix}text_projection", is_transposed=True)
+        return Place("text_projection", is_transposed=True)
     name = name.removeprefix("text_model.")
     if match := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):
         number, layer, kind = match.groups()
-        inside = f"{prefix}transformer.resblocks.{number}"
+        inside = f"transformer.resblocks.{number}"
         if layer in _THIRDS:
             return Place(f"{inside}.attn.in_proj_{kind}", third=_THIRDS.index(layer))
         return Place(f"{inside}.{_OPEN_CLIP_LAYER[layer]}.{kind}") if layer in _OPEN_CLIP_LAYER else None
-    return Place(prefix + _OPEN_CLIP_NAMES[name]) if name in _OPEN_CLIP_NAMES else None
+    return Place(_OPEN_CLIP_NAMES[name]) if name in _OPEN_CLIP_NAMES else None
 
 
 def _unet_name(name: str, layers: int, attentive: Collection[str]) -> str:

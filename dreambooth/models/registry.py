@@ -1,18 +1,25 @@
-"""The families of models: one row of facts for each, readable before the libraries are loaded."""
+"""The families of models by their pipelines, and what follows from their facts; readable before the libraries."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.models import schedulers
+from dreambooth.models.families.facts import (
+    CLIP_TEXT_ENCODER,
+    SMALL,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
+    STABLE_DIFFUSION_XL,
+    UNIDIFFUSER,
+    FamilyFacts,
+)
 
 if TYPE_CHECKING:
     from dreambooth.config.learning_sections import LayerKind
 
-CLIP_TEXT_ENCODER = "CLIPTextModel"
 _CLIP_SETTINGS_BEFORE_2023 = {
     "max_text_length": "max_position_embeddings",
     "text_embed_dim": "hidden_size",
@@ -32,13 +39,6 @@ LIBRARIES = (
     "alt_diffusion",
     "unidiffuser",
 )
-_CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-_BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast", "XLMRobertaTokenizer", "XLMRobertaTokenizerFast")
-_GPT_TOKENIZERS = ("GPTTokenizer", "GPT2Tokenizer", "GPT2TokenizerFast")
-_T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
-_IMAGE_PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor")
-# the classes of small files, which have no weights
-_SMALL = {*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS, *_GPT_TOKENIZERS, *_T5_TOKENIZERS, *_IMAGE_PROCESSORS}
 
 
 def _newer_clip_settings(old: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -71,185 +71,7 @@ TEXT_ENCODER_CLASSES = (
 )
 
 
-@dataclass(frozen=True)
-class FamilyFacts:
-    """The facts of a family. A part is a component of the library's pipeline, and its folder."""
-
-    pipeline: str  # the class that model_index.json names
-    family: str  # "module:Class" in models/families
-    # part -> the classes that it may have. A model's fingerprint depends on the order.
-    parts: Mapping[str, tuple[str, ...]]
-    labels: Mapping[str, str]  # a part that may train -> its name in texts for people
-    denoiser: str = "unet"  # always trains
-    text_encoders: tuple[str, ...] = ("text_encoder",)  # train on request
-    # the networks that prompts and pictures go through before the denoiser
-    prompt_encoders: tuple[str, ...] = ("text_encoder",)
-    picture_encoders: tuple[str, ...] = ("vae",)
-    decoder: str = "vae"  # makes pictures of latents
-    tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
-    optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
-    lackable: tuple[str, ...] = ()  # parts that a model may lack
-    # part -> the settings in its config.json that the library takes and does not heed
-    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    refused_models: str = ""  # that have them, in words
-    omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
-    index_settings: tuple[str, ...] = ()  # what model_index.json says beside the parts
-    # part -> its layers that see no gradient, which an optimizer's decay would change
-    untrained_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    newer_names: Mapping[str, str] = field(default_factory=dict)  # a part's name in the library -> in newer diffusers
-    lora_prefixes: Mapping[str, str] = field(default_factory=dict)  # part -> its prefix in the LoRA files of web UIs
-    # part -> a pattern for the beginning of each layer that web UIs load, with _ or . between the words
-    web_ui_layers: Mapping[str, str] = field(default_factory=dict)
-    web_ui_networks: str = ""  # those networks in words
-    # what else a layer's name may begin with in a LoRA file -> the part
-    other_lora_names: Mapping[str, str] = field(default_factory=dict)
-    lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
-    kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
-    single_file: bool = False  # can be exported as one file
-    has_places: bool = True  # its latents are pictures, so that masks can weight their places
-    flows: bool = False  # its scheduler is that of a flow, and can't be another one
-    stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
-    # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
-    losses: tuple[str, ...] = ()
-
-    @property
-    def learners(self) -> tuple[str, ...]:
-        """The parts that may train."""
-        return self.denoiser, *self.text_encoders
-
-    def without(self, parts: Iterable[str]) -> FamilyFacts:
-        """Return the facts of a model that lacks some parts."""
-        absent = frozenset(parts)
-        if not absent:
-            return self
-        return replace(
-            self,
-            parts={part: classes for part, classes in self.parts.items() if part not in absent},
-            prompt_encoders=tuple(part for part in self.prompt_encoders if part not in absent),
-            tokenizers=tuple(part for part in self.tokenizers if part not in absent),
-            omitted={**self.omitted, **dict.fromkeys(sorted(absent))},
-        )
-
-    @property
-    def without_weights(self) -> tuple[str, ...]:
-        """The parts that consist of small files."""
-        return tuple(part for part, classes in self.parts.items() if _SMALL.issuperset(classes))
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """The parts that have weights."""
-        return tuple(part for part in self.parts if part != "scheduler" and part not in self.without_weights)
-
-
-_STABLE_DIFFUSION = FamilyFacts(
-    pipeline="StableDiffusionPipeline",
-    family="stable_diffusion:StableDiffusion",
-    parts={
-        "vae": ("AutoencoderKL",),
-        "text_encoder": (CLIP_TEXT_ENCODER, "BertModel", "RobertaSeriesModelWithTransformation"),
-        "tokenizer": (*_CLIP_TOKENIZERS, *_BERT_TOKENIZERS),
-        "unet": ("UNet2DConditionModel",),
-        "scheduler": schedulers.CLASSES,
-    },
-    labels={"unet": "UNet", "text_encoder": "text encoder"},
-    optional_parts=("feature_extractor",),
-    omitted={"safety_checker": None, "requires_safety_checker": False},
-    untrained_layers={"text_encoder": ("pooler",)},  # its UNet sees the hidden states alone
-    lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
-    kinds={"unet": "convolutional", "text_encoder": "encoder"},
-    web_ui_layers={
-        "unet": r"((down_blocks|mid_block|up_blocks|time_embedding)[._]|conv_(in|out)$)",
-        "text_encoder": r"text_model[._]",
-    },
-    web_ui_networks="Stable Diffusion's UNet and CLIP",
-    other_lora_names={"": "unet"},  # in diffusers' first format all layers are of the UNet
-    lora_in_library=True,
-    single_file=True,
-)
-_UNIDIFFUSER = FamilyFacts(
-    pipeline="UniDiffuserPipeline",
-    family="unidiffuser:UniDiffuser",
-    parts={
-        "vae": ("AutoencoderKL",),
-        "text_encoder": (CLIP_TEXT_ENCODER,),
-        "image_encoder": ("CLIPVisionModelWithProjection",),
-        "image_processor": _IMAGE_PROCESSORS,
-        "clip_tokenizer": _CLIP_TOKENIZERS,
-        "text_decoder": ("UniDiffuserTextDecoder",),
-        "text_tokenizer": _GPT_TOKENIZERS,
-        "unet": ("UniDiffuserModel",),
-        "scheduler": schedulers.CLASSES,
-    },
-    labels={"unet": "UNet", "text_encoder": "text encoder"},
-    prompt_encoders=("text_encoder", "text_decoder"),
-    picture_encoders=("vae", "image_encoder"),
-    tokenizers=("clip_tokenizer",),
-    untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
-    kinds={"unet": "joint", "text_encoder": "encoder"},
-    newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
-    has_places=False,
-    stochastic=True,  # without a text, its guidance is a text of new noise
-    losses=("of the latents", "of the latents and the embedding"),
-)
-_STABLE_DIFFUSION_XL = FamilyFacts(
-    pipeline="StableDiffusionXLPipeline",
-    family="sdxl:StableDiffusionXL",
-    parts={
-        "vae": ("AutoencoderKL",),
-        "text_encoder": (CLIP_TEXT_ENCODER,),
-        "text_encoder_2": ("CLIPTextModelWithProjection",),
-        "tokenizer": _CLIP_TOKENIZERS,
-        "tokenizer_2": _CLIP_TOKENIZERS,
-        "unet": ("UNet2DConditionModel",),
-        "scheduler": schedulers.CLASSES,
-    },
-    labels={"unet": "UNet", "text_encoder": "first text encoder", "text_encoder_2": "second text encoder"},
-    text_encoders=("text_encoder", "text_encoder_2"),
-    prompt_encoders=("text_encoder", "text_encoder_2"),
-    tokenizers=("tokenizer", "tokenizer_2"),
-    omitted={"add_watermarker": False},
-    index_settings=("force_zeros_for_empty_prompt",),
-    lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
-    kinds={"unet": "convolutional", "text_encoder": "encoder", "text_encoder_2": "encoder"},
-    web_ui_layers={
-        "unet": r"((down_blocks|mid_block|up_blocks|time_embedding|add_embedding)[._]|conv_(in|out)$)",
-        "text_encoder": r"text_model[._]",
-        "text_encoder_2": r"text_model[._]",
-    },
-    web_ui_networks="Stable Diffusion XL's UNet and CLIPs",
-    single_file=True,
-)
-_STABLE_DIFFUSION_3 = FamilyFacts(
-    pipeline="StableDiffusion3Pipeline",
-    family="sd3:StableDiffusion3",
-    parts={
-        "vae": ("AutoencoderKL",),
-        "text_encoder": ("CLIPTextModelWithProjection",),
-        "text_encoder_2": ("CLIPTextModelWithProjection",),
-        "text_encoder_3": ("T5EncoderModel",),
-        "tokenizer": _CLIP_TOKENIZERS,
-        "tokenizer_2": _CLIP_TOKENIZERS,
-        "tokenizer_3": _T5_TOKENIZERS,
-        "transformer": ("SD3Transformer2DModel",),
-        "scheduler": (schedulers.FLOW,),
-    },
-    labels={
-        "transformer": "transformer",
-        "text_encoder": "first text encoder",
-        "text_encoder_2": "second text encoder",
-    },
-    denoiser="transformer",
-    text_encoders=("text_encoder", "text_encoder_2"),
-    prompt_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
-    tokenizers=("tokenizer", "tokenizer_2"),
-    lackable=("text_encoder_3", "tokenizer_3"),
-    refused={"transformer": ("qk_norm", "dual_attention_layers")},
-    refused_models="Stable Diffusion 3.5",
-    kinds={"transformer": "multimodal", "text_encoder": "encoder", "text_encoder_2": "encoder"},
-    flows=True,
-)
-_ALL = (_STABLE_DIFFUSION, _UNIDIFFUSER, _STABLE_DIFFUSION_XL, _STABLE_DIFFUSION_3)
-FAMILIES = {facts.pipeline: facts for facts in _ALL}
+FAMILIES = {facts.pipeline: facts for facts in (STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3)}
 # which layers of the networks a LoRA adapts, by the ends of their names
 LAYER_KINDS: dict[LayerKind, str] = {
     "attention": r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$"
@@ -278,7 +100,7 @@ PARTS = {
 # every class that model_index.json may name; those of parts that are left out too
 CLASSES = {
     *(each for facts in FAMILIES.values() for classes in facts.parts.values() for each in classes),
-    *_SMALL,
+    *SMALL,
     "StableDiffusionSafetyChecker",
 }
 

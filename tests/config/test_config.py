@@ -310,6 +310,7 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         *("--use_rslora", "--use_dora", "--loraplus_lr_ratio", "4"),
         *("--prior_by_prediction", "--snr_gamma", "5", "--loss_type", "huber", "--noise_offset", "0.1"),
         *("--input_perturbation", "0.1", "--zero_terminal_snr", "--timestep_shift", "2"),
+        *("--timestep_sampling", "logit_normal"),
         *("--min_timestep", "1", "--max_timestep", "9"),
         *("--learn_identifier", "jointly", "--initializer_token", "dog", "--identifier_lr", "1e-3"),
         *("--instance_prompt", "a photo of <sks> dog"),

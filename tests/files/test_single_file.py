@@ -31,7 +31,9 @@ def parts_of(folder):
 
 def joined(pipeline, parts, open_clip=False):
     layers = pipeline.unet.config.layers_per_block
-    return single_file.join_weights(parts, layers, open_clip)
+    text = single_file.OPEN_CLIP if open_clip else single_file.CLIP
+    sections = {"unet": single_file.UNET, "vae": single_file.VAE, "text_encoder": text}
+    return single_file.join_weights(parts, sections, layers)
 
 
 def assert_same(mine, theirs):

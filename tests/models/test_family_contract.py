@@ -331,6 +331,8 @@ ROOMS = ("dreambooth", "miniworld", "benchmarks")
 HOMES = ("dreambooth/models/registry.py", "dreambooth/models/families/")
 # what makes a model itself, or measures the libraries without the project
 ALLOWED = {
+    "dreambooth/files/single_file.py": {"transformer"},  # a name of OpenCLIP's
+    "dreambooth/system/patches/layers.py": {"SD3Transformer2DModel"},  # which it repairs
     "miniworld/networks.py": {"AutoencoderKL", "UNet2DConditionModel", "StableDiffusionPipeline"},
     "miniworld/dataset.py": {"CLIPTextModel"},
     "miniworld/stages.py": {"AutoencoderKL", "unet", "vae"},
@@ -402,4 +404,4 @@ def test_the_search_for_names_finds_words_in_code(source, found):
 def test_the_base_class_stays_small():
     lines = inspect.getsource(inspect.getmodule(Family)).splitlines()
     methods = [name for name, each in vars(Family).items() if inspect.isfunction(each) and name[0] != "_"]
-    assert len(lines) <= 220 and len(methods) <= 20 and len(Family.__abstractmethods__) == 4
+    assert len(lines) <= 220 and len(methods) <= 20 and len(Family.__abstractmethods__) == 2

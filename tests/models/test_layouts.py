@@ -367,4 +367,4 @@ def test_what_was_read_can_be_saved_and_only_small_files_are_kept_until_then(cop
     assert (tmp_path / "saved/tokenizer/vocab.json").read_text() == (copy / "tokenizer/vocab.json").read_text()
     assert_like(tmp_path / "saved", copy, 0)
     kept = [path for folder in layouts._kept for path in layouts.Path(folder.name).rglob("*")]
-    assert kept and not [path for path in kept if path.suffix not in ("", ".json", ".txt")]
+    assert kept and not [path for path in kept if path.suffix not in ("", ".json", ".txt", ".model")]

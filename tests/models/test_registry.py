@@ -77,5 +77,6 @@ def test_a_lora_files_names_begin_with_a_part_or_its_prefix():
         "unet.": "unet",
         "text_encoder.": "text_encoder",
         "text_encoder_2.": "text_encoder_2",
+        "transformer.": "transformer",
         "": "unet",
     }

@@ -51,8 +51,9 @@ def test_the_classes_of_the_table_are_those_that_a_model_may_have():
     import ppdiffusers
 
     for facts in registry.FAMILIES.values():
-        assert facts.parts["scheduler"] == schedulers.CLASSES
+        assert facts.parts["scheduler"] == ((schedulers.FLOW,) if facts.flows else schedulers.CLASSES)
     assert all(hasattr(ppdiffusers, name) for name in schedulers.CLASSES) and len(set(schedulers.CLASSES)) == 7
+    assert hasattr(ppdiffusers, schedulers.FLOW)
 
 
 @each_scheduler

@@ -6,7 +6,7 @@ from typing import get_args
 import paddle
 import pytest
 from support.families import load_family
-from support.known_sizes import STABLE_DIFFUSION_1, UNET
+from support.known_sizes import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL, UNET, UNET_OF_XL
 
 from dreambooth.config.learning_sections import LayerKind, LoraSettings
 from dreambooth.models import registry
@@ -78,6 +78,38 @@ def test_unidiffuser_keeps_the_counted_numbers(unidiffuser_twin):
     assert sum(piece.saved + sum(piece.scores) for piece in counted) == pytest.approx(kept, rel=0.05)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_sd3_has_the_counted_weights_and_keeps_the_counted_numbers(sd3_twin, rows):
+    family = load_family(sd3_twin)
+    family.prepare_training(gradient_checkpointing=False)
+    transformer, settings = family.denoiser, settings_of(sd3_twin, "transformer")
+    counted = pieces.multimodal(settings, Shape(rows, (16, 16), 16))
+    named = dict(transformer.named_parameters())
+    zeros = sum(each.size for name, each in named.items() if name.endswith("norm.bias"))
+    assert sum(piece.weights for piece in counted) == sum(each.size for each in named.values()) - zeros
+
+    def compute():
+        noisy, prompts, pooled = (
+            paddle.randn([rows, 16, 16, 16]),
+            paddle.randn([rows, 272, 80]),
+            paddle.randn([rows, 64]),
+        )
+        return transformer(noisy, prompts, pooled, paddle.to_tensor([5.0] * rows), return_dict=False)[0]
+
+    kept = saved_numbers(transformer.parameters(), compute)
+    assert sum(piece.saved + sum(piece.scores) for piece in counted) == pytest.approx(kept, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["attention", "feed_forward", "time"])
+def test_a_lora_of_sd3_has_the_counted_weights(sd3_twin, kind):
+    family = load_family(sd3_twin)
+    learners, untrained = family.learners(), family.untrained_layers()
+    adapters = Adapters(learners, "transformer", LoraSettings(lora_rank=3, lora_targets=(kind,)), 0, untrained)
+    counted = pieces.multimodal(settings_of(sd3_twin, "transformer"), Shape(1, (16, 16), 16))
+    trained = sum(each.size for each in adapters["transformer"].parameters())
+    assert 3 * pieces.adapted_weights(counted)[kind] == trained
+
+
 @pytest.mark.parametrize("name", ["twin", "bert_twin"])
 def test_a_text_encoder_keeps_the_counted_numbers(request, name):
     folder = request.getfixturevalue(name)
@@ -127,4 +159,6 @@ def test_stable_diffusion_1_has_its_known_number_of_weights():
     counted = pieces.unet(UNET, Shape(1, (64, 64), 77))
     assert sum(piece.weights for piece in counted) == STABLE_DIFFUSION_1.weights["unet"]
     # 8 heads of 4096 x 4096 scores in five layers, and smaller ones
+    of_xl = pieces.unet(UNET_OF_XL, Shape(1, (128, 128), 77))
+    assert sum(piece.weights for piece in of_xl) == STABLE_DIFFUSION_XL.weights["unet"]
     assert 5 * 8 * 4096**2 < sum(sum(piece.scores) for piece in counted) < 6 * 8 * 4096**2

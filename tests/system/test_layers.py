@@ -10,6 +10,7 @@ import pytest
 from paddle.autograd import PyLayer
 from paddle.nn import functional
 from ppdiffusers.models.lora import LoRACompatibleConv
+from support.commands import new_python
 
 from dreambooth.system import threads
 from dreambooth.system.patches import layers
@@ -254,6 +255,54 @@ def test_recompute_works():
     layer = paddle.nn.Linear(2, 2)
     utils.recompute(layer, paddle.ones([1, 2]), use_reentrant=False).sum().backward()
     assert layer.weight.grad is not None
+
+
+def test_recompute_has_the_gradient_of_a_part_of_a_tensor():
+    """A view lies somewhere in the memory of another tensor; Paddle's recompute takes what lies at its beginning."""
+    from paddle.distributed.fleet import utils
+
+    layers.add_biases_by_products()
+    layer = paddle.nn.Linear(64, 64)
+    whole = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 8, 64)).astype("float32"))
+
+    def second_half(values):
+        return layer((values * 1)[:, 4:])
+
+    gradients = []
+    for run in (second_half, lambda values: utils.recompute(second_half, values, use_reentrant=False)):
+        values = whole.clone()
+        values.stop_gradient = False
+        run(values).square().sum().backward()
+        gradients.append(layer.weight.grad.numpy())
+        layer.clear_gradients()
+    assert np.array_equal(*gradients) and np.abs(gradients[0]).max() > 1
+
+
+SD3 = """
+import paddle
+from ppdiffusers import SD3Transformer2DModel
+from paddle.distributed.fleet import utils
+paddle.seed(0)
+settings = dict(num_layers=2, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16, patch_size=2)
+settings |= dict(caption_projection_dim=16, pooled_projection_dim=16, sample_size=8, pos_embed_max_size=8)
+network = SD3Transformer2DModel(**settings)
+network.enable_gradient_checkpointing()
+inputs = paddle.randn([1, 16, 8, 8]), paddle.randn([1, 4, 16]), paddle.randn([1, 16]), paddle.to_tensor([5.0])
+for call in ("eval", "train"):
+    getattr(network, call)()
+    try:
+        network(*inputs, return_dict=False)[0].sum().backward()
+        print("computes")
+    except (AttributeError, TypeError) as error:
+        print(type(error).__name__)
+    if not hasattr(paddle.nn.functional, "scaled_dot_product_attention_"):
+        paddle.nn.functional.scaled_dot_product_attention_ = paddle.nn.functional.scaled_dot_product_attention
+"""
+
+
+def test_the_library_alone_fails_on_sd3():
+    done = new_python("-c", SD3)
+    assert done.stdout.split() == ["AttributeError", "AttributeError"], done.stdout + done.stderr
 
 
 def test_recompute_alone_fails_on_paddle_2():

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from ppdiffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
+from ppdiffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
 from dreambooth.config.learning_sections import ObjectiveSettings
 from dreambooth.data import randomness
@@ -162,3 +162,48 @@ def test_a_process_may_have_a_t_between_0_and_1():
     assert t.dtype == paddle.float32 and ((t > 0) & (t < 1)).all()
     noisy, target = flow.add_noise(clean, noise, t), flow.target(clean, noise, t)
     np.testing.assert_allclose((noisy - t.reshape([-1, 1, 1, 1]) * target).numpy(), clean.numpy(), atol=1e-6)
+
+
+def flow(shift=3.0, **objective):
+    return diffusion.diffusion_for(FlowMatchEulerDiscreteScheduler(shift=shift), ObjectiveSettings(**objective))
+
+
+def test_a_flow_is_the_straight_way_from_latents_to_noise():
+    clean, noise = clean_and_noise()
+    t = np.array([1.0, 500.0, 1000.0], np.float32)
+    arguments = [paddle.to_tensor(each) for each in (clean, noise, t)]
+    share = t[:, None, None, None] / 1000
+    np.testing.assert_allclose(flow().add_noise(*arguments).numpy(), (1 - share) * clean + share * noise, atol=1e-6)
+    np.testing.assert_array_equal(flow().target(*arguments).numpy(), noise - clean)
+    found = flow().clean(flow().add_noise(*arguments), flow().target(*arguments), arguments[2])
+    np.testing.assert_allclose(found.numpy(), clean, atol=1e-5)
+    assert flow().last(2).tolist() == [1000.0, 1000.0] and flow().weight(arguments[2]) is None
+
+
+def test_a_flows_timesteps_are_the_schedulers_and_lie_in_the_middle_before_its_shift():
+    own = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    t = flow().sample_t(7, MANY).numpy()
+    assert t.dtype == np.float32 and set(t) <= set(own.timesteps.numpy())
+    np.testing.assert_allclose(flow().t_at([0.0, 0.999, 1.0]).numpy(), own.timesteps.numpy()[[-1, 0, 0]])
+    # a normal number through the logistic function has quartiles at 0.338 and 0.662 (Esser et al. 2024, equation 19)
+    for sampling, quartiles in ((None, (0.338, 0.5, 0.662)), ("uniform", (0.25, 0.5, 0.75))):
+        shares = flow(shift=1.0, timestep_sampling=sampling).sample_t(7, MANY).numpy() / 1000
+        assert np.abs(np.quantile(shares, (0.25, 0.5, 0.75)) - quartiles).max() < 0.03
+    middle = np.median(flow(shift=1.0, timestep_shift=3.0).sample_t(7, MANY).numpy()) / 1000
+    assert abs(middle - 0.75) < 0.03 and abs(np.median(t) / 1000 - 0.75) < 0.03
+    assert set(flow(min_timestep=10, max_timestep=12).sample_t(7, MANY).numpy()) == set(own.timesteps.numpy()[-12:-10])
+    assert np.array_equal(flow().sample_t(7, MANY[3:4]).numpy(), t[3:4])
+
+
+def test_a_chain_can_have_its_timesteps_in_the_middle():
+    steps = process(objective=dict(timestep_sampling="logit_normal")).sample_t(7, MANY).numpy() / 1000
+    assert np.abs(np.quantile(steps, (0.25, 0.5, 0.75)) - (0.338, 0.5, 0.662)).max() < 0.03
+    alike = process(objective=dict(timestep_sampling="uniform")).sample_t(7, MANY).numpy()
+    assert np.array_equal(alike, process().sample_t(7, MANY).numpy())
+
+
+@pytest.mark.parametrize("settings", [dict(snr_gamma=5.0), dict(zero_terminal_snr=True), dict(min_timestep=1000)])
+def test_what_a_flow_has_not_is_refused(settings):
+    [name] = settings
+    with pytest.raises(BadInput, match=f"^--{name}"):
+        flow(**settings)

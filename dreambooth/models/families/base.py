@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.run_sections import SaveFormat
     from dreambooth.data.concepts import View
+    from dreambooth.models.families.facts import FamilyFacts
     from dreambooth.models.families.interfaces import Source, Words
-    from dreambooth.models.registry import FamilyFacts
     from dreambooth.system.types import Key, Network, Pipeline, Size, Tensors, Tokenizer
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import paddle
 
 from dreambooth.data import transforms
+from dreambooth.files import single_file
 from dreambooth.models import registry
 from dreambooth.models.families.base import Family
 from dreambooth.system.types import override
@@ -92,7 +93,9 @@ class StableDiffusionXL(Family):
     @override
     def single_file_layout(self) -> dict[str, Any]:
         """Return what the layout of the original Stable Diffusion XL depends on."""
-        return {"layers_per_block": self.pipeline.unet.config.layers_per_block}
+        texts = {"text_encoder": single_file.CLIP_OF_XL, "text_encoder_2": single_file.OPEN_CLIP_OF_XL}
+        sections = {"unet": single_file.UNET, "vae": single_file.VAE, **texts}
+        return {"sections": sections, "layers_per_block": self.pipeline.unet.config.layers_per_block}
 
     def _all(self, parts: Sequence[str]) -> list[Any]:
         return [getattr(self.pipeline, part) for part in parts]

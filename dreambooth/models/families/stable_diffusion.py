@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dreambooth.files import single_file
 from dreambooth.models import registry, saving
+from dreambooth.models.families import facts
 from dreambooth.models.families.base import Family
 from dreambooth.system.types import override
 
@@ -51,7 +53,9 @@ class StableDiffusion(Family):
     def single_file_layout(self) -> dict[str, Any]:
         """Return what the layout of the original Stable Diffusion depends on; it has none for other text encoders."""
         text_encoder = self.pipeline.text_encoder
-        if type(text_encoder).__name__ != registry.CLIP_TEXT_ENCODER:
+        if type(text_encoder).__name__ != facts.CLIP_TEXT_ENCODER:
             raise saving.no_single_file(type(text_encoder).__name__)
         is_open_clip = text_encoder.config.hidden_act == "gelu"  # Stable Diffusion 1 has quick_gelu
-        return {"layers_per_block": self.pipeline.unet.config.layers_per_block, "open_clip": is_open_clip}
+        text = single_file.OPEN_CLIP if is_open_clip else single_file.CLIP
+        sections = {"unet": single_file.UNET, "vae": single_file.VAE, "text_encoder": text}
+        return {"sections": sections, "layers_per_block": self.pipeline.unet.config.layers_per_block}

@@ -195,7 +195,7 @@ def multimodal(settings: Settings, shape: Shape) -> list[Piece]:
         hidden = of_picture if is_last else both
         saved = (9 * both + 12 * hidden) * width
         adapted: Adapted = {
-            "attention": (14 if is_last else 16) * width,
+            "attention": (12 if is_last else 16) * width,
             "feed_forward": (10 if is_last else 20) * width,
         }
         return Piece(weights, saved, (heads * both * (both // rows),), both * width, 4 * hidden * width, adapted)
@@ -206,9 +206,10 @@ def multimodal(settings: Settings, shape: Shape) -> list[Piece]:
     begin = Piece(
         time + _linear(first, width) + values * width + width,
         values * of_picture + first * of_prompt,
-        adapted={"time": 256 + 5 * width + pooled},
+        adapted={"time": 256 + 6 * width + pooled},
     )
-    out = Piece(_linear(width, 2 * width) + width * values + values, 3 * width * of_picture)
+    end: Adapted = {"feed_forward": width + values}
+    out = Piece(_linear(width, 2 * width) + _linear(width, values), 3 * width * of_picture, adapted=end)
     return [begin, *[each(False)] * (depth - 1), each(True), out]
 
 

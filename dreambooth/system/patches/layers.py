@@ -49,7 +49,7 @@ def flow_through_blocks() -> None:
     # Symptom: its attention calls a function that the library defines on cards alone. With gradient checkpointing, the
     # blocks' two results are taken for one, and the next block fails.
     # Remedy: Paddle's own function under that name; a loop over the blocks that takes both results.
-    # Test: test_sd3_computes_as_in_the_library, test_the_library_alone_fails_on_sd3.
+    # Test: those of the family in test_family_contract.py, test_the_library_alone_fails_on_sd3.
     from paddle.nn import functional
     from ppdiffusers.models.transformer_sd3 import SD3Transformer2DModel
 
