@@ -66,10 +66,8 @@ class Section(NamedTuple):
 UNET = Section("model.diffusion_model.", "denoiser")
 VAE = Section("first_stage_model.", "autoencoder")
 CLIP, OPEN_CLIP = Section("cond_stage_model.transformer.", "clip"), Section("cond_stage_model.model.", "open_clip")
-BOTH_OF_XL = (
-    Section("conditioner.embedders.0.transformer.", "clip"),
-    Section("conditioner.embedders.1.model.", "open_clip"),
-)
+CLIP_OF_XL = Section("conditioner.embedders.0.transformer.", "clip")
+OPEN_CLIP_OF_XL = Section("conditioner.embedders.1.model.", "open_clip")
 
 
 class Place(NamedTuple):
@@ -133,9 +131,7 @@ def _places(
     for part, section in sections.items():
         names = parts[part]
         attentive = {name.split(".")[1] for name in names if re.match(r"up_blocks\.\d+\.attentions", name)}
-        blocks = 1 + max(
-            (int(name.split(".")[2]) for name in names if name.startswith("decoder.up_blocks.")), default=0
-        )
+        numbers = [int(name.split(".")[2]) for name in names if name.startswith("decoder.up_blocks.")]
         places: dict[str, Place | None]
         if section.kind == "denoiser":
             places = {name: Place(_unet_name(name, layers_per_block, attentive)) for name in names}
@@ -143,11 +139,8 @@ def _places(
             places = {name: _vae_place(_vae_name(name, 1 + max(numbers))) for name in names}
         else:
             places = {name: _open_clip_place(name) if section.kind == "open_clip" else Place(name) for name in names}
-        found[part] = {
-            name: place._replace(name=section.prefix + place.name)
-            for name, place in places.items()
-            if place is not None
-        }
+        there = {name: place for name, place in places.items() if place is not None}
+        found[part] = {name: place._replace(name=section.prefix + place.name) for name, place in there.items()}
     return found
 
 
