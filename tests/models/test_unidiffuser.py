@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from support.commands import command_line, train
+from support.commands import command_line, launch, train, train_whole_and_in_parts
 from support.families import load_family, load_pipeline
-from support.weights import assert_same, weights
+from support.weights import assert_same, mean_difference, weights
 
 import infer
 from dreambooth.config.commands import DrawSettings
@@ -186,6 +186,29 @@ def test_the_whole_road(unidiffuser_twin, pictures, tmp_path, capsys):
     infer.main(["--model_path", str(tmp_path / "out"), "--prompt", "a photo of sks dog", "--num_inference_steps", "3",
                 "--output", str(tmp_path / "dog.png")])  # fmt: skip
     assert Image.open(tmp_path / "dog.png").size == (32, 32)
+
+
+METHODS = {
+    "DoRA": dict(lora_rank=2, use_dora=True, prior_by_prediction=True, class_prompt="a dog", train_text_encoder=True),
+    "Min-SNR": dict(snr_gamma=5, timestep_shift=2, ema_decay=0.5, train_text_encoder=True),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_methods_resume_bit_for_bit_and_do_not_depend_on_the_processes(
+    method, unidiffuser_twin, pictures, tmp_path
+):
+    settings = METHODS[method]
+    train_whole_and_in_parts(unidiffuser_twin, pictures, tmp_path, **settings)
+    part = "unet" if method == "Min-SNR" else ""
+    assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
+    train(command_line(unidiffuser_twin, pictures, tmp_path / "one", **settings, train_batch_size=2))
+    line = command_line(unidiffuser_twin, pictures, tmp_path / "two", **settings)
+    done = launch(tmp_path, "train_dreambooth.py", *line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    train(command_line(unidiffuser_twin, pictures, tmp_path / "other", **{**settings, "seed": 1}, train_batch_size=2))
+    same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
+    assert same < 2e-2 * other
 
 
 def test_a_stopped_run_goes_on_bit_for_bit_and_the_cache_changes_nothing(unidiffuser_twin, pictures, tmp_path):
