@@ -137,7 +137,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     by_prediction = config.concepts.prior_by_prediction
     encodings = Encodings(family, batches, config.memory, seed, keeps_base=by_prediction)
     measures = judges.of(config, plan, family, diffusion)
-    family.free_encoders(pictures=config.memory.cache_latents)
+    family.free_encoders(pictures=encodings.are_kept)
 
     # Make the optimizer and the average; a resumed run takes weights and states from its checkpoint
     has_pictures = config.concepts.with_prior_preservation

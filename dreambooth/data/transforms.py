@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _SQUEEZE_NOTICED = 1.1
 _LONGEST, _LEAST_AREA = 2, 0.7  # the longest ratio of a bucket's sides, and its least share of the area
 _PLACES = 5  # that a random crop chooses among
+_WHOLE_REGIONS, _LEAST_REGION = 0.1, 0.25  # the share of whole ones, and of a side that one has at least
 _COLOURS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
@@ -115,6 +116,29 @@ def to_weights(mask: Image.Image | None, view: View, unmasked: float) -> Array:
         scaled = np.asarray(_scaled(mask, view), dtype=np.float32)
         weights = unmasked + (1 - unmasked) * scaled[None] / 255
     return _placed(weights, view)
+
+
+def region(size: Size, numbers: np.random.Generator) -> Array:
+    """Draw a region [1, height, width] to paint, 1 within and 0 outside: a box, an ellipse, or the whole picture.
+
+    Of ten regions, one is the whole picture, so that a model can also draw without one. The others have sides of a
+    quarter to all of the picture's.
+    """
+    height, width = size
+    kind = numbers.random()
+    if kind < _WHOLE_REGIONS:
+        return np.ones((1, height, width), np.float32)
+    sides = [max(1, round(side * numbers.uniform(_LEAST_REGION, 1))) for side in size]
+    corners = [int(numbers.integers(whole - side + 1)) for whole, side in zip(size, sides)]
+    rows, columns = (
+        (np.arange(whole, dtype=np.float32) + 0.5 - corner) / side * 2 - 1
+        for whole, corner, side in zip(size, corners, sides)
+    )
+    if kind < (1 + _WHOLE_REGIONS) / 2:
+        inside = (np.abs(rows)[:, None] < 1) & (np.abs(columns)[None] < 1)
+    else:
+        inside = rows[:, None] ** 2 + columns[None] ** 2 < 1
+    return inside[None].astype(np.float32)
 
 
 def _inner_size(view: View) -> Size:

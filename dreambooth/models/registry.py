@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.models.families.facts import (
     CLIP_TEXT_ENCODER,
+    INPAINTING,
     SMALL,
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_3,
@@ -71,7 +72,8 @@ TEXT_ENCODER_CLASSES = (
 )
 
 
-FAMILIES = {facts.pipeline: facts for facts in (STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3)}
+_ALL = (STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, INPAINTING)
+FAMILIES = {facts.pipeline: facts for facts in _ALL}
 # which layers of the networks a LoRA adapts, by the ends of their names
 LAYER_KINDS: dict[LayerKind, str] = {
     "attention": r"(^|\.)(to_q|to_k|to_v|to_out\.0|q_proj|k_proj|v_proj|out_proj|query|key|value)$"

@@ -47,8 +47,9 @@ class Encodings:
         self._workers = settings.dataloader_num_workers
         self._weights = self._weigh_places() if batches.has_masks else {}
         self._arrays: dict[Size, Arrays] | None = None  # of each size: {name: [row, …]}
+        self.are_kept = settings.cache_latents and not family.facts.paints  # whose region is another in each step
         self._first_rows: dict[tuple[Size, int], int] = {}  # of a picture's views at a size, which follow each other
-        if settings.cache_latents:
+        if self.are_kept:
             self._arrays = {size: self._encode_all_pictures(size) for size in batches.sizes}
         self._last: tuple[MicroBatch, Tensors] | None = None  # the last micro-batch and its pictures' encodings
         self._prompts: Tensors | _Spool | None = None  # {name: [prompt, …]}
@@ -121,7 +122,19 @@ class Encodings:
     def _encode_pictures(self, batch: MicroBatch) -> Tensors:
         shown = [(self._batches.pictures[example.picture], [example.view]) for example in batch.examples]
         pixels = [each for [each] in read_pixels(shown, self._workers)]
-        return self._family.encode_pictures(paddle.to_tensor(np.stack(pixels)))
+        regions = self._regions(batch) if self._family.facts.paints else None
+        return self._family.encode_pictures(paddle.to_tensor(np.stack(pixels)), regions)
+
+    def _regions(self, batch: MicroBatch) -> Tensor:
+        """Return the region [n, 1, height, width] that each example paints: its mask, or one that its key draws."""
+        found = []
+        for example in batch.examples:
+            if mask := picture_files.open_mask(self._batches.pictures[example.picture]):
+                found.append(transforms.to_weights(mask, example.view, 0.0))
+            else:
+                numbers = randomness.stream(self._seed, "region", *example.key)
+                found.append(transforms.region(example.view.size, numbers))
+        return paddle.to_tensor(np.stack(found).astype(np.float32))
 
     def _take_pictures(self, batch: MicroBatch) -> Tensors:
         assert self._arrays is not None

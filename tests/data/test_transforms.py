@@ -204,3 +204,20 @@ def test_colours_change_by_their_factors_alone():
 )
 def test_a_view_in_words(size, settings, said):
     assert transforms.in_words(transforms.views(size, PictureSettings(**settings), (32, 32))[0]) == said
+
+
+def test_regions_are_boxes_ellipses_and_whole_pictures_of_all_sizes():
+    regions = [transforms.region((48, 32), np.random.default_rng(seed)) for seed in range(300)]
+    assert all(each.shape == (1, 48, 32) and each.dtype == np.float32 for each in regions)
+    assert all(set(np.unique(each)) <= {0.0, 1.0} and each.any() for each in regions)
+    shares = np.array([each.mean() for each in regions])
+    assert 0.04 < (shares == 1).mean() < 0.2 and shares.min() < 0.1 and 0.2 < np.median(shares) < 0.6
+
+    def fills_its_box(region):
+        rows, columns = np.nonzero(region[0])
+        return region[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+
+    assert 0.3 < np.mean([fills_its_box(each) for each in regions]) < 0.75
+    middles = np.mean([np.argwhere(each[0]).mean(0) for each in regions], axis=0)
+    assert np.abs(middles - (23.5, 15.5)).max() < 2
+    assert np.array_equal(regions[7], transforms.region((48, 32), np.random.default_rng(7)))

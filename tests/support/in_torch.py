@@ -18,7 +18,7 @@ def load(arguments):
         return load_unidiffuser(arguments.folder)
     index = json.loads((Path(arguments.folder) / "model_index.json").read_text())
     absent = {part: None for part, value in index.items() if value == [None, None]}
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **PARTS_LEFT_OUT, **absent)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **{**absent, **PARTS_LEFT_OUT})
     if arguments.file:
         pipeline = type(pipeline).from_single_file(arguments.file, config=arguments.folder, local_files_only=True)
     if arguments.lora:

@@ -89,13 +89,15 @@ SOLVERS = {
 
 
 def build_twin(
-    folder, text="clip", prediction_type="epsilon", scheduler="PNDMScheduler", length=32, inside=None, **unet_settings
-):
+    folder, text="clip", prediction_type="epsilon", scheduler="PNDMScheduler", length=32, inside=None,
+    pipeline="StableDiffusionPipeline", **unet_settings,
+):  # fmt: skip
     """A Stable Diffusion with random weights: the same classes, settings and folder layout as the real one."""
     import paddle
     import ppdiffusers
-    from ppdiffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from ppdiffusers import UNet2DConditionModel
 
+    pipeline_class = getattr(ppdiffusers, pipeline)
     paddle.seed(0)
     folder.mkdir(parents=True)
     vocabulary = folder.parent / f"{folder.name}-vocabulary"
@@ -117,7 +119,7 @@ def build_twin(
     )
     settings = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type)
     settings.update(SOLVERS.get(scheduler, {}))
-    pipeline = StableDiffusionPipeline(
+    pipeline = pipeline_class(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -313,10 +315,16 @@ def build_unidiffuser(folder, length=16):
     return folder
 
 
+def build_inpainting(folder):
+    """An inpainting model, whose UNet sees a region and the rest of the picture too."""
+    return build_twin(folder, pipeline="StableDiffusionInpaintPipeline", in_channels=9, out_channels=4)
+
+
 # the pipeline's class of each family of the registry -> its twin
 BUILDERS = {
     "StableDiffusionPipeline": build_twin,
     "UniDiffuserPipeline": build_unidiffuser,
     "StableDiffusionXLPipeline": build_xl,
     "StableDiffusion3Pipeline": build_sd3,
+    "StableDiffusionInpaintPipeline": build_inpainting,
 }

@@ -54,6 +54,7 @@ class FamilyFacts:
     kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
     has_places: bool = True  # its latents are pictures, so that masks can weight their places
+    paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
     flows: bool = False  # its scheduler is that of a flow, and can't be another one
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
     # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
@@ -194,4 +195,7 @@ STABLE_DIFFUSION_3 = FamilyFacts(
     refused_models="Stable Diffusion 3.5",
     kinds={"transformer": "multimodal", "text_encoder": "encoder", "text_encoder_2": "encoder"},
     flows=True,
+)
+INPAINTING = replace(
+    STABLE_DIFFUSION, pipeline="StableDiffusionInpaintPipeline", family="inpainting:Inpainting", paints=True
 )

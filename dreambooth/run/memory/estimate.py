@@ -105,7 +105,7 @@ def _training(config: Config, sizes: Sizes, place: Place, state: float) -> Stage
         chain = [*(piece._replace(weights=0) for piece in passed), *chain]
     if config.concepts.prior_by_prediction and not rank:
         kept += _BYTES * sizes.weights[sizes.facts.denoiser]  # the copy of it before the training
-    if not memory.cache_latents:
+    if not memory.cache_latents or sizes.facts.paints:
         kept += _BYTES * sum(sizes.weights[part] for part in sizes.facts.picture_encoders)
     if place.is_card and memory.mixed_precision != "no":
         # networks that are left are kept in it; of other weights, a copy stays until the backward pass
