@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from dreambooth.config.config import Config
     from dreambooth.data.concepts import Share
     from dreambooth.files.records import Record
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.run.checkpoints import Stateful
     from dreambooth.run.planning import Plan
     from dreambooth.training.objective.diffusion import Diffusion

@@ -39,7 +39,7 @@ from dreambooth.system.types import override
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
 
 DRAW_STEPS = 25
 ROUNDS = 2

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from paddle.optimizer import AdamW
 
     from benchmarks.subjects import Subject
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Network
     from dreambooth.training.team import Team
     from dreambooth.training.updates import Updates

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dreambooth.data.concepts import Picture
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Array
 
 UNMEASURED = ("concepts", "json", "sheet", "pictures_dir", "verbose")  # flags that change no figure

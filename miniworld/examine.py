@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
     from PIL import Image
 
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Network
     from miniworld.detector import Detector
 

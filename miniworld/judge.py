@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dreambooth.drawing.instruments.clip import Clip
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Array
 
 STEPS = 25

@@ -138,7 +138,7 @@ def region(size: Size, numbers: np.random.Generator) -> Array:
         inside = (np.abs(rows)[:, None] < 1) & (np.abs(columns)[None] < 1)
     else:
         inside = rows[:, None] ** 2 + columns[None] ** 2 < 1
-    return inside[None].astype(np.float32)
+    return np.asarray(inside[None], dtype=np.float32)
 
 
 def _inner_size(view: View) -> Size:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.concept_sections import ClassSettings
     from dreambooth.data.concepts import Picture
-    from dreambooth.models.families.base import Family
-    from dreambooth.models.families.interfaces import Source
+    from dreambooth.models.family.base import Family
+    from dreambooth.models.family.interfaces import Source
     from dreambooth.system.types import Size
 
 _DRAWN = re.compile(r"^(\d+)-([0-9a-f]{40})\.png$")  # number and SHA-1 of the pixels

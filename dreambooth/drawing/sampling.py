@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Array, Pipeline
 
     Request = tuple[str, int]  # (prompt, number of the picture)

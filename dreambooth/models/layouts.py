@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
-    from dreambooth.models.families.facts import FamilyFacts
+    from dreambooth.models.family.facts import FamilyFacts
 
 _EITHER = "model.safetensors"  # of Paddle or of torch, according to its metadata
 # the weights that the library looks for, the best first: safetensors hold nothing but weights

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dreambooth.files.lora import Layers
     from dreambooth.files.records import Base
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Scheduler, Tokenizer
 
 

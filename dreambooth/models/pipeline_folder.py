@@ -13,7 +13,7 @@ from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from dreambooth.models.families.facts import FamilyFacts
+    from dreambooth.models.family.facts import FamilyFacts
     from dreambooth.system.types import JSON
 
 FLAG = "--pretrained_model_name_or_path"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dreambooth.models.families.facts import (
+from dreambooth.models.family.facts import (
     CLIP_TEXT_ENCODER,
     INPAINTING,
     SMALL,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.run_sections import SaveFormat
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tensors, Tokenizer
 
 SINGLE_FILE = "single_file"

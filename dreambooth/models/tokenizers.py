@@ -11,7 +11,7 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from dreambooth.models.families.facts import FamilyFacts
+    from dreambooth.models.family.facts import FamilyFacts
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tokenizer
 
     Reader = tuple[Tokenizer, Network]  # a tokenizer, and the text encoder that takes its tokens

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import MemorySettings
     from dreambooth.data.concepts import Concept
     from dreambooth.drawing.prior_pictures import Found
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.run.memory.budget import Budget
     from dreambooth.run.planning import Plan
 

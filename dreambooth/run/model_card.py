@@ -14,7 +14,7 @@ from dreambooth.run import endings, output_folder
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import LoggingSettings, SavingSettings
-    from dreambooth.models.families.facts import FamilyFacts
+    from dreambooth.models.family.facts import FamilyFacts
 
 
 def make_card(config: Config, steps: int, processes: int, facts: FamilyFacts, saved: int | None = None) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import SavingSettings
     from dreambooth.data.concepts import Concept
     from dreambooth.files.records import Record
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.run.checkpoints import Checkpoint
 
 _CARD = "README.md"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.concept_sections import ConceptSettings
     from dreambooth.config.run_sections import SavingSettings
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
 
 _FEW_STEPS = 100
 _CLASS_HASHES, _CLASS_CAPTIONS = "the class pictures' hashes", "the class pictures' captions"

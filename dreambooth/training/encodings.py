@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import MemorySettings
     from dreambooth.data.batches import Batches
     from dreambooth.data.concepts import Example, MicroBatch, Picture, View
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Array, Arrays, Size, Tensors
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.concept_sections import SubjectSettings
     from dreambooth.config.sections import WordSettings
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.models.tokenizers import Reader
     from dreambooth.system.types import Arrays
 

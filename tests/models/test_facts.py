@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreambooth.models.families import facts
+from dreambooth.models.family import facts
 
 ROWS = (facts.STABLE_DIFFUSION, facts.UNIDIFFUSER, facts.STABLE_DIFFUSION_XL, facts.STABLE_DIFFUSION_3)
 

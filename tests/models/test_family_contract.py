@@ -20,7 +20,7 @@ from dreambooth.data.concepts import View
 from dreambooth.drawing import sampling
 from dreambooth.files import lora
 from dreambooth.models import loading, pipeline_folder, registry, saving, schedulers
-from dreambooth.models.families.base import Family
+from dreambooth.models.family.base import Family
 from dreambooth.system import processes
 from dreambooth.system.errors import BadInput
 from dreambooth.training.lora.adapters import Adapters
@@ -328,7 +328,7 @@ def test_a_lora_in_a_file_is_the_one_that_was_trained(twin_folder, tmp_path):
 # nothing of a family stands anywhere else
 
 ROOMS = ("dreambooth", "miniworld", "benchmarks")
-HOMES = ("dreambooth/models/registry.py", "dreambooth/models/families/")
+HOMES = ("dreambooth/models/registry.py", "dreambooth/models/families/", "dreambooth/models/family/")
 # what makes a model itself, or measures the libraries without the project
 ALLOWED = {
     "dreambooth/files/single_file.py": {"transformer"},  # a name of OpenCLIP's

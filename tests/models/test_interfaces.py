@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from dreambooth.models import loading
-from dreambooth.models.families import interfaces
+from dreambooth.models.family import interfaces
 
 
 class Recorder:

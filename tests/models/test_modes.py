@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import paddle
 from paddle import nn
 
-from dreambooth.models.families import modes
+from dreambooth.models.family import modes
 
 
 def network():

@@ -8,7 +8,7 @@ import pytest
 from support.commands import python
 
 from dreambooth.models import registry
-from dreambooth.models.families.base import Family
+from dreambooth.models.family.base import Family
 
 
 def family_class(facts):

@@ -9,7 +9,7 @@ from dreambooth.models import loading
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Pipeline
 
 

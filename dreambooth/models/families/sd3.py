@@ -14,7 +14,7 @@ from paddle.nn import functional
 from dreambooth.files import safetensors
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import registry, saving, tokenizers
-from dreambooth.models.families.base import Family
+from dreambooth.models.family.base import Family
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import layers
 from dreambooth.system.types import override
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.run_sections import SaveFormat
-    from dreambooth.models.families.interfaces import Source
+    from dreambooth.models.family.interfaces import Source
     from dreambooth.system.types import Pipeline, Size, Tensors
 
 _T5_TOKENS = 256  # of a prompt, as in diffusers; PPDiffusers' own pipeline has as many as CLIP

@@ -14,7 +14,7 @@ import paddle
 from dreambooth.data import transforms
 from dreambooth.files import single_file
 from dreambooth.models import registry
-from dreambooth.models.families.base import Family
+from dreambooth.models.family.base import Family
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.data.concepts import View
-    from dreambooth.models.families.interfaces import Source
+    from dreambooth.models.family.interfaces import Source
     from dreambooth.system.types import Pipeline, Tensors
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.files import single_file
 from dreambooth.models import registry, saving
-from dreambooth.models.families import facts
-from dreambooth.models.families.base import Family
+from dreambooth.models.family import facts
+from dreambooth.models.family.base import Family
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:

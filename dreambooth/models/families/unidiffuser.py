@@ -19,7 +19,7 @@ from PIL import Image
 from dreambooth.files import atomic, moves, safetensors
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import registry, schedulers
-from dreambooth.models.families.base import Family
+from dreambooth.models.family.base import Family
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dreambooth.config.run_sections import MemorySettings
     from dreambooth.config.sections import PictureSettings
     from dreambooth.data.concepts import Concept
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Size
     from dreambooth.training.objective.diffusion import Diffusion
 

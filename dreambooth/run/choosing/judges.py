@@ -13,7 +13,7 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from dreambooth.config.config import Config
     from dreambooth.config.run_sections import ChoosingSettings
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.run.choosing.measuring import ClipMeasures
     from dreambooth.run.planning import Plan
     from dreambooth.training.objective.diffusion import Diffusion

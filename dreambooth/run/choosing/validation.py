@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.run_sections import LoggingSettings
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.run.tracking import NullTracker, Tracker
     from dreambooth.training.best import Entry
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.files import atomic, weight_files
 from dreambooth.models import hub, layouts, pipeline_folder, registry
-from dreambooth.models.families.facts import FamilyFacts
+from dreambooth.models.family.facts import FamilyFacts
 from dreambooth.run.memory import pieces
 from dreambooth.run.memory.pieces import Shape
 

@@ -14,7 +14,7 @@ from paddle import nn
 
 from dreambooth.data import randomness
 from dreambooth.models import registry
-from dreambooth.models.families import interfaces
+from dreambooth.models.family import interfaces
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 from dreambooth.training.lora.adapted_layers import AdaptedLayer, Shape

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.data.concepts import MicroBatch
-    from dreambooth.models.families.base import Family
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Tensors
     from dreambooth.training.objective.diffusion import Diffusion
 

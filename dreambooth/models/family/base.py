@@ -11,8 +11,8 @@ import paddle
 from dreambooth.config import sections
 from dreambooth.data import randomness
 from dreambooth.models import saving, schedulers
-from dreambooth.models.families import modes
-from dreambooth.models.families.interfaces import Adapters
+from dreambooth.models.family import modes
+from dreambooth.models.family.interfaces import Adapters
 from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dreambooth.config.commands import DrawSettings
     from dreambooth.config.run_sections import SaveFormat
     from dreambooth.data.concepts import View
-    from dreambooth.models.families.facts import FamilyFacts
-    from dreambooth.models.families.interfaces import Source, Words
+    from dreambooth.models.family.facts import FamilyFacts
+    from dreambooth.models.family.interfaces import Source, Words
     from dreambooth.system.types import Key, Network, Pipeline, Size, Tensors, Tokenizer
 
 
