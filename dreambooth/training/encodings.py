@@ -122,8 +122,10 @@ class Encodings:
     def _encode_pictures(self, batch: MicroBatch) -> Tensors:
         shown = [(self._batches.pictures[example.picture], [example.view]) for example in batch.examples]
         pixels = [each for [each] in read_pixels(shown, self._workers)]
-        regions = self._regions(batch) if self._family.facts.paints else None
-        return self._family.encode_pictures(paddle.to_tensor(np.stack(pixels)), regions)
+        stacked = paddle.to_tensor(np.stack(pixels))
+        if self._family.facts.paints:
+            return self._family.encode_pictures(stacked, self._regions(batch))
+        return self._family.encode_pictures(stacked)
 
     def _regions(self, batch: MicroBatch) -> Tensor:
         """Return the region [n, 1, height, width] that each example paints: its mask, or one that its key draws."""
