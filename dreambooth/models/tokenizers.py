@@ -11,6 +11,8 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from paddle import Tensor
+
     from dreambooth.models.family.facts import FamilyFacts
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tokenizer
 
@@ -33,6 +35,19 @@ def readers(pipeline: Pipeline, facts: FamilyFacts) -> list[Reader]:
     """List the tokenizers of a model's prompts, each with its text encoder."""
     parts = zip(facts.tokenizers, facts.text_encoders)
     return [(getattr(pipeline, tokenizer), getattr(pipeline, encoder)) for tokenizer, encoder in parts]
+
+
+def tokens(tokenizer: Tokenizer, prompts: Iterable[str], length: int | None = None) -> Tensor:
+    """Return the tokens [prompts, length] of prompts, cut or padded to a length: the tokenizer's own by default."""
+    most = length or tokenizer.model_max_length
+    found = tokenizer(list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pd")
+    return found.input_ids
+
+
+def encode_by_clips(readers: Sequence[Reader], prompts: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+    """Encode prompts by CLIPs: the hidden states before the last layer of each, and the whole prompt's vector."""
+    encoded = [encoder(tokens(tokenizer, prompts), output_hidden_states=True) for tokenizer, encoder in readers]
+    return [each.hidden_states[-2] for each in encoded], [each[0] for each in encoded]
 
 
 def another_tokenizer(name: str, own: Tokenizer, text_encoder: Network) -> Tokenizer:

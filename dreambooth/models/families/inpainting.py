@@ -57,13 +57,11 @@ class Inpainting(StableDiffusion):
     @override
     def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
         """Draw the noise that pictures begin as, where a whole picture is to be painted."""
-        channels, factor = self.pipeline.vae.config.latent_channels, self.pipeline.vae_scale_factor
-        shape = channels, size[0] // factor, size[1] // factor
         pixels = paddle.zeros([1, 3, *size], self.pipeline.vae.dtype)
         with paddle.no_grad():
             rest = self.surroundings(pixels, paddle.ones([1, 1, *size], pixels.dtype))["rest"]
         return {
-            "latents": self._first_noise(seed, purpose, keys, shape),
+            **super().first_latents(seed, purpose, keys, size),
             "image": pixels.expand([len(keys), 3, *size]),
             "mask_image": paddle.ones([len(keys), 1, *size], pixels.dtype),
             "masked_image_latents": rest.expand([len(keys), *rest.shape[1:]]),

@@ -47,16 +47,11 @@ class StableDiffusion3(Family):
     @override
     def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
         """Encode prompts: "hidden" [prompts, tokens of CLIP and T5, width], "pooled" [prompts, width of both CLIPs]."""
-        hidden, pooled = [], []
-        for tokenizer, text_encoder in tokenizers.readers(self.pipeline, self.facts):
-            ids = self._tokens(tokenizer, prompts, tokenizer.model_max_length)
-            encoded = text_encoder(ids, output_hidden_states=True)
-            hidden.append(encoded.hidden_states[-2])
-            pooled.append(encoded[0])
+        hidden, pooled = tokenizers.encode_by_clips(tokenizers.readers(self.pipeline, self.facts), prompts)
         of_clip, width = paddle.concat(hidden, axis=-1), self.denoiser.config.joint_attention_dim
         of_clip = functional.pad(of_clip, (0, width - of_clip.shape[-1]), data_format="NCL")
         if "text_encoder_3" in self.facts.parts:
-            ids = self._tokens(self.pipeline.tokenizer_3, prompts, _T5_TOKENS)
+            ids = tokenizers.tokens(self.pipeline.tokenizer_3, prompts, _T5_TOKENS)
             of_t5 = self.pipeline.text_encoder_3(ids)[0].astype(of_clip.dtype)
         else:
             of_t5 = paddle.zeros([len(prompts), _T5_TOKENS, width], of_clip.dtype)
@@ -124,9 +119,3 @@ class StableDiffusion3(Family):
         safetensors.write(
             path, {name: each for name, each in Reader(path).items() if name not in biases}, {"format": "pt"}
         )
-
-    @staticmethod
-    def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:  # noqa: ANN401  of the library
-        return tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pd"
-        ).input_ids

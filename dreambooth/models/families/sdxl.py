@@ -13,7 +13,7 @@ import paddle
 
 from dreambooth.data import transforms
 from dreambooth.files import single_file
-from dreambooth.models import registry
+from dreambooth.models import registry, tokenizers
 from dreambooth.models.family.base import Family
 from dreambooth.system.types import override
 
@@ -43,18 +43,7 @@ class StableDiffusionXL(Family):
 
         Where the model draws without a prompt from zeros, an empty prompt is zeros.
         """
-        hidden, pooled = [], None
-        for tokenizer, text_encoder in zip(self._all(self.facts.tokenizers), self._all(self.facts.text_encoders)):
-            tokens = tokenizer(
-                list(prompts),
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pd",
-            )
-            encoded = text_encoder(tokens.input_ids, output_hidden_states=True)
-            hidden.append(encoded.hidden_states[-2])
-            pooled = encoded[0]  # of the second encoder, in the end
+        hidden, (_, pooled) = tokenizers.encode_by_clips(tokenizers.readers(self.pipeline, self.facts), prompts)
         found = {"hidden": paddle.concat(hidden, axis=-1), "pooled": pooled}
         if not self.pipeline.config.force_zeros_for_empty_prompt or all(prompts):
             return found
@@ -96,6 +85,3 @@ class StableDiffusionXL(Family):
         texts = {"text_encoder": single_file.CLIP_OF_XL, "text_encoder_2": single_file.OPEN_CLIP_OF_XL}
         sections = {"unet": single_file.UNET, "vae": single_file.VAE, **texts}
         return {"sections": sections, "layers_per_block": self.pipeline.unet.config.layers_per_block}
-
-    def _all(self, parts: Sequence[str]) -> list[Any]:
-        return [getattr(self.pipeline, part) for part in parts]

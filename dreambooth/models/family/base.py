@@ -128,7 +128,7 @@ class Family(ABC):
 
     def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
         """Draw the noise that pictures begin as, named as the pipeline takes it."""
-        channels, factor = self.denoiser.config.in_channels, self.pipeline.vae_scale_factor
+        channels, factor = self.pipeline.vae.config.latent_channels, self.pipeline.vae_scale_factor
         shape = channels, size[0] // factor, size[1] // factor
         return {"latents": self._first_noise(seed, purpose, keys, shape)}
 
