@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from support.commands import command_line, launch, train, train_whole_and_in_parts
+from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
-from support.pictures import draw_pictures
+from support.pictures import draw_pictures, write_left_masks
 from support.weights import assert_same, mean_difference
 
 import infer
@@ -96,11 +96,7 @@ def test_runs_are_exact(method, inpainting_twin, pictures, class_pictures, tmp_p
         settings["class_data_dir"] = class_pictures
     train_whole_and_in_parts(inpainting_twin, pictures, tmp_path, **settings)
     assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
-    train(command_line(inpainting_twin, pictures, tmp_path / "one", **settings, train_batch_size=2))
-    line = command_line(inpainting_twin, pictures, tmp_path / "two", **settings)
-    done = launch(tmp_path, "train_dreambooth.py", *line)
-    assert done.returncode == 0, done.stdout + done.stderr
-    train(command_line(inpainting_twin, pictures, tmp_path / "other", **{**settings, "seed": 1}, train_batch_size=2))
+    train_in_one_and_two_processes(inpainting_twin, pictures, tmp_path, **settings)
     same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
     assert same < 2e-2 * other
 
@@ -116,12 +112,7 @@ def test_a_mask_is_the_region_that_is_painted(inpainting_twin, pictures, tmp_pat
         return surroundings(self, pixels, mask)
 
     monkeypatch.setattr(Inpainting, "surroundings", listening)
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for path in pictures.glob("*.*"):
-        mask = np.zeros((40, 40), np.uint8)
-        mask[:, :20] = 255
-        Image.fromarray(mask).save(masks / f"{path.stem}.png")
+    masks = write_left_masks(pictures, tmp_path / "masks")
     train(command_line(inpainting_twin, pictures, tmp_path / "masked", mask_dir=masks))
     assert seen and all((mask[..., :14] > 0.9).all() and not mask[..., 18:].any() for mask in seen)
     seen.clear()

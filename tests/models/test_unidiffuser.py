@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from support.commands import command_line, launch, train, train_whole_and_in_parts
+from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family, load_pipeline
 from support.weights import assert_same, mean_difference, weights
 
@@ -202,11 +202,7 @@ def test_other_methods_resume_bit_for_bit_and_do_not_depend_on_the_processes(
     train_whole_and_in_parts(unidiffuser_twin, pictures, tmp_path, **settings)
     part = "unet" if method == "Min-SNR" else ""
     assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
-    train(command_line(unidiffuser_twin, pictures, tmp_path / "one", **settings, train_batch_size=2))
-    line = command_line(unidiffuser_twin, pictures, tmp_path / "two", **settings)
-    done = launch(tmp_path, "train_dreambooth.py", *line)
-    assert done.returncode == 0, done.stdout + done.stderr
-    train(command_line(unidiffuser_twin, pictures, tmp_path / "other", **{**settings, "seed": 1}, train_batch_size=2))
+    train_in_one_and_two_processes(unidiffuser_twin, pictures, tmp_path, **settings)
     same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
     assert same < 2e-2 * other
 

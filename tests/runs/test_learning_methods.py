@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.commands import command_line, launch, train, train_whole_and_in_parts
+from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
 from support.weights import assert_same, mean_difference
 
@@ -36,10 +36,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, twin, pictures, 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_learn_what_one_does(method, twin, pictures, tmp_path):
     settings = METHODS[method]
-    train(command_line(twin, pictures, tmp_path / "one", **settings, train_batch_size=2))
-    done = launch(tmp_path, "train_dreambooth.py", *command_line(twin, pictures, tmp_path / "two", **settings))
-    assert done.returncode == 0, done.stdout + done.stderr
-    train(command_line(twin, pictures, tmp_path / "other", **{**settings, "seed": 1}, train_batch_size=2))
+    train_in_one_and_two_processes(twin, pictures, tmp_path, **settings)
     part = "unet" if method == "whole" else ""
     same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
     assert same < 2e-2 * other

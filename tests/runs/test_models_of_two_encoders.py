@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from support.commands import command_line, launch, train, train_whole_and_in_parts
+from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
-from support.pictures import draw_pictures
+from support.pictures import draw_pictures, write_left_masks
 from support.weights import assert_same, mean_difference, weights
 
 import infer
@@ -103,10 +103,7 @@ def test_two_processes_learn_what_one_does(method, model, pictures, class_pictur
     settings = dict(METHODS[method])
     if "with_prior_preservation" in settings:
         settings["class_data_dir"] = class_pictures
-    train(command_line(model, pictures, tmp_path / "one", **settings, train_batch_size=2))
-    done = launch(tmp_path, "train_dreambooth.py", *command_line(model, pictures, tmp_path / "two", **settings))
-    assert done.returncode == 0, done.stdout + done.stderr
-    train(command_line(model, pictures, tmp_path / "other", **{**settings, "seed": 1}, train_batch_size=2))
+    train_in_one_and_two_processes(model, pictures, tmp_path, **settings)
     for part in parts_of(model) if method == "whole" else ("",):
         same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
         assert same < 2e-2 * other
@@ -132,12 +129,7 @@ def test_the_cut_of_a_picture_is_learned_with_it(xl_twin, tmp_path):
 
 
 def test_a_mask_changes_what_is_learned(model, pictures, tmp_path):
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for path in pictures.glob("*.*"):
-        mask = np.zeros((64, 64), np.uint8)
-        mask[:, :32] = 255
-        Image.fromarray(mask).save(masks / f"{path.stem}.png")
+    masks = write_left_masks(pictures, tmp_path / "masks")
     train(command_line(model, pictures, tmp_path / "plain"))
     train(command_line(model, pictures, tmp_path / "masked", mask_dir=masks))
     assert mean_difference(*(tmp_path / run / denoiser(model) for run in ("plain", "masked"))) > 1e-6

@@ -56,6 +56,14 @@ def train_whole_and_in_parts(model, pictures, folder, **settings):
     train(command_line(model, pictures, folder / "parts", **settings, **again))
 
 
+def train_in_one_and_two_processes(model, pictures, folder, **settings):
+    """Make a run by one process into folder/one, the same by two into folder/two, and one of another seed."""
+    train(command_line(model, pictures, folder / "one", **settings, train_batch_size=2))
+    done = launch(folder, "train_dreambooth.py", *command_line(model, pictures, folder / "two", **settings))
+    assert done.returncode == 0, done.stdout + done.stderr
+    train(command_line(model, pictures, folder / "other", **{**settings, "seed": 1}, train_batch_size=2))
+
+
 def python(*arguments, **environment):
     """Run a command of the tool in a process of its own; the CompletedProcess, with its text.
 

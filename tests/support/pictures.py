@@ -3,6 +3,16 @@
 from PIL import Image, ImageDraw
 
 
+def write_left_masks(pictures, folder):
+    """A mask for each picture, white on its left half."""
+    folder.mkdir()
+    for path in pictures.glob("*.*"):
+        mask = Image.new("L", (40, 40))
+        mask.paste(255, (0, 0, 20, 40))
+        mask.save(folder / f"{path.stem}.png")
+    return folder
+
+
 def draw_pictures(folder, count, size=(40, 40), first=0):
     """Pictures that differ from each other and are not symmetric, numbered from the first."""
     folder.mkdir(parents=True, exist_ok=True)

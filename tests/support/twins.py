@@ -65,6 +65,14 @@ def bert_text(folder, length):
     return tokenizer, BertModel(config)
 
 
+def make_folders(folder):
+    """Make the folder of a twin, and one beside it for the vocabulary of its tokenizers, which is returned."""
+    folder.mkdir(parents=True)
+    vocabulary = folder.parent / f"{folder.name}-vocabulary"
+    vocabulary.mkdir()
+    return vocabulary
+
+
 def tiny_vae(**settings):
     """Factor 2: 32 x 32 pixels to 16 x 16 x 4 latents."""
     from ppdiffusers import AutoencoderKL
@@ -99,9 +107,7 @@ def build_twin(
 
     pipeline_class = getattr(ppdiffusers, pipeline)
     paddle.seed(0)
-    folder.mkdir(parents=True)
-    vocabulary = folder.parent / f"{folder.name}-vocabulary"
-    vocabulary.mkdir()
+    vocabulary = make_folders(folder)
     tokenizer, text_encoder = TEXTS[text](vocabulary, length, **({"intermediate_size": inside} if inside else {}))
     vae = tiny_vae()
     unet = UNet2DConditionModel(
@@ -140,9 +146,7 @@ def build_xl(folder, length=16, **unet_settings):
     from ppdiffusers.transformers import CLIPTextModelWithProjection
 
     paddle.seed(0)
-    folder.mkdir(parents=True)
-    vocabulary = folder.parent / f"{folder.name}-vocabulary"
-    vocabulary.mkdir()
+    vocabulary = make_folders(folder)
     tokenizer, text_encoder = clip_text(vocabulary, length, eos_token_id=2)
     tokenizer_2, other = clip_text(
         vocabulary, length, hidden_size=40, hidden_act="gelu", num_hidden_layers=3, eos_token_id=2
@@ -209,9 +213,7 @@ def build_sd3(folder, length=16, t5=True):
     from ppdiffusers.transformers import CLIPTextModelWithProjection
 
     paddle.seed(0)
-    folder.mkdir(parents=True)
-    vocabulary = folder.parent / f"{folder.name}-vocabulary"
-    vocabulary.mkdir()
+    vocabulary = make_folders(folder)
     tokenizer, first = clip_text(vocabulary, length, eos_token_id=2)
     tokenizer_2, second = clip_text(vocabulary, length, hidden_size=40, hidden_act="gelu", eos_token_id=2)
     tokenizer_3, text_encoder_3 = t5_text(vocabulary, 80) if t5 else (None, None)
@@ -260,9 +262,7 @@ def build_unidiffuser(folder, length=16):
     )
 
     paddle.seed(0)
-    folder.mkdir(parents=True)
-    vocabulary = folder.parent / f"{folder.name}-vocabulary"
-    vocabulary.mkdir()
+    vocabulary = make_folders(folder)
     clip_tokenizer, text_encoder = clip_text(vocabulary, length)
     words = [*byte_alphabet(), "<|endoftext|>"]
     (vocabulary / "gpt.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
