@@ -4,11 +4,16 @@
     python infer.py --model_path ./dream_outputs --prompt "sks dog at night" "sks dog on the beach" \\
         --num_images 4 --seed 1 --scheduler dpmsolver++ --num_inference_steps 25 --grid
     python infer.py --model_path ./my_model --lora ./dream_outputs --lora_scale 0.8 --prompt "A photo of sks dog"
+    python infer.py --model_path ./dream_outputs --image room.png --mask sofa.png --prompt "sks dog on a sofa"
+    python infer.py --model_path ./dream_outputs --controlnet lllyasviel/sd-controlnet-canny --draw_edges \\
+        --control_image sitting.png running.png --grid --prompt "A photo of sks dog"
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +25,7 @@ from dreambooth.config import commands, parser
 from dreambooth.config.fields import check_png, flag
 from dreambooth.data import rare_words
 from dreambooth.drawing import sampling, sheets
+from dreambooth.drawing.inputs import edges, painting, starts
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers, tokenizers
 from dreambooth.system import console, disk, libraries
@@ -28,12 +34,19 @@ from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from dreambooth.models.family.base import Family
+    from dreambooth.models.family.control import Controlled
+    from dreambooth.system.types import Size
+
+
+_STEP = 8  # of all sizes, in pixels
 
 
 # fmt: off
 @dataclass(frozen=True)
-class InferSettings(commands.DrawFlags, title="model, prompts and files"):
+class InferSettings(commands.InputFlags, commands.DrawFlags, title="model, prompts and files"):
     """The settings of infer.py."""
 
     model_path: str = flag(
@@ -45,9 +58,9 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
     num_images: int = flag(
         "pictures for each prompt", 1, least=1)
     height: int | None = flag(
-        "height of the pictures (default: the model's own)", type=int)
+        "height of the pictures (default: the model's own, in the shape of --image)", type=int)
     width: int | None = flag(
-        "width of the pictures (default: the model's own)", type=int)
+        "width of the pictures (default: the model's own, in the shape of --image)", type=int)
     lora: str | None = flag(
         "a LoRA to put into the model: a folder, or a .safetensors of any tool")
     lora_scale: float | None = flag(
@@ -59,16 +72,16 @@ class InferSettings(commands.DrawFlags, title="model, prompts and files"):
     output: str | None = flag(
         "file for the one picture, or for the grid, instead of --output_dir", metavar="FILE.png")
     grid: bool = flag(
-        "also put all pictures on one sheet, a row for each prompt", False)
+        "also put all pictures on one sheet, a row for each prompt, or for each pose", False)
     # fmt: on
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, side in (("height", self.height), ("width", self.width)):
-            if side is not None and (side <= 0 or side % 8):
-                raise BadInput(f"--{name} {side}: must be a positive multiple of 8")
-        count = len(self.prompt) * self.num_images
+            if side is not None and (side <= 0 or side % _STEP):
+                raise BadInput(f"--{name} {side}: must be a positive multiple of {_STEP}")
+        count = len(self.prompt) * self.num_images * max(1, len(self.control_image))
         if self.output and count > 1 and not self.grid:
             raise BadInput(f"--output {self.output}: one file for {count} pictures; add --grid or use --output_dir")
         check_png("--output", self.output)
@@ -95,6 +108,15 @@ def read_settings(argv: Sequence[str]) -> InferSettings:
     return settings
 
 
+def _read_start(settings: InferSettings) -> starts.Start | None:
+    """Read the picture to begin from, and its mask."""
+    if settings.image is None:
+        return None
+    picture = starts.read(settings.image, "--image")
+    mask = None if settings.mask is None else starts.read_mask(settings.mask, picture, "--mask")
+    return starts.Start(picture, mask, settings.share_drawn)
+
+
 def _is_lora(model_path: str) -> bool:
     base = records.find_base(model_path)
     return base is not None and base.is_lora
@@ -103,6 +125,8 @@ def _is_lora(model_path: str) -> bool:
 def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = read_settings(argv)
+    start = _read_start(settings)
+    poses = [starts.read(path, "--control_image") for path in settings.control_image]
     libraries.load(weight_files.READERS, settings.verbose)
     cards.check_precision(settings.mixed_precision)
 
@@ -116,16 +140,27 @@ def main(argv: Sequence[str]) -> None:
         *rare_words.spelled_out(family.tokenizer, settings.prompt),
     ):
         console.warn(warning)
+    if start is not None:
+        painting.check(family, start, settings.num_inference_steps)
+    controlled = None
+    if settings.controlnet:
+        from dreambooth.models.family import control
+
+        controlled = control.add(family, settings.controlnet, settings.share_of_control)
     if kind := cards.half(settings.mixed_precision):
         loading.to_half(family.networks(), kind)
     if settings.vae_tiling:
         getattr(family.pipeline, family.facts.decoder).enable_tiling()
-    height, width = family.default_size
-    size = settings.height or height, settings.width or width
+    size = _choose_size(settings, family, [start.picture] if start else poses)
+    start = start and start.fitted(size)
+    poses = [starts.fitted(edges.draw_edges(each) if settings.draw_edges else each, size) for each in poses]
 
-    # Draw
+    # Draw all prompts, for each pose if there are any
     requests = sampling.requests_for(settings.prompt, settings.num_images)
-    drawing = sampling.draw(family, settings.draw_settings(size, settings.negative_prompt), requests)
+    draw = functools.partial(
+        sampling.draw, family, settings.draw_settings(size, settings.negative_prompt), requests, start
+    )
+    drawing = draw() if controlled is None else _draw_poses(controlled, poses, draw)
     scheduler = settings.scheduler and schedulers.SCHEDULERS[settings.scheduler].class_name
 
     # Save each picture as it comes, with its settings in its text
@@ -140,24 +175,62 @@ def main(argv: Sequence[str]) -> None:
     }
     if settings.lora or settings.lora_scale is not None:
         text |= {"lora": settings.lora or settings.model_path, "lora_scale": settings.scale}
+    if settings.image:
+        text |= {"image": settings.image, "mask": settings.mask or "", "strength": settings.share_drawn}
+    if settings.controlnet:
+        text |= {"controlnet": settings.controlnet, "control_scale": settings.share_of_control}
+    names = settings.control_image or ("",)
     pictures: list[Image.Image] = []
     written: list[Path] = []
     with disk.explained(lambda: f"{len(written)} pictures before it are whole"):
-        bar = console.progress_bar(drawing, total=len(requests), desc="Drawing")
-        for picture, (prompt, number) in zip(bar, requests):  # the bar first, so that it gets to its end
-            index = len(pictures) // settings.num_images
+        bar = console.progress_bar(drawing, total=len(names) * len(requests), desc="Drawing")
+        # the bar first, so that it gets to its end
+        for picture, (name, (prompt, number)) in zip(bar, itertools.product(names, requests)):
+            index = len(pictures) // settings.num_images % len(settings.prompt)
             own = {"prompt": prompt, "picture": number, **text}
-            path = Path(settings.output_dir) / f"{_slug(prompt)}-{index}-seed{settings.seed}-{number}.png"
+            pose = ""
+            if name:
+                own |= {"control_image": name, "draw_edges": settings.draw_edges}
+                pose = f"-{_slug(Path(name).stem)}"
+            path = Path(settings.output_dir) / f"{_slug(prompt)}{pose}-{index}-seed{settings.seed}-{number}.png"
             path = Path(settings.output) if settings.output and not settings.grid else _free(path, own)
             if not (settings.output and settings.grid):
                 written.append(_save(picture, path, own))
             pictures.append(picture)
         if settings.grid:
-            sheet = sheets.make_grid(pictures, columns=settings.num_images)
+            sheet = sheets.make_grid(*_with_poses(pictures, poses, settings.num_images))
             own = {"prompt": " | ".join(settings.prompt), **text}
             path = Path(settings.output) if settings.output else _free(Path(settings.output_dir) / "grid.png", own)
             written.append(_save(sheet, path, own))
     print(*written, sep="\n")
+
+
+def _choose_size(settings: InferSettings, family: Family, shown: Sequence[Image.Image]) -> Size:
+    """Choose the size of the pictures: as the flags say, else of the shape of the first that is shown, if any."""
+    height, width = family.default_size
+    if shown and settings.height is None and settings.width is None:
+        height, width = starts.fitting_size(shown[0], (height, width), math.lcm(_STEP, family.size_step))
+    return settings.height or height, settings.width or width
+
+
+def _draw_poses(
+    controlled: Controlled, poses: Sequence[Image.Image], draw: Callable[[], Iterator[Image.Image]]
+) -> Iterator[Image.Image]:
+    """Draw anew for each pose, which the ControlNet sees."""
+    for pose in poses:
+        controlled.show(pose)
+        yield from draw()
+
+
+def _with_poses(
+    pictures: Sequence[Image.Image], poses: Sequence[Image.Image], count: int
+) -> tuple[Sequence[Image.Image], int]:
+    """Return the pictures of a sheet, and how many are in a row: `count` of each prompt, or all of a pose behind it."""
+    if not poses:
+        return pictures, count
+    each = len(pictures) // len(poses)
+    rows = [[pose, *pictures[number * each : (number + 1) * each]] for number, pose in enumerate(poses)]
+    return sum(rows, []), 1 + each
 
 
 def _save(picture: Image.Image, path: Path, text: Mapping[str, Any]) -> Path:

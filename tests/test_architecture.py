@@ -126,6 +126,7 @@ def test_the_rooms_are_those_of_the_plan():
         "objective",
         "optimizers",
         "instruments",
+        "inputs",
         "choosing",
         "checks",
     } - {
@@ -191,6 +192,7 @@ ROOM_OF_TESTS = {
     "objective": "training",
     "optimizers": "training",
     "instruments": "drawing",
+    "inputs": "drawing",
     "choosing": "run",
     "checks": "config",
 }

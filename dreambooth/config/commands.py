@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GUIDANCE = 7.5
+_STRENGTH = 0.8
 _SEVERAL_WORDS = re.compile(r"\s|[\u3400-\u9fff]")  # or Chinese, which has no spaces
 
 
@@ -160,6 +161,49 @@ class MetricsSettings(InstrumentFlags, MeasuredSubject, title="models and files"
             if self.concepts is not None and getattr(self, name):
                 raise BadInput(f"--{name} can't be combined with --concepts, whose list has it for each subject")
         check_png("--sheet", self.sheet)
+
+@dataclass(frozen=True)
+class InputFlags(Section, title="pictures to draw from"):
+    """The flags for what a drawing begins from, and is led by, beside its prompt."""
+
+    image: str | None = flag(
+        "a picture to begin from, in place of noise alone", metavar="FILE")
+    mask: str | None = flag(
+        "which part of --image to paint anew: white in this picture; the rest stays as it is", metavar="FILE")
+    strength: float | None = flag(
+        "how much of --image is drawn anew, up to 1 (default: 0.8; with --mask 1)", type=float, above=0)
+    controlnet: str | None = flag(
+        "a ControlNet, which draws by --control_image: a folder, or a name on Hugging Face")
+    control_image: tuple[str, ...] = flag(
+        "what the ControlNet sees, such as a pose; each one is drawn", (), nargs="+", action="extend", metavar="FILE")
+    draw_edges: bool = flag(
+        "let the ControlNet see the edges of --control_image, for one that was made for edges", False)
+    control_scale: float | None = flag(
+        "how much of the ControlNet (default: 1)", type=float)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mask", "strength"):
+            if getattr(self, name) is not None and self.image is None:
+                raise BadInput(f"--{name} needs --image")
+        if self.strength is not None and self.strength > 1:
+            raise BadInput(f"--strength {self.strength}: must be at most 1")
+        if self.controlnet is not None and not self.control_image:
+            raise BadInput("--controlnet needs --control_image, what it is to see")
+        for name in ("control_image", "draw_edges", "control_scale"):
+            if getattr(self, name) not in ((), False, None) and self.controlnet is None:
+                raise BadInput(f"--{name} needs --controlnet")
+
+    @property
+    def share_drawn(self) -> float:
+        """The share of the steps that is drawn, of a picture to begin from."""
+        return self.strength if self.strength is not None else _STRENGTH if self.mask is None else 1.0
+
+    @property
+    def share_of_control(self) -> float:
+        """The factor of what a ControlNet adds."""
+        return 1.0 if self.control_scale is None else self.control_scale
 # fmt: on
 
 

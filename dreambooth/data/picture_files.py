@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dreambooth.config.sections import PictureSettings
+    from dreambooth.system.types import Size
 
     Check = Callable[[Path, Image.Image], None]
 
@@ -86,9 +87,14 @@ def open_mask(picture: Picture) -> Image.Image | None:
     """Read the mask of a picture in grey: a file, or the picture's own transparency; None if it has none."""
     if picture.mask is None:
         return None
-    image = _upright(picture.mask)
     if picture.mask == picture.path:
-        return image.convert("RGBA").getchannel("A")
+        return _upright(picture.mask).convert("RGBA").getchannel("A")
+    return open_grey(picture.mask)
+
+
+def open_grey(path: str | Path) -> Image.Image:
+    """Read the first frame of a picture in grey, with its EXIF orientation applied."""
+    image = _upright(path)
     return (_eight_bits(image) if image.mode.startswith("I") else image).convert("L")
 
 
@@ -148,14 +154,19 @@ def _check_mask(picture: Picture, settings: PictureSettings) -> None:
     except Exception as error:  # Pillow raises a dozen kinds
         raise BadInput(f"{flag} {picture.mask}: it can't be read as a mask ({error})") from None
     assert mask is not None
-    (height, width), ratio = picture.size, (mask.width / mask.height) * (picture.size[0] / picture.size[1])
-    if not 1 / _SAME_SHAPE < ratio < _SAME_SHAPE:
-        raise BadInput(
-            f"{flag} {picture.mask}: it has {mask.width} x {mask.height} pixels, another shape than its picture, which"
-            f" has {width} x {height}"
-        )
+    check_shape(mask, picture.size, f"{flag} {picture.mask}")
     if not mask.getextrema()[1]:
         raise BadInput(f"{flag} {picture.mask}: it is black, so no place of its picture counts")
+
+
+def check_shape(mask: Image.Image, size: Size, what: str) -> None:
+    """Refuse a mask of another shape than its picture's."""
+    (height, width), ratio = size, (mask.width / mask.height) * (size[0] / size[1])
+    if not 1 / _SAME_SHAPE < ratio < _SAME_SHAPE:
+        raise BadInput(
+            f"{what}: it has {mask.width} x {mask.height} pixels, another shape than its picture, which has"
+            f" {width} x {height}"
+        )
 
 
 def _inspect_picture(path: Path, check: Check | None) -> Picture | None:

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dreambooth.data import randomness
+from dreambooth.drawing.inputs import painting
 from dreambooth.models import schedulers
 from dreambooth.system import machine, processes
 from dreambooth.system.devices import cards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
     from dreambooth.config.commands import DrawSettings
+    from dreambooth.drawing.inputs.starts import Start
     from dreambooth.models.family.base import Family
-    from dreambooth.system.types import Array, Pipeline
+    from dreambooth.system.types import Array, Size, Tensors
 
     Request = tuple[str, int]  # (prompt, number of the picture)
 
@@ -31,13 +33,45 @@ def requests_for(prompts: Iterable[str], count: int) -> list[Request]:
     return [(prompt, number) for prompt in prompts for number in range(count)]
 
 
-def draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -> Iterator[Image]:
-    """Check the settings, and return an iterator that draws a picture for each request, in order."""
+def draw(
+    family: Family, settings: DrawSettings, requests: Sequence[Request], start: Start | None = None
+) -> Iterator[Image]:
+    """Check the settings, and return an iterator that draws a picture for each request, in order.
+
+    It begins from noise, or from a picture whose size is that of the drawing.
+    """
     family.check_drawing(settings)
-    return _draw(family.whole(settings.scheduler), settings, requests)
+    if start is not None:
+        painting.check(family, start, settings.steps)
+    return _draw(family.whole(settings.scheduler), settings, requests, start)
 
 
-def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -> Iterator[Image]:
+class _FromNoise:
+    """Draws with the library's pipeline."""
+
+    def __init__(self, family: Family, size: Size) -> None:
+        self._family, self._size = family, size
+
+    def encode(self, prompts: Sequence[str], negative: str | None, guided: bool) -> Mapping[str, Any]:
+        """Encode prompts; each value has a row or an item for each."""
+        return self._family.prompt_arguments(prompts, negative, guided)
+
+    def draw(
+        self, prompts: Mapping[str, Any], noise: Tensors, steps: int, guidance: float, as_latents: bool = False
+    ) -> Any:  # noqa: ANN401
+        """Draw a picture for each row: pictures, or their latents."""
+        return self._family.pipeline(
+            **prompts,
+            height=self._size[0],
+            width=self._size[1],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            **noise,
+            **({"output_type": "latent"} if as_latents else {}),
+        ).images
+
+
+def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request], start: Start | None) -> Iterator[Image]:
     import paddle
 
     from dreambooth.drawing import rows
@@ -45,32 +79,30 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
     stochastic = family.facts.stochastic or schedulers.is_stochastic(family.pipeline.scheduler)
     half = cards.half(settings.precision)
     is_small = machine.is_small(family.denoiser.parameters())
-    encoded = _EncodedPrompts(family, settings)
     if not is_small:
         getattr(family.pipeline, family.facts.decoder).enable_slicing()  # a batch's pictures one by one
 
-    def run(pipeline: Pipeline, steps: int, batch: Sequence[Request], **more: Any) -> Any:  # noqa: ANN401
+    def drawer_of(family: Family) -> painting.FromPicture | _FromNoise:
+        return _FromNoise(family, settings.size) if start is None else painting.FromPicture(family, start)
+
+    drawer = drawer_of(family)
+    encoded = _EncodedPrompts(drawer, settings)
+
+    def run(drawer: painting.FromPicture | _FromNoise, steps: int, batch: Sequence[Request], **more: bool) -> Any:  # noqa: ANN401
         prompts, numbers = zip(*batch)
         keys = [(number,) for number in numbers]
         if stochastic:
             paddle.seed(int(randomness.integers(settings.seed, f"{settings.purpose} steps", keys, 2**31)[0]))
         with cards.computing_in(half), rows.in_threads(family.denoiser, 1 if is_small else family.split.threads):
-            return pipeline(
-                **encoded.take(prompts),
-                height=settings.size[0],
-                width=settings.size[1],
-                num_inference_steps=steps,
-                guidance_scale=settings.guidance,
-                **family.first_latents(settings.seed, settings.purpose, keys, settings.size),
-                **more,
-            ).images
+            noise = family.first_latents(settings.seed, settings.purpose, keys, settings.size)
+            return drawer.draw(encoded.take(prompts), noise, steps, settings.guidance, **more)
 
     def is_exact_in(batches: Sequence[Sequence[Request]]) -> bool:
         """Check whether the model predicts the same bits for pictures in such batches as for each alone."""
-        pipeline = family.whole("ddim").pipeline  # which can draw in a single step; a flow's own can too
+        drawer = drawer_of(family.whole("ddim"))  # which can draw in a single step; a flow's own can too
 
         def predict(batch: Sequence[Request]) -> Array:
-            return run(pipeline, 1, batch, output_type="latent").numpy()
+            return run(drawer, 1, batch, as_latents=True).numpy()
 
         sizes = {len(batch) for batch in batches}
         alone = [predict([request]) for request in requests[: max(sizes)]]
@@ -84,7 +116,7 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request]) -
     # are split, as it does with AVX2: some pixels would differ by one level
     if not processes.is_on_gpu() and len(batches) < len(requests) and not (is_small and is_exact_in(batches)):
         batches = _split(requests, 1, family.split.workers)
-    draw_batch = functools.partial(run, family.pipeline, settings.steps)
+    draw_batch = functools.partial(run, drawer, settings.steps)
     for pictures in machine.shared(draw_batch, batches, family.split.workers):
         yield from pictures
 
@@ -99,15 +131,15 @@ def _split(requests: Sequence[Request], most: int, workers: int) -> list[Sequenc
 class _EncodedPrompts:
     """Prompts as arguments of the pipeline, each encoded once, however many pictures it gets."""
 
-    def __init__(self, family: Family, settings: DrawSettings) -> None:
-        self._family, self._negative = family, settings.negative_prompt or None
+    def __init__(self, drawer: painting.FromPicture | _FromNoise, settings: DrawSettings) -> None:
+        self._drawer, self._negative = drawer, settings.negative_prompt or None
         self._guided = settings.guidance > 1
-        self._arguments: dict[str, dict[str, Any]] = {}
+        self._arguments: dict[str, Mapping[str, Any]] = {}
 
     def encode(self, prompts: Iterable[str]) -> None:
         """Encode those that are new."""
         for prompt in set(prompts) - self._arguments.keys():
-            self._arguments[prompt] = self._family.prompt_arguments([prompt], self._negative, self._guided)
+            self._arguments[prompt] = self._drawer.encode([prompt], self._negative, self._guided)
 
     def take(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Put together the arguments for some prompts, a row or an item for each."""

@@ -143,6 +143,21 @@ def readable(name: str | Path, flag: str) -> Iterator[tuple[Path, bool]]:
                 file.unlink()
 
 
+@contextlib.contextmanager
+def readable_network(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the same for the folder of one network. ValueError names the fault."""
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"it has no {CONFIG}")
+    choice = choose({"": _files_in(folder)}, {})
+    if choice is None:
+        raise ValueError("it has no weights")
+    [weights] = choice.files.values()
+    with tempfile.TemporaryDirectory(prefix="dreambooth-") as links:
+        (Path(links) / CONFIG).symlink_to(folder.resolve() / CONFIG)
+        (Path(links) / weights.expected).symlink_to(folder.resolve() / weights.file)
+        yield Path(links), choice.is_torch
+
+
 def _link_folder(source: Path, links: Path, facts: FamilyFacts, choice: Choice) -> None:
     """Fill a folder with links to the files that the library has to read, under the names that it looks for."""
     for name in (*facts.parts, *facts.optional_parts):

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.commands import python
+from support.families import load_family
+from support.twins import build_control
 
 import infer
+from dreambooth.system.errors import BadInput
 
 
 @pytest.fixture
@@ -118,3 +121,86 @@ def test_half_precision_on_the_cpu_draws_in_float32(draw, tmp_path):
     [plain] = draw("--prompt", "a")
     [half] = draw("--prompt", "a", "--mixed_precision", "bf16", "--output_dir", tmp_path / "half")
     assert (pixels(plain) == pixels(half)).all()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture's file, lying and 48 x 32."""
+    levels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(levels).resize((48, 32), Image.Resampling.BICUBIC).save(tmp_path / "room.png")
+    return tmp_path / "room.png"
+
+
+def test_a_picture_to_begin_from_gives_shape_and_text(draw, picture):
+    [plain] = draw("--prompt", "a", "--width", 40, "--height", 24)
+    [one] = draw("--prompt", "a", "--image", picture, "--num_inference_steps", 5)
+    assert pixels(one).shape == (24, 40, 3)  # 48 x 32 at the area of 32 x 32, in steps of 8: 39.2 x 26.1
+    text = Image.open(one).text
+    assert text["image"] == str(picture) and text["strength"] == "0.8" and text["mask"] == ""
+    [other] = draw("--prompt", "a", "--image", picture, "--strength", 1)
+    assert (pixels(other) == pixels(plain)).all()  # nothing of the picture is left
+    assert pixels(draw("--prompt", "a", "--image", picture, "--height", 32)[0]).shape == (32, 32, 3)
+
+
+def test_a_region_is_painted_and_the_rest_stays_as_it_is(draw, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(levels).save(tmp_path / "room.png")
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 32, 16))
+    mask.save(tmp_path / "mask.png")
+    files = draw("--prompt", "a", "b", "--image", tmp_path / "room.png", "--mask", tmp_path / "mask.png", "--grid")
+    for file in files[:2]:
+        assert (pixels(file)[16:] == levels[16:]).all() and (pixels(file)[:16] != levels[:16]).any()
+        assert Image.open(file).text["strength"] == "1.0"
+    assert pixels(files[2]).shape == (64, 32, 3)
+
+
+def test_poses_share_a_sheet_each_with_its_pictures(draw, twin, tmp_path, picture):
+    control = build_control(tmp_path / "control", load_family(twin))
+    Image.new("RGB", (20, 20), "grey").save(tmp_path / "still.png")
+    poses = [tmp_path / "still.png", picture]
+    files = draw(
+        *("--prompt", "a dog", "a cat", "--controlnet", control, "--control_image", *poses),
+        *("--control_scale", 0.5, "--num_images", 2, "--grid"),
+    )
+    assert [re.sub(".*/", "", file) for file in files] == [
+        *("a-dog-still-0-seed0-0.png", "a-dog-still-0-seed0-1.png", "a-cat-still-1-seed0-0.png"),
+        *("a-cat-still-1-seed0-1.png", "a-dog-room-0-seed0-0.png", "a-dog-room-0-seed0-1.png"),
+        *("a-cat-room-1-seed0-0.png", "a-cat-room-1-seed0-1.png", "grid.png"),
+    ]
+    sheet = pixels(files[-1])
+    assert sheet.shape == (2 * 32, 5 * 32, 3) and (sheet[:32, :32] == 128).all()
+    assert (sheet[32:, 32:64] == pixels(files[4])).all() and (pixels(files[0]) != pixels(files[4])).any()
+    text = Image.open(files[4]).text
+    assert text["control_image"] == str(picture) and text["control_scale"] == "0.5" and text["draw_edges"] == "False"
+    [drawn] = draw("--prompt", "a dog", "--controlnet", control, "--control_image", picture, "--draw_edges")
+    assert Image.open(drawn).text["draw_edges"] == "True" and drawn.endswith("a-dog-room-0-seed0-0~2.png")
+
+
+def test_a_picture_can_be_led_by_a_pose_too(draw, twin, tmp_path, picture):
+    control = build_control(tmp_path / "control", load_family(twin))
+    plain = draw("--prompt", "a", "--image", picture, "--strength", 0.7)
+    led = draw("--prompt", "a", "--image", picture, "--strength", 0.7, "--controlnet", control,
+               "--control_image", picture)  # fmt: skip
+    assert (pixels(plain[0]) != pixels(led[0])).any() and pixels(led[0]).shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--mask", "mask.png"], "--mask needs --image"),
+        (["--strength", "0.5"], "--strength needs --image"),
+        (["--image", "gone.png"], "--image gone.png: there is no such file"),
+        (["--image", "x", "--strength", "1.5"], "--strength 1.5: must be at most 1"),
+        (["--image", "x", "--strength", "0"], "--strength 0.0: must be more than 0"),
+        (["--image", "x", "--strength", "nan"], "--strength nan: must be a finite number"),
+        (["--controlnet", "x/y"], "--controlnet needs --control_image"),
+        (["--control_image", "pose.png"], "--control_image needs --controlnet"),
+        (["--draw_edges"], "--draw_edges needs --controlnet"),
+        (["--control_scale", "1"], "--control_scale needs --controlnet"),
+        (["--controlnet", "x/y", "--control_image", "a", "b", "--output", "a.png"], "--output a.png: one file for 2"),
+    ],
+)
+def test_flags_that_lack_something_are_refused_in_one_line(draw, arguments, reason):
+    with pytest.raises(BadInput, match=f"^{re.escape(reason)}"):
+        draw("--prompt", "a", *arguments)

@@ -1,6 +1,6 @@
 """What torch and diffusers make of a folder and of some inputs; runs in a Python that has both.
 
-python in_torch.py FOLDER inputs.npz outputs.npz [--file FILE | --lora FILE]
+python in_torch.py FOLDER inputs.npz outputs.npz [--file FILE | --lora FILE] [--strength S | --control FOLDER]
 """
 
 import argparse
@@ -56,6 +56,32 @@ def load_unidiffuser(folder):
     return pipeline
 
 
+def from_picture(pipeline, inputs, count, strength):
+    """The pipeline that begins from pictures, with the noise of the inputs."""
+    import sys
+
+    import diffusers
+
+    vae, noise = pipeline.vae, inputs["latents"]
+    latents = (vae.encode(inputs.pop("start")).latent_dist.mean - (vae.config.shift_factor or 0)) * (
+        vae.config.scaling_factor
+    )
+    pipeline = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    sys.modules[type(pipeline).__module__].randn_tensor = lambda *arguments, **options: noise
+    return pipeline, {"image": latents.expand(count, -1, -1, -1), "strength": strength}
+
+
+def controlled(pipeline, inputs, count, folder):
+    """The pipeline with a ControlNet, which sees a picture."""
+    import diffusers
+
+    control = diffusers.ControlNetModel.from_pretrained(folder)
+    pipeline = diffusers.AutoPipelineForText2Image.from_pipe(pipeline, controlnet=control)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline, {"image": inputs.pop("seen").expand(count, -1, -1, -1), "controlnet_conditioning_scale": 0.7}
+
+
 def main():
     import torch
 
@@ -64,6 +90,8 @@ def main():
         parser.add_argument(name)
     parser.add_argument("--file")
     parser.add_argument("--lora")
+    parser.add_argument("--strength", type=float)
+    parser.add_argument("--control")
     arguments = parser.parse_args()
     pipeline = load(arguments)
     inputs = {
@@ -73,15 +101,20 @@ def main():
     guidance = float(inputs.pop("guidance"))
     with torch.no_grad():
         found = {"mean": pipeline.vae.encode(inputs.pop("pixels")).latent_dist.mean}
+        options = {}
+        if arguments.strength:
+            pipeline, options = from_picture(pipeline, inputs, len(prompts), arguments.strength)
+        if arguments.control:
+            pipeline, options = controlled(pipeline, inputs, len(prompts), arguments.control)
         takes = inspect.signature(pipeline.__call__).parameters
-        names = {name: each for name, each in inputs.items() if name in takes}
+        names = {name: each for name, each in inputs.items() if name in takes and not arguments.strength}
         height, width = (2 * each for each in inputs["latents" if "latents" in inputs else "vae_latents"].shape[-2:])
         found["pictures"] = torch.from_numpy(
             pipeline(
                 prompt=prompts,
                 **names,
-                height=height,
-                width=width,
+                **options,
+                **({} if arguments.strength else {"height": height, "width": width}),
                 num_inference_steps=4,
                 guidance_scale=guidance,
                 output_type="np",

@@ -320,6 +320,22 @@ def build_inpainting(folder):
     return build_twin(folder, pipeline="StableDiffusionInpaintPipeline", in_channels=9, out_channels=4)
 
 
+def build_control(folder, family, seed=1, fresh=False, **settings):
+    """A ControlNet for a family's UNet, with the UNet's weights and random ones behind them; fresh, it adds nothing."""
+    import paddle
+    from ppdiffusers import ControlNetModel
+
+    paddle.seed(seed)
+    channels = {"conditioning_embedding_out_channels": (16, 32)}  # two for the VAE's factor of 2
+    control = ControlNetModel.from_unet(family.denoiser, **{**channels, **settings})
+    if not fresh:
+        for name, each in control.named_parameters():
+            if "controlnet_" in name:
+                each.set_value(0.3 * paddle.randn(each.shape))
+    control.save_pretrained(str(folder))
+    return folder
+
+
 # the pipeline's class of each family of the registry -> its twin
 BUILDERS = {
     "StableDiffusionPipeline": build_twin,

@@ -42,7 +42,6 @@ class StableDiffusion3(Family):
     def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
         layers.flow_through_blocks()
         super().__init__(pipeline, source, train_text_encoders)
-        self.latent_shift = pipeline.vae.config.get("shift_factor") or 0.0
 
     @override
     def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
@@ -56,11 +55,6 @@ class StableDiffusion3(Family):
         else:
             of_t5 = paddle.zeros([len(prompts), _T5_TOKENS, width], of_clip.dtype)
         return {"hidden": paddle.concat([of_clip, of_t5], axis=1), "pooled": paddle.concat(pooled, axis=-1)}
-
-    @override
-    def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
-        """Draw the VAE's latents [n, 16, height, width], shifted to zero mean and scaled to unit variance."""
-        return super().latents({**encoding, "mean": encoding["mean"] - self.latent_shift}, noise)
 
     @override
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:

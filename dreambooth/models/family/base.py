@@ -39,7 +39,8 @@ class Family(ABC):
         self.pipeline = pipeline  # the library's; a freed part is None
         self.facts = self.facts.without(part for part in self.facts.lackable if getattr(pipeline, part) is None)
         self.source, self.train_text_encoders = source, train_text_encoders
-        self.latent_scale = pipeline.vae.config.scaling_factor  # needed when the VAE is freed
+        settings = pipeline.vae.config  # needed when the VAE is freed
+        self.latent_shift, self.latent_scale = settings.get("shift_factor") or 0.0, settings.scaling_factor
         self.adapters = Adapters()
         self.words: Words | None = None  # that are learned
         self.split = machine.use_cores(self.denoiser.parameters())
@@ -88,7 +89,8 @@ class Family(ABC):
 
     def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
         """Draw clean latents [n, …] from encoded pictures with noise of the shape of "mean"."""
-        return (encoding["mean"] + encoding["std"] * noise) * self.latent_scale
+        mean = encoding["mean"] - self.latent_shift if self.latent_shift else encoding["mean"]
+        return (mean + encoding["std"] * noise) * self.latent_scale
 
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Put together what predict() takes of the examples beside their latents."""

@@ -55,6 +55,7 @@ class FamilyFacts:
     single_file: bool = False  # can be exported as one file
     has_places: bool = True  # its latents are pictures, so that masks can weight their places
     paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
+    control: str = ""  # the class of the ControlNets that it takes, if any
     flows: bool = False  # its scheduler is that of a flow, and can't be another one
     stochastic: bool = False  # its pipeline draws new noise in every step, whatever the scheduler
     # its loss in words, over the versions: that of a checkpoint that names none first, that of today last
@@ -113,6 +114,7 @@ STABLE_DIFFUSION = FamilyFacts(
     other_lora_names={"": "unet"},  # in diffusers' first format all layers are of the UNet
     lora_in_library=True,
     single_file=True,
+    control="ControlNetModel",
 )
 UNIDIFFUSER = FamilyFacts(
     pipeline="UniDiffuserPipeline",
@@ -166,6 +168,7 @@ STABLE_DIFFUSION_XL = FamilyFacts(
     },
     web_ui_networks="Stable Diffusion XL's UNet and CLIPs",
     single_file=True,
+    control="ControlNetModel",
 )
 STABLE_DIFFUSION_3 = FamilyFacts(
     pipeline="StableDiffusion3Pipeline",

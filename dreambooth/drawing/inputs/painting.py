@@ -1,0 +1,142 @@
+"""Drawing from a picture: all of it anew, as far as a strength says, or a region of it.
+
+The noise is added to the picture's latents, and the model takes it away again from there on, as Meng et al. 2022
+("SDEdit", arXiv 2108.01073) do. A model that sees the region paints in it. With another one, what lies outside is put
+back into the latents after every step, with as much noise (Lugmayr et al. 2022, "RePaint", arXiv 2201.09865, without
+its repetitions).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dreambooth.data.concepts import View
+from dreambooth.system.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paddle import Tensor
+    from PIL import Image
+
+    from dreambooth.drawing.inputs.starts import Start
+    from dreambooth.models.family.base import Family
+    from dreambooth.system.types import Array, Tensors
+
+_NEGATIVE = "negative "  # begins the names of the negative prompts' encodings
+
+
+def check(family: Family, start: Start, steps: int, flag: str = "--image") -> None:
+    """Refuse a model that draws from no picture, and a strength that leaves no step."""
+    if not family.facts.has_places:
+        raise BadInput(f"{flag}: a model of {family.facts.pipeline} draws from no picture here")
+    if int(steps * start.strength) < 1:
+        raise BadInput(f"--strength {start.strength}: of {steps} steps that is less than one")
+
+
+class FromPicture:
+    """Draws from a picture, where the library's pipeline draws from noise alone."""
+
+    def __init__(self, family: Family, start: Start) -> None:
+        import paddle
+
+        self._family, self._start = family, start
+        self._size = start.picture.height, start.picture.width
+        vae, pixels = _whole_vae(family), np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        with paddle.no_grad():
+            mask = None if start.mask is None else paddle.to_tensor(_levels(start.mask)[None, None])
+            encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(vae.dtype), mask)
+            self._encoding = {name: each.astype(family.denoiser.dtype) for name, each in encoding.items()}
+            self._clean = family.latents(self._encoding, paddle.zeros_like(self._encoding["mean"]))
+        # where it paints, among the latents; a place is painted where any of its pixels is
+        self._region = None
+        if mask is not None and not family.facts.paints:
+            inside = paddle.nn.functional.adaptive_max_pool2d((mask >= 0.5).astype("float32"), self._clean.shape[2:])
+            self._region = inside.astype(self._clean.dtype)
+
+    def encode(self, prompts: Sequence[str], negative: str | None, guided: bool) -> Tensors:
+        """Encode prompts, with those to keep away from beside them if guided."""
+        import paddle
+
+        with paddle.no_grad():
+            found = self._family.encode_prompts(prompts)
+            others = self._family.encode_prompts([negative or ""] * len(prompts)) if guided else {}
+        return {**found, **{_NEGATIVE + name: each for name, each in others.items()}}
+
+    def draw(self, prompts: Tensors, noise: Tensors, steps: int, guidance: float, as_latents: bool = False) -> Any:  # noqa: ANN401
+        """Draw a picture for each row: pictures, or their latents."""
+        import paddle
+
+        with paddle.no_grad():
+            latents = self._denoise(prompts, noise["latents"], steps, guidance)
+            return latents if as_latents else self._decode(latents)
+
+    def _denoise(self, prompts: Tensors, noise: Tensor, steps: int, guidance: float) -> Tensor:
+        import paddle
+
+        scheduler, rows = self._family.pipeline.scheduler, len(noise)
+        conditioning = self._conditioning(prompts, rows)
+        scheduler.set_timesteps(steps)
+        first = steps - max(1, int(steps * self._start.strength))
+        timesteps = scheduler.timesteps[first * scheduler.order :]
+        clean = self._clean.expand([rows, *self._clean.shape[1:]])
+        is_whole = self._start.strength == 1
+        latents = noise * _first_scale(scheduler) if is_whole else self._noised(clean, noise, timesteps[0])
+        for number, t in enumerate(timesteps):
+            seen = paddle.concat([latents] * 2) if guidance > 1 else latents
+            if hasattr(scheduler, "scale_model_input"):
+                seen = scheduler.scale_model_input(seen, t)
+            predicted = self._family.predict(seen, t.expand([len(seen)]), conditioning)
+            if guidance > 1:
+                other, wanted = predicted.chunk(2)
+                predicted = other + guidance * (wanted - other)
+            latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
+            if self._region is not None:
+                is_last = number + 1 == len(timesteps)
+                outside = clean if is_last else self._noised(clean, noise, timesteps[number + 1])
+                latents = self._region * latents + (1 - self._region) * outside
+        return latents
+
+    def _conditioning(self, prompts: Tensors, rows: int) -> Tensors:
+        """Put together what the denoiser takes of the rows, after those of the negative prompts if there are any."""
+        import paddle
+
+        negative = {name.removeprefix(_NEGATIVE): each for name, each in prompts.items() if name.startswith(_NEGATIVE)}
+        own = {name: each for name, each in prompts.items() if not name.startswith(_NEGATIVE)}
+        both = {name: paddle.concat([negative[name], each]) if negative else each for name, each in own.items()}
+        count = rows * (2 if negative else 1)
+        encoding = {name: each.expand([count, *each.shape[1:]]) for name, each in self._encoding.items()}
+        return self._family.conditioning(both, encoding, [View(self._size, self._size)] * count)
+
+    def _noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Add the noise of a timestep."""
+        scheduler = self._family.pipeline.scheduler
+        if self._family.facts.flows:
+            share = t.astype("float32") / scheduler.config.num_train_timesteps
+            return (share * noise + (1 - share) * clean).astype(noise.dtype)
+        return scheduler.add_noise(clean, noise, t.expand([len(clean)]))
+
+    def _decode(self, latents: Tensor) -> list[Image.Image]:
+        family, vae = self._family, _whole_vae(self._family)
+        pixels = vae.decode((latents / family.latent_scale + family.latent_shift).astype(vae.dtype)).sample
+        pictures = family.pipeline.image_processor.postprocess(pixels.astype("float32"), output_type="pil")
+        return [self._start.kept(each) for each in pictures]
+
+
+def _first_scale(scheduler: Any) -> Any:  # noqa: ANN401  the library's
+    """Return the scale of the noise that a drawing begins from."""
+    return getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def _whole_vae(family: Family) -> Any:  # noqa: ANN401  the library's
+    """Return the VAE, in float32 where half precision would overflow in it."""
+    vae = family.pipeline.vae
+    if "float16" in str(vae.dtype) and vae.config.get("force_upcast"):
+        vae.to(dtype="float32")
+    return vae
+
+
+def _levels(mask: Image.Image) -> Array:
+    return np.asarray(mask, np.float32) / 255

@@ -1,0 +1,72 @@
+"""What a drawing begins from beside noise: a picture, and a region of it to paint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps
+
+from dreambooth.data import picture_files
+from dreambooth.system.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dreambooth.system.types import Size
+
+_WHITE = 128  # and above
+
+
+@dataclass(frozen=True)
+class Start:
+    """A picture to begin from."""
+
+    picture: Image.Image
+    mask: Image.Image | None = None  # white where it is painted anew; None: everywhere
+    strength: float = 1.0  # the share of the steps that are drawn: 1 keeps nothing of what is painted anew
+
+    def fitted(self, size: Size) -> Start:
+        """Return it at a size; what is of another shape is cut off."""
+        return Start(fitted(self.picture, size), self.mask and fitted(self.mask, size), self.strength)
+
+    def kept(self, drawn: Image.Image) -> Image.Image:
+        """Put back what was not to be painted, to the last bit; at a soft edge, both are mixed."""
+        return Image.composite(drawn, self.picture, self.mask) if self.mask else drawn
+
+
+def read(path: str, flag: str) -> Image.Image:
+    """Read a picture as a person sees it."""
+    return _read(path, flag, "picture", picture_files.open_picture)
+
+
+def read_mask(path: str, picture: Image.Image, flag: str) -> Image.Image:
+    """Read the mask of a picture in grey: of its shape, and with something to paint."""
+    mask = _read(path, flag, "mask", picture_files.open_grey)
+    picture_files.check_shape(mask, (picture.height, picture.width), f"{flag} {path}")
+    if not mask.point(lambda level: 255 * (level >= _WHITE)).getbbox():
+        raise BadInput(f"{flag} {path}: it has no white place, so nothing would be painted")
+    return mask
+
+
+def _read(path: str, flag: str, what: str, reader: Callable[[str], Image.Image]) -> Image.Image:
+    if not Path(path).is_file():
+        reason = "it is a folder; give one file" if Path(path).is_dir() else "there is no such file"
+        raise BadInput(f"{flag} {path}: {reason}")
+    try:
+        return reader(path)
+    except Exception as error:  # Pillow raises a dozen kinds
+        raise BadInput(f"{flag} {path}: it can't be read as a {what} ({error})") from None
+
+
+def fitting_size(picture: Image.Image, usual: Size, step: int) -> Size:
+    """Return a size of a picture's shape, with sides in steps and about the area of a model's usual size."""
+    scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
+    height, width = (max(step, round(side * scale / step) * step) for side in (picture.height, picture.width))
+    return height, width
+
+
+def fitted(picture: Image.Image, size: Size) -> Image.Image:
+    """Scale a picture to a size, and cut off what is of another shape, at both ends alike."""
+    return ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS)
