@@ -171,7 +171,7 @@ class InputFlags(Section, title="pictures to draw from"):
     mask: str | None = flag(
         "which part of --image to paint anew: white in this picture; the rest stays as it is", metavar="FILE")
     strength: float | None = flag(
-        "how much of --image is drawn anew, up to 1 (default: 0.8; with --mask 1)", type=float, above=0)
+        "how much of --image is drawn anew, up to 1, which it is with --mask (default: 0.8)", type=float, above=0)
     controlnet: str | None = flag(
         "a ControlNet, which draws by --control_image: a folder, or a name on Hugging Face")
     control_image: tuple[str, ...] = flag(

@@ -166,4 +166,4 @@ def test_a_strength_without_a_step_is_refused(family):
 def test_a_vae_that_overflows_in_half_precision_is_brought_back(family, monkeypatch):
     family.pipeline.vae.to(dtype="float16")
     monkeypatch.setitem(family.pipeline.vae.config, "force_upcast", True)
-    assert "float32" in str(painting._whole_vae(family).dtype)
+    assert "float32" in str(painting._decoder(family).dtype)

@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
+from ppdiffusers import ControlNetModel
 from support.commands import command_line, train
 from support.families import load_family
-from support.twins import BUILDERS, build_sd3
+from support.twins import BUILDERS, build_control, build_sd3
 
 from dreambooth import export
+from dreambooth.drawing.inputs.painting import FromPicture
+from dreambooth.drawing.inputs.starts import Start
+from dreambooth.models.family import control
 
 PROMPTS = ["a photo of sks dog", "a dog"]
 KEYS = [(0,), (1,)]
@@ -29,8 +34,8 @@ def in_torch(request, tmp_path):
     if not python:
         pytest.skip("give --torch_python PATH, a Python with torch, diffusers, transformers and peft")
 
-    def run(folder, family, *more):
-        given = {name: each.numpy() for name, each in inputs(family).items()}
+    def run(folder, family, *more, **also):
+        given = {**{name: each.numpy() for name, each in inputs(family).items()}, **also}
         np.savez(tmp_path / "inputs.npz", prompts=np.array(PROMPTS), guidance=guidance(family), **given)
         line = [python, SCRIPT, folder, tmp_path / "inputs.npz", tmp_path / "outputs.npz", *more]
         done = subprocess.run([str(each) for each in line], capture_output=True, text=True)
@@ -74,6 +79,47 @@ def outputs(family):
 def difference(ours, theirs):
     assert ours.keys() == theirs.keys()
     return max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
+
+
+def picture_of(family):
+    """A picture, and its pixels [1, 3, height, width] in [-1, 1]."""
+    height, width = family.default_size
+    levels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(levels), levels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+
+
+def test_a_picture_is_begun_from_as_in_torch(twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    if family.facts.stochastic or family.facts.paints:
+        pytest.skip("a UniDiffuser draws from no picture here, and diffusers' inpainting models from a region alone")
+    family.save(tmp_path / "diffusers", "diffusers")
+    picture, pixels = picture_of(family)
+    drawer = FromPicture(family, Start(picture, strength=0.5))
+    given = family.first_latents(3, "picture", KEYS, family.default_size)
+    latents = drawer.draw(drawer.encode(PROMPTS, None, True), given, 4, 3.0, as_latents=True)
+    with paddle.no_grad():
+        drawn = family.pipeline.vae.decode(latents / family.latent_scale + family.latent_shift).sample
+    ours = {"pictures": (drawn / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()}
+    theirs = in_torch(tmp_path / "diffusers", family, "--strength", 0.5, start=pixels)
+    found = difference(ours, {"pictures": theirs["pictures"]})
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE
+
+
+def test_a_controlnet_leads_as_in_torch(twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    if not family.facts.control or family.facts.paints:
+        pytest.skip("it takes no ControlNet, or diffusers has another pipeline for it")
+    family.save(tmp_path / "diffusers", "diffusers")
+    ControlNetModel.from_pretrained(str(build_control(tmp_path / "control", family))).save_pretrained(
+        str(tmp_path / "torch control"), to_diffusers=True
+    )
+    picture, pixels = picture_of(family)
+    control.add(family, str(tmp_path / "torch control"), 0.7).show(picture)
+    theirs = in_torch(tmp_path / "diffusers", family, "--control", tmp_path / "torch control", seen=pixels / 2 + 0.5)
+    found = difference(outputs(family), theirs)
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE
 
 
 TWINS = {**BUILDERS, "StableDiffusion3Pipeline without T5": functools.partial(build_sd3, t5=False)}

@@ -44,7 +44,7 @@ class FromPicture:
 
         self._family, self._start = family, start
         self._size = start.picture.height, start.picture.width
-        vae, pixels = _whole_vae(family), np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        vae, pixels = _decoder(family), np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         with paddle.no_grad():
             mask = None if start.mask is None else paddle.to_tensor(_levels(start.mask)[None, None])
             encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(vae.dtype), mask)
@@ -119,7 +119,7 @@ class FromPicture:
         return scheduler.add_noise(clean, noise, t.expand([len(clean)]))
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
-        family, vae = self._family, _whole_vae(self._family)
+        family, vae = self._family, _decoder(self._family)
         pixels = vae.decode((latents / family.latent_scale + family.latent_shift).astype(vae.dtype)).sample
         pictures = family.pipeline.image_processor.postprocess(pixels.astype("float32"), output_type="pil")
         return [self._start.kept(each) for each in pictures]
@@ -130,9 +130,9 @@ def _first_scale(scheduler: Any) -> Any:  # noqa: ANN401  the library's
     return getattr(scheduler, "init_noise_sigma", 1.0)
 
 
-def _whole_vae(family: Family) -> Any:  # noqa: ANN401  the library's
+def _decoder(family: Family) -> Any:  # noqa: ANN401  the library's
     """Return the VAE, in float32 where half precision would overflow in it."""
-    vae = family.pipeline.vae
+    vae = getattr(family.pipeline, family.facts.decoder)
     if "float16" in str(vae.dtype) and vae.config.get("force_upcast"):
         vae.to(dtype="float32")
     return vae
