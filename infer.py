@@ -153,7 +153,9 @@ def main(argv: Sequence[str]) -> None:
         getattr(family.pipeline, family.facts.decoder).enable_tiling()
     size = _choose_size(settings, family, [start.picture] if start else poses)
     start = start and start.fitted(size)
-    poses = [starts.fitted(edges.draw_edges(each) if settings.draw_edges else each, size) for each in poses]
+    poses = [starts.fitted(each, size) for each in poses]
+    if settings.draw_edges:
+        poses = [edges.draw_edges(each) for each in poses]
 
     # Draw all prompts, for each pose if there are any
     requests = sampling.requests_for(settings.prompt, settings.num_images)
@@ -208,9 +210,10 @@ def main(argv: Sequence[str]) -> None:
 def _choose_size(settings: InferSettings, family: Family, shown: Sequence[Image.Image]) -> Size:
     """Choose the size of the pictures: as the flags say, else of the shape of the first that is shown, if any."""
     height, width = family.default_size
-    if shown and settings.height is None and settings.width is None:
-        height, width = starts.fitting_size(shown[0], (height, width), math.lcm(_STEP, family.size_step))
-    return settings.height or height, settings.width or width
+    if not shown:
+        return settings.height or height, settings.width or width
+    step = math.lcm(_STEP, family.size_step)
+    return starts.fitting_size(shown[0], (height, width), step, settings.height, settings.width)
 
 
 def _draw_poses(

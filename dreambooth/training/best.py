@@ -70,7 +70,7 @@ class Best:
 
     @property
     def best(self) -> Entry | None:
-        """The last validation that was better than the best before it; before the first update there is none to save."""
+        """The last validation that was better than all before it; before the first update there is none to save."""
         found: Entry | None = None
         for entry in self.history:
             if not entry.step or not math.isfinite(score := entry.figures[_SCORE]):

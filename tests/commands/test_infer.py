@@ -139,7 +139,7 @@ def test_a_picture_to_begin_from_gives_shape_and_text(draw, picture):
     assert text["image"] == str(picture) and text["strength"] == "0.8" and text["mask"] == ""
     [other] = draw("--prompt", "a", "--image", picture, "--strength", 1)
     assert (pixels(other) == pixels(plain)).all()  # nothing of the picture is left
-    assert pixels(draw("--prompt", "a", "--image", picture, "--height", 32)[0]).shape == (32, 32, 3)
+    assert pixels(draw("--prompt", "a", "--image", picture, "--height", 32)[0]).shape == (32, 48, 3)
 
 
 def test_a_region_is_painted_and_the_rest_stays_as_it_is(draw, tmp_path):
@@ -174,6 +174,8 @@ def test_poses_share_a_sheet_each_with_its_pictures(draw, twin, tmp_path, pictur
     text = Image.open(files[4]).text
     assert text["control_image"] == str(picture) and text["control_scale"] == "0.5" and text["draw_edges"] == "False"
     [drawn] = draw("--prompt", "a dog", "--controlnet", control, "--control_image", picture, "--draw_edges")
+    edged = draw("--prompt", "a dog", "--controlnet", control, "--control_image", picture, "--draw_edges", "--grid")
+    assert set(np.unique(pixels(edged[-1])[:, :32])) == {0, 255}  # drawn at the size of the picture, and not scaled
     assert Image.open(drawn).text["draw_edges"] == "True" and drawn.endswith("a-dog-room-0-seed0-0~2.png")
 
 

@@ -20,4 +20,5 @@ def test_changes_are_allowed_to_a_resumed_run_alone():
 
 
 def test_a_score_of_pictures_has_a_margin_and_that_of_losses_none():
-    assert ChoosingSettings(keep_best=True).margin == 0 < ChoosingSettings(clip_model_path="./clip").margin < 0.01
+    assert run_sections.ChoosingSettings(keep_best=True).margin == 0
+    assert 0 < run_sections.ChoosingSettings(clip_model_path="./clip").margin < 0.01

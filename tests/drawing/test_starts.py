@@ -61,6 +61,13 @@ def test_a_size_has_the_shape_of_the_picture_and_the_usual_area(width, height, s
     assert starts.fitting_size(Image.new("L", (width, height)), (64, 64), 8) == size
 
 
+def test_a_side_that_is_given_decides_about_the_other():
+    lying = Image.new("L", (300, 200))
+    assert starts.fitting_size(lying, (64, 64), 8, height=32) == (32, 48)
+    assert starts.fitting_size(lying, (64, 64), 8, width=96) == (64, 96)
+    assert starts.fitting_size(lying, (64, 64), 8, height=20, width=96) == (20, 96)
+
+
 def test_what_is_of_another_shape_is_cut_off_at_both_ends():
     picture = Image.new("RGB", (30, 10), "red")
     picture.paste("blue", (10, 0, 20, 10))

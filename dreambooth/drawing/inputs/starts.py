@@ -60,11 +60,21 @@ def _read(path: str, flag: str, what: str, reader: Callable[[str], Image.Image])
         raise BadInput(f"{flag} {path}: it can't be read as a {what} ({error})") from None
 
 
-def fitting_size(picture: Image.Image, usual: Size, step: int) -> Size:
-    """Return a size of a picture's shape, with sides in steps and about the area of a model's usual size."""
-    scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
-    height, width = (max(step, round(side * scale / step) * step) for side in (picture.height, picture.width))
-    return height, width
+def fitting_size(
+    picture: Image.Image, usual: Size, step: int, height: int | None = None, width: int | None = None
+) -> Size:
+    """Return a size of a picture's shape, with sides in steps and about the area of a model's usual size.
+
+    Where one side is given, the other follows from it; where both are, they are the size.
+    """
+    if height is not None:
+        scale = height / picture.height
+    elif width is not None:
+        scale = width / picture.width
+    else:
+        scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
+    fitting = [max(step, round(side * scale / step) * step) for side in (picture.height, picture.width)]
+    return height or fitting[0], width or fitting[1]
 
 
 def fitted(picture: Image.Image, size: Size) -> Image.Image:
