@@ -65,6 +65,8 @@ class InferSettings(commands.InputFlags, commands.DrawFlags, title="model, promp
         "a LoRA to put into the model: a folder, or a .safetensors of any tool")
     lora_scale: float | None = flag(
         "how much of it (default: 1)", type=float)
+    without_t5: bool = flag(
+        "load a Stable Diffusion 3 without T5, its third text encoder: 19 GB less in float32", False)
     vae_tiling: bool = flag(
         "decode a large picture in tiles: less memory, and the colours may differ a little between them", False)
     output_dir: str = flag(
@@ -131,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
     cards.check_precision(settings.mixed_precision)
 
     # Load the model, and settle the size
-    source = loading.Source(settings.model_path)
+    source = loading.Source(settings.model_path, without_t5=settings.without_t5)
     family = loading.load_family(source, "--model_path", lora_scale=1.0 if settings.lora else settings.scale)
     if settings.lora:
         loading.merge_lora(family, settings.lora, settings.scale, "--lora")

@@ -84,7 +84,8 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     from dreambooth.training.objective import diffusion as diffusions
 
     model = config.model
-    source = loading.Source(model.pretrained_model_name_or_path, model.revision, model.tokenizer_name)
+    name, revision = model.pretrained_model_name_or_path, model.revision
+    source = loading.Source(name, revision, model.tokenizer_name, model.without_t5)
     family = loading.load_family(source, train_text_encoders=model.train_text_encoder)
     family.check_training(config.pictures.size, config.memory.gradient_checkpointing)
     plan = planning.with_sizes(plan, family, config)

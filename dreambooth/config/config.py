@@ -45,6 +45,7 @@ _EARLIER = {
     "learn_identifier": None,
     "initializer_token": None,
     "identifier_lr": None,
+    "without_t5": False,
 }
 
 

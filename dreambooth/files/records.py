@@ -69,6 +69,7 @@ class Base:
     lora_scale: float | None = None
     weights: str | None = None  # the fingerprint that the model had
     has_lora: bool = True  # the file of one, unless it is a checkpoint; a learned word may be alone
+    without_t5: bool = False  # the model was loaded so
 
     @property
     def is_lora(self) -> bool:
@@ -142,7 +143,7 @@ def _base(record: Mapping[str, Any], is_checkpoint: bool = False, has_lora: bool
             scale = 1.0  # each layer has its own beside it
         if not math.isfinite(scale):
             raise ArithmeticError("no scale")
-    return Base(model, revision, tokenizer, is_checkpoint, scale, weights, has_lora)
+    return Base(model, revision, tokenizer, is_checkpoint, scale, weights, has_lora, bool(flags.get("without_t5")))
 
 
 def check_lora(path: str | Path, flag: str) -> None:

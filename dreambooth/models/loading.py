@@ -39,6 +39,7 @@ class Source:
     name: str  # a folder, or a name on the hub
     revision: str | None = None
     tokenizer_name: str | None = None  # in place of the model's own tokenizer
+    without_t5: bool = False  # and so without the parts that a model of its family may lack
 
     def load_pipeline(self, flag: str = pipeline_folder.FLAG, **parts: Any) -> Pipeline:
         """Load the library's pipeline in float32, without the safety checker.
@@ -48,7 +49,9 @@ class Source:
         import ppdiffusers
 
         index, folder = _find_index(self, flag)
-        facts = registry.facts_of(index)
+        facts = (
+            registry.without_t5(registry.facts_of(index), self.name) if self.without_t5 else registry.facts_of(index)
+        )
         try:
             with storage.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
                 # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer
@@ -89,7 +92,7 @@ def load_family(
 ) -> Family:
     """Load a model. The folder of a LoRA or of a checkpoint stands for its base model with these weights in it."""
     if base := records.find_base(source.name, flag):
-        return _load_onto_base(base, source.name, flag, lora_scale)
+        return _load_onto_base(base, source, flag, lora_scale)
     pipeline = source.load_pipeline(flag)
     facts = registry.FAMILIES[type(pipeline).__name__]
     if source.tokenizer_name:
@@ -151,10 +154,11 @@ def _cannot_load(source: Source, error: Exception, flag: str) -> BadInput | disk
     return BadInput(f"{flag} {source.name}: it can't be loaded ({text})")
 
 
-def _load_onto_base(base: Base, name: str, flag: str, lora_scale: float) -> Family:
+def _load_onto_base(base: Base, source: Source, flag: str, lora_scale: float) -> Family:
     """Load the base model of a folder that holds what a run changed, and put that into it."""
+    name, without_t5 = source.name, source.without_t5 or base.without_t5
     try:
-        family = load_family(Source(base.model, base.revision, base.tokenizer), flag)
+        family = load_family(Source(base.model, base.revision, base.tokenizer, without_t5), flag)
         weights = family.source.fingerprint()
     except BadInput as error:
         raise BadInput(f"{flag} {name}: it is a {base.kind}, and its base model can't be used ({error})") from error

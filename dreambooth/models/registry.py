@@ -17,6 +17,7 @@ from dreambooth.models.family.facts import (
     UNIDIFFUSER,
     FamilyFacts,
 )
+from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from dreambooth.config.learning_sections import LayerKind
@@ -111,6 +112,15 @@ def facts_of(index: Mapping[str, Any]) -> FamilyFacts:
     """Return the facts of the model that a model_index.json is of; it may lack parts."""
     facts = FAMILIES[index["_class_name"]]
     return facts.without(part for part in facts.lackable if index.get(part) in (None, [None, None]))
+
+
+def without_t5(facts: FamilyFacts, name: str) -> FamilyFacts:
+    """Return the facts of a model that is to be loaded without T5; refuse one that has none."""
+    if facts.lackable and not {*facts.lackable} & facts.parts.keys():
+        return facts  # its folder lacks it already
+    if not facts.lackable:
+        raise BadInput(f"--without_t5: {name} is a {facts.pipeline}, which has no T5; leave it out")
+    return facts.without(facts.lackable)
 
 
 def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:

@@ -315,6 +315,7 @@ def test_the_course_holds_all_flags_but_those_that_do_not_change_an_update():
         *("--learn_identifier", "jointly", "--initializer_token", "dog", "--identifier_lr", "1e-3"),
         *("--instance_prompt", "a photo of <sks> dog"),
         *("--keep_best", "--validation_steps", "5"),
+        "--without_t5",
     ]
     # a LoRA has layers of its own choice
     assert set(read([*PRIOR, *others]).fingerprint(10, 1)) == names - {"trained_layers"} | {

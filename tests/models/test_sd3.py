@@ -6,13 +6,15 @@ import shutil
 import numpy as np
 import paddle
 import pytest
+from support.commands import command_line, train
 from support.families import load_family
 from support.twins import build_sd3
 from support.weights import weights
 
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
-from dreambooth.models import pipeline_folder
+from dreambooth.files import records
+from dreambooth.models import loading, pipeline_folder
 from dreambooth.system.errors import BadInput
 from dreambooth.training.objective import diffusion
 
@@ -100,6 +102,36 @@ def test_stable_diffusion_3_5_is_refused(sd3_twin, tmp_path, setting):
         pipeline_folder.check(str(tmp_path / "copy"))
     path.write_text(json.dumps({**json.loads(path.read_text()), name: None}))
     pipeline_folder.check(str(tmp_path / "copy"))
+
+
+def test_t5_can_be_left_out(sd3_twin, without_t5):
+    """It is then as a model that comes without it."""
+    family = loading.load_family(loading.Source(str(sd3_twin), without_t5=True))
+    assert family.pipeline.text_encoder_3 is family.pipeline.tokenizer_3 is None
+    assert "text_encoder_3" not in family.facts.parts and "text_encoder_3" not in family.whole().pipeline.config.keys()
+    encoded = family.encode_prompts(PROMPTS)["hidden"].numpy()
+    assert encoded.shape[1] == load_family(sd3_twin).encode_prompts(PROMPTS)["hidden"].shape[1]
+    assert not encoded[:, -256:].any() and encoded[:, :-256].any()
+    again = loading.load_family(loading.Source(str(without_t5), without_t5=True))
+    assert "text_encoder_3" not in again.facts.parts
+
+
+def test_a_model_that_has_no_t5_is_refused(twin):
+    with pytest.raises(BadInput, match=f"--without_t5: {twin} is a StableDiffusionPipeline, which has no T5"):
+        loading.load_family(loading.Source(str(twin), without_t5=True))
+
+
+def test_a_run_without_t5_is_saved_and_resumed_and_drawn_without_it(sd3_twin, pictures, tmp_path):
+    settings = dict(without_t5=True, lora_rank=2, max_train_steps=2, save_steps=1)
+    train(command_line(sd3_twin, pictures, tmp_path / "lora", **settings))
+    for name in ("lora", "lora/checkpoint-1"):
+        assert records.find_base(tmp_path / name).without_t5
+        assert load_family(tmp_path / name).pipeline.text_encoder_3 is None
+    train(command_line(sd3_twin, pictures, tmp_path / "whole", without_t5=True, max_train_steps=1))
+    assert json.loads((tmp_path / "whole/model_index.json").read_text())["text_encoder_3"] == [None, None]
+    assert not (tmp_path / "whole/text_encoder_3").exists()
+    with pytest.raises(BadInput, match="without_t5"):
+        train(command_line(sd3_twin, pictures, tmp_path / "whole", max_train_steps=3, resume_from_checkpoint="latest"))
 
 
 def test_drawing_ends_where_the_flow_begins(sd3_twin, monkeypatch):

@@ -31,14 +31,14 @@ TRAIN = """
 --trained_layers TEXT [TEXT ...] = all  --validation_data_dir TEXT  --clip_model_path TEXT  --keep_best  --patience N
 --learn_identifier {alone,jointly}  --initializer_token TEXT  --identifier_lr X = 0.0005
 --zero_terminal_snr  --min_timestep N = 0  --max_timestep N  --timestep_sampling {uniform,logit_normal}
---timestep_shift X = 1.0
+--timestep_shift X = 1.0  --without_t5
 """
 INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
 --guidance_scale X = 7.5  --lora TEXT  --lora_scale X = 1  --seed N = 0  --height N  --width N  --batch_size N = 4
 --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --output_dir TEXT = outputs  --output FILE.png  --grid
---mixed_precision {no,fp16,bf16} = no  --vae_tiling  --verbose  --image FILE  --mask FILE  --strength X = 0.8
---controlnet TEXT  --control_image FILE [FILE ...]  --draw_edges  --control_scale X = 1
+--mixed_precision {no,fp16,bf16} = no  --vae_tiling  --verbose  --without_t5  --image FILE  --mask FILE
+--strength X = 0.8  --controlnet TEXT  --control_image FILE [FILE ...]  --draw_edges  --control_scale X = 1
 """
 METRICS = """
 --model_path TEXT  --base_model_path TEXT  --subject_data_dir TEXT  --clip_model_path TEXT  --prompt TEXT [TEXT ...]
@@ -123,7 +123,7 @@ DEFAULTS = {
     "max_timestep": None, "timestep_sampling": None,
     "timestep_shift": 1.0, "validation_data_dir": None, "clip_model_path": None,
     "keep_best": False, "patience": None, "trained_layers": None, "learn_identifier": None, "initializer_token": None,
-    "identifier_lr": None,
+    "identifier_lr": None, "without_t5": False,
 }
 STATE = {"step", "written_ns", "course", "optimizer", "arguments", "files", "checksums", "checksum"}  # of state.json
 # state.json, "course": what a resumed run is compared with

@@ -48,6 +48,7 @@ def read(model: ModelSettings) -> Sizes | None:
     folder = Path(hub.find_model(model.pretrained_model_name_or_path, model.revision))
     try:
         facts = registry.facts_of(pipeline_folder.read_index(folder))
+        facts = facts.without(facts.lackable) if model.without_t5 else facts
         files = layouts.choose_files(folder, facts).files
         parts = {part: layouts.part_folder(folder, part, facts) for part in facts.networks}
         weights = {part: weight_files.count(path / files[part].file) for part, path in parts.items()}
