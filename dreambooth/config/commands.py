@@ -34,6 +34,7 @@ class DrawSettings:
     batch_size: int = 4
     negative_prompt: str | None = None
     precision: Precision = "no"
+    from_picture: bool = False  # it begins from one
     # the flags that errors name
     steps_flag: str = "--num_inference_steps"
     scheduler_flag: str = "--scheduler"

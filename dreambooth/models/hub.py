@@ -146,7 +146,7 @@ def _fetch_from_paddle(name: str, revision: str | None) -> Path:
     index = fetch_first("", moves.INDEX)
     facts = pipeline_folder.check_index(name, pipeline_folder.read_index(index.parent))
     for part in (*facts.parts, *facts.optional_parts):
-        if part == "scheduler":
+        if part in facts.schedulers:
             fetch_first(part, "scheduler_config.json")
         elif part in facts.without_weights or part in facts.optional_parts:
             for file in _TEXT_FILES:

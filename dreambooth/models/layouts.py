@@ -185,7 +185,7 @@ def _write_index(index: Mapping[str, Any], links: Path, facts: FamilyFacts) -> N
     known: dict[str, Any] = {
         name: value for name, value in index.items() if name.startswith("_") and isinstance(value, str)
     }
-    known |= {name: index[name] for name in facts.index_settings if isinstance(index.get(name), bool)}
+    known |= {name: index[name] for name in facts.index_settings if isinstance(index.get(name), (bool, int))}
     for part in (*facts.parts, *facts.optional_parts):
         names = index.get(part) or index.get(facts.newer_names.get(part, part))
         if names and (links / part).is_dir():

@@ -105,10 +105,10 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
             raise BadInput(f"{flag} {name}: its folder {part}/ is empty")
         return
     # in old folders of Paddle's store, a text encoder's settings have another name
-    needed = ["scheduler_config.json"] if part == "scheduler" else [layouts.CONFIG, layouts.OLD_CONFIG]
+    needed = ["scheduler_config.json"] if part in facts.schedulers else [layouts.CONFIG, layouts.OLD_CONFIG]
     if not any((folder / file).is_file() for file in needed):
         raise BadInput(f"{flag} {name}: {part}/{needed[0]} is missing")
-    if part != "scheduler" and not layouts.has_weights(folder):
+    if part not in facts.schedulers and not layouts.has_weights(folder):
         raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
 
 

@@ -73,7 +73,7 @@ TEXT_ENCODER_CLASSES = (
 )
 
 
-_ALL = (STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, INPAINTING)
+_ALL = (STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, INPAINTING, UPSCALER)
 FAMILIES = {facts.pipeline: facts for facts in _ALL}
 # which layers of the networks a LoRA adapts, by the ends of their names
 LAYER_KINDS: dict[LayerKind, str] = {

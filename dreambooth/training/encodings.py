@@ -115,8 +115,15 @@ class Encodings:
         """Return the encodings of a micro-batch's pictures: the same for its latents and for its conditioning."""
         if self._last is None or self._last[0] is not batch:
             encode = self._encode_pictures if self._arrays is None else self._take_pictures
-            self._last = batch, encode(batch)
+            self._last = batch, self._augmented(batch, encode(batch))
         return self._last[1]
+
+    def _augmented(self, batch: MicroBatch, encoding: Tensors) -> Tensors:
+        """Add the noise of the small pictures, where the model sees such: another for each key."""
+        if not self._family.facts.enlarges:
+            return encoding
+        noise = randomness.normal(self._seed, "augmentation", batch.keys, tuple(encoding["small"].shape[1:]))
+        return {**encoding, "augmentation": paddle.to_tensor(noise)}
 
     @paddle.no_grad()
     def _encode_pictures(self, batch: MicroBatch) -> Tensors:

@@ -45,6 +45,10 @@ class FromPicture:
         self._family, self._start = family, start
         self._size = start.picture.height, start.picture.width
         vae, pixels = _decoder(family), np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        if family.facts.enlarges:
+            self._clean = self._region = None
+            self._encoding = {"small": paddle.to_tensor(pixels).astype(family.denoiser.dtype)}
+            return
         with paddle.no_grad():
             mask = None if start.mask is None else paddle.to_tensor(_levels(start.mask)[None, None])
             encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(vae.dtype), mask)

@@ -54,6 +54,7 @@ class FamilyFacts:
     kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
     has_places: bool = True  # its latents are pictures, so that masks can weight their places
+    enlarges: bool = False  # its denoiser sees a small picture, of the size of its latents
     paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
     control: str = ""  # the class of the ControlNets that it takes, if any
     flows: bool = False  # its scheduler is that of a flow, and can't be another one
@@ -87,7 +88,14 @@ class FamilyFacts:
     @property
     def networks(self) -> tuple[str, ...]:
         """The parts that have weights."""
-        return tuple(part for part in self.parts if part != "scheduler" and part not in self.without_weights)
+        others = {*self.schedulers, *self.without_weights}
+        return tuple(part for part in self.parts if part not in others)
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """The parts that are schedulers."""
+        known = {*schedulers.CLASSES, schedulers.FLOW}
+        return tuple(part for part, classes in self.parts.items() if known.issuperset(classes))
 
 
 STABLE_DIFFUSION = FamilyFacts(
@@ -201,4 +209,18 @@ STABLE_DIFFUSION_3 = FamilyFacts(
 )
 INPAINTING = replace(
     STABLE_DIFFUSION, pipeline="StableDiffusionInpaintPipeline", family="inpainting:Inpainting", paints=True
+)
+UPSCALER = replace(
+    STABLE_DIFFUSION,
+    pipeline="StableDiffusionUpscalePipeline",
+    family="upscaler:Upscaler",
+    parts={**STABLE_DIFFUSION.parts, "text_encoder": (CLIP_TEXT_ENCODER,), "low_res_scheduler": ("DDPMScheduler",)},
+    omitted={"safety_checker": None, "watermarker": None},
+    index_settings=("max_noise_level",),
+    lora_prefixes={},
+    web_ui_layers={},
+    web_ui_networks="",
+    single_file=False,
+    control="",
+    enlarges=True,
 )

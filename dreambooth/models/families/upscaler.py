@@ -1,0 +1,66 @@
+"""Upscalers of Stable Diffusion: the UNet also sees a small picture, and draws a large one with its details.
+
+Rombach et al. 2022 (arXiv 2112.10752) and Ho et al. 2021, "Cascaded Diffusion Models" (arXiv 2106.15282): the small
+picture has some noise, and the UNet is told how much, so that it mends what a first stage gets wrong. DreamBooth (Ruiz
+et al. 2022, arXiv 2208.12242) asks for little of it, or details of the subject are lost in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import paddle
+from paddle.nn import functional
+
+from dreambooth.models import registry
+from dreambooth.models.families.stable_diffusion import StableDiffusion
+from dreambooth.system.errors import BadInput
+from dreambooth.system.types import override
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paddle import Tensor
+
+    from dreambooth.config.commands import DrawSettings
+    from dreambooth.data.concepts import View
+    from dreambooth.system.types import Tensors
+
+NOISE_LEVEL = 20  # of the small picture, a step of its noise schedule; the library's pipeline draws with it
+
+
+class Upscaler(StableDiffusion):
+    """A UNet that denoises the latents of a large picture, and sees it small, with a little noise."""
+
+    facts = registry.FAMILIES["StableDiffusionUpscalePipeline"]
+
+    @override
+    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
+        """Encode pixels, and make them small: as wide and as high as their latents."""
+        found = super().encode_pictures(pixels, mask)
+        return {**found, "small": functional.avg_pool2d(pixels, self.pipeline.vae_scale_factor)}
+
+    @override
+    def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
+        """Add the small picture, with the noise of "augmentation" if there is any, and how much that is."""
+        small, noise = encoding["small"], encoding.get("augmentation")
+        level = paddle.full([len(small)], NOISE_LEVEL, "int64")
+        if noise is not None:
+            small = self.pipeline.low_res_scheduler.add_noise(small, noise.astype(small.dtype), level)
+        return {**prompts, "small": small, "level": level}
+
+    @override
+    def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
+        """Predict the noise or the velocity, as the model was made to."""
+        seen = paddle.concat([noisy, conditioning["small"]], axis=1)
+        return self.pipeline.unet(seen, t, conditioning["hidden"], class_labels=conditioning["level"]).sample
+
+    @override
+    def check_drawing(self, settings: DrawSettings) -> None:
+        """Refuse to draw from a prompt alone."""
+        if not settings.from_picture:
+            raise BadInput(
+                "a model of StableDiffusionUpscalePipeline enlarges pictures, and draws none from a prompt alone: no"
+                " class pictures, no validation pictures; infer.py enlarges with it by --image, or as --upscaler"
+            )
+        super().check_drawing(settings)
