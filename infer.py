@@ -25,7 +25,7 @@ from dreambooth.config import commands, parser
 from dreambooth.config.fields import check_png, flag
 from dreambooth.data import rare_words
 from dreambooth.drawing import sampling, sheets
-from dreambooth.drawing.inputs import edges, painting, starts
+from dreambooth.drawing.inputs import edges, enlarging, painting, starts
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.models import loading, pipeline_folder, schedulers, tokenizers
 from dreambooth.system import console, disk, libraries
@@ -144,17 +144,22 @@ def main(argv: Sequence[str]) -> None:
         console.warn(warning)
     if start is not None:
         painting.check(family, start, settings.num_inference_steps)
+    upscaler = None
+    if settings.upscaler:
+        upscaler = loading.load_family(loading.Source(settings.upscaler), "--upscaler")
+        enlarging.check(upscaler, settings.upscaler)
     controlled = None
     if settings.controlnet:
         from dreambooth.models.family import control
 
         controlled = control.add(family, settings.controlnet, settings.share_of_control)
     if kind := cards.half(settings.mixed_precision):
-        loading.to_half(family.networks(), kind)
+        for each in filter(None, (family, upscaler)):
+            loading.to_half(each.networks(), kind)
     if settings.vae_tiling:
         getattr(family.pipeline, family.facts.decoder).enable_tiling()
     size = _choose_size(settings, family, [start.picture] if start else poses)
-    start = start and start.fitted(size)
+    start = start and start.fitted(painting.size_of_start(family, size))
     poses = [starts.fitted(each, size) for each in poses]
     if settings.draw_edges:
         poses = [edges.draw_edges(each) for each in poses]
@@ -165,6 +170,9 @@ def main(argv: Sequence[str]) -> None:
         sampling.draw, family, settings.draw_settings(size, settings.negative_prompt), requests, start
     )
     drawing = draw() if controlled is None else _draw_poses(controlled, poses, draw)
+    if upscaler:
+        upscaler_settings = settings.draw_settings(size, settings.negative_prompt)
+        drawing = enlarging.enlarged(upscaler, upscaler_settings, zip(drawing, itertools.cycle(requests)))
     scheduler = settings.scheduler and schedulers.SCHEDULERS[settings.scheduler].class_name
 
     # Save each picture as it comes, with its settings in its text
@@ -174,13 +182,14 @@ def main(argv: Sequence[str]) -> None:
         "steps": settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale,
         "scheduler": scheduler or type(family.pipeline.scheduler).__name__,
-        "size": f"{size[1]}x{size[0]}",
         "model": settings.model_path,
     }
     if settings.lora or settings.lora_scale is not None:
         text |= {"lora": settings.lora or settings.model_path, "lora_scale": settings.scale}
     if settings.image:
         text |= {"image": settings.image, "mask": settings.mask or "", "strength": settings.share_drawn}
+    if settings.upscaler:
+        text |= {"upscaler": settings.upscaler}
     if settings.controlnet:
         text |= {"controlnet": settings.controlnet, "control_scale": settings.share_of_control}
     names = settings.control_image or ("",)
@@ -191,7 +200,7 @@ def main(argv: Sequence[str]) -> None:
         # the bar first, so that it gets to its end
         for picture, (name, (prompt, number)) in zip(bar, itertools.product(names, requests)):
             index = len(pictures) // settings.num_images % len(settings.prompt)
-            own = {"prompt": prompt, "picture": number, **text}
+            own = {"prompt": prompt, "picture": number, "size": f"{picture.width}x{picture.height}", **text}
             pose = ""
             if name:
                 own |= {"control_image": name, "draw_edges": settings.draw_edges}
@@ -211,6 +220,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _choose_size(settings: InferSettings, family: Family, shown: Sequence[Image.Image]) -> Size:
     """Choose the size of the pictures: as the flags say, else of the shape of the first that is shown, if any."""
+    if shown and family.facts.enlarges:
+        return enlarging.fitting_size(family, shown[0], settings.height, settings.width)
     height, width = family.default_size
     if not shown:
         return settings.height or height, settings.width or width
@@ -234,6 +245,7 @@ def _with_poses(
     if not poses:
         return pictures, count
     each = len(pictures) // len(poses)
+    poses = [pose.resize(pictures[0].size) for pose in poses]
     rows = [[pose, *pictures[number * each : (number + 1) * each]] for number, pose in enumerate(poses)]
     return sum(rows, []), 1 + each
 

@@ -177,6 +177,8 @@ class InputFlags(Section, title="pictures to draw from"):
         "a ControlNet, which draws by --control_image: a folder, or a name on Hugging Face")
     control_image: tuple[str, ...] = flag(
         "what the ControlNet sees, such as a pose; each one is drawn", (), nargs="+", action="extend", metavar="FILE")
+    upscaler: str | None = flag(
+        "a model that enlarges the pictures once they are drawn: a folder, or a name on the hub")
     draw_edges: bool = flag(
         "let the ControlNet see the edges of --control_image, for one that was made for edges", False)
     control_scale: float | None = flag(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -40,9 +41,8 @@ def draw(
 
     It begins from noise, or from a picture whose size is that of the drawing.
     """
+    settings = dataclasses.replace(settings, from_picture=start is not None)
     family.check_drawing(settings)
-    if start is not None:
-        painting.check(family, start, settings.steps)
     return _draw(family.whole(settings.scheduler), settings, requests, start)
 
 

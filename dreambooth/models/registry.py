@@ -15,6 +15,7 @@ from dreambooth.models.family.facts import (
     STABLE_DIFFUSION_3,
     STABLE_DIFFUSION_XL,
     UNIDIFFUSER,
+    UPSCALER,
     FamilyFacts,
 )
 from dreambooth.system.errors import BadInput

@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 from support.commands import ROOT
 from support.families import load_family
 from support.twins import BUILDERS
@@ -18,6 +19,7 @@ from dreambooth.config.learning_sections import LoraSettings
 from dreambooth.config.run_sections import SaveFormat
 from dreambooth.data.concepts import View
 from dreambooth.drawing import sampling
+from dreambooth.drawing.inputs.starts import Start
 from dreambooth.files import lora
 from dreambooth.models import loading, pipeline_folder, registry, saving, schedulers
 from dreambooth.models.family.base import Family
@@ -220,9 +222,18 @@ def settings_of(family, **changes):
     return DrawSettings(**{"seed": 3, "purpose": "picture", "size": family.default_size, "steps": 2, **changes})
 
 
+def start_of(family):
+    """A small picture, for a family that enlarges."""
+    if not family.facts.enlarges:
+        return None
+    height, width = (side // family.pipeline.vae_scale_factor for side in family.default_size)
+    return Start(Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)))
+
+
 def draw(family, requests, **changes):
     return [
-        np.asarray(picture).astype(int) for picture in sampling.draw(family, settings_of(family, **changes), requests)
+        np.asarray(picture).astype(int)
+        for picture in sampling.draw(family, settings_of(family, **changes), requests, start_of(family))
     ]
 
 
@@ -254,7 +265,7 @@ def test_every_scheduler_draws_or_is_refused_by_its_flag(family, name):
 
 def test_more_steps_than_the_model_has_are_refused_by_their_flag(family):
     with pytest.raises(BadInput, match="^--prior_inference_steps 1001: the model has 1000$"):
-        family.check_drawing(settings_of(family, steps=1001, steps_flag="--prior_inference_steps"))
+        family.check_drawing(settings_of(family, from_picture=True, steps=1001, steps_flag="--prior_inference_steps"))
 
 
 def test_a_negative_prompt_counts_or_is_refused(family):
@@ -269,9 +280,9 @@ def test_a_negative_prompt_counts_or_is_refused(family):
 def test_a_size_that_can_not_be_drawn_is_refused(family):
     height, width = family.default_size
     with pytest.raises(BadInput, match="--height"):
-        family.check_drawing(settings_of(family, size=(height + 1, width)))
+        family.check_drawing(settings_of(family, from_picture=True, size=(height + 1, width)))
     with pytest.raises(BadInput, match="--width"):
-        family.check_drawing(settings_of(family, size=(height, 0)))
+        family.check_drawing(settings_of(family, from_picture=True, size=(height, 0)))
 
 
 # files

@@ -98,7 +98,7 @@ SOLVERS = {
 
 def build_twin(
     folder, text="clip", prediction_type="epsilon", scheduler="PNDMScheduler", length=32, inside=None,
-    pipeline="StableDiffusionPipeline", **unet_settings,
+    pipeline="StableDiffusionPipeline", more=None, **unet_settings,
 ):  # fmt: skip
     """A Stable Diffusion with random weights: the same classes, settings and folder layout as the real one."""
     import paddle
@@ -133,7 +133,7 @@ def build_twin(
         scheduler=getattr(ppdiffusers, scheduler)(**settings),
         safety_checker=None,
         feature_extractor=None,
-        requires_safety_checker=False,
+        **(more or {"requires_safety_checker": False}),
     )
     pipeline.save_pretrained(str(folder))
     return folder
@@ -320,6 +320,18 @@ def build_inpainting(folder):
     return build_twin(folder, pipeline="StableDiffusionInpaintPipeline", in_channels=9, out_channels=4)
 
 
+def build_upscaler(folder):
+    """A model that enlarges, by the factor of its VAE."""
+    import ppdiffusers
+
+    settings = dict(beta_start=0.0001, beta_end=0.02, beta_schedule="scaled_linear")
+    return build_twin(
+        folder, text="open_clip", prediction_type="v_prediction", scheduler="DDIMScheduler", in_channels=7,
+        out_channels=4, num_class_embeds=1000, pipeline="StableDiffusionUpscalePipeline",
+        more={"low_res_scheduler": ppdiffusers.DDPMScheduler(**settings)},
+    )  # fmt: skip
+
+
 def build_control(folder, family, seed=1, fresh=False, **settings):
     """A ControlNet for a family's UNet, with the UNet's weights and random ones behind them; fresh, it adds nothing."""
     import paddle
@@ -343,4 +355,5 @@ BUILDERS = {
     "StableDiffusionXLPipeline": build_xl,
     "StableDiffusion3Pipeline": build_sd3,
     "StableDiffusionInpaintPipeline": build_inpainting,
+    "StableDiffusionUpscalePipeline": build_upscaler,
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dreambooth.drawing.inputs.starts import Start
     from dreambooth.models.family.base import Family
-    from dreambooth.system.types import Array, Tensors
+    from dreambooth.system.types import Array, Size, Tensors
 
 _NEGATIVE = "negative "  # begins the names of the negative prompts' encodings
 
@@ -32,8 +32,16 @@ def check(family: Family, start: Start, steps: int, flag: str = "--image") -> No
     """Refuse a model that draws from no picture, and a strength that leaves no step."""
     if not family.facts.has_places:
         raise BadInput(f"{flag}: a model of {family.facts.pipeline} draws from no picture here")
+    if family.facts.enlarges and (start.mask or start.strength < 1):
+        raise BadInput(f"--{'mask' if start.mask else 'strength'}: a model that enlarges draws all anew; leave it out")
     if int(steps * start.strength) < 1:
         raise BadInput(f"--strength {start.strength}: of {steps} steps that is less than one")
+
+
+def size_of_start(family: Family, size: Size) -> Size:
+    """Return the size that a picture to begin from needs, for a drawing of a size."""
+    factor = family.pipeline.vae_scale_factor if family.facts.enlarges else 1
+    return size[0] // factor, size[1] // factor
 
 
 class FromPicture:
@@ -45,8 +53,9 @@ class FromPicture:
         self._family, self._start = family, start
         self._size = start.picture.height, start.picture.width
         vae, pixels = _decoder(family), np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        self._clean: Tensor | None = None  # the latents of the picture
+        self._region: Tensor | None = None  # where it paints, among them; a place is painted where any of its pixels is
         if family.facts.enlarges:
-            self._clean = self._region = None
             self._encoding = {"small": paddle.to_tensor(pixels).astype(family.denoiser.dtype)}
             return
         with paddle.no_grad():
@@ -54,8 +63,6 @@ class FromPicture:
             encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(vae.dtype), mask)
             self._encoding = {name: each.astype(family.denoiser.dtype) for name, each in encoding.items()}
             self._clean = family.latents(self._encoding, paddle.zeros_like(self._encoding["mean"]))
-        # where it paints, among the latents; a place is painted where any of its pixels is
-        self._region = None
         if mask is not None and not family.facts.paints:
             inside = paddle.nn.functional.adaptive_max_pool2d((mask >= 0.5).astype("float32"), self._clean.shape[2:])
             self._region = inside.astype(self._clean.dtype)
@@ -74,20 +81,18 @@ class FromPicture:
         import paddle
 
         with paddle.no_grad():
-            latents = self._denoise(prompts, noise["latents"], steps, guidance)
+            latents = self._denoise(self._conditioning(prompts, noise), noise["latents"], steps, guidance)
             return latents if as_latents else self._decode(latents)
 
-    def _denoise(self, prompts: Tensors, noise: Tensor, steps: int, guidance: float) -> Tensor:
+    def _denoise(self, conditioning: Tensors, noise: Tensor, steps: int, guidance: float) -> Tensor:
         import paddle
 
-        scheduler, rows = self._family.pipeline.scheduler, len(noise)
-        conditioning = self._conditioning(prompts, rows)
+        scheduler = self._family.pipeline.scheduler
         scheduler.set_timesteps(steps)
         first = steps - max(1, int(steps * self._start.strength))
         timesteps = scheduler.timesteps[first * scheduler.order :]
-        clean = self._clean.expand([rows, *self._clean.shape[1:]])
         is_whole = self._start.strength == 1
-        latents = noise * _first_scale(scheduler) if is_whole else self._noised(clean, noise, timesteps[0])
+        latents = noise * _first_scale(scheduler) if is_whole else self._noised(noise, timesteps[0])
         for number, t in enumerate(timesteps):
             seen = paddle.concat([latents] * 2) if guidance > 1 else latents
             if hasattr(scheduler, "scale_model_input"):
@@ -99,24 +104,29 @@ class FromPicture:
             latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
             if self._region is not None:
                 is_last = number + 1 == len(timesteps)
-                outside = clean if is_last else self._noised(clean, noise, timesteps[number + 1])
+                outside = self._clean if is_last else self._noised(noise, timesteps[number + 1])
                 latents = self._region * latents + (1 - self._region) * outside
         return latents
 
-    def _conditioning(self, prompts: Tensors, rows: int) -> Tensors:
+    def _conditioning(self, prompts: Tensors, noise: Tensors) -> Tensors:
         """Put together what the denoiser takes of the rows, after those of the negative prompts if there are any."""
         import paddle
 
+        rows = len(noise["latents"])
         negative = {name.removeprefix(_NEGATIVE): each for name, each in prompts.items() if name.startswith(_NEGATIVE)}
         own = {name: each for name, each in prompts.items() if not name.startswith(_NEGATIVE)}
         both = {name: paddle.concat([negative[name], each]) if negative else each for name, each in own.items()}
-        count = rows * (2 if negative else 1)
-        encoding = {name: each.expand([count, *each.shape[1:]]) for name, each in self._encoding.items()}
-        return self._family.conditioning(both, encoding, [View(self._size, self._size)] * count)
+        times = 2 if negative else 1
+        encoding = {name: each.expand([times * rows, *each.shape[1:]]) for name, each in self._encoding.items()}
+        if "augmentation" in noise:
+            encoding["augmentation"] = paddle.concat([noise["augmentation"]] * times)
+        return self._family.conditioning(both, encoding, [View(self._size, self._size)] * (times * rows))
 
-    def _noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Add the noise of a timestep."""
+    def _noised(self, noise: Tensor, t: Tensor) -> Tensor:
+        """Add the noise of a timestep to the picture's latents."""
+        assert self._clean is not None  # no upscaler has them, and it begins from noise
         scheduler = self._family.pipeline.scheduler
+        clean = self._clean.expand([len(noise), *self._clean.shape[1:]])
         if self._family.facts.flows:
             share = t.astype("float32") / scheduler.config.num_train_timesteps
             return (share * noise + (1 - share) * clean).astype(noise.dtype)

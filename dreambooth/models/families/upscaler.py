@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.data.concepts import View
-    from dreambooth.system.types import Tensors
+    from dreambooth.system.types import Key, Size, Tensors
 
-NOISE_LEVEL = 20  # of the small picture, a step of its noise schedule; the library's pipeline draws with it
+_NOISE_LEVEL = 20  # of the small picture, a step of its noise schedule; the library's pipeline draws with it
 
 
 class Upscaler(StableDiffusion):
@@ -44,10 +44,17 @@ class Upscaler(StableDiffusion):
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Add the small picture, with the noise of "augmentation" if there is any, and how much that is."""
         small, noise = encoding["small"], encoding.get("augmentation")
-        level = paddle.full([len(small)], NOISE_LEVEL, "int64")
+        level = paddle.full([len(small)], _NOISE_LEVEL, "int64")
         if noise is not None:
             small = self.pipeline.low_res_scheduler.add_noise(small, noise.astype(small.dtype), level)
         return {**prompts, "small": small, "level": level}
+
+    @override
+    def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
+        """Draw the noise that pictures begin as, and that of the small pictures."""
+        found = super().first_latents(seed, purpose, keys, size)
+        shape = 3, *found["latents"].shape[2:]
+        return {**found, "augmentation": self._first_noise(seed, f"{purpose} augmentation", keys, shape)}
 
     @override
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:

@@ -1,0 +1,42 @@
+"""Enlarging pictures by a model that sees them small, with their prompts: DreamBooth's second stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from dreambooth.drawing import sampling
+from dreambooth.drawing.inputs import painting, starts
+from dreambooth.system.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from PIL.Image import Image
+
+    from dreambooth.config.commands import DrawSettings
+    from dreambooth.drawing.sampling import Request
+    from dreambooth.models.family.base import Family
+    from dreambooth.system.types import Size
+
+
+def check(family: Family, name: str, flag: str = "--upscaler") -> None:
+    """Refuse a model that does not enlarge."""
+    if not family.facts.enlarges:
+        raise BadInput(f"{flag} {name}: it is a {family.facts.pipeline}, which enlarges no pictures")
+
+
+def fitting_size(family: Family, picture: Image, height: int | None = None, width: int | None = None) -> Size:
+    """Return the size of an enlarged picture: by the model's factor, with sides that its networks can take."""
+    factor, step = family.pipeline.vae_scale_factor, family.size_step
+    sides = [max(step, side * factor // step * step) for side in (picture.height, picture.width)]
+    return height or sides[0], width or sides[1]
+
+
+def enlarged(family: Family, settings: DrawSettings, drawn: Iterable[tuple[Image, Request]]) -> Iterator[Image]:
+    """Yield each picture enlarged, drawn with its prompt and its number."""
+    for picture, request in drawn:
+        size = fitting_size(family, picture)
+        small = painting.size_of_start(family, size)
+        of_picture = dataclasses.replace(settings, size=size, purpose="enlarged picture")
+        yield from sampling.draw(family, of_picture, [request], starts.Start(starts.fitted(picture, small)))
