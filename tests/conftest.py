@@ -9,7 +9,7 @@ from support.disks import mounted
 from support.families import load_pipeline
 from support.hubs import serving
 from support.pictures import draw_pictures
-from support.twins import build_inpainting, build_sd3, build_twin, build_unidiffuser, build_xl
+from support.twins import build_inpainting, build_sd3, build_twin, build_unidiffuser, build_upscaler, build_xl
 
 from dreambooth.files import weight_files
 from dreambooth.models import saving
@@ -97,6 +97,11 @@ def sd3_twin(tmp_path_factory):
 @pytest.fixture(scope="session")
 def inpainting_twin(tmp_path_factory):
     return build_inpainting(tmp_path_factory.mktemp("inpainting") / "twin")
+
+
+@pytest.fixture(scope="session")
+def upscaler_twin(tmp_path_factory):
+    return build_upscaler(tmp_path_factory.mktemp("upscaler") / "twin")
 
 
 @pytest.fixture

@@ -206,3 +206,24 @@ def test_a_picture_can_be_led_by_a_pose_too(draw, twin, tmp_path, picture):
 def test_flags_that_lack_something_are_refused_in_one_line(draw, arguments, reason):
     with pytest.raises(BadInput, match=f"^{re.escape(reason)}"):
         draw("--prompt", "a", *arguments)
+
+
+def test_drawn_pictures_are_enlarged(draw, upscaler_twin):
+    [small] = draw("--prompt", "a")
+    large, sheet = draw("--prompt", "a", "--upscaler", upscaler_twin, "--grid")
+    assert pixels(small).shape == (32, 32, 3) and pixels(large).shape == pixels(sheet).shape == (64, 64, 3)
+    text = Image.open(large).text
+    assert text["size"] == "64x64" and text["upscaler"] == str(upscaler_twin)
+
+
+def test_an_upscaler_enlarges_a_picture_of_its_own(upscaler_twin, picture, tmp_path, capsys):
+    line = ["--model_path", upscaler_twin, "--prompt", "a", "--num_inference_steps", 2, "--output", tmp_path / "o.png"]
+    infer.main([str(each) for each in [*line, "--image", picture]])
+    assert pixels(tmp_path / "o.png").shape == (64, 96, 3) and capsys.readouterr().out.strip() == str(
+        tmp_path / "o.png"
+    )
+    with pytest.raises(BadInput, match="draws none from a prompt alone"):
+        infer.main([str(each) for each in line])
+    for more in (["--mask", picture], ["--strength", 0.5]):
+        with pytest.raises(BadInput, match=f"^{more[0]}: a model that enlarges draws all anew"):
+            infer.main([str(each) for each in [*line, "--image", picture, *more]])
