@@ -216,7 +216,7 @@ def test_drawn_pictures_are_enlarged(draw, upscaler_twin):
     assert text["size"] == "64x64" and text["upscaler"] == str(upscaler_twin)
 
 
-def test_an_upscaler_enlarges_a_picture_of_its_own(upscaler_twin, picture, tmp_path, capsys):
+def test_an_upscaler_enlarges_a_picture_of_its_own(upscaler_twin, picture, tmp_path):
     line = ["--model_path", upscaler_twin, "--prompt", "a", "--num_inference_steps", 2, "--output", tmp_path / "o.png"]
     infer.main([str(each) for each in [*line, "--image", picture]])
     assert pixels(tmp_path / "o.png").shape == (64, 96, 3) and capsys.readouterr().out.strip() == str(

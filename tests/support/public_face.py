@@ -38,7 +38,8 @@ INFER = """
 --guidance_scale X = 7.5  --lora TEXT  --lora_scale X = 1  --seed N = 0  --height N  --width N  --batch_size N = 4
 --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --output_dir TEXT = outputs  --output FILE.png  --grid
 --mixed_precision {no,fp16,bf16} = no  --vae_tiling  --verbose  --without_t5  --image FILE  --mask FILE
---strength X = 0.8  --controlnet TEXT  --control_image FILE [FILE ...]  --draw_edges  --control_scale X = 1  --upscaler TEXT
+--strength X = 0.8  --controlnet TEXT  --control_image FILE [FILE ...]  --draw_edges  --control_scale X = 1
+--upscaler TEXT
 """
 METRICS = """
 --model_path TEXT  --base_model_path TEXT  --subject_data_dir TEXT  --clip_model_path TEXT  --prompt TEXT [TEXT ...]
