@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -143,6 +144,8 @@ def main(argv: Sequence[str]) -> None:
     ):
         console.warn(warning)
     if start is not None:
+        if family.facts.enlarges and settings.strength is None:
+            start = dataclasses.replace(start, strength=1.0)
         painting.check(family, start, settings.num_inference_steps)
     upscaler = None
     if settings.upscaler:

@@ -38,8 +38,8 @@ def test_each_picture_is_enlarged_as_if_it_were_alone(family):
 
 def test_pictures_of_any_shape_are_enlarged_by_the_factor(family):
     [found] = enlarged(family, [(pictures(1, width=24, height=10)[0], ("a dog", 0))])
-    assert found.shape == (20, 48, 3)
-    assert enlarging.fitting_size(family, pictures(1, width=25, height=11)[0]) == (20, 48)  # in steps of 4
+    assert found.shape == (16, 48, 3)  # in steps of 8
+    assert enlarging.fitting_size(family, pictures(1, width=27, height=12)[0]) == (24, 48)
     assert enlarging.fitting_size(family, pictures(1)[0], height=64) == (64, 32)
 
 

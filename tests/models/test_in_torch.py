@@ -17,7 +17,7 @@ from support.families import load_family
 from support.twins import BUILDERS, build_control, build_sd3
 
 from dreambooth import export
-from dreambooth.drawing.inputs.painting import FromPicture
+from dreambooth.drawing.inputs.painting import FromPicture, size_of_start
 from dreambooth.drawing.inputs.starts import Start
 from dreambooth.models.family import control
 
@@ -47,7 +47,8 @@ def in_torch(request, tmp_path):
 
 def inputs(family):
     pixels = paddle.to_tensor(np.random.default_rng(0).uniform(-1, 1, (2, 3, *family.default_size)).astype("float32"))
-    return {"pixels": pixels, **family.first_latents(3, "picture", KEYS, family.default_size)}
+    found = {"pixels": pixels, **family.first_latents(3, "picture", KEYS, family.default_size)}
+    return {**found, "small": paddle.to_tensor(picture_of(family)[1])} if family.facts.enlarges else found
 
 
 def guidance(family):
@@ -60,6 +61,8 @@ def outputs(family):
     given = inputs(family)
     with paddle.no_grad():
         mean = family.encode_pictures(given.pop("pixels"))["mean"]
+        if family.facts.enlarges:
+            return {"mean": mean.numpy(), "pictures": begun_from(family, Start(picture_of(family)[0]))}
         pictures = (
             family.whole("ddim" if family.facts.stochastic else None)
             .pipeline(
@@ -83,23 +86,28 @@ def difference(ours, theirs):
 
 def picture_of(family):
     """A picture, and its pixels [1, 3, height, width] in [-1, 1]."""
-    height, width = family.default_size
+    height, width = size_of_start(family, family.default_size)
     levels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(levels), levels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
 
 
-def test_a_picture_is_begun_from_as_in_torch(twin_folder, in_torch, tmp_path):
-    family = load_family(twin_folder)
-    if family.facts.stochastic or family.facts.paints:
-        pytest.skip("a UniDiffuser draws from no picture here, and diffusers' inpainting models from a region alone")
-    family.save(tmp_path / "diffusers", "diffusers")
-    picture, pixels = picture_of(family)
-    drawer = FromPicture(family, Start(picture, strength=0.5))
+def begun_from(family, start):
+    """What is drawn from a picture, [n, height, width, 3] in [0, 1]."""
+    drawer = FromPicture(family, start)
     given = family.first_latents(3, "picture", KEYS, family.default_size)
-    latents = drawer.draw(drawer.encode(PROMPTS, None, True), given, 4, 3.0, as_latents=True)
+    latents = drawer.draw(drawer.encode(PROMPTS, None, True), given, 4, guidance(family), as_latents=True)
     with paddle.no_grad():
         drawn = family.pipeline.vae.decode(latents / family.latent_scale + family.latent_shift).sample
-    ours = {"pictures": (drawn / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()}
+    return (drawn / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()
+
+
+def test_a_picture_is_begun_from_as_in_torch(twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    if family.facts.stochastic or family.facts.paints or family.facts.enlarges:
+        pytest.skip("it draws from no picture, from a region alone, or from a small picture, as compared above")
+    family.save(tmp_path / "diffusers", "diffusers")
+    picture, pixels = picture_of(family)
+    ours = {"pictures": begun_from(family, Start(picture, strength=0.5))}
     theirs = in_torch(tmp_path / "diffusers", family, "--strength", 0.5, start=pixels)
     found = difference(ours, {"pictures": theirs["pictures"]})
     print(f"{family.facts.pipeline}: {found:.1e}")

@@ -61,7 +61,7 @@ def test_a_little_noise_is_added_to_it_and_the_unet_told_so(family):
     assert 0.03 < float(noisy["small"].mean()) < 0.08  # the deviation of its noise
 
 
-@pytest.mark.parametrize("settings", [{}, dict(lora_rank=2, train_text_encoder=True), dict(cache_latents=False)])
+@pytest.mark.parametrize("settings", [{}, dict(lora_rank=2, train_text_encoder=True), dict(no_cache_latents=True)])
 def test_a_run_in_parts_and_over_processes_is_the_same(settings, upscaler_twin, pictures, tmp_path):
     part = "" if "lora_rank" in settings else "unet"
     train_whole_and_in_parts(upscaler_twin, pictures, tmp_path, **settings)

@@ -72,6 +72,15 @@ def from_picture(pipeline, inputs, count, strength):
     return pipeline, {"image": latents.expand(count, -1, -1, -1), "strength": strength}
 
 
+def enlarging(pipeline, inputs, count):
+    """The small picture of an upscaler, with the noise of the inputs."""
+    import sys
+
+    noise = inputs.pop("augmentation")
+    sys.modules[type(pipeline).__module__].randn_tensor = lambda *arguments, **options: noise
+    return {"image": inputs.pop("small").expand(count, -1, -1, -1), "noise_level": 20}
+
+
 def controlled(pipeline, inputs, count, folder):
     """The pipeline with a ControlNet, which sees a picture."""
     import diffusers
@@ -106,6 +115,8 @@ def main():
             pipeline, options = from_picture(pipeline, inputs, len(prompts), arguments.strength)
         if arguments.control:
             pipeline, options = controlled(pipeline, inputs, len(prompts), arguments.control)
+        if "small" in inputs:
+            options = enlarging(pipeline, inputs, len(prompts))
         takes = inspect.signature(pipeline.__call__).parameters
         names = {name: each for name, each in inputs.items() if name in takes and not arguments.strength}
         height, width = (2 * each for each in inputs["latents" if "latents" in inputs else "vae_latents"].shape[-2:])
@@ -114,7 +125,7 @@ def main():
                 prompt=prompts,
                 **names,
                 **options,
-                **({} if arguments.strength else {"height": height, "width": width}),
+                **({"height": height, "width": width} if "height" in takes and not arguments.strength else {}),
                 num_inference_steps=4,
                 guidance_scale=guidance,
                 output_type="np",

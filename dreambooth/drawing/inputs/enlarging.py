@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 from dreambooth.drawing import sampling
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Size
 
 
+_STEP = 8  # of all sizes, in pixels
+
+
 def check(family: Family, name: str, flag: str = "--upscaler") -> None:
     """Refuse a model that does not enlarge."""
     if not family.facts.enlarges:
@@ -28,7 +32,7 @@ def check(family: Family, name: str, flag: str = "--upscaler") -> None:
 
 def fitting_size(family: Family, picture: Image, height: int | None = None, width: int | None = None) -> Size:
     """Return the size of an enlarged picture: by the model's factor, with sides that its networks can take."""
-    factor, step = family.pipeline.vae_scale_factor, family.size_step
+    factor, step = family.pipeline.vae_scale_factor, math.lcm(_STEP, family.size_step)
     sides = [max(step, side * factor // step * step) for side in (picture.height, picture.width)]
     return height or sides[0], width or sides[1]
 

@@ -7,12 +7,12 @@ et al. 2022, arXiv 2208.12242) asks for little of it, or details of the subject 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paddle
 from paddle.nn import functional
 
-from dreambooth.models import registry
+from dreambooth.models import registry, saving
 from dreambooth.models.families.stable_diffusion import StableDiffusion
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -61,6 +61,11 @@ class Upscaler(StableDiffusion):
         """Predict the noise or the velocity, as the model was made to."""
         seen = paddle.concat([noisy, conditioning["small"]], axis=1)
         return self.pipeline.unet(seen, t, conditioning["hidden"], class_labels=conditioning["level"]).sample
+
+    @override
+    def single_file_layout(self) -> dict[str, Any]:
+        """Refuse: the layout of the original Stable Diffusion has no place for its noise levels."""
+        raise saving.no_single_file(self.facts.pipeline)
 
     @override
     def check_drawing(self, settings: DrawSettings) -> None:
