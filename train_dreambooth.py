@@ -151,9 +151,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     if config.leaves_networks and updates.half:
         loading.to_half(family.learners(), updates.half)  # the LoRA or the word stays float32
     average = Average(config.optimizer.ema_decay, updates.named)
-    best = Best(
-        config.choosing.keep_best, config.choosing.patience, updates.named, config.measures, config.choosing.margin
-    )
+    best = Best(config.choosing.keep_best, config.choosing.patience, updates.named, config.measures)
     split = description.split_of_update(config.memory, family)
     base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
     record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dreambooth.config.parser import Parser
-from dreambooth.config.run_sections import MARGIN
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.run.choosing import score
 from dreambooth.system import console, libraries
@@ -62,9 +61,9 @@ def train(subject: str, seed: int, folder: Path) -> Path:
 
 def choose(validations: Sequence[Mapping[str, float]], patience: int = PATIENCE) -> tuple[int, int]:
     """Return (the updates of the best validation, those of the last) of a run with so much patience."""
-    from dreambooth.training.best import Best  # imports Paddle
+    from dreambooth.training.best import Best
 
-    best = Best(is_kept=False, patience=patience, named={}, margin=MARGIN)
+    best = Best(is_kept=False, patience=patience, named={})
     for each in validations:
         best.add(int(each["step"]), dict(each))
         if best.is_over:

@@ -16,9 +16,6 @@ SaveFormat = Literal["pdparams", "safetensors", "diffusers"]
 WriterType = Literal["visualdl", "tensorboard"]
 
 
-MARGIN = 0.005  # of a score of pictures: less is the noise of a few
-
-
 # fmt: off
 @dataclass(frozen=True)
 class MemorySettings(Section, title="memory and speed"):
@@ -135,11 +132,6 @@ class ChoosingSettings(Section, title="measures on the way, and the best weights
                 raise BadInput(f"--{name}: it is empty")
         if self.patience is not None and not self.keep_best:
             raise BadInput("--patience needs --keep_best")
-
-    @property
-    def margin(self) -> float:
-        """By how much a score has to be better than the best before it. That of a loss is not noisy."""
-        return MARGIN if self.clip_model_path else 0.0
 
     @property
     def first(self) -> str | None:

@@ -32,19 +32,13 @@ class Entry(NamedTuple):
 class Best:
     """The validations so far, and the weights of the one with the best score, where they are to be kept.
 
-    After `patience` validations without a better score, the run is over. A score is better where it is so by at least
-    a margin: less is the noise of the measures.
+    After `patience` validations without a better score, the run is over.
     """
 
     def __init__(
-        self,
-        is_kept: bool,
-        patience: int | None,
-        named: Mapping[str, Tensor],
-        measures: str | None = "",
-        margin: float = 0.0,
+        self, is_kept: bool, patience: int | None, named: Mapping[str, Tensor], measures: str | None = ""
     ) -> None:
-        self._is_kept, self._patience, self._named, self._margin = is_kept, patience, named, margin
+        self._is_kept, self._patience, self._named = is_kept, patience, named
         self._measures = measures  # in words, as scores of others can't be compared; None: nothing is measured
         self._values: dict[str, Tensor] = {}
         self.history: list[Entry] = []
@@ -70,15 +64,9 @@ class Best:
 
     @property
     def best(self) -> Entry | None:
-        """The last validation that was better than all before it; before the first update there is none to save."""
-        found: Entry | None = None
-        for entry in self.history:
-            if not entry.step or not math.isfinite(score := entry.figures[_SCORE]):
-                continue
-            least = found and found.figures[_SCORE]
-            if least is None or (score > least and score >= least + self._margin):
-                found = entry
-        return found
+        """The first of the validations with the best score; before the first update there is nothing to save."""
+        scored = [entry for entry in self.history if entry.step and math.isfinite(entry.figures[_SCORE])]
+        return max(scored, key=lambda entry: entry.figures[_SCORE], default=None)
 
     @property
     def record(self) -> Choice:
@@ -115,14 +103,13 @@ class Best:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return (tensors, JSON) for a checkpoint."""
         history = [[entry.step, entry.figures] for entry in self.history]
-        return self._values, {"measures": self._measures, "history": history, "margin": self._margin}
+        return self._values, {"measures": self._measures, "history": history}
 
     def restore(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
         """Put back what state() returned, unless it is of other measures."""
         if state["measures"] != self._measures:
             console.warn("the checkpoint's validations were measured otherwise, so those of this run begin anew")
             return
-        self._margin = float(state.get("margin", 0.0))  # the weights were chosen by it; earlier versions had none
         self.history = [Entry(int(step), {name: float(each) for name, each in found.items()})
                         for step, found in state["history"]]  # fmt: skip
         if self._is_kept and self.best is not None:

@@ -17,8 +17,3 @@ def test_changes_are_allowed_to_a_resumed_run_alone():
     with pytest.raises(BadInput, match="--allow_changes needs --resume_from_checkpoint"):
         run_sections.SavingSettings(allow_changes=True)
     assert run_sections.SavingSettings(allow_changes=True, resume_from_checkpoint="latest").allow_changes
-
-
-def test_a_score_of_pictures_has_a_margin_and_that_of_losses_none():
-    assert run_sections.ChoosingSettings(keep_best=True).margin == 0
-    assert 0 < run_sections.ChoosingSettings(clip_model_path="./clip").margin < 0.01

@@ -28,28 +28,6 @@ def test_the_first_of_the_best_scores_counts_and_the_base_does_not():
     assert "update 20, of 4 validations, with the score 3.0000" in best.in_words
 
 
-def test_a_score_within_the_margin_is_no_better():
-    named = {"weight": paddle.zeros([2])}
-    best, _ = run([0.0, 0.8, 0.804, 0.8049], best=Best(True, 3, named, margin=0.005))
-    assert best.best.step == 10 and not best.is_over
-    run([0.8049], best=best, first=4)
-    assert best.is_over
-    other, _ = run([0.0, 0.8, 0.804, 0.81, 0.812], best=Best(True, 3, named, margin=0.005))
-    assert other.best.step == 30  # of those that are better than the best before, the last
-    with other.in_place():
-        assert named["weight"].tolist() == [30, 30]
-
-
-def test_the_margin_of_a_checkpoint_counts_on():
-    """Its weights were chosen by it; that of earlier versions was none."""
-    before, _ = run([0.0, 0.8, 0.803])
-    tensors, state = before.state()
-    for kept in (state, {name: each for name, each in state.items() if name != "margin"}):
-        after = Best(True, 3, {"weight": paddle.zeros([2])}, margin=0.005)
-        after.restore({name: each.numpy() for name, each in tensors.items()}, json.loads(json.dumps(kept)))
-        assert after.best.step == before.best.step == 20 and after.state()[1]["margin"] == 0
-
-
 def test_scores_below_zero_and_scores_that_are_no_numbers():
     best, _ = run([-9.0, -3.0, -1.0, math.nan, math.inf])
     assert best.best.step == 20
