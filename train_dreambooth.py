@@ -248,7 +248,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
                 ended: Record = {**record, "steps": done, **best.record}
                 card = model_card.make_card(config, done, world, family.facts, best.record.get("saved_step"))
                 output_folder.save_result(family, config.saving, config.result, ended, card)
-    endings.describe_result(config.saving, config.result, concepts[0].prompt, str(summary), best.in_words)
+    endings.describe_result(config.saving, config.result, concepts[0].prompt, str(summary), family.facts, best.in_words)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ from dreambooth.system.errors import Stopped
 if TYPE_CHECKING:
     from dreambooth.config.config import Result
     from dreambooth.config.run_sections import SavingSettings
+    from dreambooth.models.family.facts import FamilyFacts
 
 
 def describe_result(
-    saving: SavingSettings, result: Result, prompt: str, summary: str, choice: str | None = None
+    saving: SavingSettings, result: Result, prompt: str, summary: str, facts: FamilyFacts, choice: str | None = None
 ) -> None:
     """Print how the run went, whose weights were chosen, where the result is, and the command that draws with it."""
     console.print_message(f"done      {summary}")
     if choice:
         console.print_message(f"best      {choice}")
-    command = draw_command(saving.output_dir, prompt, *console.script_command("infer.py"))
+    command = draw_command(saving.output_dir, prompt, facts, *console.script_command("infer.py"))
     console.print_message(f"{result:<9} {saving.output_dir}; to draw with it: {command}")
     if (samples := Path(saving.output_dir) / output_folder.SAMPLES).is_dir():
         console.print_message(f"samples   {samples}")
@@ -42,9 +43,12 @@ def describe_complete(done: int, steps: int, saving: SavingSettings, is_resumed:
     console.print_message(f"complete  {saving.output_dir} has {has}{more}")
 
 
-def draw_command(output_dir: str, prompt: str, python: str = "python", script: str = "infer.py") -> str:
+def draw_command(
+    output_dir: str, prompt: str, facts: FamilyFacts, python: str = "python", script: str = "infer.py"
+) -> str:
     """Return the infer.py command that draws with a result."""
-    return f"{python} {script} --model_path {shlex.quote(output_dir)} --prompt {_quoted(prompt)}"
+    begin = f" --image {facts.pictures['image']}" if facts.enlarges else ""
+    return f"{python} {script} --model_path {shlex.quote(output_dir)}{begin} --prompt {_quoted(prompt)}"
 
 
 def _quoted(prompt: str) -> str:

@@ -46,7 +46,7 @@ All settings, versions and the pictures' hashes are in `{records.RESULT}`.
 
 ## Draw with it
 
-{_block("bash", endings.draw_command(_folder_name(config.saving), prompt))}
+{_block("bash", endings.draw_command(_folder_name(config.saving), prompt, facts))}
 {_example_code(config, facts)}{_samples(config.saving.output_dir, config.logging, steps if saved is None else saved)}"""
 
 
@@ -130,10 +130,13 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
             added = f"\npipeline.load_lora_weights({json.dumps(folder, ensure_ascii=False)})"
         for name in embeddings.file_names(config.concepts.new_words if config.word.learn_identifier else ()).values():
             added += f"\npipeline.load_textual_inversion({json.dumps(folder)}, weight_name={json.dumps(name)})"
-    code = f"""from {library} import {facts.pipeline}
+    opened = "from PIL import Image\n" if facts.pictures else ""
+    pictures = "".join(f', {argument}=Image.open("{name}")' for argument, name in facts.pictures.items())
+    prompt = json.dumps(config.concepts.subjects[0].prompt, ensure_ascii=False)
+    code = f"""{opened}from {library} import {facts.pipeline}
 
 pipeline = {facts.pipeline}.from_pretrained({json.dumps(loaded, ensure_ascii=False)}){added}
-pipeline({json.dumps(config.concepts.subjects[0].prompt, ensure_ascii=False)}).images[0].save("picture.png")"""
+pipeline({prompt}{pictures}).images[0].save("picture.png")"""
     return f"\n{_block('python', code)}\n"
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from dreambooth.config.config import Result
 from dreambooth.config.run_sections import SavingSettings
+from dreambooth.models import registry
 from dreambooth.run import endings
 from dreambooth.system import console
 from dreambooth.system.errors import Stopped
 
+FACTS = registry.FAMILIES["StableDiffusionPipeline"]
 LAST = Path("out/checkpoint-4")
 
 
@@ -21,16 +23,18 @@ LAST = Path("out/checkpoint-4")
 )
 def test_the_command_that_draws_means_the_same_to_a_shell(tmp_path, prompt):
     folder = str(tmp_path / "with space")
-    words = shlex.split(endings.draw_command(folder, prompt))
+    words = shlex.split(endings.draw_command(folder, prompt, FACTS))
     assert words == ["python", "infer.py", "--model_path", folder, "--prompt", prompt]
+    of_upscaler = endings.draw_command(folder, prompt, registry.FAMILIES["StableDiffusionUpscalePipeline"])
+    assert shlex.split(of_upscaler)[4:] == ["--image", "small.png", "--prompt", prompt]
 
 
 @pytest.mark.parametrize("what", get_args(Result))
 def test_the_last_line_names_the_result_and_the_command(tmp_path, capsys, what):
     folder = str(tmp_path / "out")
-    endings.describe_result(SavingSettings(output_dir=folder), what, "a sks dog", "3 s for 2 updates")
+    endings.describe_result(SavingSettings(output_dir=folder), what, "a sks dog", "3 s for 2 updates", FACTS)
     summary, line = capsys.readouterr().out.splitlines()
-    command = endings.draw_command(folder, "a sks dog", *console.script_command("infer.py"))
+    command = endings.draw_command(folder, "a sks dog", FACTS, *console.script_command("infer.py"))
     assert summary == "done      3 s for 2 updates"
     assert line == f"{what:9} {folder}; to draw with it: {command}"
 

@@ -54,6 +54,8 @@ class FamilyFacts:
     kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
     has_places: bool = True  # its latents are pictures, so that masks can weight their places
+    # the pictures that its pipeline does not draw without, by its argument: a name for examples
+    pictures: Mapping[str, str] = field(default_factory=dict)
     enlarges: bool = False  # its denoiser sees a small picture, of the size of its latents
     paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
     control: str = ""  # the class of the ControlNets that it takes, if any
@@ -208,7 +210,11 @@ STABLE_DIFFUSION_3 = FamilyFacts(
     flows=True,
 )
 INPAINTING = replace(
-    STABLE_DIFFUSION, pipeline="StableDiffusionInpaintPipeline", family="inpainting:Inpainting", paints=True
+    STABLE_DIFFUSION,
+    pipeline="StableDiffusionInpaintPipeline",
+    family="inpainting:Inpainting",
+    pictures={"image": "room.png", "mask_image": "mask.png"},
+    paints=True,
 )
 UPSCALER = replace(
     STABLE_DIFFUSION,
@@ -222,5 +228,6 @@ UPSCALER = replace(
     web_ui_networks="",
     single_file=False,
     control="",
+    pictures={"image": "small.png"},
     enlarges=True,
 )
