@@ -24,7 +24,8 @@ def test_a_row_names_its_class_and_its_roles_are_parts(facts):
     assert {facts.denoiser, *encoders} <= set(facts.networks) and set(facts.text_encoders) <= set(facts.prompt_encoders)
     assert set(facts.tokenizers) <= set(facts.without_weights)
     assert len(facts.tokenizers) == len(facts.text_encoders)
-    assert {*facts.networks, *facts.without_weights, "scheduler"} == set(facts.parts)
+    assert {*facts.networks, *facts.without_weights, *facts.schedulers} == set(facts.parts)
+    assert "scheduler" in facts.schedulers
     assert facts.newer_names.keys() | facts.untrained_layers.keys() <= facts.parts.keys()
     assert set(facts.learners) == {facts.denoiser, *facts.text_encoders} == facts.labels.keys()
     assert facts.lora_prefixes.keys() == facts.web_ui_layers.keys() <= set(facts.learners)
