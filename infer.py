@@ -1,4 +1,4 @@
-"""Draw pictures with a fine-tuned model, or any other Stable Diffusion or UniDiffuser pipeline.
+"""Draw pictures with a fine-tuned model, or any other pipeline of a supported kind.
 
     python infer.py --model_path ./dream_outputs --prompt "A photo of sks dog in a bucket"
     python infer.py --model_path ./dream_outputs --prompt "sks dog at night" "sks dog on the beach" \\
@@ -7,6 +7,7 @@
     python infer.py --model_path ./dream_outputs --image room.png --mask sofa.png --prompt "sks dog on a sofa"
     python infer.py --model_path ./dream_outputs --controlnet lllyasviel/sd-controlnet-canny --draw_edges \\
         --control_image sitting.png running.png --grid --prompt "A photo of sks dog"
+    python infer.py --model_path ./dream_outputs --upscaler ./dream_upscaler --prompt "A photo of sks dog"
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def read_settings(argv: Sequence[str]) -> InferSettings:
     else:
         disk.check_writable(Path(settings.output_dir), "--output_dir")
     pipeline_folder.check_model(settings.model_path, flag="--model_path")
+    if settings.upscaler:
+        pipeline_folder.check_model(settings.upscaler, flag="--upscaler")
     return settings
 
 
@@ -130,6 +133,8 @@ def main(argv: Sequence[str]) -> None:
     settings = read_settings(argv)
     start = _read_start(settings)
     poses = [starts.read(path, "--control_image") for path in settings.control_image]
+    if start is None and None in (settings.height, settings.width):
+        starts.check_alike(poses, settings.control_image)
     libraries.load(weight_files.READERS, settings.verbose)
     cards.check_precision(settings.mixed_precision)
 
@@ -160,7 +165,8 @@ def main(argv: Sequence[str]) -> None:
         for each in filter(None, (family, upscaler)):
             loading.to_half(each.networks(), kind)
     if settings.vae_tiling:
-        getattr(family.pipeline, family.facts.decoder).enable_tiling()
+        for each in filter(None, (family, upscaler)):
+            getattr(each.pipeline, each.facts.decoder).enable_tiling()
     size = _choose_size(settings, family, [start.picture] if start else poses)
     start = start and start.fitted(painting.size_of_start(family, size))
     poses = [starts.fitted(each, size) for each in poses]
@@ -189,12 +195,15 @@ def main(argv: Sequence[str]) -> None:
     }
     if settings.lora or settings.lora_scale is not None:
         text |= {"lora": settings.lora or settings.model_path, "lora_scale": settings.scale}
-    if settings.image:
-        text |= {"image": settings.image, "mask": settings.mask or "", "strength": settings.share_drawn}
+    if family.source.without_t5:
+        text |= {"without_t5": True}
+    if start is not None:
+        text |= {"image": settings.image, "mask": settings.mask or "", "strength": start.strength}
     if settings.upscaler:
         text |= {"upscaler": settings.upscaler}
     if settings.controlnet:
         text |= {"controlnet": settings.controlnet, "control_scale": settings.share_of_control}
+        text |= {"draw_edges": settings.draw_edges}
     names = settings.control_image or ("",)
     pictures: list[Image.Image] = []
     written: list[Path] = []
@@ -206,8 +215,8 @@ def main(argv: Sequence[str]) -> None:
             own = {"prompt": prompt, "picture": number, "size": f"{picture.width}x{picture.height}", **text}
             pose = ""
             if name:
-                own |= {"control_image": name, "draw_edges": settings.draw_edges}
-                pose = f"-{_slug(Path(name).stem)}"
+                own |= {"control_image": name}
+                pose = f"-{_slug(Path(name).stem, 60)}"
             path = Path(settings.output_dir) / f"{_slug(prompt)}{pose}-{index}-seed{settings.seed}-{number}.png"
             path = Path(settings.output) if settings.output and not settings.grid else _free(path, own)
             if not (settings.output and settings.grid):
@@ -215,7 +224,9 @@ def main(argv: Sequence[str]) -> None:
             pictures.append(picture)
         if settings.grid:
             sheet = sheets.make_grid(*_with_poses(pictures, poses, settings.num_images))
-            own = {"prompt": " | ".join(settings.prompt), **text}
+            own = {"prompt": " | ".join(settings.prompt), "size": f"{sheet.width}x{sheet.height}", **text}
+            if poses:
+                own |= {"control_image": " | ".join(settings.control_image)}
             path = Path(settings.output) if settings.output else _free(Path(settings.output_dir) / "grid.png", own)
             written.append(_save(sheet, path, own))
     print(*written, sep="\n")
@@ -269,14 +280,16 @@ def _free(path: Path, text: Mapping[str, Any]) -> Path:
         except FileNotFoundError:
             return path
         except (OSError, ValueError, SyntaxError):  # no picture, or a damaged one
-            pass
+            if not path.exists():  # or no name that a file can have
+                raise
         path = path.with_name(f"{path.stem.partition('~')[0]}~{number}.png")
     raise AssertionError("there is always a number")
 
 
-def _slug(prompt: str) -> str:
-    """Make a file name that reads like the prompt, in any script."""
-    return re.sub(r"\W+", "-", prompt).strip("-")[:60] or "picture"
+def _slug(text: str, most: int = 160) -> str:
+    """Make a part of a file name that reads like a text, in any script; file systems count its bytes."""
+    words = re.sub(r"\W+", "-", text).strip("-")[:60]
+    return words.encode()[:most].decode(errors="ignore") or "picture"
 
 
 if __name__ == "__main__":

@@ -98,6 +98,15 @@ def open_grey(path: str | Path) -> Image.Image:
     return (_eight_bits(image) if image.mode.startswith("I") else image).convert("L")
 
 
+def open_region(path: str | Path) -> Image.Image:
+    """Read a picture in grey, with what is clear in it as black."""
+    image = _upright(path)
+    if not image.has_transparency_data:
+        return open_grey(path)
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L")
+
+
 def _upright(path: str | Path) -> Image.Image:
     """Decode the first frame of a picture, with its EXIF orientation applied."""
     with opened(path) as file:

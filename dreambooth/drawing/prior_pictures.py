@@ -78,7 +78,7 @@ def folder_of(settings: ClassSettings, source: Source, size: Size) -> Path:
     On other machines the model may lie elsewhere, so the first process decides.
     """
     height, width = size
-    key = f"{settings.prompt}\n{source.fingerprint()}\n{width} x {height}"
+    key = f"{settings.prompt}\n{_weights_of(source)}\n{width} x {height}"
     if settings.negative_prompt:
         key += f"\nwithout {settings.negative_prompt}"
     if settings.prompts:
@@ -86,6 +86,11 @@ def folder_of(settings: ClassSettings, source: Source, size: Size) -> Path:
     words = re.sub(r"\W+", "-", settings.prompt).strip("-")[:40]
     name = f"{words}-{width}x{height}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     return Path(settings.folder) / str(processes.broadcast(name))
+
+
+def _weights_of(source: Source) -> str:
+    """Summarize the weights that draw."""
+    return source.fingerprint() + (" without T5" if source.without_t5 else "")
 
 
 def draw_missing(family: Family, settings: DrawSettings, found: Sequence[Found]) -> list[tuple[Picture, ...]]:
@@ -107,7 +112,7 @@ def _draw_missing(family: Family, drawing: DrawSettings, found: Found) -> tuple[
     pictures = sampling.draw(family, drawing, [(settings.prompt_of(number), number) for number in mine])
     text = {
         "model": source.name,
-        _WEIGHTS: source.fingerprint(),
+        _WEIGHTS: _weights_of(source),
         "seed": drawing.seed,
         "steps": drawing.steps,
         "scheduler": drawing.scheduler or "own",
@@ -178,7 +183,7 @@ def _text_of(path: Path) -> dict[str, Any]:
 
 def _complaint(pictures: Sequence[Picture], settings: ClassSettings, is_shared: bool, source: Source) -> str | None:
     """Describe the pictures that another prompt or model drew, by their text; or those that two classes would have."""
-    foreign, own, weights = [], [], source.fingerprint()
+    foreign, own, weights = [], [], _weights_of(source)
     for picture in pictures:
         text = _text_of(picture.path)
         is_drawn = _DRAWN.match(picture.path.name) or _WEIGHTS in text  # whatever somebody called it

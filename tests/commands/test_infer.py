@@ -159,9 +159,11 @@ def test_poses_share_a_sheet_each_with_its_pictures(draw, twin, tmp_path, pictur
     control = build_control(tmp_path / "control", load_family(twin))
     Image.new("RGB", (20, 20), "grey").save(tmp_path / "still.png")
     poses = [tmp_path / "still.png", picture]
+    with pytest.raises(BadInput, match="still.png and .*room.png have different shapes; give --height and --width"):
+        draw("--prompt", "a", "--controlnet", control, "--control_image", *poses)
     files = draw(
         *("--prompt", "a dog", "a cat", "--controlnet", control, "--control_image", *poses),
-        *("--control_scale", 0.5, "--num_images", 2, "--grid"),
+        *("--control_scale", 0.5, "--num_images", 2, "--grid", "--height", 32, "--width", 32),
     )
     assert [re.sub(".*/", "", file) for file in files] == [
         *("a-dog-still-0-seed0-0.png", "a-dog-still-0-seed0-1.png", "a-cat-still-1-seed0-0.png"),
@@ -214,6 +216,26 @@ def test_drawn_pictures_are_enlarged(draw, upscaler_twin):
     assert pixels(small).shape == (32, 32, 3) and pixels(large).shape == pixels(sheet).shape == (64, 64, 3)
     text = Image.open(large).text
     assert text["size"] == "64x64" and text["upscaler"] == str(upscaler_twin)
+
+
+def test_pictures_of_several_prompts_are_each_enlarged_with_their_own(draw, upscaler_twin):
+    both = draw("--prompt", "a", "b", "--num_images", 2, "--upscaler", upscaler_twin)
+    alone = draw("--prompt", "b", "--num_images", 2, "--upscaler", upscaler_twin)
+    assert all((pixels(one) == pixels(other)).all() for one, other in zip(both[2:], alone, strict=True))
+    assert (pixels(both[0]) != pixels(both[2])).any()
+
+
+def test_a_name_that_is_too_long_for_a_file_is_cut(draw, twin, tmp_path):
+    control = build_control(tmp_path / "control", load_family(twin))
+    pose = tmp_path / f"{'狗' * 70}.png"
+    Image.new("RGB", (32, 32)).save(pose)
+    [path] = draw("--prompt", "雪" * 80, "--controlnet", control, "--control_image", pose)
+    assert len(Path(path).name.encode()) < 250 and Path(path).is_file()
+
+
+def test_sheets_of_other_sizes_stay(draw):
+    sheets = [draw("--prompt", "a", "--grid", "--height", side, "--num_inference_steps", 1)[-1] for side in (32, 40)]
+    assert sheets[0] != sheets[1] and pixels(sheets[0]).shape[0] == 32
 
 
 def test_an_upscaler_enlarges_a_picture_of_its_own(upscaler_twin, picture, tmp_path):

@@ -55,7 +55,15 @@ def test_a_mask_is_grey_and_has_its_pictures_shape(saved):
 
 @pytest.mark.parametrize(
     "width, height, size",
-    [(64, 64, (64, 64)), (4000, 3000, (56, 72)), (16, 64, (128, 32)), (10, 1000, (640, 8)), (1, 1, (64, 64))],
+    [
+        (64, 64, (64, 64)),
+        (4000, 3000, (56, 72)),
+        (16, 64, (128, 32)),
+        (10, 1000, (640, 8)),
+        (1, 1, (64, 64)),
+        (1, 10000, (512, 8)),
+        (9000, 1, (8, 512)),
+    ],
 )
 def test_a_size_has_the_shape_of_the_picture_and_the_usual_area(width, height, size):
     assert starts.fitting_size(Image.new("L", (width, height)), (64, 64), 8) == size
@@ -73,9 +81,41 @@ def test_what_is_of_another_shape_is_cut_off_at_both_ends():
     picture.paste("blue", (10, 0, 20, 10))
     middle = np.asarray(starts.fitted(picture, (20, 20)))[:, 6:-6]  # a little of the neighbours is mixed in at the ends
     assert np.array_equal(middle, Image.new("RGB", (8, 20), "blue"))
-    start = starts.Start(picture, picture.convert("L"), 0.4).fitted((10, 10))
+    start = starts.Start(picture, Image.new("L", (30, 10), 255), 0.4).fitted((10, 10))
     assert start.picture.size == start.mask.size == (10, 10) and start.strength == 0.4
     assert starts.Start(picture).fitted((10, 10)).mask is None
+
+
+@pytest.mark.parametrize("side", [16, 24, 48, 100])
+def test_a_mask_of_another_size_leaves_no_trace_in_what_is_black(side):
+    mask = Image.new("L", (48, 48))
+    mask.paste(255, (24, 0, 48, 48))
+    levels = np.asarray(starts.Start(Image.new("RGB", (48, 48)), mask).fitted((side, side)).mask)
+    assert not levels[:, : side // 2].any() and (levels[:, side // 2 :] == 255).all()
+
+
+def test_a_mask_whose_white_is_gone_at_the_size_is_refused(saved):
+    mask = Image.new("L", (256, 256))
+    mask.paste(255, (0, 0, 2, 2))
+    start = starts.Start(Image.new("RGB", (256, 256)), mask)
+    assert start.fitted((256, 256)).mask
+    with pytest.raises(BadInput, match="--mask: at 32 x 32 pixels no place of it is white; paint more"):
+        start.fitted((32, 32))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_clear_in_a_mask_is_black(saved, mode):
+    mask = Image.new("RGBA", (20, 10), (255, 255, 255, 0))
+    mask.paste((255, 255, 255, 255), (10, 0, 20, 10))
+    read = starts.read_mask(saved(mask.convert(mode)), Image.new("RGB", (40, 20)), "--mask")
+    assert not np.asarray(read)[:, :10].any() and (np.asarray(read)[:, 10:] == 255).all()
+
+
+def test_pictures_of_several_shapes_need_a_size():
+    square, wide, large = (Image.new("RGB", size) for size in ((10, 10), (20, 10), (30, 30)))
+    starts.check_alike([square, large], ["a.png", "b.png"])
+    with pytest.raises(BadInput, match="--control_image: a.png and c.png have different shapes; give --height and"):
+        starts.check_alike([square, large, wide], ["a.png", "b.png", "c.png"])
 
 
 def test_what_is_not_painted_is_kept_to_the_last_bit():

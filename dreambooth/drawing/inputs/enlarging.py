@@ -27,13 +27,21 @@ _STEP = 8  # of all sizes, in pixels
 def check(family: Family, name: str, flag: str = "--upscaler") -> None:
     """Refuse a model that does not enlarge."""
     if not family.facts.enlarges:
-        raise BadInput(f"{flag} {name}: it is a {family.facts.pipeline}, which enlarges no pictures")
+        raise BadInput(f"{flag} {name}: it is a {family.facts.pipeline}, which enlarges no pictures; give an upscaler")
 
 
 def fitting_size(family: Family, picture: Image, height: int | None = None, width: int | None = None) -> Size:
-    """Return the size of an enlarged picture: by the model's factor, with sides that its networks can take."""
+    """Return the size of an enlarged picture: by the model's factor, with sides that its networks can take.
+
+    Where one side is given, the other follows from it.
+    """
     factor, step = family.pipeline.vae_scale_factor, math.lcm(_STEP, family.size_step)
-    sides = [max(step, side * factor // step * step) for side in (picture.height, picture.width)]
+    scale: float = factor
+    if height is not None:
+        scale = height / picture.height
+    elif width is not None:
+        scale = width / picture.width
+    sides = [max(step, int(side * scale / step) * step) for side in (picture.height, picture.width)]
     return height or sides[0], width or sides[1]
 
 

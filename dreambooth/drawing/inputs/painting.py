@@ -8,6 +8,8 @@ its repetitions).
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +33,12 @@ _NEGATIVE = "negative "  # begins the names of the negative prompts' encodings
 def check(family: Family, start: Start, steps: int, flag: str = "--image") -> None:
     """Refuse a model that draws from no picture, and a strength that leaves no step."""
     if not family.facts.has_places:
-        raise BadInput(f"{flag}: a model of {family.facts.pipeline} draws from no picture here")
+        raise BadInput(f"{flag}: a model of {family.facts.pipeline} draws from no picture here; leave it out")
     if family.facts.enlarges and (start.mask or start.strength < 1):
         raise BadInput(f"--{'mask' if start.mask else 'strength'}: a model that enlarges draws all anew; leave it out")
     if int(steps * start.strength) < 1:
-        raise BadInput(f"--strength {start.strength}: of {steps} steps that is less than one")
+        reason = f"of {steps} steps that is less than one; give more of either"
+        raise BadInput(f"--strength {start.strength}: {reason} (--num_inference_steps)")
 
 
 def size_of_start(family: Family, size: Size) -> Size:
@@ -89,11 +92,12 @@ class FromPicture:
 
         scheduler = self._family.pipeline.scheduler
         scheduler.set_timesteps(steps)
-        first = steps - max(1, int(steps * self._start.strength))
-        timesteps = scheduler.timesteps[first * scheduler.order :]
+        drawn = steps * self._start.strength  # of a flow, the libraries round it up
+        first = (steps - max(1, math.ceil(drawn) if self._family.facts.flows else int(drawn))) * scheduler.order
         is_whole = self._start.strength == 1
-        latents = noise * _first_scale(scheduler) if is_whole else self._noised(noise, timesteps[0])
-        for number, t in enumerate(timesteps):
+        latents = noise * _first_scale(scheduler) if is_whole else self._noised(noise, first)
+        for number in range(first, len(scheduler.timesteps)):
+            t = scheduler.timesteps[number]
             seen = paddle.concat([latents] * 2) if guidance > 1 else latents
             if hasattr(scheduler, "scale_model_input"):
                 seen = scheduler.scale_model_input(seen, t)
@@ -101,10 +105,12 @@ class FromPicture:
             if guidance > 1:
                 other, wanted = predicted.chunk(2)
                 predicted = other + guidance * (wanted - other)
-            latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
+            # the linear multistep solver counts on the predictions before the first, which there are none of
+            more = {"order": min(4, number - first + 1)} if hasattr(scheduler, "derivatives") else {}
+            latents = scheduler.step(predicted, t, latents, return_dict=False, **more)[0]
             if self._region is not None:
-                is_last = number + 1 == len(timesteps)
-                outside = self._clean if is_last else self._noised(noise, timesteps[number + 1])
+                is_last = number + 1 == len(scheduler.timesteps)
+                outside = self._clean if is_last else self._noised(noise, number + 1)
                 latents = self._region * latents + (1 - self._region) * outside
         return latents
 
@@ -122,19 +128,27 @@ class FromPicture:
             encoding["augmentation"] = paddle.concat([noise["augmentation"]] * times)
         return self._family.conditioning(both, encoding, [View(self._size, self._size)] * (times * rows))
 
-    def _noised(self, noise: Tensor, t: Tensor) -> Tensor:
-        """Add the noise of a timestep to the picture's latents."""
+    def _noised(self, noise: Tensor, number: int) -> Tensor:
+        """Add the noise of a step to the picture's latents."""
         assert self._clean is not None  # no upscaler has them, and it begins from noise
         scheduler = self._family.pipeline.scheduler
         clean = self._clean.expand([len(noise), *self._clean.shape[1:]])
+        t = scheduler.timesteps[number]
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # its timesteps may be rounded, and then repeat
+            kept, added = scheduler._sigma_to_alpha_sigma_t(scheduler.sigmas[number])  # noqa: SLF001
+            return (kept * clean + added * noise).astype(noise.dtype)
         if self._family.facts.flows:
             share = t.astype("float32") / scheduler.config.num_train_timesteps
             return (share * noise + (1 - share) * clean).astype(noise.dtype)
         return scheduler.add_noise(clean, noise, t.expand([len(clean)]))
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
+        import paddle
+
         family, vae = self._family, _decoder(self._family)
-        pixels = vae.decode((latents / family.latent_scale + family.latent_shift).astype(vae.dtype)).sample
+        is_half = "float32" not in str(vae.dtype)
+        with contextlib.nullcontext() if is_half else paddle.amp.auto_cast(enable=False):  # else it would be again
+            pixels = vae.decode((latents / family.latent_scale + family.latent_shift).astype(vae.dtype)).sample
         pictures = family.pipeline.image_processor.postprocess(pixels.astype("float32"), output_type="pil")
         return [self._start.kept(each) for each in pictures]
 

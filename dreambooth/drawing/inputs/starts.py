@@ -12,11 +12,13 @@ from dreambooth.data import picture_files
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dreambooth.system.types import Size
 
 _WHITE = 128  # and above
+_SAME_SHAPE = 1.02  # of several pictures
+_MOST_AREA = 1.5  # times the usual one
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,13 @@ class Start:
 
     def fitted(self, size: Size) -> Start:
         """Return it at a size; what is of another shape is cut off."""
-        return Start(fitted(self.picture, size), self.mask and fitted(self.mask, size), self.strength)
+        # a kernel with negative lobes would leave traces in what is black
+        mask = self.mask and ImageOps.fit(self.mask, (size[1], size[0]), Image.Resampling.BOX)
+        if mask and not _has_white(mask):
+            raise BadInput(
+                f"--mask: at {size[1]} x {size[0]} pixels no place of it is white; paint more, or draw larger"
+            )
+        return Start(fitted(self.picture, size), mask, self.strength)
 
     def kept(self, drawn: Image.Image) -> Image.Image:
         """Put back what was not to be painted, to the last bit; at a soft edge, both are mixed."""
@@ -43,11 +51,24 @@ def read(path: str, flag: str) -> Image.Image:
 
 def read_mask(path: str, picture: Image.Image, flag: str) -> Image.Image:
     """Read the mask of a picture in grey: of its shape, and with something to paint."""
-    mask = _read(path, flag, "mask", picture_files.open_grey)
+    mask = _read(path, flag, "mask", picture_files.open_region)
     picture_files.check_shape(mask, (picture.height, picture.width), f"{flag} {path}")
-    if not mask.point(lambda level: 255 * (level >= _WHITE)).getbbox():
+    if not _has_white(mask):
         raise BadInput(f"{flag} {path}: it has no white place, so nothing would be painted")
     return mask
+
+
+def check_alike(pictures: Sequence[Image.Image], paths: Sequence[str], flag: str = "--control_image") -> None:
+    """Refuse pictures of several shapes, which are to be drawn at one size."""
+    for picture, path in zip(pictures[1:], paths[1:]):
+        ratio = (picture.width / picture.height) / (pictures[0].width / pictures[0].height)
+        if not 1 / _SAME_SHAPE < ratio < _SAME_SHAPE:
+            shapes = f"{paths[0]} and {path} have different shapes"
+            raise BadInput(f"{flag}: {shapes}; give --height and --width, to which both are cut")
+
+
+def _has_white(mask: Image.Image) -> bool:
+    return mask.point(lambda level: 255 * (level >= _WHITE)).getbbox() is not None
 
 
 def _read(path: str, flag: str, what: str, reader: Callable[[str], Image.Image]) -> Image.Image:
@@ -74,6 +95,9 @@ def fitting_size(
     else:
         scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
     fitting = [max(step, round(side * scale / step) * step) for side in (picture.height, picture.width)]
+    if height is None and width is None and fitting[0] * fitting[1] > _MOST_AREA * usual[0] * usual[1]:
+        long = fitting.index(max(fitting))  # its other side is a step already, and the ends are cut off
+        fitting[long] = max(step, usual[0] * usual[1] // fitting[1 - long] // step * step)
     return height or fitting[0], width or fitting[1]
 
 

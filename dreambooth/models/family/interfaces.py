@@ -20,6 +20,10 @@ class Source(Protocol):
     def name(self) -> str:
         """A folder, or a name on the hub."""
 
+    @property
+    def without_t5(self) -> bool:
+        """Whether the model is loaded without the parts that it may lack."""
+
     def fingerprint(self) -> str:
         """Summarize the model by its files."""
 

@@ -63,7 +63,7 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     at_once = config.drawing.sample_batch_size if place.is_card else 1
     rows = sizes.pieces(sizes.facts.denoiser, config.pictures.size, 2 * at_once)  # with the prompt, and without
     of_drawing = max(_BYTES * pieces.drawing(rows), of_vae)  # pictures are decoded one by one
-    if config.concepts.with_prior_preservation:
+    if config.concepts.with_prior_preservation and not sizes.facts.enlarges:  # whose class pictures are the user's own
         found.append(Stage("drawing the class pictures", every, of_drawing))
     there = sum(sizes.weights[part] for part in (*_learners(config, sizes), *_passed(config, sizes)))
     beside = every - _BYTES * there - process  # loaded again, to draw and to save
