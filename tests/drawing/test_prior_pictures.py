@@ -112,6 +112,12 @@ def test_a_prompt_of_any_kind_makes_a_folder(prior_flags, tmp_path, prompt):
     folder.mkdir()
 
 
+def test_a_model_without_t5_draws_other_class_pictures(tmp_path):
+    settings = ClassSettings("a dog", str(tmp_path), 1)
+    folders = {prior_pictures.folder_of(settings, Origin(without), (32, 32)) for without in (False, True)}
+    assert len(folders) == 2
+
+
 def test_a_negative_prompt_has_a_folder_and_changes_the_pictures(prior_flags, tmp_path):
     folder = tmp_path / "class"
     train(prior_flags(folder))
@@ -129,6 +135,9 @@ def test_a_negative_prompt_has_a_folder_and_changes_the_pictures(prior_flags, tm
 
 class Origin:
     name = "./model"
+
+    def __init__(self, without_t5=False):
+        self.without_t5 = without_t5
 
     def fingerprint(self):
         return "weights 123"
