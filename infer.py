@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from dreambooth.models.family.base import Family
     from dreambooth.models.family.control import Controlled
     from dreambooth.system.types import Size
-
-
-_STEP = 8  # of all sizes, in pixels
 
 
 # fmt: off
@@ -83,8 +79,8 @@ class InferSettings(commands.InputFlags, commands.DrawFlags, title="model, promp
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, side in (("height", self.height), ("width", self.width)):
-            if side is not None and (side <= 0 or side % _STEP):
-                raise BadInput(f"--{name} {side}: must be a positive multiple of {_STEP}")
+            if side is not None and (side <= 0 or side % starts.STEP):
+                raise BadInput(f"--{name} {side}: must be a positive multiple of {starts.STEP}")
         count = len(self.prompt) * self.num_images * max(1, len(self.control_image))
         if self.output and count > 1 and not self.grid:
             raise BadInput(f"--output {self.output}: one file for {count} pictures; add --grid or use --output_dir")
@@ -239,8 +235,7 @@ def _choose_size(settings: InferSettings, family: Family, shown: Sequence[Image.
     height, width = family.default_size
     if not shown:
         return settings.height or height, settings.width or width
-    step = math.lcm(_STEP, family.size_step)
-    return starts.fitting_size(shown[0], (height, width), step, settings.height, settings.width)
+    return starts.fitting_size(shown[0], (height, width), starts.step_of(family), settings.height, settings.width)
 
 
 def _draw_poses(

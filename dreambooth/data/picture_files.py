@@ -94,7 +94,10 @@ def open_mask(picture: Picture) -> Image.Image | None:
 
 def open_grey(path: str | Path) -> Image.Image:
     """Read the first frame of a picture in grey, with its EXIF orientation applied."""
-    image = _upright(path)
+    return _grey(_upright(path))
+
+
+def _grey(image: Image.Image) -> Image.Image:
     return (_eight_bits(image) if image.mode.startswith("I") else image).convert("L")
 
 
@@ -102,7 +105,7 @@ def open_region(path: str | Path) -> Image.Image:
     """Read a picture in grey, with what is clear in it as black."""
     image = _upright(path)
     if not image.has_transparency_data:
-        return open_grey(path)
+        return _grey(image)
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L")
 
@@ -170,12 +173,17 @@ def _check_mask(picture: Picture, settings: PictureSettings) -> None:
 
 def check_shape(mask: Image.Image, size: Size, what: str) -> None:
     """Refuse a mask of another shape than its picture's."""
-    (height, width), ratio = size, (mask.width / mask.height) * (size[0] / size[1])
-    if not 1 / _SAME_SHAPE < ratio < _SAME_SHAPE:
+    height, width = size
+    if not is_same_shape((mask.height, mask.width), size):
         raise BadInput(
             f"{what}: it has {mask.width} x {mask.height} pixels, another shape than its picture, which has"
             f" {width} x {height}"
         )
+
+
+def is_same_shape(one: Size, other: Size) -> bool:
+    """Check whether two sizes have about the same proportions."""
+    return 1 / _SAME_SHAPE < (one[1] / one[0]) * (other[0] / other[1]) < _SAME_SHAPE
 
 
 def _inspect_picture(path: Path, check: Check | None) -> Picture | None:

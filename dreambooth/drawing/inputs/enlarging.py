@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 from dreambooth.drawing import sampling
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Size
 
 
-_STEP = 8  # of all sizes, in pixels
-
-
 def check(family: Family, name: str, flag: str = "--upscaler") -> None:
     """Refuse a model that does not enlarge."""
     if not family.facts.enlarges:
@@ -35,12 +31,8 @@ def fitting_size(family: Family, picture: Image, height: int | None = None, widt
 
     Where one side is given, the other follows from it.
     """
-    factor, step = family.pipeline.vae_scale_factor, math.lcm(_STEP, family.size_step)
-    scale: float = factor
-    if height is not None:
-        scale = height / picture.height
-    elif width is not None:
-        scale = width / picture.width
+    step = starts.step_of(family)
+    scale = starts.scale_for(picture, family.pipeline.vae_scale_factor, height, width)
     sides = [max(step, int(side * scale / step) * step) for side in (picture.height, picture.width)]
     return height or sides[0], width or sides[1]
 

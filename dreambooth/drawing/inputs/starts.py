@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dreambooth.models.family.base import Family
     from dreambooth.system.types import Size
 
+STEP = 8  # of all sizes, in pixels
 _WHITE = 128  # and above
-_SAME_SHAPE = 1.02  # of several pictures
 _MOST_AREA = 1.5  # times the usual one
 
 
@@ -61,8 +63,7 @@ def read_mask(path: str, picture: Image.Image, flag: str) -> Image.Image:
 def check_alike(pictures: Sequence[Image.Image], paths: Sequence[str], flag: str = "--control_image") -> None:
     """Refuse pictures of several shapes, which are to be drawn at one size."""
     for picture, path in zip(pictures[1:], paths[1:]):
-        ratio = (picture.width / picture.height) / (pictures[0].width / pictures[0].height)
-        if not 1 / _SAME_SHAPE < ratio < _SAME_SHAPE:
+        if not picture_files.is_same_shape((picture.height, picture.width), (pictures[0].height, pictures[0].width)):
             shapes = f"{paths[0]} and {path} have different shapes"
             raise BadInput(f"{flag}: {shapes}; give --height and --width, to which both are cut")
 
@@ -88,17 +89,25 @@ def fitting_size(
 
     Where one side is given, the other follows from it; where both are, they are the size.
     """
-    if height is not None:
-        scale = height / picture.height
-    elif width is not None:
-        scale = width / picture.width
-    else:
-        scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
+    usual_scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
+    scale = scale_for(picture, usual_scale, height, width)
     fitting = [max(step, round(side * scale / step) * step) for side in (picture.height, picture.width)]
     if height is None and width is None and fitting[0] * fitting[1] > _MOST_AREA * usual[0] * usual[1]:
         long = fitting.index(max(fitting))  # its other side is a step already, and the ends are cut off
         fitting[long] = max(step, usual[0] * usual[1] // fitting[1 - long] // step * step)
     return height or fitting[0], width or fitting[1]
+
+
+def scale_for(picture: Image.Image, usual: float, height: int | None, width: int | None) -> float:
+    """Return the scale that brings a picture to a side that is given, else the usual one."""
+    if height is not None:
+        return height / picture.height
+    return usual if width is None else width / picture.width
+
+
+def step_of(family: Family) -> int:
+    """Return the number of pixels of which the sides of a drawing are multiples."""
+    return math.lcm(STEP, family.size_step)
 
 
 def fitted(picture: Image.Image, size: Size) -> Image.Image:
