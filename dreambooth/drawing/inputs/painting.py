@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dreambooth.drawing.inputs.starts import Start
     from dreambooth.models.family.base import Family
-    from dreambooth.system.types import Array, Size, Tensors
+    from dreambooth.system.types import Size, Tensors
 
 _NEGATIVE = "negative "  # begins the names of the negative prompts' encodings
 
@@ -62,7 +62,8 @@ class FromPicture:
             self._encoding = {"small": paddle.to_tensor(pixels).astype(family.denoiser.dtype)}
             return
         with paddle.no_grad():
-            mask = None if start.mask is None else paddle.to_tensor(_levels(start.mask)[None, None])
+            levels = None if start.mask is None else np.asarray(start.mask, np.float32)[None, None] / 255
+            mask = None if levels is None else paddle.to_tensor(levels)
             encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(vae.dtype), mask)
             self._encoding = {name: each.astype(family.denoiser.dtype) for name, each in encoding.items()}
             self._clean = family.latents(self._encoding, paddle.zeros_like(self._encoding["mean"]))
@@ -95,7 +96,8 @@ class FromPicture:
         drawn = steps * self._start.strength  # of a flow, the libraries round it up
         first = (steps - max(1, math.ceil(drawn) if self._family.facts.flows else int(drawn))) * scheduler.order
         is_whole = self._start.strength == 1
-        latents = noise * _first_scale(scheduler) if is_whole else self._noised(noise, first)
+        # that of a flow has no scale of its noise
+        latents = noise * getattr(scheduler, "init_noise_sigma", 1.0) if is_whole else self._noised(noise, first)
         for number in range(first, len(scheduler.timesteps)):
             t = scheduler.timesteps[number]
             seen = paddle.concat([latents] * 2) if guidance > 1 else latents
@@ -153,18 +155,9 @@ class FromPicture:
         return [self._start.kept(each) for each in pictures]
 
 
-def _first_scale(scheduler: Any) -> Any:  # noqa: ANN401  the library's
-    """Return the scale of the noise that a drawing begins from."""
-    return getattr(scheduler, "init_noise_sigma", 1.0)
-
-
 def _decoder(family: Family) -> Any:  # noqa: ANN401  the library's
     """Return the VAE, in float32 where half precision would overflow in it."""
     vae = getattr(family.pipeline, family.facts.decoder)
     if "float16" in str(vae.dtype) and vae.config.get("force_upcast"):
         vae.to(dtype="float32")
     return vae
-
-
-def _levels(mask: Image.Image) -> Array:
-    return np.asarray(mask, np.float32) / 255
