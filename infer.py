@@ -162,7 +162,9 @@ def main(argv: Sequence[str]) -> None:
             loading.to_half(each.networks(), kind)
     if settings.vae_tiling:
         for each in filter(None, (family, upscaler)):
-            getattr(each.pipeline, each.facts.decoder).enable_tiling()
+            if each.decoder is None:
+                raise BadInput(f"--vae_tiling: a model of {each.facts.pipeline} has no VAE; leave it out")
+            each.decoder.enable_tiling()
     size = _choose_size(settings, family, [start.picture] if start else poses)
     start = start and start.fitted(painting.size_of_start(family, size))
     poses = [starts.fitted(each, size) for each in poses]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _MOST_LETTERS = 3
 _RARE_SHARE = 0.2  # of the tokens that are in the order of their frequency, the last
-_WORD_END = "</w>"
+# marks of tokens: the end of a word in byte pairs, what goes on with one in BERT, its beginning in pieces of sentences
+_WORD_END, _PART, _WORD_START = "</w>", "##", "▁"
 _LEVEL_TWO = 0xD8  # the first row of GB 2312 with characters of the second level
 _COMMON = """
 ace act ad add ads age ago aid aim air all am an and ant any ape app apt arc are ark arm art as ash ask at ate
@@ -66,23 +67,34 @@ class Candidate:
 
 
 class RareWords:
-    """The rare words of one tokenizer, a byte-pair tokenizer or a BERT's."""
+    """The rare words of one tokenizer: a byte-pair tokenizer, a BERT's, or one of pieces of sentences, as T5's."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._is_byte_pair = hasattr(tokenizer, "bpe_ranks")
-        self._vocabulary: dict[str, int] = tokenizer.encoder if self._is_byte_pair else tokenizer.vocab.token_to_idx
+        self._has_pieces = hasattr(tokenizer, "sp_model")
+        self._vocabulary: dict[str, int] = (
+            tokenizer.encoder
+            if self._is_byte_pair
+            else tokenizer.get_vocab()
+            if self._has_pieces
+            else tokenizer.vocab.token_to_idx
+        )
 
     @functools.cached_property
     def _first_rare(self) -> int:
         """The first rare token in the order of frequency."""
-        ordered = [word for word in self._vocabulary if self._is_byte_pair or _is_latin(word)]
-        numbers = sorted(self._vocabulary[word] for word in ordered)
+        ordered = [
+            token
+            for token in self._vocabulary
+            if self._is_byte_pair or self._is_whole(token) and _is_latin(_without_marks(token))
+        ]
+        numbers = sorted(self._vocabulary[token] for token in ordered)
         return numbers[int((1 - _RARE_SHARE) * len(numbers))] if numbers else len(self._vocabulary)
 
     def _pieces(self, word: str) -> list[str]:
         """Return the tokens of a word without the tokenizer's marks."""
-        return [each.replace(_WORD_END, "").removeprefix("##") for each in self.tokenizer.tokenize(word)]
+        return [_without_marks(each) for each in self.tokenizer.tokenize(word)]
 
     def is_rare(self, word: str) -> bool:
         """Check whether a word is a single token, and a rare one."""
@@ -104,13 +116,19 @@ class RareWords:
         """
         found = []
         for token, number in self._vocabulary.items():
-            word = token.removesuffix(_WORD_END)
-            whole = token.endswith(_WORD_END) or not self._is_byte_pair
+            word = _without_marks(token)
+            whole = self._is_whole(token)
             readable = _is_latin(word) or re.fullmatch(f"[{_HAN}]", word)
             refused = word in _FILLERS or word in _OFFENSIVE
             if whole and readable and len(word) <= _MOST_LETTERS and not refused and self._is_decodable(word):
                 found.append(Candidate(word, number))
         return sorted(found, key=lambda each: -each.token)
+
+    def _is_whole(self, token: str) -> bool:
+        """Check whether a token is a word, and no part of one."""
+        if self._is_byte_pair:
+            return token.endswith(_WORD_END)
+        return token.startswith(_WORD_START) if self._has_pieces else not token.startswith(_PART)
 
     def _is_decodable(self, word: str) -> bool:
         """Check whether a word is rare and decodes to itself."""
@@ -173,6 +191,10 @@ class RareWords:
             yield f'"{instance_prompt}" lacks "{of_class[-1]}" of the class prompt; add it, so that it names the class'
         elif not class_prompt and found and own == [found]:
             yield f'"{instance_prompt}" does not name the class of the subject; add it, as dog in "sks dog"'
+
+
+def _without_marks(token: str) -> str:
+    return token.replace(_WORD_END, "").removeprefix(_PART).removeprefix(_WORD_START)
 
 
 def _own_words(prompt: str, class_prompt: str | None = None) -> list[str]:

@@ -79,16 +79,18 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request], s
     stochastic = family.facts.stochastic or schedulers.is_stochastic(family.pipeline.scheduler)
     half = cards.half(settings.precision)
     is_small = machine.is_small(family.denoiser.parameters())
-    if not is_small:
-        getattr(family.pipeline, family.facts.decoder).enable_slicing()  # a batch's pictures one by one
+    if not is_small and family.decoder:
+        family.decoder.enable_slicing()  # a batch's pictures one by one
 
-    def drawer_of(family: Family) -> painting.FromPicture | _FromNoise:
-        return _FromNoise(family, settings.size) if start is None else painting.FromPicture(family, start)
+    def drawer_of(family: Family) -> painting.Painter | _FromNoise:
+        if start is None and family.decoder:
+            return _FromNoise(family, settings.size)
+        return painting.Painter(family, settings.size, start)
 
     drawer = drawer_of(family)
     encoded = _EncodedPrompts(drawer, settings)
 
-    def run(drawer: painting.FromPicture | _FromNoise, steps: int, batch: Sequence[Request], **more: bool) -> Any:  # noqa: ANN401
+    def run(drawer: painting.Painter | _FromNoise, steps: int, batch: Sequence[Request], **more: bool) -> Any:  # noqa: ANN401
         prompts, numbers = zip(*batch)
         keys = [(number,) for number in numbers]
         if stochastic:
@@ -110,8 +112,9 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request], s
 
     if family.split.workers > 1:
         encoded.encode(prompt for prompt, _ in requests)  # once for all workers
-    # Paddle has one generator; alone, a picture can have it to itself
-    batches = _split(requests, 1 if stochastic else settings.batch_size, family.split.workers)
+    # Paddle has one generator; alone, a picture can have it to itself. And the library's threshold takes one at a time
+    one_by_one = stochastic or family.pipeline.scheduler.config.get("thresholding")
+    batches = _split(requests, 1 if one_by_one else settings.batch_size, family.split.workers)
     # On the CPU, a batch saves time with a small network alone. Its size may change how the sums of a matrix product
     # are split, as it does with AVX2: some pixels would differ by one level
     if not processes.is_on_gpu() and len(batches) < len(requests) and not (is_small and is_exact_in(batches)):
@@ -131,7 +134,7 @@ def _split(requests: Sequence[Request], most: int, workers: int) -> list[Sequenc
 class _EncodedPrompts:
     """Prompts as arguments of the pipeline, each encoded once, however many pictures it gets."""
 
-    def __init__(self, drawer: painting.FromPicture | _FromNoise, settings: DrawSettings) -> None:
+    def __init__(self, drawer: painting.Painter | _FromNoise, settings: DrawSettings) -> None:
         self._drawer, self._negative = drawer, settings.negative_prompt or None
         self._guided = settings.guidance > 1
         self._arguments: dict[str, Mapping[str, Any]] = {}

@@ -96,8 +96,9 @@ def load_family(
     pipeline = source.load_pipeline(flag)
     facts = registry.FAMILIES[type(pipeline).__name__]
     if source.tokenizer_name:
-        if len(facts.tokenizers) > 1:
-            raise BadInput(f"--tokenizer_name: {source.name} has {len(facts.tokenizers)} tokenizers, in its own folder")
+        if len(facts.tokenizers) > 1 or not facts.text_encoders:
+            kind = f"{len(facts.tokenizers)} tokenizers" if facts.text_encoders else "the one of T5"
+            raise BadInput(f"--tokenizer_name: {source.name} has {kind}, in its own folder")
         part = facts.tokenizers[0]
         own, text_encoder = getattr(pipeline, part), getattr(pipeline, facts.text_encoders[0])
         setattr(pipeline, part, tokenizers.another_tokenizer(source.tokenizer_name, own, text_encoder))

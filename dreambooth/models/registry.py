@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dreambooth.models.family.facts import (
     CLIP_TEXT_ENCODER,
+    DEEPFLOYD,
+    DEEPFLOYD_UPSCALER,
     INPAINTING,
     SMALL,
     STABLE_DIFFUSION,
@@ -41,6 +43,7 @@ LIBRARIES = (
     "stable_diffusion",
     "alt_diffusion",
     "unidiffuser",
+    "deepfloyd_if",
 )
 
 
@@ -74,7 +77,10 @@ TEXT_ENCODER_CLASSES = (
 )
 
 
-_ALL = (STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, INPAINTING, UPSCALER)
+_ALL = (
+    *(STABLE_DIFFUSION, UNIDIFFUSER, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3),
+    *(INPAINTING, UPSCALER, DEEPFLOYD, DEEPFLOYD_UPSCALER),
+)
 FAMILIES = {facts.pipeline: facts for facts in _ALL}
 # which layers of the networks a LoRA adapts, by the ends of their names
 LAYER_KINDS: dict[LayerKind, str] = {
@@ -106,6 +112,8 @@ CLASSES = {
     *(each for facts in FAMILIES.values() for classes in facts.parts.values() for each in classes),
     *SMALL,
     "StableDiffusionSafetyChecker",
+    "IFSafetyChecker",
+    "IFWatermarker",
 }
 
 
@@ -122,6 +130,15 @@ def without_t5(facts: FamilyFacts, name: str) -> FamilyFacts:
     if not facts.lackable:
         raise BadInput(f"--without_t5: {name} is a {facts.pipeline}, which has no T5; leave it out")
     return facts.without(facts.lackable)
+
+
+def check_start(facts: FamilyFacts, from_picture: bool) -> None:
+    """Refuse to draw from a prompt alone with a model that enlarges."""
+    if facts.enlarges and not from_picture:
+        raise BadInput(
+            f"a model of {facts.pipeline} enlarges pictures, and draws none from a prompt alone: no class pictures, no"
+            " validation pictures; infer.py enlarges with it by --image, or as --upscaler"
+        )
 
 
 def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:

@@ -18,13 +18,14 @@ class SchedulerFacts:
     settings: Mapping[str, Any] = field(default_factory=dict)  # beside the model's own
     stochastic: bool = False  # draws new noise in every step, from Paddle's global generator
     scales_input: bool = False  # needs a pipeline that scales the denoiser's input
+    thresholds: bool = False  # can keep pixels in their range (Saharia et al. 2022, arXiv 2205.11487, section 2.3)
 
 
 # by the name in the flags. UniPC, which the library has too, fails on float64.
 SCHEDULERS = {
-    "ddim": SchedulerFacts("DDIMScheduler", {"clip_sample": False}),  # latents are not bounded as pixels are
-    "ddpm": SchedulerFacts("DDPMScheduler", {"clip_sample": False}, stochastic=True),
-    "dpmsolver++": SchedulerFacts("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "ddim": SchedulerFacts("DDIMScheduler", {"clip_sample": False}, thresholds=True),  # latents are not bounded
+    "ddpm": SchedulerFacts("DDPMScheduler", {"clip_sample": False}, stochastic=True, thresholds=True),
+    "dpmsolver++": SchedulerFacts("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, thresholds=True),
     "euler": SchedulerFacts("EulerDiscreteScheduler", scales_input=True),
     "euler_a": SchedulerFacts("EulerAncestralDiscreteScheduler", stochastic=True, scales_input=True),
     "lms": SchedulerFacts("LMSDiscreteScheduler", scales_input=True),
@@ -38,6 +39,7 @@ CLASSES = tuple(facts.class_name for facts in SCHEDULERS.values())
 # 2305.08891); drawing begins at its last step
 _ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 _KNOW_ZERO_SNR = ("DDIMScheduler", "DDPMScheduler")
+_LEARNED, _FIXED = ("learned", "learned_range"), "fixed_small"  # kinds of variances
 _LEAST_KEPT = 2.0**-24  # of the signal's power at the last step, for solvers that divide by it
 
 
@@ -67,9 +69,21 @@ def set_zero_snr(pipeline: Pipeline) -> None:
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **settings)
 
 
+def fix_variance(pipeline: Pipeline) -> None:
+    """Give a pipeline whose denoiser predicts the variance of its steps a fixed one, since that does not train."""
+    own = pipeline.scheduler
+    if own.config.get("variance_type") in _LEARNED:
+        pipeline.scheduler = own.from_config(own.config, variance_type=_FIXED)
+
+
 def as_saved(scheduler: Scheduler, settings: Mapping[str, Any]) -> Scheduler:
-    """Return the scheduler to save: with the settings of the model's own, but for the end of its noise schedule."""
+    """Return the scheduler to save: with the settings of the model's own, but for what a training changes.
+
+    That is the end of its noise schedule, and a variance that it predicted.
+    """
     more = {**_ZERO_SNR, **SCHEDULERS["ddim"].settings} if has_zero_snr(scheduler) else {}
+    if settings.get("variance_type") in _LEARNED:
+        more["variance_type"] = _FIXED
     return scheduler.from_config({**settings, **more})
 
 

@@ -22,11 +22,15 @@ _OLD_END = 2  # for which the library takes the highest token as a prompt's end
 
 
 def limit_tokens(tokenizer: Tokenizer, text_encoder: Network) -> None:
-    """Limit a tokenizer to as many tokens as the text encoder has positions; the limit is saved with it.
+    """Limit a tokenizer to as many tokens as the text encoder has positions.
 
     The maximum of a tokenizer without one is 1e30, with which it fails.
     """
-    most = text_encoder.config.max_position_embeddings
+    limit_length(tokenizer, text_encoder.config.max_position_embeddings)
+
+
+def limit_length(tokenizer: Tokenizer, most: int) -> None:
+    """Limit a tokenizer to a number of tokens; the limit is saved with it."""
     if tokenizer.model_max_length > most:
         tokenizer.model_max_length = tokenizer.init_kwargs["model_max_length"] = most
 

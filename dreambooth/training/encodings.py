@@ -98,7 +98,7 @@ class Encodings:
 
     def _weigh_places(self) -> dict[tuple[int | None, View], Array]:
         """Compute the weights of the latents' places: the means of those of their pixels, by mask and view."""
-        factor = self._family.pipeline.vae_scale_factor
+        factor = self._family.space.factor
         found: dict[tuple[int | None, View], Array] = {}
         for number, (picture, views) in enumerate(zip(self._batches.pictures, self._batches.views)):
             for view in views:
@@ -122,7 +122,7 @@ class Encodings:
         """Add the noise of the small pictures, where the model sees such: another for each key."""
         if not self._family.facts.enlarges:
             return encoding
-        noise = randomness.normal(self._seed, "augmentation", batch.keys, tuple(encoding["small"].shape[1:]))
+        noise = randomness.normal(self._seed, "augmentation", batch.keys, (3, *encoding["mean"].shape[2:]))
         return {**encoding, "augmentation": paddle.to_tensor(noise)}
 
     @paddle.no_grad()

@@ -34,6 +34,8 @@ def learn(family: Family, settings: WordSettings, subjects: Sequence[SubjectSett
     """Give the family the new words of the subjects' prompts, where there are to be any."""
     if not settings.learn_identifier:
         return
+    if not family.facts.text_encoders:
+        raise BadInput(f"{_FLAG}: T5, which this model reads prompts by, takes no new words; leave it out")
     tokenizer, readers = family.tokenizer, tokenizers.readers(family.pipeline, family.facts)
     starts = {}
     for subject in subjects:

@@ -27,6 +27,10 @@ FROM_PICTURES = {
 each_twin = pytest.mark.parametrize("name", [*FROM_PICTURES, "inpainting_twin"])
 
 
+def painter(family, start):
+    return painting.Painter(family, (start.picture.height, start.picture.width), start)
+
+
 def picture_of(seed=0):
     levels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return Image.fromarray(levels).resize((32, 32), Image.Resampling.BICUBIC)
@@ -75,7 +79,7 @@ def test_a_smaller_strength_stays_nearer_to_the_picture(draw, family):
     distances = []
     for strength in (0.2, 0.6, 1.0):
         start = Start(picture_of(), strength=strength)
-        drawer = painting.FromPicture(family, start)
+        drawer = painter(family, start)
         noise = family.first_latents(0, "picture", [(0,)], (32, 32))
         latents = drawer.draw(drawer.encode(["a dog"], None, False), noise, 10, 1.0, as_latents=True)
         distances.append(float((latents - drawer._clean).square().mean()))
@@ -87,7 +91,7 @@ def test_a_smaller_strength_stays_nearer_to_the_picture(draw, family):
 def test_it_is_the_librarys_own_way(draw, family, name, strength, monkeypatch):
     pipeline_class = getattr(ppdiffusers, FROM_PICTURES[name])
     start = Start(picture_of(), strength=strength)
-    clean = painting.FromPicture(family, start)._clean
+    clean = painter(family, start)._clean
     noise = family.first_latents(0, "picture", [(1,)], (32, 32))["latents"]
     module = importlib.import_module(pipeline_class.__module__)
     monkeypatch.setattr(module, "randn_tensor", lambda *arguments, **options: noise)
@@ -123,7 +127,7 @@ def test_a_region_is_painted_and_the_rest_stays(draw):
 def test_latents_outside_of_a_region_end_as_those_of_the_picture(family):
     mask = Image.new("L", (32, 32))
     mask.putpixel((9, 5), 255)  # a single pixel counts: its latent is painted
-    drawer = painting.FromPicture(family, Start(picture_of(), mask))
+    drawer = painter(family, Start(picture_of(), mask))
     noise = family.first_latents(0, "picture", [(0,)], (32, 32))
     latents = drawer.draw(drawer.encode(["a dog"], None, True), noise, 4, 3.0, as_latents=True)
     differs = ((latents - drawer._clean).abs() > 1e-6).any(axis=1)[0].numpy()
@@ -135,7 +139,7 @@ def test_an_inpainting_model_sees_the_region_as_the_librarys_pipeline_shows_it(d
     mask = Image.new("L", (32, 32))
     mask.paste(255, (0, 8, 32, 32))
     start = Start(picture_of(), mask)
-    drawer = painting.FromPicture(family, start)
+    drawer = painter(family, start)
     pixels = paddle.to_tensor(np.asarray(picture_of(), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1)
     arguments = {
         **family.prompt_arguments(["a photo of a dog"], None, True),
@@ -154,7 +158,7 @@ def test_an_inpainting_model_sees_the_region_as_the_librarys_pipeline_shows_it(d
 def test_with_a_perfect_prediction_every_solver_comes_back_to_the_picture(family, monkeypatch, scheduler):
     """Its noise is known, so the way from the middle ends where it began."""
     family = family.whole(scheduler)
-    drawer = painting.FromPicture(family, Start(picture_of(), strength=0.3))
+    drawer = painter(family, Start(picture_of(), strength=0.3))
     noise = family.first_latents(0, "picture", [(0,)], (32, 32))
     monkeypatch.setattr(family, "predict", lambda noisy, t, conditioning: noise["latents"], raising=False)
     latents = drawer.draw(drawer.encode(["a dog"], None, False), noise, 20, 1.0, as_latents=True)
@@ -171,7 +175,7 @@ def test_timesteps_that_repeat_are_no_trouble(family):
     )
     mask = Image.new("L", (32, 32))
     mask.paste(255, (16, 0, 32, 32))
-    drawer = painting.FromPicture(family, Start(picture_of(), mask, strength=0.5))
+    drawer = painter(family, Start(picture_of(), mask, strength=0.5))
     noise = family.first_latents(0, "picture", [(0,)], (32, 32))
     latents = drawer.draw(drawer.encode(["a dog"], None, False), noise, 50, 1.0, as_latents=True)
     timesteps = family.pipeline.scheduler.timesteps.tolist()
@@ -195,4 +199,4 @@ def test_a_strength_without_a_step_is_refused(family):
 def test_a_vae_that_overflows_in_half_precision_is_brought_back(family, monkeypatch):
     family.pipeline.vae.to(dtype="float16")
     monkeypatch.setitem(family.pipeline.vae.config, "force_upcast", True)
-    assert "float32" in str(painting._decoder(family).dtype)
+    assert "float32" in str(family.space.exact_type(family.decoder)) and "float32" in str(family.decoder.dtype)

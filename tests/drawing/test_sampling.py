@@ -198,7 +198,7 @@ def test_the_default_size_is_the_one_the_model_was_made_for(family):
 def test_a_model_may_be_made_for_a_shape_that_is_not_square(family):
     unet = SimpleNamespace(config=SimpleNamespace(sample_size=[64, 96]))
     other = copy.copy(family)
-    other.pipeline = SimpleNamespace(unet=unet, vae_scale_factor=8)
+    other.pipeline, other.space = SimpleNamespace(unet=unet), SimpleNamespace(factor=8)
     assert other.default_size == (512, 768)
 
 
@@ -207,14 +207,14 @@ def test_a_model_may_be_made_for_a_shape_that_is_not_square(family):
     [(2, (12, 32), "--height"), (2, (32, 0), "--width"), (8, (-8, 32), "--height"), (16, (32, 40), "--width")],
 )
 def test_a_size_that_does_not_fit_is_refused(family, monkeypatch, factor, size, named):
-    monkeypatch.setattr(family.pipeline, "vae_scale_factor", factor)
+    monkeypatch.setattr(family.space, "factor", factor)
     with pytest.raises(BadInput, match=named):
         family.check_drawing(DrawSettings(0, "picture", size, steps=3))
 
 
 @pytest.mark.parametrize("factor, side", [(2, 8), (8, 40), (16, 48)])
 def test_a_size_that_fits_is_taken(family, monkeypatch, factor, side):
-    monkeypatch.setattr(family.pipeline, "vae_scale_factor", factor)
+    monkeypatch.setattr(family.space, "factor", factor)
     family.check_drawing(DrawSettings(0, "picture", (side, 2 * side), steps=3))
 
 

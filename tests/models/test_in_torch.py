@@ -17,7 +17,7 @@ from support.families import load_family
 from support.twins import BUILDERS, build_control, build_sd3
 
 from dreambooth import export
-from dreambooth.drawing.inputs.painting import FromPicture, size_of_start
+from dreambooth.drawing.inputs.painting import Painter, size_of_start
 from dreambooth.drawing.inputs.starts import Start
 from dreambooth.models.family import control
 
@@ -52,7 +52,14 @@ def inputs(family):
 
 
 def guidance(family):
-    return 1.0 if family.facts.stochastic else 3.0  # whose guidance is random
+    if family.facts.stochastic:
+        return 1.0  # whose guidance is random
+    return 3.0 if family.decoder else 1.5  # which no VAE softens
+
+
+def solver_of(family):
+    """One that draws no noise of its own; None: the model's."""
+    return "ddim" if family.facts.stochastic or not family.decoder else None
 
 
 def outputs(family):
@@ -61,10 +68,11 @@ def outputs(family):
     given = inputs(family)
     with paddle.no_grad():
         mean = family.encode_pictures(given.pop("pixels"))["mean"]
-        if family.facts.enlarges:
-            return {"mean": mean.numpy(), "pictures": begun_from(family, Start(picture_of(family)[0]))}
+        if family.facts.enlarges or not family.decoder:
+            start = Start(picture_of(family)[0]) if family.facts.enlarges else None
+            return {"mean": mean.numpy(), "pictures": begun_from(family.whole(solver_of(family)), start)}
         pictures = (
-            family.whole("ddim" if family.facts.stochastic else None)
+            family.whole(solver_of(family))
             .pipeline(
                 **family.prompt_arguments(PROMPTS, None, guided=True),
                 **given,
@@ -93,18 +101,23 @@ def picture_of(family):
 
 def begun_from(family, start):
     """What is drawn from a picture, [n, height, width, 3] in [0, 1]."""
-    drawer = FromPicture(family, start)
-    given = family.first_latents(3, "picture", KEYS, family.default_size)
-    latents = drawer.draw(drawer.encode(PROMPTS, None, True), given, 4, guidance(family), as_latents=True)
-    with paddle.no_grad():
-        drawn = family.pipeline.vae.decode(latents / family.latent_scale + family.latent_shift).sample
+    drawer = Painter(family, family.default_size, start)
+    drawn = []
+    for prompt, key in zip(PROMPTS, KEYS):
+        given = family.first_latents(3, "picture", [key], family.default_size)
+        latents = drawer.draw(drawer.encode([prompt], None, True), given, 4, guidance(family), as_latents=True)
+        with paddle.no_grad():
+            drawn.append(family.space.decode(family.decoder, latents))
+    drawn = paddle.concat(drawn)
     return (drawn / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()
 
 
 def test_a_picture_is_begun_from_as_in_torch(twin_folder, in_torch, tmp_path):
     family = load_family(twin_folder)
-    if family.facts.stochastic or family.facts.paints or family.facts.enlarges:
-        pytest.skip("it draws from no picture, from a region alone, or from a small picture, as compared above")
+    if family.facts.stochastic or family.facts.paints or family.facts.enlarges or not family.decoder:
+        pytest.skip(
+            "it draws from no picture, from noise or a region alone, or from a small picture, as compared above"
+        )
     family.save(tmp_path / "diffusers", "diffusers")
     picture, pixels = picture_of(family)
     ours = {"pictures": begun_from(family, Start(picture, strength=0.5))}
@@ -165,7 +178,8 @@ def test_a_lora_draws_the_same_in_torch(form, twin_folder, in_torch, pictures, t
     if family.facts.stochastic or form == "lora_web_ui" and not family.facts.lora_prefixes:
         pytest.skip("diffusers loads no such LoRA of it")
     family.save(tmp_path / "diffusers", "diffusers")
-    settings = dict(lora_rank=4, lora_targets=["all"], learning_rate=1e-2, train_text_encoder=True)
+    texts = {"train_text_encoder": True} if family.facts.text_encoders else {}
+    settings = dict(lora_rank=4, lora_targets=["all"], learning_rate=1e-2, **texts)
     train(command_line(twin_folder, pictures, tmp_path / "out", **settings))
     path = tmp_path / "lora.safetensors"
     export.main([f"--model_path={tmp_path / 'out'}", f"--format={form}", f"--output={path}"])

@@ -23,7 +23,8 @@ def test_a_row_names_its_class_and_its_roles_are_parts(facts):
     encoders = {*facts.text_encoders, *facts.prompt_encoders, *facts.picture_encoders}
     assert {facts.denoiser, *encoders} <= set(facts.networks) and set(facts.text_encoders) <= set(facts.prompt_encoders)
     assert set(facts.tokenizers) <= set(facts.without_weights)
-    assert len(facts.tokenizers) == len(facts.text_encoders)
+    assert len(facts.tokenizers) == len(facts.text_encoders or facts.prompt_encoders)
+    assert facts.decoder in (*facts.picture_encoders, "") and bool(facts.decoder) == bool(facts.picture_encoders)
     assert {*facts.networks, *facts.without_weights, *facts.schedulers} == set(facts.parts)
     assert "scheduler" in facts.schedulers
     assert facts.newer_names.keys() | facts.untrained_layers.keys() <= facts.parts.keys()

@@ -112,6 +112,6 @@ def test_the_scheduler_is_saved_as_it_was_even_where_the_library_amends_it(veloc
 
 def test_a_size_that_the_vae_can_not_halve_is_refused(twin):
     family = load_family(twin)
-    family.pipeline.vae_scale_factor = 16
+    family.space.factor = 16
     with pytest.raises(BadInput, match="--width 24: must be a multiple of 16"):
         family.check_training((32, 24), gradient_checkpointing=False)

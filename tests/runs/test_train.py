@@ -320,7 +320,7 @@ def fixed_loss(model, folder):
     numbers = np.random.default_rng(12345)
     with paddle.no_grad():
         latents = (
-            family.encode_pictures(paddle.to_tensor(pixels[None]))["mean"].tile([16, 1, 1, 1]) * family.latent_scale
+            family.encode_pictures(paddle.to_tensor(pixels[None]))["mean"].tile([16, 1, 1, 1]) * family.space.scale
         )
         noise = paddle.to_tensor(numbers.standard_normal(latents.shape, dtype=np.float32))
         timesteps = paddle.arange(30, 990, 60)

@@ -18,7 +18,10 @@ def load(arguments):
         return load_unidiffuser(arguments.folder)
     index = json.loads((Path(arguments.folder) / "model_index.json").read_text())
     absent = {part: None for part, value in index.items() if value == [None, None]}
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **{**absent, **PARTS_LEFT_OUT})
+    if index["_class_name"].startswith("IF"):
+        pipeline = load_pixels(arguments.folder, absent)
+    else:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **{**absent, **PARTS_LEFT_OUT})
     if arguments.file:
         pipeline = type(pipeline).from_single_file(arguments.file, config=arguments.folder, local_files_only=True)
     if arguments.lora:
@@ -28,6 +31,30 @@ def load(arguments):
 
 
 PARTS_LEFT_OUT = {"safety_checker": None, "requires_safety_checker": False}
+
+
+def load_pixels(folder, absent):
+    """A model of pixels, drawn with DDIM, since its own solver draws noise."""
+    import diffusers
+
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **{**absent, **PARTS_LEFT_OUT, "watermarker": None})
+    settings = {"clip_sample": False, "variance_type": "fixed_small"}
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, **settings)
+    pipeline.scheduler.register_to_config(variance_type="fixed_small")  # which its pipeline asks for
+    return pipeline
+
+
+def of_pixels(pipeline, inputs, count):
+    """The noise of a model of pixels, and the small picture of one that enlarges."""
+    import sys
+
+    noises = [inputs.pop(name) for name in ("latents", "augmentation") if name in inputs]
+    height, width = noises[0].shape[-2:]
+    sys.modules[type(pipeline).__module__].randn_tensor = lambda *arguments, **options: noises.pop(0)
+    found = {"height": height, "width": width, "clean_caption": False}
+    if "small" in inputs:
+        found |= {"image": inputs.pop("small").expand(count, -1, -1, -1), "noise_level": 20}
+    return found
 
 
 def load_unidiffuser(folder):
@@ -109,8 +136,9 @@ def main():
     prompts = [str(each) for each in np.load(arguments.inputs)["prompts"]]
     guidance = float(inputs.pop("guidance"))
     with torch.no_grad():
-        found = {"mean": pipeline.vae.encode(inputs.pop("pixels")).latent_dist.mean}
-        options = {}
+        pixels, has_vae = inputs.pop("pixels"), hasattr(pipeline, "vae")
+        found = {"mean": pipeline.vae.encode(pixels).latent_dist.mean if has_vae else pixels}
+        options = {} if has_vae else of_pixels(pipeline, inputs, len(prompts))
         if arguments.strength:
             pipeline, options = from_picture(pipeline, inputs, len(prompts), arguments.strength)
         if arguments.control:
@@ -119,13 +147,14 @@ def main():
             options = enlarging(pipeline, inputs, len(prompts))
         takes = inspect.signature(pipeline.__call__).parameters
         names = {name: each for name, each in inputs.items() if name in takes and not arguments.strength}
-        height, width = (2 * each for each in inputs["latents" if "latents" in inputs else "vae_latents"].shape[-2:])
+        if "height" in takes and not arguments.strength and has_vae:
+            noise = inputs["latents" if "latents" in inputs else "vae_latents"]
+            options["height"], options["width"] = (2 * each for each in noise.shape[-2:])
         found["pictures"] = torch.from_numpy(
             pipeline(
                 prompt=prompts,
                 **names,
                 **options,
-                **({"height": height, "width": width} if "height" in takes and not arguments.strength else {}),
                 num_inference_steps=4,
                 guidance_scale=guidance,
                 output_type="np",

@@ -348,6 +348,62 @@ def build_control(folder, family, seed=1, fresh=False, **settings):
     return folder
 
 
+def build_pixels(folder, pipeline="IFPipeline", size=16, more=None, **unet_settings):
+    """A DeepFloyd IF with random weights: T5, and a UNet of pixels that predicts a variance too."""
+    import paddle
+    import ppdiffusers
+
+    paddle.seed(0)
+    tokenizer, text_encoder = t5_text(make_folders(folder), 40)
+    settings = dict(
+        beta_schedule="squaredcos_cap_v2", thresholding=True, sample_max_value=1.5, variance_type="learned_range"
+    )
+    getattr(ppdiffusers, pipeline)(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        unet=ppdiffusers.UNet2DConditionModel(
+            **{
+                "block_out_channels": (16, 32),
+                "layers_per_block": 1,
+                "sample_size": size,
+                "in_channels": 3,
+                "out_channels": 6,
+                "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+                "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+                "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+                "encoder_hid_dim": 40,
+                "cross_attention_dim": 256,  # eight in each of the 32 groups of its norm
+                "norm_num_groups": 8,
+                "attention_head_dim": 8,
+                "act_fn": "gelu",
+                "resnet_time_scale_shift": "scale_shift",
+                "addition_embed_type": "text",
+                "addition_embed_type_num_heads": 4,
+                "cross_attention_norm": "group_norm",
+                **unet_settings,
+            }
+        ),
+        scheduler=ppdiffusers.DDPMScheduler(**settings),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+        **(more or {}),
+    ).save_pretrained(str(folder))
+    return folder
+
+
+def build_pixels_upscaler(folder):
+    """The second stage of a DeepFloyd IF, which enlarges four times."""
+    import ppdiffusers
+
+    noising = ppdiffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    return build_pixels(
+        folder, "IFSuperResolutionPipeline", size=32, in_channels=6, class_embed_type="timestep",
+        more={"image_noising_scheduler": noising},
+    )  # fmt: skip
+
+
 # the pipeline's class of each family of the registry -> its twin
 BUILDERS = {
     "StableDiffusionPipeline": build_twin,
@@ -356,4 +412,6 @@ BUILDERS = {
     "StableDiffusion3Pipeline": build_sd3,
     "StableDiffusionInpaintPipeline": build_inpainting,
     "StableDiffusionUpscalePipeline": build_upscaler,
+    "IFPipeline": build_pixels,
+    "IFSuperResolutionPipeline": build_pixels_upscaler,
 }

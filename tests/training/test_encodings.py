@@ -57,7 +57,7 @@ def expected_latents(family, batches, batch):
         mean, std = (getattr(family.pipeline.vae.encode(paddle.to_tensor(pixels[None])).latent_dist, name)[0].numpy()
                      for name in ("mean", "std"))  # fmt: skip
         spread = randomness.normal(SEED, "latent", [example.key], mean.shape)[0]
-        rows.append((mean + std * spread) * family.latent_scale)
+        rows.append((mean + std * spread) * family.space.scale)
     return np.stack(rows)
 
 

@@ -32,7 +32,7 @@ def fitting_size(family: Family, picture: Image, height: int | None = None, widt
     Where one side is given, the other follows from it.
     """
     step = starts.step_of(family)
-    scale = starts.scale_for(picture, family.pipeline.vae_scale_factor, height, width)
+    scale = starts.scale_for(picture, family.enlargement, height, width)
     sides = [max(step, int(side * scale / step) * step) for side in (picture.height, picture.width)]
     return height or sides[0], width or sides[1]
 

@@ -8,7 +8,6 @@ its repetitions).
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -43,28 +42,33 @@ def check(family: Family, start: Start, steps: int, flag: str = "--image") -> No
 
 def size_of_start(family: Family, size: Size) -> Size:
     """Return the size that a picture to begin from needs, for a drawing of a size."""
-    factor = family.pipeline.vae_scale_factor if family.facts.enlarges else 1
-    return size[0] // factor, size[1] // factor
+    return size[0] // family.enlargement, size[1] // family.enlargement
 
 
-class FromPicture:
-    """Draws from a picture, where the library's pipeline draws from noise alone."""
+class Painter:
+    """Draws by the family's predictions: from a picture, or from noise where the library can't be given it."""
 
-    def __init__(self, family: Family, start: Start) -> None:
-        import paddle
-
-        self._family, self._start = family, start
-        self._size = start.picture.height, start.picture.width
-        vae, pixels = _decoder(family), np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    def __init__(self, family: Family, size: Size, start: Start | None = None) -> None:
+        self._family, self._start, self._size = family, start, size
+        self._encoding: Tensors = {}
         self._clean: Tensor | None = None  # the latents of the picture
         self._region: Tensor | None = None  # where it paints, among them; a place is painted where any of its pixels is
+        if start is not None:
+            self._begin_from(start)
+
+    def _begin_from(self, start: Start) -> None:
+        import paddle
+
+        family = self._family
+        pixels = np.asarray(start.picture, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         if family.facts.enlarges:
             self._encoding = {"small": paddle.to_tensor(pixels).astype(family.denoiser.dtype)}
             return
         with paddle.no_grad():
             levels = None if start.mask is None else np.asarray(start.mask, np.float32)[None, None] / 255
             mask = None if levels is None else paddle.to_tensor(levels)
-            encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(vae.dtype), mask)
+            kind = family.space.exact_type(family.decoder) or family.denoiser.dtype
+            encoding = family.encode_pictures(paddle.to_tensor(pixels).astype(kind), mask)
             self._encoding = {name: each.astype(family.denoiser.dtype) for name, each in encoding.items()}
             self._clean = family.latents(self._encoding, paddle.zeros_like(self._encoding["mean"]))
         if mask is not None and not family.facts.paints:
@@ -93,9 +97,10 @@ class FromPicture:
 
         scheduler = self._family.pipeline.scheduler
         scheduler.set_timesteps(steps)
-        drawn = steps * self._start.strength  # of a flow, the libraries round it up
+        strength = self._start.strength if self._start else 1.0
+        drawn = steps * strength  # of a flow, the libraries round it up
         first = (steps - max(1, math.ceil(drawn) if self._family.facts.flows else int(drawn))) * scheduler.order
-        is_whole = self._start.strength == 1
+        is_whole = strength == 1
         # that of a flow has no scale of its noise
         latents = noise * getattr(scheduler, "init_noise_sigma", 1.0) if is_whole else self._noised(noise, first)
         for number in range(first, len(scheduler.timesteps)):
@@ -145,19 +150,7 @@ class FromPicture:
         return scheduler.add_noise(clean, noise, t.expand([len(clean)]))
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
-        import paddle
-
-        family, vae = self._family, _decoder(self._family)
-        is_half = "float32" not in str(vae.dtype)
-        with contextlib.nullcontext() if is_half else paddle.amp.auto_cast(enable=False):  # else it would be again
-            pixels = vae.decode((latents / family.latent_scale + family.latent_shift).astype(vae.dtype)).sample
-        pictures = family.pipeline.image_processor.postprocess(pixels.astype("float32"), output_type="pil")
-        return [self._start.kept(each) for each in pictures]
-
-
-def _decoder(family: Family) -> Any:  # noqa: ANN401  the library's
-    """Return the VAE, in float32 where half precision would overflow in it."""
-    vae = getattr(family.pipeline, family.facts.decoder)
-    if "float16" in str(vae.dtype) and vae.config.get("force_upcast"):
-        vae.to(dtype="float32")
-    return vae
+        pixels = self._family.space.decode(self._family.decoder, latents)
+        shares = (pixels / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()
+        pictures = self._family.pipeline.numpy_to_pil(shares)
+        return [self._start.kept(each) for each in pictures] if self._start else pictures

@@ -40,7 +40,8 @@ class Inpainting(StableDiffusion):
     def surroundings(self, pixels: Tensor, mask: Tensor) -> Tensors:
         """Return "region" and "rest" [n, …], as the UNet sees them; the encoding is the VAE's mean, not a draw."""
         region = (mask >= 0.5).astype(pixels.dtype)
-        rest = self.pipeline.vae.encode(pixels * (1 - region)).latent_dist.mean * self.latent_scale
+        kept = self.space.encode(self.decoder, pixels * (1 - region))
+        rest = self.space.draw(kept, paddle.zeros_like(kept["mean"]))
         return {"region": functional.interpolate(region, rest.shape[2:], mode="nearest"), "rest": rest}
 
     @override

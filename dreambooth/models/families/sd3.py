@@ -95,7 +95,7 @@ class StableDiffusion3(Family):
     @override
     def size_step(self) -> int:
         """The number of pixels of which sizes are multiples: those of a patch."""
-        return self.pipeline.vae_scale_factor * self.denoiser.config.patch_size
+        return self.space.factor * self.denoiser.config.patch_size
 
     @override
     def untrained_layers(self) -> Mapping[str, Sequence[str]]:

@@ -14,7 +14,6 @@ from paddle.nn import functional
 
 from dreambooth.models import registry, saving
 from dreambooth.models.families.stable_diffusion import StableDiffusion
-from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
     from dreambooth.config.commands import DrawSettings
     from dreambooth.data.concepts import View
-    from dreambooth.system.types import Key, Size, Tensors
+    from dreambooth.models.family.interfaces import Source
+    from dreambooth.system.types import Key, Pipeline, Size, Tensors
 
 _NOISE_LEVEL = 20  # of the small picture, a step of its noise schedule; the library's pipeline draws with it
 
@@ -35,10 +35,15 @@ class Upscaler(StableDiffusion):
     facts = registry.FAMILIES["StableDiffusionUpscalePipeline"]
 
     @override
+    def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
+        super().__init__(pipeline, source, train_text_encoders)
+        self.enlargement = self.space.factor
+
+    @override
     def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
         """Encode pixels, and make them small: as wide and as high as their latents."""
         found = super().encode_pictures(pixels, mask)
-        return {**found, "small": functional.avg_pool2d(pixels, self.pipeline.vae_scale_factor)}
+        return {**found, "small": functional.avg_pool2d(pixels, self.enlargement)}
 
     @override
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
@@ -70,9 +75,5 @@ class Upscaler(StableDiffusion):
     @override
     def check_drawing(self, settings: DrawSettings) -> None:
         """Refuse to draw from a prompt alone."""
-        if not settings.from_picture:
-            raise BadInput(
-                "a model of StableDiffusionUpscalePipeline enlarges pictures, and draws none from a prompt alone: no"
-                " class pictures, no validation pictures; infer.py enlarges with it by --image, or as --upscaler"
-            )
+        registry.check_start(self.facts, settings.from_picture)
         super().check_drawing(settings)

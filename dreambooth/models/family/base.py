@@ -13,6 +13,7 @@ from dreambooth.data import randomness
 from dreambooth.models import saving, schedulers
 from dreambooth.models.family import modes
 from dreambooth.models.family.interfaces import Adapters
+from dreambooth.models.family.spaces import Latents, Pixels
 from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
 
@@ -34,13 +35,13 @@ class Family(ABC):
     """A loaded model of one family. The rows of every tensor are prompts, pictures or examples."""
 
     facts: FamilyFacts
+    enlargement = 1  # the sides of a picture, by those of the small one that the denoiser sees
 
     def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
         self.pipeline = pipeline  # the library's; a freed part is None
         self.facts = self.facts.without(part for part in self.facts.lackable if getattr(pipeline, part) is None)
         self.source, self.train_text_encoders = source, train_text_encoders
-        settings = pipeline.vae.config  # needed when the VAE is freed
-        self.latent_shift, self.latent_scale = settings.get("shift_factor") or 0.0, settings.scaling_factor
+        self.space = Latents(self.decoder, pipeline.vae_scale_factor) if self.facts.decoder else Pixels()
         self.adapters = Adapters()
         self.words: Words | None = None  # that are learned
         self.split = machine.use_cores(self.denoiser.parameters())
@@ -51,6 +52,11 @@ class Family(ABC):
         return getattr(self.pipeline, self.facts.denoiser)
 
     @property
+    def decoder(self) -> Any:  # noqa: ANN401  the library's
+        """What makes pixels of latents, unless they are the same, or it is freed."""
+        return getattr(self.pipeline, self.facts.decoder) if self.facts.decoder else None
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The first tokenizer that reads the prompts."""
         return getattr(self.pipeline, self.facts.tokenizers[0])
@@ -58,14 +64,14 @@ class Family(ABC):
     @property
     def default_size(self) -> Size:
         """The size that the model was made for."""
-        side, factor = self.denoiser.config.sample_size, self.pipeline.vae_scale_factor
+        side, factor = self.denoiser.config.sample_size, self.space.factor
         height, width = side if isinstance(side, (list, tuple)) else (side, side)
         return height * factor, width * factor
 
     @property
     def size_step(self) -> int:
         """The number of pixels of which sizes are multiples, so that every network within gets whole places."""
-        return self.pipeline.vae_scale_factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        return self.space.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
 
     # what differs in every family
 
@@ -80,17 +86,15 @@ class Family(ABC):
     # what differs in some families
 
     def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
-        """Encode pixels [n, 3, height, width]: "mean" and "std" of the latents, and what else latents() takes.
+        """Encode pixels [n, 3, height, width]: "mean", and what else latents() and conditioning() take.
 
         `mask` [n, 1, height, width] is for families that paint into a picture.
         """
-        latents = self.pipeline.vae.encode(pixels).latent_dist
-        return {"mean": latents.mean, "std": latents.std}
+        return self.space.encode(self.decoder, pixels)
 
     def latents(self, encoding: Tensors, noise: Tensor) -> Tensor:
         """Draw clean latents [n, …] from encoded pictures with noise of the shape of "mean"."""
-        mean = encoding["mean"] - self.latent_shift if self.latent_shift else encoding["mean"]
-        return (mean + encoding["std"] * noise) * self.latent_scale
+        return self.space.draw(encoding, noise)
 
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Put together what predict() takes of the examples beside their latents."""
@@ -106,14 +110,14 @@ class Family(ABC):
 
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
         """Refuse training settings that the model cannot take."""
-        factor = self.pipeline.vae_scale_factor
+        factor = self.space.factor
         for name, side in zip(("height", "width"), size):
             if side % factor:
                 raise BadInput(f"--{name} {side}: must be a multiple of {factor}, the model's factor")
 
     def check_drawing(self, settings: DrawSettings) -> None:
         """Refuse settings that the model cannot draw with."""
-        factor = max(8, self.pipeline.vae_scale_factor)
+        factor = max(8, self.space.factor)
         for name, side in zip(("height", "width"), settings.size):
             if side <= 0 or side % factor:
                 raise BadInput(f"--{name} {side}: must be a positive multiple of {factor}")
@@ -124,15 +128,13 @@ class Family(ABC):
     def prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
         """Name prompts as the pipeline takes them; each value has a row or an item for each prompt."""
         with paddle.no_grad():
-            other = negative and [negative] * len(prompts)
-            positive, negatives = self.pipeline.encode_prompt(list(prompts), 1, guided, other)
+            others = negative and [negative] * len(prompts)
+            positive, negatives = self.pipeline.encode_prompt(list(prompts), 1, guided, others)
         return {"prompt_embeds": positive, **({"negative_prompt_embeds": negatives} if guided else {})}
 
     def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
         """Draw the noise that pictures begin as, named as the pipeline takes it."""
-        channels, factor = self.pipeline.vae.config.latent_channels, self.pipeline.vae_scale_factor
-        shape = channels, size[0] // factor, size[1] // factor
-        return {"latents": self._first_noise(seed, purpose, keys, shape)}
+        return {"latents": self._first_noise(seed, purpose, keys, self.space.shape(size))}
 
     def single_file_layout(self) -> dict[str, Any]:
         """Return what files.single_file has to know of the model."""

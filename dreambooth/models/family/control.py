@@ -73,7 +73,7 @@ def add(family: Family, name: str, scale: float, flag: str = "--controlnet") -> 
     if not facts.control:
         raise BadInput(f"{flag} {name}: a model of {facts.pipeline} takes no ControlNet here")
     control = _load(facts.control, name, flag)
-    unet, factor = family.denoiser, family.pipeline.vae_scale_factor
+    unet, factor = family.denoiser, family.space.factor
     for setting in _SHARED:
         own, other = unet.config.get(setting), control.config.get(setting)
         if _plain(own) != _plain(other):

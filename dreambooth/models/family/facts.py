@@ -32,7 +32,7 @@ class FamilyFacts:
     # the networks that prompts and pictures go through before the denoiser
     prompt_encoders: tuple[str, ...] = ("text_encoder",)
     picture_encoders: tuple[str, ...] = ("vae",)
-    decoder: str = "vae"  # makes pictures of latents
+    decoder: str = "vae"  # makes pictures of latents; "": its denoiser works on pixels
     tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
     optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
     lackable: tuple[str, ...] = ()  # parts that a model may lack
@@ -56,7 +56,7 @@ class FamilyFacts:
     has_places: bool = True  # its latents are pictures, so that masks can weight their places
     # the pictures that its pipeline does not draw without, by its argument: a name for examples
     pictures: Mapping[str, str] = field(default_factory=dict)
-    enlarges: bool = False  # its denoiser sees a small picture, of the size of its latents
+    enlarges: bool = False  # its denoiser sees a small picture
     paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
     control: str = ""  # the class of the ControlNets that it takes, if any
     flows: bool = False  # its scheduler is that of a flow, and can't be another one
@@ -228,6 +228,31 @@ UPSCALER = replace(
     web_ui_networks="",
     single_file=False,
     control="",
+    pictures={"image": "small.png"},
+    enlarges=True,
+)
+DEEPFLOYD = FamilyFacts(
+    pipeline="IFPipeline",
+    family="deepfloyd:DeepFloyd",
+    parts={
+        "text_encoder": ("T5EncoderModel",),
+        "tokenizer": _T5_TOKENIZERS,
+        "unet": ("UNet2DConditionModel",),
+        "scheduler": schedulers.CLASSES,
+    },
+    labels={"unet": "UNet"},
+    text_encoders=(),
+    picture_encoders=(),
+    decoder="",
+    optional_parts=("feature_extractor",),
+    omitted={"safety_checker": None, "watermarker": None, "requires_safety_checker": False},
+    kinds={"unet": "pixels"},
+)
+DEEPFLOYD_UPSCALER = replace(
+    DEEPFLOYD,
+    pipeline="IFSuperResolutionPipeline",
+    family="deepfloyd:DeepFloydUpscaler",
+    parts={**DEEPFLOYD.parts, "image_noising_scheduler": ("DDPMScheduler",)},
     pictures={"image": "small.png"},
     enlarges=True,
 )

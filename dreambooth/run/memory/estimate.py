@@ -56,7 +56,8 @@ def stages(config: Config, sizes: Sizes, place: Place, state: float) -> list[Sta
     """Return the stages of a run, the class pictures' included where there is a class."""
     process = _CONTEXT if place.is_card else _LIBRARIES
     every = _BYTES * sum(sizes.weights.values()) + process
-    of_vae = _BYTES * pieces.autoencoder(sizes.settings[sizes.facts.decoder], config.pictures.size)
+    decoder, size = sizes.facts.decoder, config.pictures.size
+    of_vae = _BYTES * pieces.autoencoder(sizes.settings[decoder], size) if decoder else 0
     training = _training(config, sizes, place, state)
     training = training._replace(kept=training.kept + process)
     found = [training, Stage("encoding the pictures", every, of_vae)]

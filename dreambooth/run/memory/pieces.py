@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dreambooth.system.types import override
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -61,6 +63,8 @@ def _each(value: Any, count: int) -> list[Any]:  # noqa: ANN401  a setting is on
 class _UNet:
     """The pieces of PPDiffusers' UNet2DConditionModel, as its forward pass makes them."""
 
+    of_time = 1  # numbers that a block takes of the timestep for each of its channels
+
     def __init__(self, settings: Settings, shape: Shape) -> None:
         self.settings, self.rows, self.tokens = settings, shape.rows, shape.tokens
         self.channels = list(settings["block_out_channels"])
@@ -93,21 +97,21 @@ class _UNet:
             for _ in range(self.layers[level]):
                 yield self._resnet(channels, self.channels[level], level)
                 channels = self.channels[level]
-                if kind.startswith("CrossAttn"):
-                    yield from self._transformer(level)
+                if "CrossAttn" in kind:
+                    yield from self._attention(level)
                 skips.append(channels)
             if level < last:
                 yield self._resample(channels, self.places[level], self.places[level + 1])
                 skips.append(channels)
         yield self._resnet(channels, channels, last, kept=True)
-        yield from self._transformer(last)
+        yield from self._attention(last)
         yield self._resnet(channels, channels, last)
         for level, kind in zip(range(last, -1, -1), self.settings["up_block_types"]):
             for _ in range(self.layers[level] + 1):
                 yield self._resnet(channels + skips.pop(), self.channels[level], level)
                 channels = self.channels[level]
-                if kind.startswith("CrossAttn"):
-                    yield from self._transformer(level)
+                if "CrossAttn" in kind:
+                    yield from self._attention(level)
             if level:
                 yield self._resample(channels, self.places[level - 1], self.places[level - 1])
         out, places = self.settings["out_channels"], self.places[0]
@@ -115,14 +119,18 @@ class _UNet:
 
     def _resnet(self, into: int, out: int, level: int, kept: bool = False) -> Piece:
         places = self.places[level]
-        weights = 2 * into + _convolution(into, out) + _linear(self.time, out) + 2 * out + _convolution(out, out)
+        of_time = self.of_time * out
+        weights = 2 * into + _convolution(into, out) + _linear(self.time, of_time) + 2 * out + _convolution(out, out)
         weights += _convolution(into, out, 1) if into != out else 0
         # of both halves: what the norm takes, the norm, and its activation, which the convolution takes
         saved = 3 * (into + out) * places
         busy = _KERNEL * max(into, out) * places // self.rows + (into + out) * places
         shortcut = into + out if into != out else 0
-        adapted: Adapted = {"convolution": _KERNEL * (into + out) + 2 * out + shortcut, "time": self.time + out}
+        adapted: Adapted = {"convolution": _KERNEL * (into + out) + 2 * out + shortcut, "time": self.time + of_time}
         return Piece(weights, saved, input=None if kept else into * places, busy=busy, adapted=adapted)
+
+    def _attention(self, level: int) -> Iterator[Piece]:
+        yield from self._transformer(level)
 
     def _resample(self, channels: int, places: int, after: int) -> Piece:
         busy = _KERNEL * channels * after // self.rows + channels * places
@@ -137,6 +145,25 @@ class _UNet:
         yield Piece(weights, 3 * channels * places, adapted=adapted)
         for _ in range(self.depths[level]):
             yield block(channels, self.heads[level], places, self.rows, (self.cross[level], self.tokens), gated=True)
+
+
+class _UNetOfPixels(_UNet):
+    """The pieces of such a UNet whose attentions see places and prompt at once, without a hidden layer behind them."""
+
+    of_time = 2  # a scale and a shift
+
+    @override
+    def _attention(self, level: int) -> Iterator[Piece]:
+        channels, places, other = self.channels[level], self.places[level], self.cross[level]
+        weights = 2 * channels + 4 * _linear(channels, channels) + 2 * _linear(other, channels)
+        scores = channels // self.heads[level] * places * (places // self.rows + self.tokens)
+        adapted: Adapted = {"attention": 8 * channels + 2 * (channels + other)}
+        yield Piece(weights, 6 * channels * places, (scores,), channels * places, adapted=adapted)
+
+    @override
+    def _resample(self, channels: int, places: int, after: int) -> Piece:
+        level = self.channels.index(channels)
+        return self._resnet(channels, channels, level)
 
 
 def block(
@@ -163,6 +190,11 @@ def block(
 def unet(settings: Settings, shape: Shape) -> list[Piece]:
     """Return the pieces of a UNet2DConditionModel."""
     return list(_UNet(settings, shape).pieces())
+
+
+def unet_of_pixels(settings: Settings, shape: Shape) -> list[Piece]:
+    """Return the pieces of a UNet2DConditionModel of DeepFloyd IF."""
+    return list(_UNetOfPixels(settings, shape).pieces())
 
 
 def unidiffuser(settings: Settings, shape: Shape) -> list[Piece]:
@@ -223,6 +255,7 @@ def text_encoder(settings: Settings, shape: Shape) -> list[Piece]:
 # kind of a network that may train, as the families have it -> its pieces
 COUNTS: dict[str, Callable[[Settings, Shape], list[Piece]]] = {
     "convolutional": unet,
+    "pixels": unet_of_pixels,
     "joint": unidiffuser,
     "multimodal": multimodal,
     "encoder": text_encoder,

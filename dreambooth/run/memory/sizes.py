@@ -31,8 +31,9 @@ class Sizes:
 
     def pieces(self, part: str, size: Size, rows: int) -> list[Piece]:
         """Return the pieces of a part for some examples of a size, or prompts, with all weights of the part."""
-        decoder, text = self.settings[self.facts.decoder], self.settings[self.facts.text_encoders[0]]
-        factor = 2 ** (len(decoder["block_out_channels"]) - 1)
+        text = self.settings[self.facts.prompt_encoders[0]]
+        levels = len(self.settings[self.facts.decoder]["block_out_channels"]) if self.facts.decoder else 1
+        factor = 2 ** (levels - 1)
         height, width = size
         tokens = text.get("max_position_embeddings", _TOKENS)
         shape = Shape(rows, (height // factor, width // factor), tokens)
