@@ -9,7 +9,16 @@ from support.disks import mounted
 from support.families import load_pipeline
 from support.hubs import serving
 from support.pictures import draw_pictures
-from support.twins import build_inpainting, build_sd3, build_twin, build_unidiffuser, build_upscaler, build_xl
+from support.twins import (
+    build_inpainting,
+    build_pixels,
+    build_pixels_upscaler,
+    build_sd3,
+    build_twin,
+    build_unidiffuser,
+    build_upscaler,
+    build_xl,
+)
 
 from dreambooth.files import weight_files
 from dreambooth.models import saving
@@ -102,6 +111,16 @@ def inpainting_twin(tmp_path_factory):
 @pytest.fixture(scope="session")
 def upscaler_twin(tmp_path_factory):
     return build_upscaler(tmp_path_factory.mktemp("upscaler") / "twin")
+
+
+@pytest.fixture(scope="session")
+def pixels_twin(tmp_path_factory):
+    return build_pixels(tmp_path_factory.mktemp("pixels") / "twin")
+
+
+@pytest.fixture(scope="session")
+def pixels_upscaler_twin(tmp_path_factory):
+    return build_pixels_upscaler(tmp_path_factory.mktemp("second stage") / "twin")
 
 
 @pytest.fixture

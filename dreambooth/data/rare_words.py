@@ -73,23 +73,14 @@ class RareWords:
         self.tokenizer = tokenizer
         self._is_byte_pair = hasattr(tokenizer, "bpe_ranks")
         self._has_pieces = hasattr(tokenizer, "sp_model")
-        self._vocabulary: dict[str, int] = (
-            tokenizer.encoder
-            if self._is_byte_pair
-            else tokenizer.get_vocab()
-            if self._has_pieces
-            else tokenizer.vocab.token_to_idx
-        )
+        self._vocabulary: dict[str, int] = tokenizer.encoder if self._is_byte_pair else tokenizer.get_vocab()
 
     @functools.cached_property
     def _first_rare(self) -> int:
         """The first rare token in the order of frequency."""
-        ordered = [
-            token
-            for token in self._vocabulary
-            if self._is_byte_pair or self._is_whole(token) and _is_latin(_without_marks(token))
-        ]
-        numbers = sorted(self._vocabulary[token] for token in ordered)
+        tokens, every = self._vocabulary, self._is_byte_pair
+        ordered = [each for each in tokens if every or self._is_whole(each) and _is_latin(_without_marks(each))]
+        numbers = sorted(tokens[token] for token in ordered)
         return numbers[int((1 - _RARE_SHARE) * len(numbers))] if numbers else len(self._vocabulary)
 
     def _pieces(self, word: str) -> list[str]:

@@ -62,6 +62,21 @@ def bert(tmp_path_factory):
     return RareWords(BertTokenizer(str(folder / "vocab.txt")))
 
 
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """As T5's: pieces of sentences, those that begin a word with a mark."""
+    import sentencepiece
+    from ppdiffusers.transformers import T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("t5")
+    (folder / "sentences.txt").write_text("a photo of the dog and the cat in the snow\n" * 50 + "zqz dog\nsks\n" * 4)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "sentences.txt"), model_prefix=str(folder / "spiece"), vocab_size=60, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, model_type="word", hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    return RareWords(T5Tokenizer(str(folder / "spiece.model"), extra_ids=0))
+
+
 def words(candidates):
     return [each.word for each in candidates]
 
@@ -96,6 +111,15 @@ def test_english_words_and_offensive_ones_are_no_candidates(bert, monkeypatch):
     assert not bert.is_rare("dog") and not bert.is_rare("Dog")
     monkeypatch.setattr(rare_words, "_OFFENSIVE", {"zqz"})
     assert "zqz" not in words(bert.candidates()) and bert.is_rare("zqz")
+
+
+def test_rare_words_of_a_vocabulary_of_pieces_are_its_late_words(pieces):
+    assert words(pieces.candidates()) == ["zqz", "sks"] or words(pieces.candidates()) == ["sks", "zqz"]
+    assert not pieces.is_rare("dog") and not pieces.is_rare("unknown")
+    assert pieces.description("a photo of zqz dog").startswith("identifier: zqz (token ")
+    assert list(pieces.problems("a photo of zqz dog", "a photo of a dog")) == []
+    [problem] = pieces.problems("a photo of my dog", "a photo of a dog")
+    assert "has no identifier" in problem
 
 
 @pytest.mark.parametrize(

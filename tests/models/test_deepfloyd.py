@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
-from support.twins import build_pixels, build_pixels_upscaler
 from support.weights import assert_same, mean_difference
 
 import infer
@@ -23,16 +22,6 @@ from dreambooth.system.errors import BadInput
 
 PROMPT = "a photo of sks dog"
 PRIOR = dict(with_prior_preservation=True, class_prompt="a photo of a dog")
-
-
-@pytest.fixture(scope="module")
-def pixels_twin(tmp_path_factory):
-    return build_pixels(tmp_path_factory.mktemp("pixels") / "twin")
-
-
-@pytest.fixture(scope="module")
-def second_twin(tmp_path_factory):
-    return build_pixels_upscaler(tmp_path_factory.mktemp("second") / "twin")
 
 
 def give_noise(monkeypatch, pipeline, *noises):
@@ -60,8 +49,8 @@ def test_the_first_stage_draws_as_the_librarys_pipeline_does(pixels_twin, monkey
     np.testing.assert_array_equal(ours.numpy(), theirs.images.numpy())
 
 
-def test_the_second_stage_draws_as_the_librarys_pipeline_does(second_twin, monkeypatch):
-    family = as_the_library_asks(load_family(second_twin))
+def test_the_second_stage_draws_as_the_librarys_pipeline_does(pixels_upscaler_twin, monkeypatch):
+    family = as_the_library_asks(load_family(pixels_upscaler_twin))
     noise = family.first_latents(3, "picture", [(0,)], (32, 32))
     small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
     painter = Painter(family, (32, 32), Start(small))
@@ -82,8 +71,8 @@ def test_pixels_are_their_own_latents(pixels_twin):
     assert family.default_size == (16, 16) and family.space.shape((24, 16)) == (3, 24, 16) and family.size_step == 2
 
 
-def test_the_small_picture_is_enlarged_and_noised_before_the_unet_sees_it(second_twin):
-    family = load_family(second_twin)
+def test_the_small_picture_is_enlarged_and_noised_before_the_unet_sees_it(pixels_upscaler_twin):
+    family = load_family(pixels_upscaler_twin)
     encoding = family.encode_pictures(paddle.full([1, 3, 32, 32], 0.5))
     assert encoding["small"].shape == [1, 3, 8, 8]
     view = [View((32, 32), (32, 32))]
@@ -97,8 +86,10 @@ def test_the_small_picture_is_enlarged_and_noised_before_the_unet_sees_it(second
 
 @pytest.mark.parametrize("settings", [{}, dict(lora_rank=2), dict(no_cache_latents=True, ema_decay=0.9)])
 @pytest.mark.parametrize("stage", ["first", "second"])
-def test_a_run_in_parts_and_over_processes_is_the_same(settings, stage, pixels_twin, second_twin, pictures, tmp_path):
-    twin, part = pixels_twin if stage == "first" else second_twin, "" if "lora_rank" in settings else "unet"
+def test_a_run_in_parts_and_over_processes_is_the_same(
+    settings, stage, pixels_twin, pixels_upscaler_twin, pictures, tmp_path
+):
+    twin, part = pixels_twin if stage == "first" else pixels_upscaler_twin, "" if "lora_rank" in settings else "unet"
     settings = {**settings, "resolution": 16 if stage == "first" else 32}
     train_whole_and_in_parts(twin, pictures, tmp_path, **settings)
     assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
@@ -107,7 +98,7 @@ def test_a_run_in_parts_and_over_processes_is_the_same(settings, stage, pixels_t
     assert same < 2e-2 * other
 
 
-def test_the_whole_road_of_both_stages(pixels_twin, second_twin, pictures, tmp_path, capsys):
+def test_the_whole_road_of_both_stages(pixels_twin, pixels_upscaler_twin, pictures, tmp_path, capsys):
     settings = dict(
         **PRIOR, class_data_dir=tmp_path / "class", num_class_images=2, keep_best=True, validation_steps=1,
         resolution=16, mixed_precision="no", validation_prompt=[PROMPT],
@@ -119,7 +110,7 @@ def test_the_whole_road_of_both_stages(pixels_twin, second_twin, pictures, tmp_p
     assert "fixed_small" in (tmp_path / "first/scheduler/scheduler_config.json").read_text()
     assert_same(tmp_path / "first/text_encoder", pixels_twin / "text_encoder")
     assert mean_difference(tmp_path / "first/unet", pixels_twin / "unet") > 0
-    train(command_line(second_twin, pictures, tmp_path / "second", resolution=32, lora_rank=2))
+    train(command_line(pixels_upscaler_twin, pictures, tmp_path / "second", resolution=32, lora_rank=2))
     infer.main([
         f"--model_path={tmp_path / 'first'}", f"--upscaler={tmp_path / 'second'}", f"--prompt={PROMPT}",
         "--num_inference_steps=2", f"--output={tmp_path / 'dog.png'}",
@@ -169,6 +160,6 @@ def test_tiling_is_refused_where_there_is_no_vae(pixels_twin):
         infer.main([f"--model_path={pixels_twin}", f"--prompt={PROMPT}", "--vae_tiling"])
 
 
-def test_the_second_stage_draws_nothing_from_a_prompt_alone(second_twin):
+def test_the_second_stage_draws_nothing_from_a_prompt_alone(pixels_upscaler_twin):
     with pytest.raises(BadInput, match="a model of IFSuperResolutionPipeline enlarges pictures, and draws none"):
-        load_family(second_twin).check_drawing(DrawSettings(3, "picture", (32, 32), 2))
+        load_family(pixels_upscaler_twin).check_drawing(DrawSettings(3, "picture", (32, 32), 2))

@@ -100,6 +100,36 @@ def test_sd3_has_the_counted_weights_and_keeps_the_counted_numbers(sd3_twin, row
     assert sum(piece.saved + sum(piece.scores) for piece in counted) == pytest.approx(kept, rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["pixels_twin", "pixels_upscaler_twin"])
+@pytest.mark.parametrize("rows, side", [(1, 16), (2, 32)])
+def test_a_unet_of_pixels_has_the_counted_weights_and_keeps_the_counted_numbers(request, name, rows, side):
+    folder = request.getfixturevalue(name)
+    family = load_family(folder)
+    family.prepare_training(gradient_checkpointing=False)
+    unet = family.denoiser
+    counted = pieces.unet_of_pixels(settings_of(folder), Shape(rows, (side, side), 77))
+    of_prompts = ("encoder_hid_proj", "add_embedding", "class_embedding")  # and of the level of the noise
+    others = sum(each.size for name, each in unet.named_parameters() if name.startswith(of_prompts))
+    assert sum(piece.weights for piece in counted) + others == sum(each.size for each in unet.parameters())
+
+    def compute():
+        noisy, prompts = paddle.randn([rows, unet.config.in_channels, side, side]), paddle.randn([rows, 77, 40])
+        more = {"class_labels": paddle.to_tensor([20] * rows)} if family.facts.enlarges else {}
+        return unet(noisy, paddle.to_tensor([5] * rows), prompts, **more).sample
+
+    kept = saved_numbers(unet.parameters(), compute)
+    assert sum(piece.saved + sum(piece.scores) for piece in counted) == pytest.approx(kept, rel=0.03)
+
+
+@pytest.mark.parametrize("kind, close", [("attention", 0.1), ("convolution", 0), ("time", 0)])
+def test_a_lora_of_a_unet_of_pixels_has_the_counted_weights(pixels_twin, kind, close):
+    family = load_family(pixels_twin)
+    adapters = Adapters(family.learners(), "unet", LoraSettings(lora_rank=3, lora_targets=(kind,)), 0)
+    counted = pieces.unet_of_pixels(settings_of(pixels_twin), Shape(1, (16, 16), 77))
+    trained = sum(each.size for each in adapters["unet"].parameters())
+    assert 3 * pieces.adapted_weights(counted)[kind] == pytest.approx(trained, rel=close)
+
+
 @pytest.mark.parametrize("kind", ["attention", "feed_forward", "time"])
 def test_a_lora_of_sd3_has_the_counted_weights(sd3_twin, kind):
     family = load_family(sd3_twin)

@@ -123,7 +123,7 @@ class _UNet:
         weights = 2 * into + _convolution(into, out) + _linear(self.time, of_time) + 2 * out + _convolution(out, out)
         weights += _convolution(into, out, 1) if into != out else 0
         # of both halves: what the norm takes, the norm, and its activation, which the convolution takes
-        saved = 3 * (into + out) * places
+        saved = (3 * (into + out) + (self.of_time - 1) * out) * places
         busy = _KERNEL * max(into, out) * places // self.rows + (into + out) * places
         shortcut = into + out if into != out else 0
         adapted: Adapted = {"convolution": _KERNEL * (into + out) + 2 * out + shortcut, "time": self.time + of_time}
@@ -155,15 +155,17 @@ class _UNetOfPixels(_UNet):
     @override
     def _attention(self, level: int) -> Iterator[Piece]:
         channels, places, other = self.channels[level], self.places[level], self.cross[level]
-        weights = 2 * channels + 4 * _linear(channels, channels) + 2 * _linear(other, channels)
+        weights = 2 * channels + 2 * other + 4 * _linear(channels, channels) + 2 * _linear(other, channels)
+        saved = 7 * channels * places + (3 * other + 2 * channels) * self.rows * self.tokens
         scores = channels // self.heads[level] * places * (places // self.rows + self.tokens)
         adapted: Adapted = {"attention": 8 * channels + 2 * (channels + other)}
-        yield Piece(weights, 6 * channels * places, (scores,), channels * places, adapted=adapted)
+        yield Piece(weights, saved, (scores, scores), channels * places, adapted=adapted)
 
     @override
     def _resample(self, channels: int, places: int, after: int) -> Piece:
-        level = self.channels.index(channels)
-        return self._resnet(channels, channels, level)
+        found = self._resnet(channels, channels, self.channels.index(channels))
+        # half of it has the larger number of places, the other half the smaller one
+        return found._replace(saved=11 * channels * places // 2, input=channels * places)
 
 
 def block(
