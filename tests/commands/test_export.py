@@ -81,7 +81,7 @@ def test_what_fails_leaves_nothing_behind(twin, tmp_path, monkeypatch):
     assert load_pipeline(twin)
 
 
-@pytest.fixture(scope="module", params=["twin", "velocity_twin", "xl_twin"])
+@pytest.fixture(scope="module", params=["twin", "velocity_twin", "xl_twin", "inpainting_twin"])
 def other(request, tmp_path_factory):
     """(a twin, another of the same architecture, the second as one file)."""
     folder = tmp_path_factory.mktemp("other")
