@@ -1,7 +1,8 @@
 """The one-file layout of the original Stable Diffusion, which web UIs load, and its weight names in diffusers.
 
 There a UNet numbers all its blocks in one sequence, down- and upsampling included, and a VAE numbers the blocks of its
-decoder backwards. The text encoder of Stable Diffusion 2 is OpenCLIP's, with queries, keys and values in one matrix.
+decoder backwards. The text encoder of Stable Diffusion 2 is OpenCLIP's, with queries, keys and values in one matrix. So
+has the transformer of Stable Diffusion 3, where shift and scale of the last norms are the other way round.
 """
 
 from __future__ import annotations
@@ -53,6 +54,31 @@ _OPEN_CLIP_LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+_TRANSFORMER_ENDS = {
+    "pos_embed.pos_embed": "pos_embed",
+    "pos_embed.proj.": "x_embedder.proj.",
+    "time_text_embed.timestep_embedder.linear_1.": "t_embedder.mlp.0.",
+    "time_text_embed.timestep_embedder.linear_2.": "t_embedder.mlp.2.",
+    "time_text_embed.text_embedder.linear_1.": "y_embedder.mlp.0.",
+    "time_text_embed.text_embedder.linear_2.": "y_embedder.mlp.2.",
+    "context_embedder.": "context_embedder.",
+    "norm_out.linear.": "final_layer.adaLN_modulation.1.",
+    "proj_out.": "final_layer.linear.",
+}
+_BLOCK = {
+    "attn.to_out.0": "x_block.attn.proj",
+    "attn.to_add_out": "context_block.attn.proj",
+    "norm1.linear": "x_block.adaLN_modulation.1",
+    "norm1_context.linear": "context_block.adaLN_modulation.1",
+    "ff.net.0.proj": "x_block.mlp.fc1",
+    "ff.net.2": "x_block.mlp.fc2",
+    "ff_context.net.0.proj": "context_block.mlp.fc1",
+    "ff_context.net.2": "context_block.mlp.fc2",
+}
+_BLOCK_THIRDS = {
+    "x_block.attn.qkv": ["attn.to_q", "attn.to_k", "attn.to_v"],
+    "context_block.attn.qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
+}
 _THIRDS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]  # of one matrix
 
 
@@ -60,7 +86,8 @@ class Section(NamedTuple):
     """Where the weights of a network lie in the file."""
 
     prefix: str
-    kind: Literal["denoiser", "autoencoder", "clip", "open_clip"]
+    kind: Literal["denoiser", "autoencoder", "clip", "open_clip", "transformer", "t5"]
+    may_lack: bool = False  # a file may have nothing of it
 
 
 UNET = Section("model.diffusion_model.", "denoiser")
@@ -68,6 +95,12 @@ VAE = Section("first_stage_model.", "autoencoder")
 CLIP, OPEN_CLIP = Section("cond_stage_model.transformer.", "clip"), Section("cond_stage_model.model.", "open_clip")
 CLIP_OF_XL = Section("conditioner.embedders.0.transformer.", "clip")
 OPEN_CLIP_OF_XL = Section("conditioner.embedders.1.model.", "open_clip")
+TRANSFORMER = Section("model.diffusion_model.", "transformer")
+TEXTS_OF_3 = {
+    "text_encoder": Section("text_encoders.clip_l.transformer.", "clip", may_lack=True),
+    "text_encoder_2": Section("text_encoders.clip_g.transformer.", "clip", may_lack=True),
+    "text_encoder_3": Section("text_encoders.t5xxl.transformer.", "t5", may_lack=True),
+}
 
 
 class Place(NamedTuple):
@@ -77,6 +110,7 @@ class Place(NamedTuple):
     third: int | None = None  # of the rows, where queries, keys and values are one matrix
     is_transposed: bool = False
     is_kernel: bool = False  # a matrix that is a convolution of one pixel there
+    is_swapped: bool = False  # the halves of its rows are the other way round
 
 
 def join_weights(parts: Mapping[str, Arrays], sections: Mapping[str, Section], layers_per_block: int) -> Arrays:
@@ -88,6 +122,7 @@ def join_weights(parts: Mapping[str, Arrays], sections: Mapping[str, Section], l
             value = parts[part][own]
             value = value.T if place.is_transposed else value
             value = value[:, :, None, None] if place.is_kernel and value.ndim == 2 else value
+            value = _swapped(value) if place.is_swapped else value
             if place.third is None:
                 weights[place.name] = value
             else:
@@ -104,10 +139,13 @@ def split_weights(
 ) -> dict[str, dict[str, Array]]:
     """Split one file into the weights of networks, which are given as {part: {name: shape}}. The opposite of joining.
 
-    ValueError names the fault where the file is of another model. What else is in the file is left.
+    ValueError names the fault where the file is of another model. What else is in the file is left. A network of which
+    the file may lack all is not in the result then.
     """
     found: dict[str, dict[str, Array]] = {}
     for part, places in _places(parts, sections, layers_per_block).items():
+        if sections[part].may_lack and not any(name.startswith(sections[part].prefix) for name in weights):
+            continue
         found[part] = {}
         for own, place in places.items():
             if place.name not in weights:
@@ -116,6 +154,7 @@ def split_weights(
             if place.third is not None:
                 value = np.split(value, 3)[place.third] if len(value) % 3 == 0 else value
             value = value.T if place.is_transposed else value
+            value = _swapped(value) if place.is_swapped else value
             value = value[:, :, 0, 0] if place.is_kernel and value.ndim == 4 and len(shape) == 2 else value
             if value.shape != shape:
                 raise ValueError(f"its {place.name} has other sizes: {list(value.shape)}, and not {list(shape)}")
@@ -135,6 +174,11 @@ def _places(
         places: dict[str, Place | None]
         if section.kind == "denoiser":
             places = {name: Place(_unet_name(name, layers_per_block, attentive)) for name in names}
+        elif section.kind == "transformer":
+            last = max(int(name.split(".")[1]) for name in names if name.startswith("transformer_blocks."))
+            places = {name: _transformer_place(name, last) for name in names}
+        elif section.kind == "t5":  # whose words are in both its tables
+            places = {name: Place(name.replace("encoder.embed_tokens", "shared")) for name in names}
         elif section.kind == "autoencoder":
             places = {name: _vae_place(_vae_name(name, 1 + max(numbers))) for name in names}
         else:
@@ -142,6 +186,27 @@ def _places(
         there = {name: place for name, place in places.items() if place is not None}
         found[part] = {name: place._replace(name=section.prefix + place.name) for name, place in there.items()}
     return found
+
+
+def _swapped(value: Array) -> Array:
+    return np.concatenate([*np.split(value, 2)[::-1]])
+
+
+def _transformer_place(name: str, last: int) -> Place | None:
+    """Return the place of a weight of Stable Diffusion 3's transformer; None for norms' biases, which that has not."""
+    for ours, theirs in _TRANSFORMER_ENDS.items():
+        if name.startswith(ours):
+            return Place(theirs + name.removeprefix(ours), is_swapped=ours.startswith("norm_out"))
+    if match := re.match(r"transformer_blocks\.(\d+)\.(.+)\.(weight|bias)$", name):
+        number, layer, kind = match.groups()
+        inside = f"joint_blocks.{number}"
+        for joined, thirds in _BLOCK_THIRDS.items():
+            if layer in thirds:
+                return Place(f"{inside}.{joined}.{kind}", third=thirds.index(layer))
+        if layer in _BLOCK:
+            is_swapped = layer == "norm1_context.linear" and int(number) == last
+            return Place(f"{inside}.{_BLOCK[layer]}.{kind}", is_swapped=is_swapped)
+    return None
 
 
 def _vae_place(name: str) -> Place:

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from support.families import load_pipeline
+from support.families import load_family, load_pipeline
 from support.twins import build_twin
 
 from dreambooth.files import single_file
 from dreambooth.models import saving
+from dreambooth.system.errors import BadInput
 
 DEEP = dict(
     block_out_channels=(16, 32, 32),
@@ -52,6 +53,46 @@ def test_the_library_reads_unet_and_vae_back(deep_twin):
     assert_same(convert_from_ckpt.convert_ldm_unet_checkpoint(dict(weights), settings), parts["unet"])
     read = convert_from_ckpt.convert_ldm_vae_checkpoint(dict(weights), dict(pipeline.vae.config))
     assert_same(read, parts["vae"])
+
+
+def test_stable_diffusion_3_has_the_names_and_shapes_of_the_real_file(sd3_twin):
+    family = load_family(sd3_twin)
+    weights = saving.single_file_weights(family)
+    own = saving.torch_arrays(family.denoiser)
+    inside = "model.diffusion_model."
+    assert weights[f"{inside}pos_embed"].shape == (1, 144, 32) and weights[f"{inside}x_embedder.proj.bias"].shape == (
+        32,
+    )
+    queries = weights[f"{inside}joint_blocks.0.context_block.attn.qkv.weight"]
+    assert queries.shape == (96, 32)
+    assert np.array_equal(queries[32:64], own["transformer_blocks.0.attn.add_k_proj.weight"])
+    for name, other in (
+        ("final_layer", "norm_out"),
+        ("joint_blocks.2.context_block", "transformer_blocks.2.norm1_context"),
+    ):
+        here = weights[f"{inside}{name}.adaLN_modulation.1.weight"]
+        there = own[f"{other}.linear.weight"]
+        assert np.array_equal(here, np.concatenate([there[32:], there[:32]]))  # shift before scale
+    middle = weights[f"{inside}joint_blocks.1.context_block.adaLN_modulation.1.bias"]
+    assert np.array_equal(middle, own["transformer_blocks.1.norm1_context.linear.bias"])
+    beginnings = {".".join(name.split(".")[:2]) for name in weights}
+    encoders = {f"text_encoders.{name}" for name in ("clip_l", "clip_g", "t5xxl")}
+    assert beginnings == {"first_stage_model.encoder", "first_stage_model.decoder", *encoders} | {
+        f"model.{name}" for name in ("diffusion_model",)
+    }
+
+
+def test_a_file_may_lack_the_text_encoders_of_stable_diffusion_3(sd3_twin):
+    family = load_family(sd3_twin)
+    weights = saving.single_file_weights(family)
+    alone = {name: each + 1 for name, each in weights.items() if not name.startswith("text_encoders.")}
+    before = saving.torch_arrays(family.pipeline.text_encoder)
+    saving.set_single_file_weights(family, alone, "--model_path")
+    assert_same(saving.torch_arrays(family.pipeline.text_encoder), before)
+    assert_same(saving.single_file_weights(family), {**weights, **alone})
+    del alone["model.diffusion_model.pos_embed"]
+    with pytest.raises(BadInput, match="it is of another model; it has no model.diffusion_model.pos_embed"):
+        saving.set_single_file_weights(family, alone, "--model_path")
 
 
 def test_the_names_of_the_real_files_are_there(deep_twin):

@@ -163,6 +163,11 @@ def test_one_file_draws_the_same_in_torch(twin_folder, in_torch, tmp_path):
     family = load_family(twin_folder)
     if not family.facts.single_file:
         pytest.skip("no single file")
+    if family.facts.flows:  # whose first projection is one in the real model, and diffusers takes it for granted
+        projection = family.pipeline.text_encoder.text_projection.weight
+        projection.set_value(paddle.eye(*projection.shape))
+        family.save(tmp_path / "own", "safetensors")
+        family = load_family(twin_folder := tmp_path / "own")
     family.save(tmp_path / "diffusers", "diffusers")
     export.main([f"--model_path={twin_folder}", "--format=single_file", f"--output={tmp_path / 'one.safetensors'}"])
     found = difference(

@@ -23,7 +23,11 @@ def load(arguments):
     else:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(arguments.folder, **{**absent, **PARTS_LEFT_OUT})
     if arguments.file:
-        pipeline = type(pipeline).from_single_file(arguments.file, config=arguments.folder, local_files_only=True)
+        # T5 is from the folder: diffusers 0.42.1 can't read it from one file by transformers 5
+        parts = {part: getattr(pipeline, part) for part in ("text_encoder_3", "tokenizer_3") if hasattr(pipeline, part)}
+        pipeline = type(pipeline).from_single_file(
+            arguments.file, config=arguments.folder, local_files_only=True, **parts
+        )
     if arguments.lora:
         pipeline.load_lora_weights(arguments.lora)
     pipeline.set_progress_bar_config(disable=True)

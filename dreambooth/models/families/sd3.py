@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import paddle
 from paddle.nn import functional
 
-from dreambooth.files import safetensors
+from dreambooth.files import safetensors, single_file
 from dreambooth.files.safetensors import Reader
 from dreambooth.models import registry, saving, tokenizers
 from dreambooth.models.family.base import Family
@@ -102,6 +102,13 @@ class StableDiffusion3(Family):
         """Name the last block's query of the prompt, which nothing reads, and norms that have a bias here alone."""
         last = f"transformer_blocks.{self.denoiser.config.num_layers - 1}"
         return {"transformer": (f"{last}.attn.add_q_proj", f"{last}.norm1_context.norm", "norm_out.norm")}
+
+    @override
+    def single_file_layout(self) -> dict[str, Any]:
+        """Return where the networks lie in one file."""
+        texts = {part: each for part, each in single_file.TEXTS_OF_3.items() if part in self.facts.parts}
+        sections = {"transformer": single_file.TRANSFORMER, "vae": single_file.VAE, **texts}
+        return {"sections": sections, "layers_per_block": 0}
 
     @override
     def finish_folder(self, folder: Path, save_format: SaveFormat) -> None:

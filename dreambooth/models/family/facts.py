@@ -207,6 +207,7 @@ STABLE_DIFFUSION_3 = FamilyFacts(
     refused={"transformer": ("qk_norm", "dual_attention_layers")},
     refused_models="Stable Diffusion 3.5",
     kinds={"transformer": "multimodal", "text_encoder": "encoder", "text_encoder_2": "encoder"},
+    single_file=True,
     flows=True,
 )
 INPAINTING = replace(
