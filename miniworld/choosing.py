@@ -5,8 +5,9 @@
 
 Each run has class pictures, more updates than are good for it, and validations on the way. Then its
 checkpoints are measured with the same score on pictures from other noise, so the best of them is known in hindsight.
-"chosen" is the one that --keep_best saves with --patience. That follows from the run's record, because patience changes
-no update.
+The pictures have two halves: one names the best, the other compares it with the choice, and the other way round.
+Otherwise the best of several scores would be the luckiest one too. "chosen" is the one that --keep_best saves with
+--patience. That follows from the run's record, because patience changes no update.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from miniworld.evaluator import Evaluator, Figures
 
-STEPS, EVERY, PATIENCE = 600, 50, 3  # updates, updates between validations, validations without a better score
+STEPS, EVERY, PATIENCE = 600, 75, 2  # updates, updates between validations, validations without a better score
+SHOWN, MEASURED = 12, 8  # pictures of a prompt in a validation, and in each half of the hindsight
 NEAR = 0.02  # the best
 
 
@@ -52,6 +54,7 @@ def train(subject: str, seed: int, folder: Path) -> Path:
                 "resume_from_checkpoint": "latest",
                 "validation_steps": EVERY,
                 "validation_prompt": evaluator.prompts(f"sks {subject}"),
+                "num_validation_images": SHOWN,
                 "clip_model_path": paths.CLIP,
                 "keep_best": None,
             }
@@ -72,12 +75,14 @@ def choose(validations: Sequence[Mapping[str, float]], patience: int = PATIENCE)
     return best.best.step, best.history[-1].step
 
 
-def measure(judge: Evaluator, subject: str, result: Path) -> dict[int, Figures]:
-    """Measure each checkpoint of a run once, and remove it."""
-    found = {}
+def measure(judges: Sequence[Evaluator], subject: str, result: Path) -> list[dict[int, Figures]]:
+    """Measure each checkpoint of a run once by each judge, and remove it; return each judge's figures."""
+    found: list[dict[int, Figures]] = [{} for _ in judges]
     for step in range(EVERY, STEPS + 1, EVERY):
         checkpoint = result / f"checkpoint-{step}"
-        found[step] = study.measure_once(judge, checkpoint, subject, result / f"figures-{step}.json")
+        for half, (judge, figures) in enumerate(zip(judges, found)):
+            path = result / f"figures-{step}-{half}.json"
+            figures[step] = study.measure_once(judge, checkpoint, subject, path)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return found
 
@@ -88,11 +93,15 @@ def score_of(found: Figures, base: Figures, real: Figures) -> float:
     return score.of_measures(found if shown is None else {**found, "KEPT": 1 - shown}, base, real)
 
 
-def compare(validations: Sequence[Mapping[str, float]], scores: Mapping[int, float]) -> Choice:
-    """Compare the choice of a run with the best in hindsight."""
+def compare(validations: Sequence[Mapping[str, float]], halves: Sequence[Mapping[int, float]]) -> Choice:
+    """Compare the choice of a run with the best in hindsight: the best of each half's scores by the other's."""
     chosen, end = choose(validations)
-    best = max(scores, key=lambda step: scores[step])
-    return Choice(chosen, end, best, scores[best] - scores[chosen])
+    one, other = halves
+    lost = [
+        there[max(here, key=lambda step: here[step])] - there[chosen] for here, there in ((one, other), (other, one))
+    ]
+    best = max(one, key=lambda step: one[step] + other[step])
+    return Choice(chosen, end, best, sum(lost) / 2)
 
 
 def table(choices: Mapping[str, Choice]) -> str:
@@ -113,16 +122,18 @@ def main(argv: Sequence[str]) -> None:
     add("--folder", type=Path, default=Path("choosing"), metavar="TEXT", help="for the results (default: choosing)")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
-    judge = evaluator.Evaluator(first=evaluator.COUNT)  # other noise than that of the validations
+    # other noise than that of the validations
+    judges = [evaluator.Evaluator(first=SHOWN + half * MEASURED, count=MEASURED) for half in range(2)]
     choices = {}
     for subject in arguments.subjects:
-        real = judge.figures_of_photographs(subject)
-        base = study.measure_once(judge, paths.MODEL, subject, arguments.folder / subject / "base.json")
+        real = judges[0].figures_of_photographs(subject)
+        base = study.measure_once(judges[0], paths.MODEL, subject, arguments.folder / subject / "base.json")
         for seed in arguments.seeds:
             result = train(subject, seed, arguments.folder)
             validations = atomic.read_json(result / records.RESULT)["validations"]
-            scores = {step: score_of(each, base, real) for step, each in measure(judge, subject, result).items()}
-            choices[f"{subject}, seed {seed}"] = compare(validations, scores)
+            measured = measure(judges, subject, result)
+            halves = [{step: score_of(each, base, real) for step, each in half.items()} for half in measured]
+            choices[f"{subject}, seed {seed}"] = compare(validations, halves)
     print(table(choices))
 
 

@@ -39,13 +39,13 @@ class Evaluator:
     """The embedded CLIP and detector, and their figures of a model's pictures.
 
     `words` name the subjects that are not called sks and their class. `first` is the number of the first picture drawn
-    of a prompt: others come from other noise.
+    of a prompt: others come from other noise. `count` is how many are drawn of each prompt with a scene.
     """
 
-    def __init__(self, words: Mapping[str, str] | None = None, first: int = 0) -> None:
+    def __init__(self, words: Mapping[str, str] | None = None, first: int = 0, count: int = COUNT) -> None:
         from miniworld.detector import Detector
 
-        self._words, self._first = words or {}, first
+        self._words, self._first, self._count = words or {}, first, count
         self.clip, self.detector = Clip(str(paths.CLIP), flag="CLIP"), Detector.load()
 
     def words(self, subject: str) -> str:
@@ -79,12 +79,12 @@ class Evaluator:
 
     def draw(self, family: Family, subject: str) -> tuple[list[Pictures], Pictures]:
         """Draw a group of pictures for each scene, and pictures of the class prompt."""
-        first = self._first
-        requests = [(prompt, first + number) for prompt in prompts(self.words(subject)) for number in range(COUNT)]
+        first, count = self._first, self._count
+        requests = [(prompt, first + number) for prompt in prompts(self.words(subject)) for number in range(count)]
         requests += [(f"a photo of a {world.LOOKS[subject].kind}", first + number) for number in range(CLASS_COUNT)]
         pictures = judge.draw(family, requests)
-        split = COUNT * len(world.UNSEEN)
-        return [pictures[first : first + COUNT] for first in range(0, split, COUNT)], pictures[split:]
+        split = count * len(world.UNSEEN)
+        return [pictures[first : first + count] for first in range(0, split, count)], pictures[split:]
 
     def measure(self, folder: Path, subject: str) -> Figures:
         """Draw with the model of a folder, and measure its pictures."""
