@@ -161,10 +161,11 @@ def main(argv: Sequence[str]) -> None:
         for each in filter(None, (family, upscaler)):
             loading.to_half(each.networks(), kind)
     if settings.vae_tiling:
-        for each in filter(None, (family, upscaler)):
-            if each.decoder is None:
-                raise BadInput(f"--vae_tiling: a model of {each.facts.pipeline} has no VAE; leave it out")
-            each.decoder.enable_tiling()
+        decoders = [each.decoder for each in filter(None, (family, upscaler)) if each.decoder is not None]
+        if not decoders:
+            raise BadInput(f"--vae_tiling: a model of {family.facts.pipeline} has no VAE; leave it out")
+        for decoder in decoders:
+            decoder.enable_tiling()
     size = _choose_size(settings, family, [start.picture] if start else poses)
     start = start and start.fitted(painting.size_of_start(family, size))
     poses = [starts.fitted(each, size) for each in poses]
@@ -233,7 +234,7 @@ def main(argv: Sequence[str]) -> None:
 def _choose_size(settings: InferSettings, family: Family, shown: Sequence[Image.Image]) -> Size:
     """Choose the size of the pictures: as the flags say, else of the shape of the first that is shown, if any."""
     if shown and family.facts.enlarges:
-        return enlarging.fitting_size(family, shown[0], settings.height, settings.width)
+        return enlarging.fitting_size(family, (shown[0].height, shown[0].width), settings.height, settings.width)
     height, width = family.default_size
     if not shown:
         return settings.height or height, settings.width or width

@@ -125,7 +125,7 @@ def _write_model(settings: ExportSettings) -> None:
 def _write_lora(settings: ExportSettings) -> None:
     """Write a LoRA's file anew."""
     parts = records.read_lora(settings.model_path, "--model_path", registry.LORA_PARTS)
-    prefixes = registry.lora_prefixes(parts)
+    prefixes = None if _is_of_no_web_ui(settings.model_path) else registry.lora_prefixes(parts)
     if settings.format == "lora_web_ui" and prefixes is None:
         raise BadInput(f"--format {settings.format}: web UIs load {registry.WEB_UI_NETWORKS} alone")
     if settings.format != "lora_web_ui" and any(_is_of_web_ui(each) for layers in parts.values() for each in layers):
@@ -135,6 +135,14 @@ def _write_lora(settings: ExportSettings) -> None:
         )
     with atomic.whole_file(Path(settings.output)) as temporary:
         lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)
+
+
+def _is_of_no_web_ui(model_path: str) -> bool:
+    """Check whether a LoRA's folder names a base, which is there, of a family that web UIs load no LoRA of."""
+    base = records.find_base(model_path)
+    if base is None or not Path(base.model).is_dir():
+        return False
+    return not registry.facts_of(pipeline_folder.read_index(base.model)).lora_prefixes
 
 
 def _is_of_web_ui(layer: str) -> bool:

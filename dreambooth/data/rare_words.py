@@ -110,7 +110,7 @@ class RareWords:
             word = _without_marks(token)
             whole = self._is_whole(token)
             readable = _is_latin(word) or re.fullmatch(f"[{_HAN}]", word)
-            refused = word in _FILLERS or word in _OFFENSIVE
+            refused = word in _FILLERS or word in _OFFENSIVE or word != word.lower()  # as prompts are read
             if whole and readable and len(word) <= _MOST_LETTERS and not refused and self._is_decodable(word):
                 found.append(Candidate(word, number))
         return sorted(found, key=lambda each: -each.token)

@@ -79,6 +79,7 @@ _BLOCK_THIRDS = {
     "x_block.attn.qkv": ["attn.to_q", "attn.to_k", "attn.to_v"],
     "context_block.attn.qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
 }
+_PROJECTION = "text_projection.weight"
 _THIRDS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]  # of one matrix
 
 
@@ -96,11 +97,10 @@ CLIP, OPEN_CLIP = Section("cond_stage_model.transformer.", "clip"), Section("con
 CLIP_OF_XL = Section("conditioner.embedders.0.transformer.", "clip")
 OPEN_CLIP_OF_XL = Section("conditioner.embedders.1.model.", "open_clip")
 TRANSFORMER = Section("model.diffusion_model.", "transformer")
-TEXTS_OF_3 = {
-    "text_encoder": Section("text_encoders.clip_l.transformer.", "clip", may_lack=True),
-    "text_encoder_2": Section("text_encoders.clip_g.transformer.", "clip", may_lack=True),
-    "text_encoder_3": Section("text_encoders.t5xxl.transformer.", "t5", may_lack=True),
-}
+CLIPS_OF_3 = tuple(
+    Section(f"text_encoders.{name}.transformer.", "clip", may_lack=True) for name in ("clip_l", "clip_g")
+)
+T5_OF_3 = Section("text_encoders.t5xxl.transformer.", "t5", may_lack=True)
 
 
 class Place(NamedTuple):
@@ -111,6 +111,7 @@ class Place(NamedTuple):
     is_transposed: bool = False
     is_kernel: bool = False  # a matrix that is a convolution of one pixel there
     is_swapped: bool = False  # the halves of its rows are the other way round
+    is_one: bool = False  # where the file lacks it, it is the identity
 
 
 def join_weights(parts: Mapping[str, Arrays], sections: Mapping[str, Section], layers_per_block: int) -> Arrays:
@@ -148,9 +149,13 @@ def split_weights(
             continue
         found[part] = {}
         for own, place in places.items():
-            if place.name not in weights:
+            shape = tuple(parts[part][own])
+            if place.name in weights:
+                value = weights[place.name]
+            elif place.is_one:
+                value = np.eye(shape[0], shape[1], dtype=np.float32)
+            else:
                 raise ValueError(f"it has no {place.name}")
-            value, shape = weights[place.name], tuple(parts[part][own])
             if place.third is not None:
                 value = np.split(value, 3)[place.third] if len(value) % 3 == 0 else value
             value = value.T if place.is_transposed else value
@@ -182,7 +187,9 @@ def _places(
         elif section.kind == "autoencoder":
             places = {name: _vae_place(_vae_name(name, 1 + max(numbers))) for name in names}
         else:
-            places = {name: _open_clip_place(name) if section.kind == "open_clip" else Place(name) for name in names}
+            # the file of Stable Diffusion 3 has no last projection of its first CLIP, which is the identity
+            of_clip = {name: Place(name, is_one=section.may_lack and name == _PROJECTION) for name in names}
+            places = {name: _open_clip_place(name) for name in names} if section.kind == "open_clip" else dict(of_clip)
         there = {name: place for name, place in places.items() if place is not None}
         found[part] = {name: place._replace(name=section.prefix + place.name) for name, place in there.items()}
     return found
@@ -216,7 +223,7 @@ def _vae_place(name: str) -> Place:
 
 def _open_clip_place(name: str) -> Place | None:
     """Return the place of a text encoder's weight in OpenCLIP; None for what that has not."""
-    if name == "text_projection.weight":
+    if name == _PROJECTION:
         return Place("text_projection", is_transposed=True)
     name = name.removeprefix("text_model.")
     if match := re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name):

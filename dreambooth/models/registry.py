@@ -93,7 +93,7 @@ LAYER_KINDS: dict[LayerKind, str] = {
     "time": r"(^|\.)((time_embedding|time_text_embed\.\w+)\.linear_[12]|time_emb_proj)$",
 }
 # of the cross-attention, the layers that see the prompt (Kumari et al. 2023, "Custom Diffusion")
-_MORE_KINDS = {"key_value": r"(^|\.)attn2\.to_(k|v)$"}
+_MORE_KINDS = {"key_value": r"(^|\.)attn2\.to_(k|v)$|(^|\.)attentions\.\d+\.add_(k|v)_proj$"}
 # the beginning of a layer's name in LoRA files -> the part
 LORA_PARTS = {
     **{prefix: part for facts in FAMILIES.values() for part, prefix in facts.lora_prefixes.items()},
@@ -128,7 +128,8 @@ def without_t5(facts: FamilyFacts, name: str) -> FamilyFacts:
     if facts.lackable and not {*facts.lackable} & facts.parts.keys():
         return facts  # its folder lacks it already
     if not facts.lackable:
-        raise BadInput(f"--without_t5: {name} is a {facts.pipeline}, which has no T5; leave it out")
+        what = "reads prompts by T5 alone" if facts.reads_by_t5 else "has no T5"
+        raise BadInput(f"--without_t5: {name} is a model of {facts.pipeline}, which {what}; leave it out")
     return facts.without(facts.lackable)
 
 

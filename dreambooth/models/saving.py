@@ -143,7 +143,7 @@ def _remove_own_settings(folder: Path) -> None:
 
 def no_single_file(what: str) -> BadInput:
     """Make the error for weights that have no place in the one-file layout."""
-    return BadInput(f"--format {SINGLE_FILE}: the layout has no place for a {what}; web UIs can't load it")
+    return BadInput(f"--format {SINGLE_FILE}: the layout has no place for {what}; web UIs can't load it")
 
 
 def single_file_weights(family: Family) -> Arrays:

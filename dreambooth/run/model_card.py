@@ -132,6 +132,7 @@ def _example_code(config: Config, facts: FamilyFacts) -> str:
             added += f"\npipeline.load_textual_inversion({json.dumps(folder)}, weight_name={json.dumps(name)})"
     opened = "from PIL import Image\n" if facts.pictures else ""
     pictures = "".join(f', {argument}=Image.open("{name}")' for argument, name in facts.pictures.items())
+    pictures += f", noise_level={facts.noise_level}" if facts.noise_level else ""
     prompt = json.dumps(config.concepts.subjects[0].prompt, ensure_ascii=False)
     code = f"""{opened}from {library} import {facts.pipeline}
 

@@ -69,7 +69,9 @@ def pieces(tmp_path_factory):
     from ppdiffusers.transformers import T5Tokenizer
 
     folder = tmp_path_factory.mktemp("t5")
-    (folder / "sentences.txt").write_text("a photo of the dog and the cat in the snow\n" * 50 + "zqz dog\nsks\n" * 4)
+    (folder / "sentences.txt").write_text(
+        "a photo of the dog and the cat in the snow\n" * 50 + "zqz dog\nsks\nPVC\n" * 4
+    )
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "sentences.txt"), model_prefix=str(folder / "spiece"), vocab_size=60, pad_id=0, eos_id=1,
         unk_id=2, bos_id=-1, model_type="word", hard_vocab_limit=False, minloglevel=2,

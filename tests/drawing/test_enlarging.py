@@ -39,10 +39,12 @@ def test_each_picture_is_enlarged_as_if_it_were_alone(family):
 def test_pictures_of_any_shape_are_enlarged_by_the_factor(family):
     [found] = enlarged(family, [(pictures(1, width=24, height=10)[0], ("a dog", 0))])
     assert found.shape == (16, 48, 3)  # in steps of 8
-    assert enlarging.fitting_size(family, pictures(1, width=27, height=12)[0]) == (24, 48)
-    assert enlarging.fitting_size(family, pictures(1, width=24)[0], height=64) == (64, 96)
+    assert enlarging.fitting_size(family, (12, 27)) == (24, 48)
+    assert enlarging.fitting_size(family, (pictures(1, width=24)[0].height, 24), height=64) == (64, 96)
 
 
 def test_a_model_that_does_not_enlarge_is_refused(twin):
-    with pytest.raises(BadInput, match="--upscaler ./x: it is a StableDiffusionPipeline, which enlarges no pictures"):
+    with pytest.raises(
+        BadInput, match="--upscaler ./x: it is a model of StableDiffusionPipeline, which enlarges no pictures"
+    ):
         enlarging.check(load_family(twin), "./x")

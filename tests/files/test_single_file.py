@@ -90,6 +90,15 @@ def test_a_file_may_lack_the_text_encoders_of_stable_diffusion_3(sd3_twin):
     saving.set_single_file_weights(family, alone, "--model_path")
     assert_same(saving.torch_arrays(family.pipeline.text_encoder), before)
     assert_same(saving.single_file_weights(family), {**weights, **alone})
+    # the real file has no last projection of its first text encoder
+    real = {
+        name: each
+        for name, each in weights.items()
+        if name != "text_encoders.clip_l.transformer.text_projection.weight"
+    }
+    saving.set_single_file_weights(family, real, "--model_path")
+    projection = saving.torch_arrays(family.pipeline.text_encoder)["text_projection.weight"]
+    assert np.array_equal(projection, np.eye(len(projection)))
     del alone["model.diffusion_model.pos_embed"]
     with pytest.raises(BadInput, match="it is of another model; it has no model.diffusion_model.pos_embed"):
         saving.set_single_file_weights(family, alone, "--model_path")

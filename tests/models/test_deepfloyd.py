@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
+from support.twins import build_pixels
 from support.weights import assert_same, mean_difference
 
 import infer
+from dreambooth import export
 from dreambooth.config.commands import DrawSettings
 from dreambooth.data.concepts import View
 from dreambooth.drawing import sampling
@@ -155,9 +157,74 @@ def test_a_size_that_the_unet_can_not_halve_is_refused(pixels_twin):
         load_family(pixels_twin).check_training((16, 15), gradient_checkpointing=False)
 
 
+def test_a_size_that_the_unet_can_not_halve_is_not_drawn_either(tmp_path):
+    levels = dict(
+        block_out_channels=(16, 16, 16, 32),
+        down_block_types=("ResnetDownsampleBlock2D",) * 3 + ("SimpleCrossAttnDownBlock2D",),
+        up_block_types=("SimpleCrossAttnUpBlock2D",) + ("ResnetUpsampleBlock2D",) * 3,
+    )
+    family = load_family(build_pixels(tmp_path / "twin", size=16, **levels))
+    with pytest.raises(BadInput, match="^--height 20: must be a multiple of 8, as the UNet halves it$"):
+        family.check_drawing(DrawSettings(3, "picture", (20, 16), 2))
+
+
+def test_another_solver_keeps_pixels_in_their_range_whatever_the_folder_says(pixels_twin):
+    family = load_family(pixels_twin)
+    own = family.pipeline.scheduler
+    family.pipeline.scheduler = own.from_config(own.config, thresholding=False)
+    assert family.whole("ddim").pipeline.scheduler.config.thresholding
+    assert not family.whole().pipeline.scheduler.config.thresholding
+
+
+def test_web_uis_get_no_lora_of_it(pixels_twin, upscaler_twin, pictures, tmp_path):
+    for twin, size in ((pixels_twin, 16), (upscaler_twin, 32)):
+        out = tmp_path / twin.parent.name
+        train(command_line(twin, pictures, out, resolution=size, lora_rank=2))
+        with pytest.raises(BadInput, match="^--format lora_web_ui: web UIs load "):
+            export.main([f"--model_path={out}", "--format=lora_web_ui", f"--output={tmp_path / 'x.safetensors'}"])
+    file = tmp_path / "alone.safetensors"
+    export.main([f"--model_path={tmp_path / pixels_twin.parent.name}", "--format=lora_diffusers", f"--output={file}"])
+    with pytest.raises(BadInput, match="^--format lora_web_ui: web UIs load "):
+        export.main([f"--model_path={file}", "--format=lora_web_ui", f"--output={tmp_path / 'x.safetensors'}"])
+
+
+def test_the_layers_that_see_the_prompt_can_train_alone(pixels_twin, pictures, tmp_path):
+    train(command_line(pixels_twin, pictures, tmp_path / "out", resolution=16, trained_layers=["key_value"]))
+    base, own = (load_family(folder).denoiser.state_dict() for folder in (pixels_twin, tmp_path / "out"))
+    changed = {name.split(".")[-2] for name in base if (base[name] != own[name]).any()}
+    assert changed == {"add_k_proj", "add_v_proj"}
+
+
+def test_the_card_of_a_second_stage_draws_with_the_level_of_the_training(pixels_upscaler_twin, pictures, tmp_path):
+    train(command_line(pixels_upscaler_twin, pictures, tmp_path / "out"))
+    assert 'image=Image.open("small.png"), noise_level=20)' in (tmp_path / "out/README.md").read_text()
+
+
+def test_it_can_not_go_without_t5(pixels_twin):
+    with pytest.raises(BadInput, match="^--without_t5: .* reads prompts by T5 alone; leave it out$"):
+        infer.main([f"--model_path={pixels_twin}", f"--prompt={PROMPT}", "--without_t5"])
+
+
 def test_tiling_is_refused_where_there_is_no_vae(pixels_twin):
     with pytest.raises(BadInput, match="^--vae_tiling: a model of IFPipeline has no VAE"):
         infer.main([f"--model_path={pixels_twin}", f"--prompt={PROMPT}", "--vae_tiling"])
+
+
+def test_tiling_is_for_the_one_of_two_models_that_has_a_vae(pixels_twin, upscaler_twin, tmp_path):
+    file = tmp_path / "dog.png"
+    infer.main([
+        f"--model_path={pixels_twin}", f"--prompt={PROMPT}", f"--upscaler={upscaler_twin}", "--vae_tiling",
+        "--num_inference_steps=2", f"--output={file}",
+    ])  # fmt: skip
+    assert Image.open(file).size == (32, 32)
+
+
+def test_what_the_second_model_can_not_draw_is_said_before_the_first_draws(twin, pixels_upscaler_twin, capsys):
+    with pytest.raises(BadInput, match="^--scheduler euler: a model of pixels can't be drawn with it"):
+        infer.main([
+            f"--model_path={twin}", f"--prompt={PROMPT}", f"--upscaler={pixels_upscaler_twin}", "--scheduler=euler",
+        ])  # fmt: skip
+    assert "Drawing" not in capsys.readouterr().err
 
 
 def test_the_second_stage_draws_nothing_from_a_prompt_alone(pixels_upscaler_twin):

@@ -322,7 +322,7 @@ def test_one_file_is_written_where_the_facts_say_so(family):
         weights = saving.single_file_weights(family)
         assert len(weights) > 50 and all(isinstance(value, np.ndarray) for value in weights.values())
     else:
-        with pytest.raises(BadInput, match=f"^--format single_file: .* no place for a {family.facts.pipeline}"):
+        with pytest.raises(BadInput, match=f"^--format single_file: .* no place for {family.facts.pipeline}"):
             saving.single_file_weights(family)
 
 

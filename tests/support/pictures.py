@@ -3,12 +3,12 @@
 from PIL import Image, ImageDraw
 
 
-def write_left_masks(pictures, folder):
+def write_left_masks(pictures, folder, size=(40, 40)):
     """A mask for each picture, white on its left half."""
     folder.mkdir()
     for path in pictures.glob("*.*"):
-        mask = Image.new("L", (40, 40))
-        mask.paste(255, (0, 0, 20, 40))
+        mask = Image.new("L", size)
+        mask.paste(255, (0, 0, size[0] // 2, size[1]))
         mask.save(folder / f"{path.stem}.png")
     return folder
 

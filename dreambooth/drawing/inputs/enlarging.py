@@ -23,24 +23,31 @@ if TYPE_CHECKING:
 def check(family: Family, name: str, flag: str = "--upscaler") -> None:
     """Refuse a model that does not enlarge."""
     if not family.facts.enlarges:
-        raise BadInput(f"{flag} {name}: it is a {family.facts.pipeline}, which enlarges no pictures; give an upscaler")
+        raise BadInput(
+            f"{flag} {name}: it is a model of {family.facts.pipeline}, which enlarges no pictures; give an upscaler"
+        )
 
 
-def fitting_size(family: Family, picture: Image, height: int | None = None, width: int | None = None) -> Size:
+def fitting_size(family: Family, small: Size, height: int | None = None, width: int | None = None) -> Size:
     """Return the size of an enlarged picture: by the model's factor, with sides that its networks can take.
 
     Where one side is given, the other follows from it.
     """
     step = starts.step_of(family)
-    scale = starts.scale_for(picture, family.enlargement, height, width)
-    sides = [max(step, int(side * scale / step) * step) for side in (picture.height, picture.width)]
+    scale = starts.scale_for(small, family.enlargement, height, width)
+    sides = [max(step, int(side * scale / step) * step) for side in small]
     return height or sides[0], width or sides[1]
 
 
 def enlarged(family: Family, settings: DrawSettings, drawn: Iterable[tuple[Image, Request]]) -> Iterator[Image]:
-    """Yield each picture enlarged, drawn with its prompt and its number."""
+    """Check the settings, and return an iterator that enlarges each picture, drawn with its prompt and its number."""
+    settings = dataclasses.replace(settings, purpose="enlarged picture", from_picture=True)
+    family.check_drawing(dataclasses.replace(settings, size=fitting_size(family, settings.size)))
+    return _enlarged(family, settings, drawn)
+
+
+def _enlarged(family: Family, settings: DrawSettings, drawn: Iterable[tuple[Image, Request]]) -> Iterator[Image]:
     for picture, request in drawn:
-        size = fitting_size(family, picture)
-        small = painting.size_of_start(family, size)
-        of_picture = dataclasses.replace(settings, size=size, purpose="enlarged picture")
-        yield from sampling.draw(family, of_picture, [request], starts.Start(starts.fitted(picture, small)))
+        size = fitting_size(family, (picture.height, picture.width))
+        start = starts.Start(starts.fitted(picture, painting.size_of_start(family, size)))
+        yield from sampling.draw(family, dataclasses.replace(settings, size=size), [request], start)

@@ -90,7 +90,7 @@ def fitting_size(
     Where one side is given, the other follows from it; where both are, they are the size.
     """
     usual_scale = (usual[0] * usual[1] / (picture.height * picture.width)) ** 0.5
-    scale = scale_for(picture, usual_scale, height, width)
+    scale = scale_for((picture.height, picture.width), usual_scale, height, width)
     fitting = [max(step, round(side * scale / step) * step) for side in (picture.height, picture.width)]
     if height is None and width is None and fitting[0] * fitting[1] > _MOST_AREA * usual[0] * usual[1]:
         long = fitting.index(max(fitting))  # its other side is a step already, and the ends are cut off
@@ -98,11 +98,11 @@ def fitting_size(
     return height or fitting[0], width or fitting[1]
 
 
-def scale_for(picture: Image.Image, usual: float, height: int | None, width: int | None) -> float:
-    """Return the scale that brings a picture to a side that is given, else the usual one."""
+def scale_for(size: Size, usual: float, height: int | None, width: int | None) -> float:
+    """Return the scale that brings a picture of a size to a side that is given, else the usual one."""
     if height is not None:
-        return height / picture.height
-    return usual if width is None else width / picture.width
+        return height / size[0]
+    return usual if width is None else width / size[1]
 
 
 def step_of(family: Family) -> int:

@@ -7,7 +7,7 @@ no loss here (Ho et al. 2020, arXiv 2006.11239, have none either), so pictures a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import paddle
 from paddle.nn import functional
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _TOKENS = 77  # of a prompt, as the models were trained
 _ENLARGEMENT = 4  # of the second stage: 64 to 256 pixels
-_NOISE_LEVEL = 20  # of the small picture, a step of its noise schedule, as of other upscalers here
 
 
 class DeepFloyd(Family):
@@ -71,8 +70,18 @@ class DeepFloyd(Family):
                 raise BadInput(f"--{name} {side}: must be a multiple of {self.size_step}, as the UNet halves it")
 
     @override
+    def whole(self, scheduler: str | None = None) -> DeepFloyd:
+        """Copy the family with all parts, and with another scheduler, which keeps pixels in their range."""
+        family = cast("DeepFloyd", super().whole(scheduler))
+        if scheduler:
+            own = family.pipeline.scheduler
+            family.pipeline.scheduler = own.from_config(own.config, thresholding=True)
+        return family
+
+    @override
     def check_drawing(self, settings: DrawSettings) -> None:
-        """Refuse solvers that do not keep pixels in their range, and so wash them out."""
+        """Refuse solvers that do not keep pixels in their range, and so wash them out, and sizes like in training."""
+        self.check_training(settings.size, gradient_checkpointing=False)
         name = settings.scheduler
         if name and not schedulers.SCHEDULERS[name].thresholds:
             able = ", ".join(name for name, facts in schedulers.SCHEDULERS.items() if facts.thresholds)
@@ -98,7 +107,7 @@ class DeepFloydUpscaler(DeepFloyd):
         small, noise = encoding["small"], encoding.get("augmentation")
         size = [side * _ENLARGEMENT for side in small.shape[2:]]
         small = functional.interpolate(small, size, mode="bilinear", align_corners=True)
-        level = paddle.full([len(small)], _NOISE_LEVEL, "int64")
+        level = paddle.full([len(small)], self.facts.noise_level, "int64")
         if noise is not None:
             small = self.pipeline.image_noising_scheduler.add_noise(small, noise.astype(small.dtype), level)
         return {**prompts, "small": small, "level": level}

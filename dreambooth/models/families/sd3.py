@@ -106,7 +106,7 @@ class StableDiffusion3(Family):
     @override
     def single_file_layout(self) -> dict[str, Any]:
         """Return where the networks lie in one file."""
-        texts = {part: each for part, each in single_file.TEXTS_OF_3.items() if part in self.facts.parts}
+        texts = dict(zip(self.facts.prompt_encoders, (*single_file.CLIPS_OF_3, single_file.T5_OF_3)))
         sections = {"transformer": single_file.TRANSFORMER, "vae": single_file.VAE, **texts}
         return {"sections": sections, "layers_per_block": 0}
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dreambooth.models.family.interfaces import Source
     from dreambooth.system.types import Key, Pipeline, Size, Tensors
 
-_NOISE_LEVEL = 20  # of the small picture, a step of its noise schedule; the library's pipeline draws with it
-
 
 class Upscaler(StableDiffusion):
     """A UNet that denoises the latents of a large picture, and sees it small, with a little noise."""
@@ -49,7 +47,7 @@ class Upscaler(StableDiffusion):
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Add the small picture, with the noise of "augmentation" if there is any, and how much that is."""
         small, noise = encoding["small"], encoding.get("augmentation")
-        level = paddle.full([len(small)], _NOISE_LEVEL, "int64")
+        level = paddle.full([len(small)], self.facts.noise_level, "int64")
         if noise is not None:
             small = self.pipeline.low_res_scheduler.add_noise(small, noise.astype(small.dtype), level)
         return {**prompts, "small": small, "level": level}

@@ -125,11 +125,11 @@ class Family(ABC):
         if settings.steps > most:
             raise BadInput(f"{settings.steps_flag} {settings.steps}: the model has {most}")
 
+    @paddle.no_grad()
     def prompt_arguments(self, prompts: Sequence[str], negative: str | None, guided: bool) -> dict[str, Any]:
         """Name prompts as the pipeline takes them; each value has a row or an item for each prompt."""
-        with paddle.no_grad():
-            others = negative and [negative] * len(prompts)
-            positive, negatives = self.pipeline.encode_prompt(list(prompts), 1, guided, others)
+        others = negative and [negative] * len(prompts)
+        positive, negatives = self.pipeline.encode_prompt(list(prompts), 1, guided, others)
         return {"prompt_embeds": positive, **({"negative_prompt_embeds": negatives} if guided else {})}
 
     def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:

@@ -57,6 +57,7 @@ class FamilyFacts:
     # the pictures that its pipeline does not draw without, by its argument: a name for examples
     pictures: Mapping[str, str] = field(default_factory=dict)
     enlarges: bool = False  # its denoiser sees a small picture
+    noise_level: int = 0  # of that picture, a step of its own noise schedule
     paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
     control: str = ""  # the class of the ControlNets that it takes, if any
     flows: bool = False  # its scheduler is that of a flow, and can't be another one
@@ -83,6 +84,11 @@ class FamilyFacts:
         )
 
     @property
+    def reads_by_t5(self) -> bool:
+        """Whether T5 reads the prompts, and nothing else does."""
+        return not self.text_encoders
+
+    @property
     def without_weights(self) -> tuple[str, ...]:
         """The parts that consist of small files."""
         return tuple(part for part, classes in self.parts.items() if SMALL.issuperset(classes))
@@ -100,6 +106,8 @@ class FamilyFacts:
         return tuple(part for part, classes in self.parts.items() if known.issuperset(classes))
 
 
+# the layers that the UNets of DeepFloyd IF alone have; no layer's name begins so
+_NOT_OF_PIXELS = r"(?!.*add_[kv]_proj)(?!add_embedding[._]pool)"
 STABLE_DIFFUSION = FamilyFacts(
     pipeline="StableDiffusionPipeline",
     family="stable_diffusion:StableDiffusion",
@@ -117,7 +125,7 @@ STABLE_DIFFUSION = FamilyFacts(
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
     kinds={"unet": "convolutional", "text_encoder": "encoder"},
     web_ui_layers={
-        "unet": r"((down_blocks|mid_block|up_blocks|time_embedding)[._]|conv_(in|out)$)",
+        "unet": rf"{_NOT_OF_PIXELS}((down_blocks|mid_block|up_blocks|time_embedding)[._]|conv_(in|out)$)",
         "text_encoder": r"text_model[._]",
     },
     web_ui_networks="Stable Diffusion's UNet and CLIP",
@@ -172,7 +180,7 @@ STABLE_DIFFUSION_XL = FamilyFacts(
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
     kinds={"unet": "convolutional", "text_encoder": "encoder", "text_encoder_2": "encoder"},
     web_ui_layers={
-        "unet": r"((down_blocks|mid_block|up_blocks|time_embedding|add_embedding)[._]|conv_(in|out)$)",
+        "unet": rf"{_NOT_OF_PIXELS}((down_blocks|mid_block|up_blocks|time_embedding|add_embedding)[._]|conv_(in|out)$)",
         "text_encoder": r"text_model[._]",
         "text_encoder_2": r"text_model[._]",
     },
@@ -231,6 +239,7 @@ UPSCALER = replace(
     control="",
     pictures={"image": "small.png"},
     enlarges=True,
+    noise_level=20,  # with which the library's pipeline draws
 )
 DEEPFLOYD = FamilyFacts(
     pipeline="IFPipeline",
@@ -256,4 +265,5 @@ DEEPFLOYD_UPSCALER = replace(
     parts={**DEEPFLOYD.parts, "image_noising_scheduler": ("DDPMScheduler",)},
     pictures={"image": "small.png"},
     enlarges=True,
+    noise_level=20,  # little, as DreamBooth asks for; the library's pipeline has 250
 )
