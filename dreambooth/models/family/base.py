@@ -110,10 +110,9 @@ class Family(ABC):
 
     def check_training(self, size: Size, gradient_checkpointing: bool) -> None:
         """Refuse training settings that the model cannot take."""
-        factor = self.space.factor
         for name, side in zip(("height", "width"), size):
-            if side % factor:
-                raise BadInput(f"--{name} {side}: must be a multiple of {factor}, the model's factor")
+            if side % self.space.factor:
+                raise BadInput(f"--{name} {side}: must be a multiple of {self.space.factor}, the model's factor")
 
     def check_drawing(self, settings: DrawSettings) -> None:
         """Refuse settings that the model cannot draw with."""
