@@ -29,6 +29,7 @@ _TEXT_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "spiece.model",
     "preprocessor_config.json",
 )
 _YES = ("1", "true", "t", "yes", "y", "on")

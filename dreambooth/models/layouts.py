@@ -8,6 +8,7 @@ links to the files that it has to read, and to no others.
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,17 +26,24 @@ if TYPE_CHECKING:
 _EITHER = "model.safetensors"  # of Paddle or of torch, according to its metadata
 # the weights that the library looks for, the best first: safetensors hold nothing but weights
 PADDLE = ("diffusion_paddle_model.safetensors", _EITHER, "model_state.pdparams")
-TORCH = ("diffusion_pytorch_model.safetensors", _EITHER, "diffusion_pytorch_model.bin", "pytorch_model.bin")
+_IN_PARTS = f"{_EITHER}.index.json"  # names the files of a network that has several, as those of T5 have
+_PARTS = re.compile(r"model(\.fp16)?-\d+-of-\d+\.safetensors")
+TORCH = ("diffusion_pytorch_model.safetensors", _EITHER, _IN_PARTS, "diffusion_pytorch_model.bin", "pytorch_model.bin")
 CONFIG, OLD_CONFIG = "config.json", "model_config.json"
 _SMALL = (".json", ".txt", ".model")  # settings, vocabularies, SentencePiece
 _kept: list[tempfile.TemporaryDirectory[str]] = []  # folders of links, deleted when the process ends
 
 
 class Weights(NamedTuple):
-    """A file of weights, and the name under which the library looks for it."""
+    """A file of weights, or the index of several, and the name under which the library looks for it."""
 
     file: str
     expected: str
+
+    def paths(self, folder: Path) -> list[Path]:
+        """List the files of weights in their folder. ValueError names the fault of an index."""
+        path = folder / self.file
+        return _files_of_index(path) if self.expected == _IN_PARTS else [path]
 
 
 class Choice(NamedTuple):
@@ -55,7 +63,7 @@ def choose(names: Mapping[str, Collection[str]], either_is_torch: Mapping[str, b
 
     def rank(choice: Choice) -> tuple[int, int, int, bool]:
         halves = sum(weights.file != weights.expected for weights in choice.files.values())
-        pickles = sum(not weights.file.endswith(".safetensors") for weights in choice.files.values())
+        pickles = sum(not weights.file.endswith((".safetensors", ".json")) for weights in choice.files.values())
         # a repository whose files are all of unknown kind is one of torch
         guesses = sum(
             weights.expected == _EITHER and part not in either_is_torch for part, weights in choice.files.items()
@@ -92,6 +100,10 @@ def choose_files(folder: Path, facts: FamilyFacts) -> Choice:
             if file in inside and part not in either_is_torch:
                 metadata = safetensors.header(folders[part] / file).metadata or {}
                 either_is_torch[part] = metadata.get("format", "pt") == "pt"
+        if (found := _best(inside, True, False)) and found.expected == _IN_PARTS:
+            for path in found.paths(folders[part]):
+                if (safetensors.header(path).metadata or {}).get("format", "pt") != "pt":
+                    raise ValueError(f"{part}/ has weights of Paddle in several files; join them in one")
     choice = choose(names, either_is_torch)
     if choice is None:
         lacking = [
@@ -111,6 +123,18 @@ def part_folder(folder: Path, part: str, facts: FamilyFacts) -> Path:
     """Return the folder of a part, which may have the name that newer diffusers give it."""
     newer = folder / facts.newer_names.get(part, part)
     return newer if newer.is_dir() and not (folder / part).is_dir() else folder / part
+
+
+def _files_of_index(path: Path) -> list[Path]:
+    """List the files that an index of weights names, which lie beside it. ValueError names its fault."""
+    try:
+        names = sorted({str(name) for name in atomic.read_json(path)["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.parent.name}/{path.name} is no index of weights") from error
+    for name in names:
+        if not _PARTS.fullmatch(name) or not (path.parent / name).is_file():
+            raise ValueError(f"{path.parent.name}/{path.name} names {ascii(name)}, which is not there")
+    return [path.parent / name for name in names]
 
 
 def _files_in(folder: Path) -> list[str]:
@@ -141,6 +165,12 @@ def readable(name: str | Path, flag: str) -> Iterator[tuple[Path, bool]]:
         for file in links.glob("*/*"):
             if file.suffix not in _SMALL:  # the links, and the .pdparams that the library leaves beside them
                 file.unlink()
+
+
+def networks_in_parts(readable: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Yield each network of a readable folder whose weights are in several files, and these."""
+    for index in sorted(readable.glob(f"*/{_IN_PARTS}")):
+        yield index.parent.name, _files_of_index(index)
 
 
 @contextlib.contextmanager
@@ -175,6 +205,9 @@ def _link_folder(source: Path, links: Path, facts: FamilyFacts, choice: Choice) 
                 _add_prefix(file, expected, prefix)
             else:
                 expected.symlink_to(file)
+            for path in choice.files[name].paths(folder):
+                if path != file:
+                    (part / path.name).symlink_to(path)
         _write_vocabulary(part)
         if settings := _newer_settings(folder):
             atomic.write_json(part / CONFIG, settings)
@@ -251,4 +284,8 @@ def worth_fetching(files: Collection[str]) -> list[str]:
     for part, names in networks.items():
         weights = choice.files[part] if choice else _best(names, True, None) or _best(names, False, None)
         chosen |= {f"{part}/{weights.file}"} if weights else set()
+        if weights and weights.expected == _IN_PARTS:
+            is_half = weights.file != weights.expected
+            parts_of_it = (match for name in names if (match := _PARTS.fullmatch(name)))
+            chosen |= {f"{part}/{match[0]}" for match in parts_of_it if bool(match[1]) == is_half}
     return sorted({moves.INDEX, *chosen})

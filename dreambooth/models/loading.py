@@ -15,7 +15,7 @@ import numpy as np
 from dreambooth.config import sections
 from dreambooth.files import records
 from dreambooth.files.safetensors import Reader
-from dreambooth.models import hub, layouts, pipeline_folder, registry, schedulers, tokenizers
+from dreambooth.models import hub, layouts, pipeline_folder, registry, saving, schedulers, tokenizers
 from dreambooth.system import console, disk
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
@@ -63,6 +63,9 @@ class Source:
                     low_cpu_mem_usage=True,
                     **{**parts, **facts.omitted},
                 )
+                for part, paths in layouts.networks_in_parts(readable):
+                    if part not in parts:
+                        saving.settle(getattr(pipeline, part), paths)
                 _record_source(pipeline, readable, Path(folder))
         except BadInput:
             raise

@@ -77,7 +77,8 @@ def check(name: str, flag: str = FLAG) -> None:
         _check_part(name, folder, part, facts, flag)
     try:
         for part, chosen in layouts.choose_files(folder, facts).files.items():
-            weight_files.check(layouts.part_folder(folder, part, facts) / chosen.file)
+            for path in chosen.paths(layouts.part_folder(folder, part, facts)):
+                weight_files.check(path)
     except ValueError as error:
         raise BadInput(f"{flag} {name}: it can't be loaded ({error})") from None
 

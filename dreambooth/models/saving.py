@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paddle import Tensor
 
     from dreambooth.config.run_sections import SaveFormat
@@ -153,6 +156,23 @@ def single_file_weights(family: Family) -> Arrays:
     for tokenizer, part in zip(family.facts.tokenizers, family.facts.text_encoders):
         arrays[part] = without_new_words(arrays[part], getattr(family.pipeline, tokenizer))
     return single_file.join_weights(arrays, **layout)
+
+
+def settle(network: Network, paths: Sequence[Path]) -> None:
+    """Give a network the weights of several files of torch, where the library did not.
+
+    PaddleNLP 2.8.1 takes none of half precision, keeps its random ones, and says nothing. One matrix of a file tells.
+    """
+    laid_out, own = torch_layout(network), network.state_dict()
+    for path in paths:
+        reader = safetensors.Reader(path)
+        shapes = {name: shape for name, shape in reader.shapes().items() if len(shape) > 1}
+        probe = min(shapes, key=lambda name: math.prod(shapes[name]), default=None)
+        if probe is None or np.array_equal(laid_out[probe].numpy(), reader[probe].astype(np.float32)):
+            continue
+        for name in reader:
+            is_matrix = isinstance(laid_out[name], Transposed)
+            own[name].set_value((reader[name].T if is_matrix else reader[name]).astype(np.float32))
 
 
 def set_single_file_weights(family: Family, weights: Arrays, what: str) -> None:

@@ -11,7 +11,9 @@ from support.crafted_pickles import torch_weights
 from support.families import load_family, load_pipeline
 from support.twins import build_unidiffuser
 
+from dreambooth.config.sections import ModelSettings
 from dreambooth.models import layouts, pipeline_folder, saving
+from dreambooth.run.memory import sizes
 from dreambooth.system.errors import BadInput
 
 UNET = "diffusion_pytorch_model.safetensors"
@@ -368,3 +370,85 @@ def test_what_was_read_can_be_saved_and_only_small_files_are_kept_until_then(cop
     assert_like(tmp_path / "saved", copy, 0)
     kept = [path for folder in layouts._kept for path in layouts.Path(folder.name).rglob("*")]
     assert kept and not [path for path in kept if path.suffix not in ("", ".json", ".txt", ".model")]
+
+
+# weights in several files
+
+
+def read_sizes(folder):
+    return sizes.read(ModelSettings(pretrained_model_name_or_path=str(folder)))
+
+
+def in_parts(folder, kind="pt", half=False):
+    """Write a network's one file of weights as two files and their index, as Hugging Face has them."""
+    [file] = folder.glob("*.safetensors")
+    weights = load_file(file)
+    names, map_of_files = sorted(weights), {}
+    for number, chosen in enumerate((names[::2], names[1::2]), 1):
+        path = folder / f"model{'.fp16' if half else ''}-{number:05}-of-00002.safetensors"
+        values = {name: weights[name].astype(np.float16 if half else np.float32) for name in chosen}
+        save_file(values, path, metadata={"format": kind})
+        map_of_files |= dict.fromkeys(chosen, path.name)
+    index = folder / f"model.safetensors.index{'.fp16' if half else ''}.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": map_of_files}))
+    file.unlink()
+    return index
+
+
+@pytest.fixture
+def of_torch(sd3_twin, tmp_path):
+    load_family(sd3_twin).save(tmp_path / "of torch", "diffusers")
+    return tmp_path / "of torch"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_network_may_have_its_weights_in_several_files(of_torch, sd3_twin, half, tmp_path):
+    whole = read_sizes(of_torch)
+    in_parts(of_torch / "text_encoder_3", half=half)
+    pipeline_folder.check(str(of_torch))
+    family, base = load_family(of_torch), load_family(sd3_twin)
+    for name, value in base.pipeline.text_encoder_3.state_dict().items():
+        expected = value.numpy().astype(np.float16 if half else np.float32).astype(np.float32)
+        np.testing.assert_array_equal(family.pipeline.text_encoder_3.state_dict()[name].numpy(), expected)
+    assert read_sizes(of_torch).weights == whole.weights
+    family.free_encoders()
+    family.save(tmp_path / "again", "safetensors")
+    assert len(list((tmp_path / "again/text_encoder_3").glob("*.safetensors"))) == 1
+
+
+def test_faults_of_several_files_are_named(of_torch):
+    index = in_parts(of_torch / "text_encoder_3")
+    good = json.loads(index.read_text())
+    weight = next(iter(good["weight_map"]))
+    for bad, fault in (
+        ("../../secret.safetensors", r"text_encoder_3/model.safetensors.index.json names '../../secret.safetensors'"),
+        ("model-00003-of-00002.safetensors", "names 'model-00003-of-00002.safetensors', which is not there"),
+    ):
+        index.write_text(json.dumps({**good, "weight_map": {**good["weight_map"], weight: bad}}))
+        with pytest.raises(BadInput, match=f"it can't be loaded .*{fault}"):
+            pipeline_folder.check(str(of_torch))
+    for text in ("{}", "[]", '{"weight_map": 3}'):
+        index.write_text(text)
+        with pytest.raises(BadInput, match="text_encoder_3/model.safetensors.index.json is no index of weights"):
+            pipeline_folder.check(str(of_torch))
+
+
+def test_several_files_of_paddle_are_refused(of_torch):
+    in_parts(of_torch / "text_encoder_3", kind="np")
+    with pytest.raises(BadInput, match="text_encoder_3/ has weights of Paddle in several files; join them in one"):
+        pipeline_folder.check(str(of_torch))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_several_files_are_fetched_with_their_index(half):
+    parts = [f"text_encoder/model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    halves = [name.replace("model-", "model.fp16-") for name in parts]
+    others = ["text_encoder/pytorch_model-00001-of-00002.bin", "text_encoder/pytorch_model.bin.index.json"]
+    names = [
+        "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "text_encoder/config.json",
+        "text_encoder/model.safetensors.index.fp16.json", *halves, *others,
+    ]  # fmt: skip
+    names += [] if half else ["text_encoder/model.safetensors.index.json", *parts]
+    found = layouts.worth_fetching(names)
+    assert set(halves if half else parts) <= set(found)
+    assert not {*others[:1], *(parts if half else halves)} & set(found)

@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 from support.commands import command_line, train
 from support.families import load_family
 from support.twins import build_sd3
 from support.weights import weights
 
+import infer
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
 from dreambooth.files import records
@@ -117,7 +119,7 @@ def test_t5_can_be_left_out(sd3_twin, without_t5):
 
 
 def test_a_model_that_has_no_t5_is_refused(twin):
-    with pytest.raises(BadInput, match=f"--without_t5: {twin} is a StableDiffusionPipeline, which has no T5"):
+    with pytest.raises(BadInput, match=f"--without_t5: {twin} is a model of StableDiffusionPipeline, which has no T5"):
         loading.load_family(loading.Source(str(twin), without_t5=True))
 
 
@@ -127,6 +129,10 @@ def test_a_run_without_t5_is_saved_and_resumed_and_drawn_without_it(sd3_twin, pi
     for name in ("lora", "lora/checkpoint-1"):
         assert records.find_base(tmp_path / name).without_t5
         assert load_family(tmp_path / name).pipeline.text_encoder_3 is None
+    file = tmp_path / "dog.png"
+    line = [f"--model_path={sd3_twin}", "--prompt=sks dog", "--num_inference_steps=1", f"--output={file}"]
+    infer.main([*line, f"--lora={tmp_path / 'lora'}"])
+    assert Image.open(file).text["without_t5"] == "True"
     train(command_line(sd3_twin, pictures, tmp_path / "whole", without_t5=True, max_train_steps=1, save_steps=1))
     assert json.loads((tmp_path / "whole/model_index.json").read_text())["text_encoder_3"] == [None, None]
     assert not (tmp_path / "whole/text_encoder_3").exists()

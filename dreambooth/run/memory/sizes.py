@@ -52,7 +52,7 @@ def read(model: ModelSettings) -> Sizes | None:
         facts = facts.without(facts.lackable) if model.without_t5 else facts
         files = layouts.choose_files(folder, facts).files
         parts = {part: layouts.part_folder(folder, part, facts) for part in facts.networks}
-        weights = {part: weight_files.count(path / files[part].file) for part, path in parts.items()}
+        weights = {part: sum(map(weight_files.count, files[part].paths(path))) for part, path in parts.items()}
         return Sizes(facts, weights, {part: _settings(path) for part, path in parts.items()})
     except (OSError, ValueError, KeyError, TypeError):
         return None
