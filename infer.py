@@ -119,14 +119,6 @@ def _read_start(settings: InferSettings) -> starts.Start | None:
     return starts.Start(picture, mask, settings.share_drawn)
 
 
-def _is_of_no_t5(lora: str | None) -> bool:
-    """Check whether a LoRA's folder says that it was trained without T5, and so is drawn with without it."""
-    if lora is None or not (Path(lora) / records.RESULT).is_file():
-        return False
-    base = records.find_base(lora, "--lora")
-    return base is not None and base.without_t5
-
-
 def _is_lora(model_path: str) -> bool:
     base = records.find_base(model_path)
     return base is not None and base.is_lora
@@ -143,7 +135,7 @@ def main(argv: Sequence[str]) -> None:
     cards.check_precision(settings.mixed_precision)
 
     # Load the model, and settle the size
-    source = loading.Source(settings.model_path, without_t5=settings.without_t5 or _is_of_no_t5(settings.lora))
+    source = loading.Source(settings.model_path, without_t5=settings.without_t5 or records.is_without_t5(settings.lora))
     family = loading.load_family(source, "--model_path", lora_scale=1.0 if settings.lora else settings.scale)
     if settings.lora:
         loading.merge_lora(family, settings.lora, settings.scale, "--lora")

@@ -123,6 +123,14 @@ def read_words(folder: Path, part: str, flag: str) -> dict[str, Array]:
         raise BadInput(f"{flag} {folder}: {error}") from None
 
 
+def is_without_t5(folder: str | None, flag: str = "--lora") -> bool:
+    """Check whether the folder of a LoRA says that it was trained without T5, and so is to be drawn with."""
+    if folder is None or not (Path(folder) / RESULT).is_file():
+        return False
+    base = find_base(folder, flag)
+    return base is not None and base.without_t5
+
+
 def _base(record: Mapping[str, Any], is_checkpoint: bool = False, has_lora: bool = False) -> Base:
     """Read the base from a record; any of several errors where somebody edited it."""
     model, folder, flags = record["base_model"], record.get("base_folder"), record["flags"]
