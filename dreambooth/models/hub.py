@@ -97,6 +97,17 @@ def find_files(name: str, patterns: Sequence[str], flag: str) -> Path:
         raise BadInput(f"{flag} {name}: there is no such folder here, and it could not be fetched: {reason}") from None
 
 
+def find_network(name: str, flag: str) -> Path:
+    """Return the folder of a repository that is one network, after fetching its settings and its best weights."""
+    from huggingface_hub import HfApi
+
+    chosen: list[str] = []
+    if not is_set("HF_HUB_OFFLINE"):
+        with contextlib.suppress(Exception):  # the library may raise anything; the download then says what is wrong
+            chosen = layouts.of_network(HfApi().list_repo_files(name))
+    return find_files(name, chosen or (layouts.CONFIG, *layouts.PADDLE, *layouts.TORCH), flag)
+
+
 def _check_disk(name: str, error: Exception) -> None:
     """Raise DiskFull where that was what stopped a download."""
     if reason := disk.reason(error):

@@ -270,6 +270,12 @@ def _write_vocabulary(tokenizer: Path) -> None:
     atomic.write_text(tokenizer / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
 
 
+def of_network(files: Collection[str]) -> list[str]:
+    """Return the files of a repository that is one network which are needed of it; none where it has no weights."""
+    choice = choose({"": [file for file in files if "/" not in file]}, {})
+    return [CONFIG, choice.files[""].file] if choice else []
+
+
 def worth_fetching(files: Collection[str]) -> list[str]:
     """Return the files of a repository that a pipeline needs: the best weights of each network, and all small files."""
     parts: dict[str, list[str]] = {}

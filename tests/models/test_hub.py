@@ -1,8 +1,10 @@
 """Models by name: a store and a hub on this machine stand in for Paddle's and Hugging Face's."""
 
 import shutil
+from pathlib import Path
 
 import pytest
+from support.commands import python
 from support.crafted_pickles import system, torch_file
 from support.disks import run_out
 from support.hubs import NAME, look, stop
@@ -76,6 +78,25 @@ def test_hugging_face_can_be_the_only_source(twin, torch_twin, serve):
     server, environment = serve(store=twin, hub=torch_twin)
     assert found(look(environment, FROM_HF_HUB="1"))
     assert not [path for path in server.asked if path.startswith("/paddlenlp")]
+
+
+def test_of_one_network_the_best_file_is_fetched_alone(twin, serve, tmp_path):
+    hub = shutil.copytree(twin / "unet", tmp_path / "hub")
+    [best] = [path.name for path in hub.glob("*.safetensors")]
+    for name in ("model_state.pdparams", "diffusion_pytorch_model.bin", "README.md"):
+        (hub / name).write_bytes(b"not needed")
+    (hub / "other").mkdir()
+    (hub / "other/config.json").write_text("{}")
+    server, environment = serve(hub=hub)
+    code = f"from dreambooth.models import hub; print(hub.find_network({NAME!r}, '--controlnet'))"
+    for again in (False, True):
+        done = python("-c", code, **environment)
+        assert done.returncode == 0, done.stderr
+        folder = Path(done.stdout.splitlines()[-1])
+        assert sorted(path.name for path in folder.iterdir()) == ["config.json", best]
+        if not again:
+            stop(server)
+            environment = {**environment, "HF_HUB_OFFLINE": "1"}
 
 
 def test_a_token_opens_a_gated_repository(torch_twin, serve):

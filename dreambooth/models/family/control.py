@@ -90,8 +90,7 @@ def add(family: Family, name: str, scale: float, flag: str = "--controlnet") -> 
 def _load(class_name: str, name: str, flag: str) -> Network:
     """Load a ControlNet in float32, from a folder or a name on Hugging Face."""
     hub.check_place(name, flag)
-    patterns = (layouts.CONFIG, *layouts.PADDLE, *layouts.TORCH)
-    folder = Path(name) if Path(name).is_dir() else hub.find_files(name, patterns, flag)
+    folder = Path(name) if Path(name).is_dir() else hub.find_network(name, flag)
     try:
         with storage.all_weights_found(), layouts.readable_network(folder) as (links, from_torch):
             for path in links.iterdir():
