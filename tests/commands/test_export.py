@@ -53,7 +53,7 @@ def test_half_the_size(twin, tmp_path):
     assert sizes[1] < 0.6 * sizes[0]
 
 
-@pytest.mark.parametrize("model, what", [("bert_twin", "a BertModel"), ("unidiffuser_twin", "a UniDiffuserPipeline")])
+@pytest.mark.parametrize("model, what", [("bert_twin", "BertModel"), ("unidiffuser_twin", "UniDiffuserPipeline")])
 def test_what_the_one_file_has_no_place_for_is_refused(model, what, tmp_path, request):
     with pytest.raises(BadInput, match=f"no place for {what}"):
         run(request.getfixturevalue(model), "single_file", tmp_path / "one.safetensors")
@@ -150,7 +150,7 @@ def test_what_is_not_one_file_is_refused_with_like(twin, bert_twin, tmp_path):
             "damaged.safetensors: it can't be read .no safetens",
         ),
         (tmp_path / "one.safetensors", tmp_path / "none", "safetensors", "--like .*none: there is no such folder"),
-        (tmp_path / "one.safetensors", bert_twin, "safetensors", "the layout has no place for a BertModel"),
+        (tmp_path / "one.safetensors", bert_twin, "safetensors", "the layout has no place for BertModel"),
     ):
         with pytest.raises(BadInput, match=fault):
             run(model, form, tmp_path / "out", "--like", str(like))

@@ -75,7 +75,7 @@ def test_the_table_names_class_pictures_and_the_lora(config):
         ("StableDiffusionPipeline", dict(lora_rank=4, save_format="diffusers"), None),
         ("UniDiffuserPipeline", dict(lora_rank=4), None),
         ("StableDiffusionInpaintPipeline", dict(), 'image=Image.open("room.png"), mask_image=Image.open("mask.png")).'),
-        ("StableDiffusionUpscalePipeline", dict(), 'image=Image.open("small.png")).images[0]'),
+        ("StableDiffusionUpscalePipeline", dict(), 'image=Image.open("small.png"), noise_level=20).images[0]'),
     ],
 )
 def test_the_code_is_there_where_the_library_alone_can_load_the_result(config, pipeline, changes, code):
