@@ -17,6 +17,7 @@ def test_a_process_that_fails_is_an_error_with_its_words():
         memory.measure_process("-c", "1 / 0")
 
 
+@pytest.mark.slow
 def test_the_command_compares_runs_with_the_bare_loop(twin, capsys):
     memory.main(["--model", "mini", "--runs", "with --lora_rank 4", "--batch", "1"])
     printed = capsys.readouterr().out.splitlines()
@@ -25,6 +26,7 @@ def test_the_command_compares_runs_with_the_bare_loop(twin, capsys):
     assert name == "with --lora_rank 4" and 0.1 < float(peak) < 5 and 0.5 < float(ratio) < 2
 
 
+@pytest.mark.slow
 def test_the_cache_is_measured_with_more_and_more_pictures(capsys):
     memory.main(["--cache", "--counts", "3"])
     printed = capsys.readouterr().out.splitlines()

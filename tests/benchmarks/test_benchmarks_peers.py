@@ -37,6 +37,7 @@ def command(twin, python, *more):
     return ["--model", str(twin), "--resolution", "32", "--batch", "2", "--torch_python", python, *more]
 
 
+@pytest.mark.slow
 def test_both_are_timed_in_turn(twin, stand_in, capsys, monkeypatch):
     monkeypatch.setitem(subjects.__dict__, "_FOLDER_DEFAULTS", (512, 4, 2))
     peers.main(command(twin, stand_in(), "--steps", "2", "--drawings", "1"))
@@ -52,6 +53,7 @@ def test_without_the_other_python_it_says_how_to_get_one():
         peers.main([])
 
 
+@pytest.mark.slow
 def test_what_the_other_python_can_not_do_is_told_in_its_words(twin, stand_in, monkeypatch):
     monkeypatch.setitem(subjects.__dict__, "_FOLDER_DEFAULTS", (512, 4, 2))
     with pytest.raises(BadInput, match="--torch_python /nowhere: it can't be run"):

@@ -1,8 +1,11 @@
 """benchmarks.prior: class pictures by two schedulers, drawn in turn."""
 
+import pytest
+
 from benchmarks import prior, subjects
 
 
+@pytest.mark.slow
 def test_the_command_compares_time_and_quality(capsys, monkeypatch):
     monkeypatch.setattr(prior, "PLAIN_STEPS", 4)
     monkeypatch.setattr(prior, "CLASSES", ("dog", "house"))

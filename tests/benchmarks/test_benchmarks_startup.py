@@ -5,6 +5,7 @@ import pytest
 from benchmarks import startup, subjects
 
 
+@pytest.mark.slow
 def test_the_command_prints_three_rows(twin, capsys):
     startup.main(["--times", "1"])
     printed = capsys.readouterr().out.splitlines()

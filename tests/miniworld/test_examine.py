@@ -44,6 +44,7 @@ def test_the_text_encoder_is_the_text_tower_of_the_clip(pipeline, clip):
         assert np.array_equal(each.numpy(), tower[name].numpy())
 
 
+@pytest.mark.slow
 def test_the_parts_reach_their_figures(pipeline, clip, detector):
     figures = examine.figures_of_parts(pipeline.vae, clip, detector, count=128)
     assert figures["VAE: world's pictures, dB"] >= 27.5
@@ -52,6 +53,7 @@ def test_the_parts_reach_their_figures(pipeline, clip, detector):
     assert figures["detector: strangers taken for a subject"] <= 0.01
 
 
+@pytest.mark.slow
 def test_the_drawings_match_their_prompts(family, clip, detector):
     colours = ("red", "blue", "green", "yellow", "white", "orange", "pink", "brown")
     things = [(Look(kind, colour), scene) for kind, colour, scene in zip(world.CLASSES, colours, world.SCENES)]

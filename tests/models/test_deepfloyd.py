@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
+from support.slowly import mostly_slow
 from support.twins import build_pixels
 from support.weights import assert_same, mean_difference
 
@@ -86,7 +87,7 @@ def test_the_small_picture_is_enlarged_and_noised_before_the_unet_sees_it(pixels
     assert noised["level"].tolist() == [20]
 
 
-@pytest.mark.parametrize("settings", [{}, dict(lora_rank=2), dict(no_cache_latents=True, ema_decay=0.9)])
+@pytest.mark.parametrize("settings", mostly_slow([dict(lora_rank=2), {}, dict(no_cache_latents=True, ema_decay=0.9)]))
 @pytest.mark.parametrize("stage", ["first", "second"])
 def test_a_run_in_parts_and_over_processes_is_the_same(
     settings, stage, pixels_twin, pixels_upscaler_twin, pictures, tmp_path

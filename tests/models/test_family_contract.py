@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support.commands import ROOT
 from support.families import load_family
+from support.slowly import mostly_slow
 from support.twins import BUILDERS
 from support.weights import assert_same
 
@@ -196,7 +197,7 @@ def test_a_size_that_does_not_fit_is_refused_by_its_flag(family):
         family.check_training((height, width + 1), gradient_checkpointing=False)
 
 
-@pytest.mark.parametrize("pictures", [True, False])
+@pytest.mark.parametrize("pictures", mostly_slow([True, False]))
 def test_what_is_freed_is_loaded_again_and_what_trains_is_shared(trainable, twin_folder, tmp_path, pictures):
     facts, networks = trainable.facts, trainable.networks()
     trainable.free_encoders(pictures)

@@ -7,6 +7,7 @@ from PIL import Image
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
 from support.pictures import draw_pictures, write_left_masks
+from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference
 
 import infer
@@ -89,7 +90,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS))
 def test_runs_are_exact(method, inpainting_twin, pictures, class_pictures, tmp_path):
     settings, part = dict(METHODS[method]), "unet" if method == "whole" else ""
     if method == "whole":

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family, load_pipeline
+from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference, weights
 
 import infer
@@ -194,7 +195,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS))
 def test_other_methods_resume_bit_for_bit_and_do_not_depend_on_the_processes(
     method, unidiffuser_twin, pictures, tmp_path
 ):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
+from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference
 
 from dreambooth.config.commands import DrawSettings
@@ -61,7 +62,9 @@ def test_a_little_noise_is_added_to_it_and_the_unet_told_so(family):
     assert 0.03 < float(noisy["small"].mean()) < 0.08  # the deviation of its noise
 
 
-@pytest.mark.parametrize("settings", [{}, dict(lora_rank=2, train_text_encoder=True), dict(no_cache_latents=True)])
+@pytest.mark.parametrize(
+    "settings", mostly_slow([dict(lora_rank=2, train_text_encoder=True), {}, dict(no_cache_latents=True)])
+)
 def test_a_run_in_parts_and_over_processes_is_the_same(settings, upscaler_twin, pictures, tmp_path):
     part = "" if "lora_rank" in settings else "unet"
     train_whole_and_in_parts(upscaler_twin, pictures, tmp_path, **settings)

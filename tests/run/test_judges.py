@@ -8,6 +8,7 @@ from PIL import Image
 from support.clips import build_clip
 from support.commands import command_line, launch, train
 from support.pictures import draw_pictures
+from support.slowly import mostly_slow
 from support.weights import assert_same, largest_difference
 
 from dreambooth.run.choosing import score
@@ -57,7 +58,7 @@ def test_patience_ends_the_run_and_a_resumed_one_stays_at_its_end(twin, pictures
     assert (tmp_path / "out/unet/model_state.pdparams").read_bytes() == before
 
 
-@pytest.mark.parametrize("lora", [{}, dict(lora_rank=2)], ids=["whole", "LoRA"])
+@pytest.mark.parametrize("lora", mostly_slow([{}, dict(lora_rank=2)]), ids=["whole", "LoRA"])
 def test_a_resumed_run_chooses_as_one_that_was_not_stopped(lora, twin, pictures, clip, tmp_path):
     settings = dict(MEASURED, validation_steps=2, save_steps=2, ema_decay=0.5, clip_model_path=clip, **lora,
                     validation_prompt=["a photo of sks dog"], num_validation_images=2,

@@ -5,6 +5,7 @@ import json
 import pytest
 from support.commands import launch, train
 from support.pictures import draw_pictures
+from support.slowly import mostly_slow
 from support.weights import assert_same, largest_difference, mean_difference
 
 from dreambooth.system.errors import BadInput
@@ -24,7 +25,7 @@ def captioned(flags, tmp_path):
     return lambda **changes: flags(**{"instance_data_dir": folder, **COMMON, **changes})
 
 
-@pytest.mark.parametrize("text_encoder", [None, True])
+@pytest.mark.parametrize("text_encoder", mostly_slow([True, None]))
 def test_an_update_is_the_same_however_it_is_split(captioned, tmp_path, text_encoder):
     def run(name, **changes):
         train(captioned(output_dir=tmp_path / name, train_text_encoder=text_encoder, **changes))

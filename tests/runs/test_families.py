@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.commands import command_line, python, train
+from support.slowly import mostly_slow
 from support.twins import build_twin
 from support.weights import assert_same, weights
 
@@ -38,7 +39,7 @@ def model(request, tmp_path_factory):
     return build_twin(tmp_path_factory.mktemp("model") / "twin", **settings), *prompts
 
 
-@pytest.mark.parametrize("train_text_encoder", [None, True], ids=["unet", "text-encoder"])
+@pytest.mark.parametrize("train_text_encoder", mostly_slow([True, None]), ids=["text-encoder", "unet"])
 def test_the_whole_road(model, train_text_encoder, pictures, tmp_path, monkeypatch):
     from ppdiffusers import StableDiffusionPipeline
 

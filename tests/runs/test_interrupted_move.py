@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from support.commands import command_line, python, train
+from support.slowly import mostly_slow
 from support.weights import assert_same
 
 import infer
@@ -139,7 +140,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_with_the_remedy(stopped, mo
     assert "Read-only file system" in line and "make the folder writable" in line and "\n" not in line
 
 
-@pytest.mark.parametrize("place", ["unet", "model_index.json", ".pipeline.new"])
+@pytest.mark.parametrize("place", mostly_slow(["model_index.json", "unet", ".pipeline.new"]))
 def test_a_run_that_is_killed_in_the_move_leaves_the_old_pipeline_or_completes_the_new_one(
     twin, pictures, tmp_path, place
 ):

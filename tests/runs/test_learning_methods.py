@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
+from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference
 
 import infer
@@ -33,7 +34,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, twin, pictures, 
         assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS))
 def test_two_processes_learn_what_one_does(method, twin, pictures, tmp_path):
     settings = METHODS[method]
     train_in_one_and_two_processes(twin, pictures, tmp_path, **settings)

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
 from support.families import load_family
 from support.pictures import draw_pictures, write_left_masks
+from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference, weights
 
 import infer
@@ -78,7 +79,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, quick=2))
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, model, pictures, class_pictures, tmp_path):
     settings = dict(METHODS[method])
     if "with_prior_preservation" in settings:
@@ -98,7 +99,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, model, pictures,
         assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
 
 
-@pytest.mark.parametrize("method", ["whole", "LoRA"])
+@pytest.mark.parametrize("method", mostly_slow(["LoRA", "whole"]))
 def test_two_processes_learn_what_one_does(method, model, pictures, class_pictures, tmp_path):
     settings = dict(METHODS[method])
     if "with_prior_preservation" in settings:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from support.commands import launch, train
 from support.pictures import draw_pictures
+from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference
 
 from dreambooth.system.errors import BadInput
@@ -48,7 +49,7 @@ def command(flags, subjects, tmp_path):
     return lambda **changes: flags(**{**without, **common, **changes})
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", mostly_slow([True, False]))
 def test_an_update_is_the_same_however_it_is_split(command, tmp_path, cached):
     own = {} if cached else dict(no_cache_latents=True, color_jitter=0.1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.commands import ROOT
 from support.known_sizes import STABLE_DIFFUSION_1
+from support.slowly import mostly_slow
 
 from dreambooth.config.parser import read_config
 from dreambooth.run.memory import estimate
@@ -352,7 +353,7 @@ def test_run_multi_beside_a_card_and_a_paddle_for_the_cpu_uses_the_cpu(echo, car
     assert done.returncode == 2 and done.stderr.startswith(f"error: GPUS=0,1: {echo} has a Paddle for the CPU alone")
 
 
-@pytest.mark.parametrize("hidden", ["", "-1"])
+@pytest.mark.parametrize("hidden", mostly_slow(["", "-1"]))
 def test_the_launcher_itself_starts_where_cards_are_hidden(hidden, tmp_path):
     settings = dict(MODEL_NAME="miniworld/model", RESOLUTION="64", OUTPUT_DIR=str(tmp_path / "out"))
     done = bash("bash run_multi.sh --dry_run", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES=hidden, **settings)

@@ -10,6 +10,7 @@ from support import reads
 from support.commands import command_line, launch, python, train
 from support.families import load_family
 from support.pictures import draw_pictures
+from support.slowly import mostly_slow
 from support.weights import assert_same, largest_difference, mean_difference, weights
 
 from dreambooth.files import records
@@ -132,7 +133,7 @@ def test_an_update_is_the_same_however_its_batch_is_split(flags, class_pictures,
     assert mean_difference(whole / "unet", tmp_path / "processes/unet") < SPLIT_TOLERANCE * floor
 
 
-@pytest.mark.parametrize("lora_rank", [None, 2])
+@pytest.mark.parametrize("lora_rank", mostly_slow([None, 2]))
 def test_an_update_is_the_same_however_many_workers_share_it(flags, class_pictures, tmp_path, monkeypatch, lora_rank):
     common = dict(
         with_prior_preservation=True,

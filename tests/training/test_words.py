@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from support.commands import command_line, launch, train, train_whole_and_in_parts
 from support.families import load_family
+from support.slowly import mostly_slow
 from support.weights import assert_same, weights
 
 import infer
@@ -46,7 +47,7 @@ def start(twin, text="dog"):
     return table[tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))].mean(0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, quick=2))
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, twin, pictures, tmp_path):
     train_whole_and_in_parts(twin, pictures, tmp_path, **METHODS[method])
     files = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.safetensors")}
