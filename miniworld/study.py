@@ -54,10 +54,19 @@ BEST: dict[str, float | str | None] = {
 }
 NEW_WORD = "<sks>"
 LORA: dict[str, float | str | None] = {"lora_rank": 8, "learning_rate": 2e-3}
+BEST_LORA: dict[str, float | str | None] = {
+    **PRIOR,
+    **LORA,
+    "lora_targets": "all",
+    "timestep_shift": 2,
+    "max_timestep": 850,
+    "max_train_steps": 225,
+}
 SETTINGS: dict[str, dict[str, float | str | None]] = {
     "plain": {},
     "prior": PRIOR,
     "best": BEST,
+    "best LoRA": BEST_LORA,
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
     "adafactor": {**PRIOR, "optimizer": "adafactor"},
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},

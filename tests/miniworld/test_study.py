@@ -27,6 +27,18 @@ def test_the_settings_are_those_of_run_single(capsys):
     assert "recipe=(--timestep_shift {timestep_shift})\n".format(**best) in script
     assert "--train_text_encoder --text_encoder_lr 3e-5" in script and best["text_encoder_lr"] == 3e-5
     assert f"count={best['num_class_images']}\n" in script
+    lora = {**study.TRAINING, **study.BEST_LORA}
+    assert (
+        "defaults=(64 3 2e-3 {max_train_steps}) average={ema_decay} recipe+=(--max_timestep {max_timestep})".format(
+            **lora
+        )
+        in script
+    )
+    assert (lora["learning_rate"], lora["timestep_shift"], lora["lora_targets"]) == (
+        2e-3,
+        best["timestep_shift"],
+        "all",
+    )
 
 
 @pytest.mark.parametrize("settings", study.SETTINGS)
