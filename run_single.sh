@@ -61,7 +61,7 @@ elif [ -z "${MODEL_NAME:-}$cards" ]; then
     recipe=(--timestep_shift 2)
     case " $* " in
         *" --lora_rank"*)
-            defaults=(64 3 2e-3 225) average=0.96 recipe+=(--max_timestep 850)
+            defaults=(64 3 2e-3 250) average=0.96 recipe=()
             case " $* " in *" --lora_targets"*) ;; *) recipe+=(--lora_targets all) ;; esac # which are added up
             ;;
         *" --trained_layers"* | *" --learn_identifier alone"* | *" --learn_identifier=alone"*) ;; # text encoder as it is

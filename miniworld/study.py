@@ -54,19 +54,10 @@ BEST: dict[str, float | str | None] = {
 }
 NEW_WORD = "<sks>"
 LORA: dict[str, float | str | None] = {"lora_rank": 8, "learning_rate": 2e-3}
-BEST_LORA: dict[str, float | str | None] = {
-    **PRIOR,
-    **LORA,
-    "lora_targets": "all",
-    "timestep_shift": 2,
-    "max_timestep": 850,
-    "max_train_steps": 225,
-}
 SETTINGS: dict[str, dict[str, float | str | None]] = {
     "plain": {},
     "prior": PRIOR,
     "best": BEST,
-    "best LoRA": BEST_LORA,
     "prior and text encoder": {**PRIOR, "train_text_encoder": None, "text_encoder_lr": 3e-5},
     "adafactor": {**PRIOR, "optimizer": "adafactor"},
     "adamw8bit": {**PRIOR, "optimizer": "adamw8bit"},
@@ -92,6 +83,14 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     },
     "LoRA of attention": {**PRIOR, **LORA},
     "LoRA": {**PRIOR, **LORA, "lora_targets": "all"},
+    "LoRA, more noise": {
+        **PRIOR,
+        **LORA,
+        "lora_targets": "all",
+        "timestep_shift": 2,
+        "max_timestep": 850,
+        "max_train_steps": 225,
+    },
     "LoRA, Huber": {**PRIOR, **LORA, "lora_targets": "all", "loss_type": "huber"},
     "LoRA, class by prediction": {**LORA, "lora_targets": "all", "prior_by_prediction": None},
     "DoRA": {**PRIOR, **LORA, "lora_targets": "all", "use_dora": None},

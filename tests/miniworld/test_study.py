@@ -27,18 +27,9 @@ def test_the_settings_are_those_of_run_single(capsys):
     assert "recipe=(--timestep_shift {timestep_shift})\n".format(**best) in script
     assert "--train_text_encoder --text_encoder_lr 3e-5" in script and best["text_encoder_lr"] == 3e-5
     assert f"count={best['num_class_images']}\n" in script
-    lora = {**study.TRAINING, **study.BEST_LORA}
-    assert (
-        "defaults=(64 3 2e-3 {max_train_steps}) average={ema_decay} recipe+=(--max_timestep {max_timestep})".format(
-            **lora
-        )
-        in script
-    )
-    assert (lora["learning_rate"], lora["timestep_shift"], lora["lora_targets"]) == (
-        2e-3,
-        best["timestep_shift"],
-        "all",
-    )
+    lora = {**study.TRAINING, **study.SETTINGS["LoRA"]}
+    assert "defaults=(64 3 2e-3 {max_train_steps}) average={ema_decay} recipe=()".format(**lora) in script
+    assert (lora["learning_rate"], lora["lora_targets"]) == (2e-3, "all") and "recipe+=(--lora_targets all)" in script
 
 
 @pytest.mark.parametrize("settings", study.SETTINGS)

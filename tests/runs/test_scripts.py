@@ -224,9 +224,9 @@ def test_a_rate_and_steps_are_the_tools_own_unless_the_user_gives_them(echo, car
     "environment, flags, rate, steps, text_encoder",
     [
         ({}, "", "2e-4", "500", True),
-        ({}, "--lora_rank 4", "2e-3", "225", False),
-        ({}, "--lora_rank=4", "2e-3", "225", False),
-        ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4 --lora_targets attention", "1e-3", "225", False),
+        ({}, "--lora_rank 4", "2e-3", "250", False),
+        ({}, "--lora_rank=4", "2e-3", "250", False),
+        ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4 --lora_targets attention", "1e-3", "250", False),
         ({}, "--trained_layers key_value", "2e-4", "500", False),
         ({"CLASS_PROMPT": ""}, "--learn_identifier alone", "2e-4", "500", False),
         ({}, "--learn_identifier=jointly", "2e-4", "500", True),
@@ -242,8 +242,7 @@ def test_the_embedded_model_has_rates_of_its_own(echo, environment, flags, rate,
     assert ("--train_text_encoder" in line) == ("--text_encoder_lr" in line) == text_encoder
     words = [each.replace("sks", "<sks>") if "--learn" in flags else each for each in line]
     config = read_config(words, "")  # nothing contradicts
-    assert config.objective.timestep_shift == 2
-    assert config.objective.max_timestep == (850 if "lora" in flags else None)
+    assert config.objective.timestep_shift == (1 if "lora" in flags else 2)
     if "lora" in flags:
         assert config.lora.lora_targets == (("attention",) if "attention" in flags else ("all",))
 
