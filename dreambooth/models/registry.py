@@ -133,15 +133,6 @@ def without_t5(facts: FamilyFacts, name: str) -> FamilyFacts:
     return facts.without(facts.lackable)
 
 
-def check_start(facts: FamilyFacts, from_picture: bool) -> None:
-    """Refuse to draw from a prompt alone with a model that enlarges."""
-    if facts.enlarges and not from_picture:
-        raise BadInput(
-            f"a model of {facts.pipeline} enlarges pictures, and draws none from a prompt alone: no class pictures, no"
-            " validation pictures; infer.py enlarges with it by --image, or as --upscaler"
-        )
-
-
 def choose_layers(layers: Iterable[str], targets: Sequence[str], untrained: Collection[str] = ()) -> dict[str, str]:
     """Map those layers that are chosen by targets to the first that each matches.
 

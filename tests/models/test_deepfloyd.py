@@ -8,7 +8,8 @@ import paddle
 import ppdiffusers
 import pytest
 from PIL import Image
-from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
+from support.commands import command_line, train
+from support.exactness import assert_exact
 from support.families import load_family
 from support.slowly import mostly_slow
 from support.twins import build_pixels
@@ -92,13 +93,8 @@ def test_the_small_picture_is_enlarged_and_noised_before_the_unet_sees_it(pixels
 def test_a_run_in_parts_and_over_processes_is_the_same(
     settings, stage, pixels_twin, pixels_upscaler_twin, pictures, tmp_path
 ):
-    twin, part = pixels_twin if stage == "first" else pixels_upscaler_twin, "" if "lora_rank" in settings else "unet"
-    settings = {**settings, "resolution": 16 if stage == "first" else 32}
-    train_whole_and_in_parts(twin, pictures, tmp_path, **settings)
-    assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
-    train_in_one_and_two_processes(twin, pictures, tmp_path, **settings)
-    same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
-    assert same < 2e-2 * other
+    twin, size = (pixels_twin, 16) if stage == "first" else (pixels_upscaler_twin, 32)
+    assert_exact(twin, pictures, tmp_path, **settings, resolution=size)
 
 
 def test_the_whole_road_of_both_stages(pixels_twin, pixels_upscaler_twin, pictures, tmp_path, capsys):

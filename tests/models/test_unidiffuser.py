@@ -6,10 +6,11 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
+from support.commands import command_line, train
+from support.exactness import assert_exact
 from support.families import load_family, load_pipeline
 from support.slowly import mostly_slow
-from support.weights import assert_same, mean_difference, weights
+from support.weights import assert_same, weights
 
 import infer
 from dreambooth.config.commands import DrawSettings
@@ -199,13 +200,7 @@ METHODS = {
 def test_other_methods_resume_bit_for_bit_and_do_not_depend_on_the_processes(
     method, unidiffuser_twin, pictures, tmp_path
 ):
-    settings = METHODS[method]
-    train_whole_and_in_parts(unidiffuser_twin, pictures, tmp_path, **settings)
-    part = "unet" if method == "Min-SNR" else ""
-    assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
-    train_in_one_and_two_processes(unidiffuser_twin, pictures, tmp_path, **settings)
-    same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
-    assert same < 2e-2 * other
+    assert_exact(unidiffuser_twin, pictures, tmp_path, **METHODS[method])
 
 
 def test_a_stopped_run_goes_on_bit_for_bit_and_the_cache_changes_nothing(unidiffuser_twin, pictures, tmp_path):

@@ -8,7 +8,8 @@ import paddle
 import ppdiffusers
 import pytest
 from PIL import Image
-from support.commands import command_line, train, train_in_one_and_two_processes, train_whole_and_in_parts
+from support.commands import command_line, train
+from support.exactness import assert_exact
 from support.families import load_family
 from support.slowly import mostly_slow
 from support.weights import assert_same, mean_difference
@@ -66,12 +67,7 @@ def test_a_little_noise_is_added_to_it_and_the_unet_told_so(family):
     "settings", mostly_slow([dict(lora_rank=2, train_text_encoder=True), {}, dict(no_cache_latents=True)])
 )
 def test_a_run_in_parts_and_over_processes_is_the_same(settings, upscaler_twin, pictures, tmp_path):
-    part = "" if "lora_rank" in settings else "unet"
-    train_whole_and_in_parts(upscaler_twin, pictures, tmp_path, **settings)
-    assert_same(tmp_path / "whole" / part, tmp_path / "parts" / part)
-    train_in_one_and_two_processes(upscaler_twin, pictures, tmp_path, **settings)
-    same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
-    assert same < 2e-2 * other
+    assert_exact(upscaler_twin, pictures, tmp_path, **settings)
 
 
 def test_the_whole_road(upscaler_twin, pictures, class_pictures, tmp_path, capsys):

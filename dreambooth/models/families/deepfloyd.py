@@ -13,6 +13,7 @@ import paddle
 from paddle.nn import functional
 
 from dreambooth.models import registry, schedulers, tokenizers
+from dreambooth.models.families.upscaler import Enlarging
 from dreambooth.models.family.base import Family
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
     from dreambooth.config.commands import DrawSettings
-    from dreambooth.data.concepts import View
     from dreambooth.models.family.interfaces import Source
-    from dreambooth.system.types import Key, Pipeline, Size, Tensors
+    from dreambooth.system.types import Pipeline, Size, Tensors
 
 _TOKENS = 77  # of a prompt, as the models were trained
-_ENLARGEMENT = 4  # of the second stage: 64 to 256 pixels
 
 
 class DeepFloyd(Family):
@@ -90,36 +89,18 @@ class DeepFloyd(Family):
         super().check_drawing(settings)
 
 
-class DeepFloydUpscaler(DeepFloyd):
-    """A UNet that denoises the pixels of a large picture, and sees it small, with a little noise."""
+class DeepFloydUpscaler(Enlarging, DeepFloyd):
+    """A UNet that denoises the pixels of a large picture, and sees it small, at the large one's size."""
 
     facts = registry.FAMILIES["IFSuperResolutionPipeline"]
-    enlargement = _ENLARGEMENT
+    enlargement = 4  # 64 to 256 pixels
+    noising = "image_noising_scheduler"
 
     @override
-    def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
-        """Return the pixels, and what a first stage would have drawn of them."""
-        return {**super().encode_pictures(pixels, mask), "small": functional.avg_pool2d(pixels, _ENLARGEMENT)}
-
-    @override
-    def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
-        """Add the small picture at the large one's size, with the noise of "augmentation" if there is any."""
-        small, noise = encoding["small"], encoding.get("augmentation")
-        size = [side * _ENLARGEMENT for side in small.shape[2:]]
-        small = functional.interpolate(small, size, mode="bilinear", align_corners=True)
-        level = paddle.full([len(small)], self.facts.noise_level, "int64")
-        if noise is not None:
-            small = self.pipeline.image_noising_scheduler.add_noise(small, noise.astype(small.dtype), level)
-        return {**prompts, "small": small, "level": level}
-
-    @override
-    def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
-        """Draw the noise that pictures begin as, and that of the small pictures."""
-        found = super().first_latents(seed, purpose, keys, size)
-        return {
-            **found,
-            "augmentation": self._first_noise(seed, f"{purpose} augmentation", keys, self.space.shape(size)),
-        }
+    def as_seen(self, small: Tensor) -> Tensor:
+        """Return a small picture at the large one's size."""
+        size = [side * self.enlargement for side in small.shape[2:]]
+        return functional.interpolate(small, size, mode="bilinear", align_corners=True)
 
     @override
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
@@ -127,9 +108,3 @@ class DeepFloydUpscaler(DeepFloyd):
         seen = paddle.concat([noisy, conditioning["small"]], axis=1)
         found = self.pipeline.unet(seen, t, conditioning["hidden"], class_labels=conditioning["level"]).sample
         return found[:, : self.space.channels]
-
-    @override
-    def check_drawing(self, settings: DrawSettings) -> None:
-        """Refuse to draw from a prompt alone."""
-        registry.check_start(self.facts, settings.from_picture)
-        super().check_drawing(settings)

@@ -14,6 +14,8 @@ from paddle.nn import functional
 
 from dreambooth.models import registry, saving
 from dreambooth.models.families.stable_diffusion import StableDiffusion
+from dreambooth.models.family.base import Family
+from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
@@ -27,29 +29,27 @@ if TYPE_CHECKING:
     from dreambooth.system.types import Key, Pipeline, Size, Tensors
 
 
-class Upscaler(StableDiffusion):
-    """A UNet that denoises the latents of a large picture, and sees it small, with a little noise."""
+class Enlarging(Family):
+    """A family whose denoiser also sees a small picture, with a little noise; it precedes the kind that it enlarges."""
 
-    facts = registry.FAMILIES["StableDiffusionUpscalePipeline"]
+    noising: str  # the scheduler that adds the noise to it
 
-    @override
-    def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
-        super().__init__(pipeline, source, train_text_encoders)
-        self.enlargement = self.space.factor
+    def as_seen(self, small: Tensor) -> Tensor:
+        """Return a small picture as the denoiser sees it, before its noise."""
+        return small
 
     @override
     def encode_pictures(self, pixels: Tensor, mask: Tensor | None = None) -> Tensors:
-        """Encode pixels, and make them small: as wide and as high as their latents."""
-        found = super().encode_pictures(pixels, mask)
-        return {**found, "small": functional.avg_pool2d(pixels, self.enlargement)}
+        """Encode pixels, and make them small, as a first stage would have drawn them."""
+        return {**super().encode_pictures(pixels, mask), "small": functional.avg_pool2d(pixels, self.enlargement)}
 
     @override
     def conditioning(self, prompts: Tensors, encoding: Tensors, views: Sequence[View]) -> Tensors:
         """Add the small picture, with the noise of "augmentation" if there is any, and how much that is."""
-        small, noise = encoding["small"], encoding.get("augmentation")
+        small, noise = self.as_seen(encoding["small"]), encoding.get("augmentation")
         level = paddle.full([len(small)], self.facts.noise_level, "int64")
         if noise is not None:
-            small = self.pipeline.low_res_scheduler.add_noise(small, noise.astype(small.dtype), level)
+            small = getattr(self.pipeline, self.noising).add_noise(small, noise.astype(small.dtype), level)
         return {**prompts, "small": small, "level": level}
 
     @override
@@ -58,6 +58,28 @@ class Upscaler(StableDiffusion):
         found = super().first_latents(seed, purpose, keys, size)
         shape = 3, *found["latents"].shape[2:]
         return {**found, "augmentation": self._first_noise(seed, f"{purpose} augmentation", keys, shape)}
+
+    @override
+    def check_drawing(self, settings: DrawSettings) -> None:
+        """Refuse to draw from a prompt alone."""
+        if not settings.from_picture:
+            raise BadInput(
+                f"a model of {self.facts.pipeline} enlarges pictures, and draws none from a prompt alone: no class"
+                " pictures, no validation pictures; infer.py enlarges with it by --image, or as --upscaler"
+            )
+        super().check_drawing(settings)
+
+
+class Upscaler(Enlarging, StableDiffusion):
+    """A UNet that denoises the latents of a large picture, and sees it small: as wide and as high as they are."""
+
+    facts = registry.FAMILIES["StableDiffusionUpscalePipeline"]
+    noising = "low_res_scheduler"
+
+    @override
+    def __init__(self, pipeline: Pipeline, source: Source, train_text_encoders: bool = False) -> None:
+        super().__init__(pipeline, source, train_text_encoders)
+        self.enlargement = self.space.factor
 
     @override
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Tensors) -> Tensor:
@@ -69,9 +91,3 @@ class Upscaler(StableDiffusion):
     def single_file_layout(self) -> dict[str, Any]:
         """Refuse: the layout of the original Stable Diffusion has no place for its noise levels."""
         raise saving.no_single_file(self.facts.pipeline)
-
-    @override
-    def check_drawing(self, settings: DrawSettings) -> None:
-        """Refuse to draw from a prompt alone."""
-        registry.check_start(self.facts, settings.from_picture)
-        super().check_drawing(settings)
