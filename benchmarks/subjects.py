@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic, moves, weight_files
-from dreambooth.models import pipeline_folder
+from dreambooth.models import pipeline_folder, saving
 from dreambooth.system import libraries, machine
 from dreambooth.system.errors import BadInput
 from miniworld import networks, paths
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from ppdiffusers.transformers import CLIPTextConfig
+
+    from dreambooth.system.types import Network, Tokenizer
+
 ROOT = Path(__file__).parent.parent
 MINI = paths.MODEL
 FULL = Path(tempfile.gettempdir()) / "dreambooth-full-size"
+XL = Path(tempfile.gettempdir()) / "dreambooth-xl-size"
 median = statistics.median
 # --model -> pixels a side, batch, and the VAE's factor
-_DEFAULTS = {"mini": (64, 4, 4), "full": (256, 1, 8)}
+_DEFAULTS = {"mini": (64, 4, 4), "full": (256, 1, 8), "xl": (1024, 1, 8)}
 _FOLDER_DEFAULTS = (512, 4, 8)
 
 
@@ -47,6 +52,11 @@ class Subject:
         """Check whether this is the full-size model, which takes fewer repetitions."""
         return self.name == "full"
 
+    @property
+    def is_xl(self) -> bool:
+        """Check whether this is the model of Stable Diffusion XL's shape."""
+        return self.name == "xl"
+
 
 def make_parser(name: str, description: str | None) -> Parser:
     """Make the parser of a benchmark, with the flag for its model."""
@@ -56,15 +66,16 @@ def make_parser(name: str, description: str | None) -> Parser:
         default="mini",
         metavar="TEXT",
         help="the folder of a pipeline; 'mini', the embedded model; or 'full', a model of Stable Diffusion 1's shape"
-        f" with random weights, which the first use writes into {FULL} (4.3 GB) (default: mini)",
+        f" with random weights, which the first use writes into {FULL} (4.3 GB); or 'xl', Stable Diffusion XL's, in"
+        f" {XL} (7 GB) (default: mini)",
     )
     return parser
 
 
 def add_run_flags(parser: Parser) -> None:
     """Add the flags for the size of a run."""
-    parser.add_argument("--batch", type=int, metavar="N", help="training batch (default: 4; full 1)")
-    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256)")
+    parser.add_argument("--batch", type=int, metavar="N", help="training batch (default: 4; full and xl 1)")
+    parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256; xl 1024)")
 
 
 def subject_of(arguments: argparse.Namespace) -> Subject:
@@ -75,15 +86,16 @@ def subject_of(arguments: argparse.Namespace) -> Subject:
 
 
 def find_folder(model: str) -> Path:
-    """Return the folder of a model; build it if it is the full-size model and does not exist."""
-    if model == "full" and not (FULL / moves.INDEX).is_file():
-        print(f"making {FULL}", flush=True)
+    """Return the folder of a model; build it if it is one with random weights, and does not exist."""
+    builds = {"full": (FULL, "build_full_size(subjects.FULL)"), "xl": (XL, "build_xl(subjects.XL)")}
+    if model in builds and not (builds[model][0] / moves.INDEX).is_file():
+        print(f"making {builds[model][0]}", flush=True)
         # a process for the build alone gives its memory back
-        build = "from benchmarks import subjects; subjects.build_full_size(subjects.FULL)"
+        build = f"from benchmarks import subjects; subjects.{builds[model][1]}"
         subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
-    folder = {"mini": MINI, "full": FULL}.get(model, Path(model))
+    folder = {"mini": MINI, "full": FULL, "xl": XL}.get(model, Path(model))
     if not folder.is_dir():
-        raise BadInput(f"--model {model}: not a folder; give a pipeline's folder, mini or full")
+        raise BadInput(f"--model {model}: not a folder; give a pipeline's folder, mini, full or xl")
     pipeline_folder.check(str(folder), "--model")
     return folder
 
@@ -91,30 +103,13 @@ def find_folder(model: str) -> Path:
 def build_full_size(folder: Path) -> None:
     """Write a Stable Diffusion 1 with random weights: it draws noise, but costs as much as the real model."""
     libraries.load(weight_files.READERS)
-    from ppdiffusers import AutoencoderKL, UNet2DConditionModel
-    from ppdiffusers.transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from ppdiffusers import UNet2DConditionModel
+    from ppdiffusers.transformers import CLIPTextModel
 
-    tokenizer = CLIPTokenizer.from_pretrained(str(MINI), subfolder="tokenizer", model_max_length=77)
-    text = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    tokenizer = _tokenizer()
     pipeline = networks.pipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        ),
-        text_encoder=CLIPTextModel(text),
+        vae=_vae(512),
+        text_encoder=CLIPTextModel(_text_config(tokenizer, 768, layers=12)),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(
             sample_size=64,
@@ -128,6 +123,87 @@ def build_full_size(folder: Path) -> None:
     )
     with atomic.whole_folder(folder) as temporary:
         pipeline.save_pretrained(str(temporary))
+
+
+def build_xl(folder: Path) -> None:
+    """Write a Stable Diffusion XL with random weights, in half precision, as most have it."""
+    libraries.load(weight_files.READERS)
+    from ppdiffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+    from ppdiffusers.transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    def halved(network: Network) -> Network:
+        saving.to_float16(network)  # before the next part is made
+        return network
+
+    tokenizer = _tokenizer()
+    pipeline = StableDiffusionXLPipeline(
+        unet=halved(
+            UNet2DConditionModel(
+                sample_size=128,
+                block_out_channels=(320, 640, 1280),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                layers_per_block=2,
+                transformer_layers_per_block=(1, 2, 10),
+                attention_head_dim=(5, 10, 20),
+                cross_attention_dim=2048,
+                use_linear_projection=True,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+            )
+        ),
+        vae=halved(_vae(1024)),
+        text_encoder=halved(CLIPTextModel(_text_config(tokenizer, 768, layers=12))),
+        text_encoder_2=halved(
+            CLIPTextModelWithProjection(
+                _text_config(tokenizer, 1280, layers=32, projection_dim=1280, hidden_act="gelu")
+            )
+        ),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=networks.scheduler(),
+        add_watermarker=False,
+    )
+    with atomic.whole_folder(folder) as temporary:
+        pipeline.save_pretrained(str(temporary), safe_serialization=True)
+
+
+def _tokenizer() -> Tokenizer:
+    from ppdiffusers.transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(MINI), subfolder="tokenizer", model_max_length=77)
+
+
+def _text_config(tokenizer: Tokenizer, width: int, layers: int, **more: object) -> CLIPTextConfig:
+    """Return the shape of a CLIP text encoder with heads of 64."""
+    from ppdiffusers.transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **more,
+    )
+
+
+def _vae(size: int) -> Network:
+    """Return an untrained VAE of Stable Diffusion."""
+    from ppdiffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=size,
+    )
 
 
 def command_line(subject: Subject, output: Path | str, steps: int, *more: str) -> list[str]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 SIZE = 64  # pixels a side
 TOKENS = 32
 WIDTH = 128  # of the text tower, and of the space that both towers of CLIP share
+NOISE_LEVELS = 64  # of the small pictures that the upscaler sees: steps of their own schedule
+UPSCALER_SCALE = 0.08333  # of an upscaler's latents: PPDiffusers sets it, whatever the VAE has
+_UPSCALERS_BETAS = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
 
 
 def vae() -> Network:
@@ -85,6 +88,54 @@ def scheduler() -> Scheduler:
         skip_prk_steps=True,
         steps_offset=1,
         set_alpha_to_one=False,
+    )
+
+
+def upscaler() -> Network:
+    """Return a denoiser that also sees a small picture, as wide as the latents, and the level of its noise."""
+    from ppdiffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        in_channels=7,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        block_out_channels=(48, 64, 96),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        num_class_embeds=NOISE_LEVELS,
+    )
+
+
+def velocity_scheduler() -> Scheduler:
+    """Return the scheduler of Stable Diffusion's upscaler."""
+    from ppdiffusers import DDIMScheduler
+
+    return DDIMScheduler(**_UPSCALERS_BETAS, prediction_type="v_prediction", steps_offset=1, set_alpha_to_one=False)
+
+
+def noising_scheduler() -> Scheduler:
+    """Return the scheduler that gives small pictures their noise."""
+    from ppdiffusers import DDPMScheduler
+
+    return DDPMScheduler(**_UPSCALERS_BETAS)
+
+
+def upscaler_pipeline(vae: Network, text_encoder: Network, tokenizer: Tokenizer, unet: Network) -> Pipeline:
+    """Return a pipeline that enlarges, of these parts; its VAE has latents of UPSCALER_SCALE."""
+    from ppdiffusers import StableDiffusionUpscalePipeline
+
+    return StableDiffusionUpscalePipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        low_res_scheduler=noising_scheduler(),
+        scheduler=velocity_scheduler(),
+        max_noise_level=NOISE_LEVELS - 1,
     )
 
 

@@ -7,3 +7,4 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent  # of the project
 MODEL, CLIP, DETECTOR = FOLDER / "model", FOLDER / "clip", FOLDER / "detector.safetensors"
+UPSCALER = FOLDER / "upscaler"

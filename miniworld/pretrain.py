@@ -19,7 +19,7 @@ from dreambooth.files import weight_files
 from dreambooth.system import console, libraries
 from dreambooth.system import processes as system_processes
 from dreambooth.system.errors import BadInput
-from miniworld import dataset, packing, paths, stages
+from miniworld import dataset, packing, paths, stages, upscaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -44,6 +44,9 @@ _STAGES = {
     "decoder": _Stage("decoder", ("pictures", "vae")),
     "image-tower": _Stage("image-tower", ("pictures", "tokenizer", "clip")),
     "pack": _Stage("", _PACKED),  # its result is in the folder of --output
+    "large-pictures": _Stage(upscaling.LARGE),
+    "upscaler": _Stage("upscaler", ("tokenizer", "vae", "clip", "large-pictures")),
+    "pack-upscaler": _Stage("", ("tokenizer", "vae", "clip", "upscaler")),
 }
 STAGES = tuple(_STAGES)
 
@@ -60,10 +63,12 @@ def main(argv: Sequence[str]) -> None:
     add("--output", type=Path, default=paths.FOLDER, help="folder for the packed model (default: miniworld)")
     arguments = parser.parse_args(argv)
     work = arguments.work
-    _check_inputs(work, {*arguments.stages, *(_PACKED if arguments.go_on_from else ())})
+    _check_inputs(work, arguments.stages, given=_PACKED if arguments.go_on_from else ())
     work.mkdir(parents=True, exist_ok=True)
     if "pictures" in arguments.stages and not (work / _STAGES["pictures"].result).exists():
         dataset.draw_pictures(work)
+    if "large-pictures" in arguments.stages and not (work / upscaling.LARGE).exists():
+        upscaling.draw_pictures(work)
     if arguments.processes > 1 and system_processes.world_size() == 1:
         sys.exit(_launch(arguments.processes, argv))
 
@@ -87,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
         "unet": train_unet,
         "decoder": stages.train_decoder,
         "image-tower": stages.train_image_tower,
+        "upscaler": upscaling.train,
     }
     for stage, run_stage in runs.items():
         if stage in arguments.stages and not (work / _STAGES[stage].result).exists():
@@ -97,14 +103,16 @@ def main(argv: Sequence[str]) -> None:
             system_processes.wait()
     if "pack" in arguments.stages and system_processes.is_first():
         packing.pack(work, arguments.output)
+    if "pack-upscaler" in arguments.stages and system_processes.is_first():
+        upscaling.pack(work, arguments.output)
 
 
-def _check_inputs(work: Path, chosen: Collection[str]) -> None:
-    """Refuse stages whose inputs neither exist nor come from another chosen stage."""
+def _check_inputs(work: Path, chosen: Collection[str], given: Collection[str]) -> None:
+    """Refuse stages whose inputs neither exist, nor are given, nor come from another chosen stage."""
     for name, stage in _STAGES.items():
         if name in chosen and not (stage.result and (work / stage.result).exists()):
             for needed in stage.inputs:
-                if needed not in chosen and not (work / _STAGES[needed].result).exists():
+                if needed not in {*chosen, *given} and not (work / _STAGES[needed].result).exists():
                     raise BadInput(f"--stages {name}: {work} has no {_STAGES[needed].result}; add the stage {needed}")
 
 

@@ -58,10 +58,10 @@ def train_decoder(work: Path) -> None:
     network = AutoencoderKL.from_pretrained(str(work / "vae"))
     _freeze(network.encoder, network.quant_conv)
     loss_of = _vae_loss(network, dataset.read_pictures(work), "decoder", recipe.batch)
-    _train("decoder", network, recipe, work, loss_of)
+    train_network("decoder", network, recipe, work, loss_of)
 
 
-def _train(name: str, network: Network, recipe: Recipe, work: Path, loss_of: LossFunction) -> None:
+def train_network(name: str, network: Network, recipe: Recipe, work: Path, loss_of: LossFunction) -> None:
     """Train a network and write it into the folder `name`."""
     from miniworld import training
 
@@ -121,7 +121,7 @@ def train_clip(work: Path) -> None:
 
     recipe = training.Recipe(updates=2000, batch=96, rate=1e-3, decay=0.1)
     network = networks.clip(dataset.read_tokenizer(work))
-    _train("clip", network, recipe, work, _clip_loss(network, work, "clip", recipe.batch))
+    train_network("clip", network, recipe, work, _clip_loss(network, work, "clip", recipe.batch))
 
 
 def train_image_tower(work: Path) -> None:
@@ -133,7 +133,7 @@ def train_image_tower(work: Path) -> None:
     recipe = training.Recipe(updates=2000, batch=96, rate=1e-3, decay=0.1, cooldown=0.7)
     network = CLIPModel.from_pretrained(str(work / "clip"))
     _freeze(network.text_model, network.text_projection)
-    _train("image-tower", network, recipe, work, _clip_loss(network, work, "image tower", recipe.batch))
+    train_network("image-tower", network, recipe, work, _clip_loss(network, work, "image tower", recipe.batch))
 
 
 def _clip_loss(network: Network, work: Path, purpose: str, batch: int) -> LossFunction:
@@ -257,4 +257,4 @@ def train_unet(work: Path, updates: int) -> None:
 
     if (work / "unet-start").exists():
         network = type(network).from_pretrained(str(work / "unet-start"))
-    _train("unet", network, recipe, work, loss_of)
+    train_network("unet", network, recipe, work, loss_of)

@@ -17,13 +17,30 @@ def test_a_process_that_fails_is_an_error_with_its_words():
         memory.measure_process("-c", "1 / 0")
 
 
+@pytest.fixture
+def small_xl(xl_twin, monkeypatch):
+    """A twin in the place of Stable Diffusion XL."""
+    monkeypatch.setattr(subjects, "XL", xl_twin)
+
+
 @pytest.mark.slow
 def test_the_command_compares_runs_with_the_bare_loop(twin, capsys):
     memory.main(["--model", "mini", "--runs", "with --lora_rank 4", "--batch", "1"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("mini, 64 x 64, batch 1") and "| the bare loop | " in printed[4]
-    name, peak, ratio = (each.strip() for each in printed[5].strip("|").split("|"))
+    name, peak, ratio, seconds = (each.strip() for each in printed[5].strip("|").split("|"))
     assert name == "with --lora_rank 4" and 0.1 < float(peak) < 5 and 0.5 < float(ratio) < 2
+    assert 0.01 < float(seconds) < 5
+
+
+@pytest.mark.slow
+def test_a_model_of_the_shape_of_xl_has_no_bare_loop(small_xl, capsys):
+    memory.main(["--model", "xl", "--resolution", "64"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("xl, 64 x 64, batch 1") and len([row for row in printed if row.startswith("| ")]) == 3
+    name, peak, ratio, seconds = (each.strip() for each in printed[4].strip("|").split("|"))
+    assert name.endswith("--gradient_checkpointing") and ratio == "–"
+    assert 0.1 < float(peak) < 5 and 0.01 < float(seconds) < 20
 
 
 @pytest.mark.slow

@@ -14,27 +14,34 @@ def test_mini_is_the_embedded_model_and_a_folder_itself(twin):
         subjects.find_folder("./nowhere")
 
 
-def test_full_is_made_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["full", "xl"])
+def test_models_with_random_weights_are_made_once(name, tmp_path, monkeypatch):
     made = []
 
     def build(command, **options):
         made.append(command)
-        (tmp_path / "full").symlink_to(subjects.MINI)
+        (tmp_path / name).symlink_to(subjects.MINI)
 
-    monkeypatch.setattr(subjects, "FULL", tmp_path / "full")
+    monkeypatch.setattr(subjects, name.upper(), tmp_path / name)
     monkeypatch.setattr(subjects.subprocess, "run", build)
-    assert subjects.find_folder("full") == subjects.find_folder("full") == tmp_path / "full" and len(made) == 1
+    assert subjects.find_folder(name) == subjects.find_folder(name) == tmp_path / name
+    [[*_, code]] = made
+    assert hasattr(subjects, code.split("subjects.")[1].split("(")[0]) and f"(subjects.{name.upper()})" in code
 
 
-@pytest.mark.parametrize("model, size, batch, factor", [("mini", 64, 4, 4), ("full", 256, 1, 8), ("FOLDER", 512, 4, 8)])
+@pytest.mark.parametrize(
+    "model, size, batch, factor",
+    [("mini", 64, 4, 4), ("full", 256, 1, 8), ("xl", 1024, 1, 8), ("FOLDER", 512, 4, 8)],
+)
 def test_a_subject_has_the_defaults_of_its_model(twin, monkeypatch, model, size, batch, factor):
-    monkeypatch.setattr(subjects, "FULL", subjects.MINI)
+    for name in ("FULL", "XL"):
+        monkeypatch.setattr(subjects, name, subjects.MINI)
     parser = subjects.make_parser("test", None)
     subjects.add_run_flags(parser)
     name = model.replace("FOLDER", str(twin))
     subject = subjects.subject_of(parser.parse_args(["--model", name]))
     assert (subject.name, subject.size, subject.batch, subject.factor) == (name, size, batch, factor)
-    assert subject.is_full == (model == "full")
+    assert subject.is_full == (model == "full") and subject.is_xl == (model == "xl")
     subject = subjects.subject_of(parser.parse_args(["--model", name, "--batch", "2", "--resolution", "128"]))
     assert (subject.size, subject.batch, subject.factor) == (128, 2, factor)
 

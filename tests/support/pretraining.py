@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from miniworld import dataset, pretrain, training
+from miniworld import dataset, pretrain, training, upscaling
 from support.clips import CAPTIONS
 
 PICTURES = 12
@@ -16,6 +16,7 @@ def small_pretraining():
     recipe = training.Recipe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "PICTURES", PICTURES)
+        patch.setattr(upscaling, "PICTURES", PICTURES)
         patch.setattr(dataset, "CAPTIONS", CAPTIONS)
         patch.setattr(training, "Recipe", lambda updates, batch, **more: recipe(updates=2, batch=4, **more))
         yield
