@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.data import rare_words
 from dreambooth.drawing import measures
 from dreambooth.drawing.instruments.clip import Clip
@@ -39,13 +40,20 @@ class Evaluator:
     """The embedded CLIP and detector, and their figures of a model's pictures.
 
     `words` name the subjects that are not called sks and their class. `first` is the number of the first picture drawn
-    of a prompt: others come from other noise. `count` is how many are drawn of each prompt with a scene.
+    of a prompt: others come from other noise. `count` is how many are drawn of each prompt with a scene, and
+    `guidance` the weight of the prompt.
     """
 
-    def __init__(self, words: Mapping[str, str] | None = None, first: int = 0, count: int = COUNT) -> None:
+    def __init__(
+        self,
+        words: Mapping[str, str] | None = None,
+        first: int = 0,
+        count: int = COUNT,
+        guidance: float = DrawSettings.guidance,
+    ) -> None:
         from miniworld.detector import Detector
 
-        self._words, self._first, self._count = words or {}, first, count
+        self._words, self._first, self._count, self._guidance = words or {}, first, count, guidance
         self.clip, self.detector = Clip(str(paths.CLIP), flag="CLIP"), Detector.load()
 
     def words(self, subject: str) -> str:
@@ -82,7 +90,7 @@ class Evaluator:
         first, count = self._first, self._count
         requests = [(prompt, first + number) for prompt in prompts(self.words(subject)) for number in range(count)]
         requests += [(f"a photo of a {world.LOOKS[subject].kind}", first + number) for number in range(CLASS_COUNT)]
-        pictures = judge.draw(family, requests)
+        pictures = judge.draw(family, requests, guidance=self._guidance)
         split = count * len(world.UNSEEN)
         return [pictures[first : first + count] for first in range(0, split, count)], pictures[split:]
 
@@ -93,7 +101,8 @@ class Evaluator:
     def share_of_training_scene(self, folder: Path, subject: str) -> float:
         """Return the share of pictures of the prompt without a scene that have the one of ONE_SCENE's training."""
         family = loading.load_family(loading.Source(str(folder)))
-        pictures = judge.draw(family, [(f"a photo of {self.words(subject)}", number) for number in range(CLASS_COUNT)])
+        requests = [(f"a photo of {self.words(subject)}", number) for number in range(CLASS_COUNT)]
+        pictures = judge.draw(family, requests, guidance=self._guidance)
         found = judge.classify_scenes(self.clip, pictures, [world.LOOKS[subject].kind] * len(pictures))
         return judge.accuracy(found, [world.SEEN[0]] * len(pictures))
 

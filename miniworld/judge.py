@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 STEPS = 25
 
 
-def draw(family: Family, requests: Sequence[tuple[str, int]], seed: int = 0) -> list[Image.Image]:
+def draw(
+    family: Family, requests: Sequence[tuple[str, int]], seed: int = 0, guidance: float = DrawSettings.guidance
+) -> list[Image.Image]:
     """Draw a picture for each (prompt, number)."""
-    settings = DrawSettings(seed, "picture", family.default_size, STEPS, scheduler="dpmsolver++")
+    settings = DrawSettings(seed, "picture", family.default_size, STEPS, guidance, scheduler="dpmsolver++")
     pictures = sampling.draw(family, settings, requests)
     return list(console.progress_bar(pictures, total=len(requests), desc="Drawing"))
 

@@ -114,7 +114,8 @@ def velocity_scheduler() -> Scheduler:
     """Return the scheduler of Stable Diffusion's upscaler."""
     from ppdiffusers import DDIMScheduler
 
-    return DDIMScheduler(**_UPSCALERS_BETAS, prediction_type="v_prediction", steps_offset=1, set_alpha_to_one=False)
+    settings = dict(prediction_type="v_prediction", steps_offset=1, set_alpha_to_one=False, clip_sample=False)
+    return DDIMScheduler(**_UPSCALERS_BETAS, **settings)
 
 
 def noising_scheduler() -> Scheduler:

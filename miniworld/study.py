@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreambooth.config.commands import DrawSettings
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.system import console, libraries
@@ -205,17 +206,22 @@ def main(argv: Sequence[str]) -> None:
     add_runs(parser)
     add("--settings", nargs="+", choices=SETTINGS, default=USUAL, help=f"default: {', '.join(USUAL)}")
     add("--folder", type=Path, default=Path("study"), metavar="TEXT", help="for models and figures (default: study)")
+    usual = DrawSettings.guidance
+    add("--guidance_scale", type=float, default=usual, metavar="X", help=f"weight of the prompt (default: {usual})")
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
     new_words = any(map(_learns_word, arguments.settings))
-    evaluator, is_one_scene = Evaluator(), not {*ONE_SCENE}.isdisjoint(arguments.settings)
-    of_new_words = Evaluator({name: f"{NEW_WORD} {name}" for name in world.SUBJECTS}) if new_words else evaluator
+    guidance, is_one_scene = arguments.guidance_scale, not {*ONE_SCENE}.isdisjoint(arguments.settings)
+    suffix = "" if guidance == usual else f"-{guidance:g}"  # of the files with figures
+    evaluator = of_new_words = Evaluator(guidance=guidance)
+    if new_words:
+        of_new_words = Evaluator({name: f"{NEW_WORD} {name}" for name in world.SUBJECTS}, guidance=guidance)
     found: dict[str, dict[int, list[Figures]]] = {"base": {0: []}}
     found |= {name: {seed: [] for seed in arguments.seeds} for name in arguments.settings}
     found["real pictures"] = {0: []}
     for subject in arguments.subjects:
         real = evaluator.figures_of_photographs(subject)
-        path = arguments.folder / subject / "base.json"
+        path = arguments.folder / subject / f"base{suffix}.json"
         base = measure_once(evaluator, paths.MODEL, subject, path, is_one_scene)
         found["real pictures"][0].append(tables.with_shares(real, base, real))
         found["base"][0].append(tables.with_shares(base, base, real))
@@ -223,7 +229,7 @@ def main(argv: Sequence[str]) -> None:
             for seed in arguments.seeds:
                 result = train(subject, settings, seed, arguments.folder)
                 judge = of_new_words if _learns_word(settings) else evaluator
-                figures = measure_once(judge, result, subject, result / "figures.json", is_one_scene)
+                figures = measure_once(judge, result, subject, result / f"figures{suffix}.json", is_one_scene)
                 used = atomic.read_json(result / _USAGE) if (result / _USAGE).exists() else {}
                 found[settings][seed].append({**tables.with_shares(figures, base, real), **used})
     values = {name: tables.values_of(by_seed) for name, by_seed in found.items()}

@@ -33,3 +33,13 @@ def test_accuracy_counts_and_refuses_lists_of_different_length():
     assert judge.accuracy(["a", "b", "c", "d"], ["a", "x", "c", "d"]) == 0.75
     with pytest.raises(ValueError):
         judge.accuracy(["a"], ["a", "b"])
+
+
+def test_pictures_are_drawn_with_the_guidance_of_the_tool_or_another(monkeypatch):
+    class Family:
+        default_size = (64, 64)
+
+    seen = []
+    monkeypatch.setattr(judge.sampling, "draw", lambda family, settings, requests: seen.append(settings) or iter(()))
+    assert judge.draw(Family(), []) == judge.draw(Family(), [], guidance=5.0) == []
+    assert [each.guidance for each in seen] == [7.5, 5.0] and seen[0].steps == judge.STEPS

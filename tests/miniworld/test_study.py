@@ -87,21 +87,26 @@ def test_a_run_that_fails_ends_the_study(capfd):
     assert "there is no such flag" in capfd.readouterr().err
 
 
-def test_the_command_prints_the_table_and_draws_the_front(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("guidance", [None, 5.0])
+def test_the_command_prints_the_table_and_draws_the_front(guidance, tmp_path, monkeypatch, capsys):
     base = {"CLIP-I": 0.5, "PRES": 0.3, "subject shown": 0.0}
     real = {"CLIP-I": 0.9, "PRES": 0.7, "subject shown": 1.0}
 
     class Judge:
+        def __init__(self, guidance):
+            assert guidance == (7.5 if suffix == "" else 5)
+
         def figures_of_photographs(self, subject):
             return real
 
+    suffix = "" if guidance is None else "-5"
     figures = {"plain": {"CLIP-I": 0.7, "PRES": 0.5, "subject shown": 0.25}}
 
     def train(subject, settings, seed, folder):
         result = folder / subject / f"{settings}-{seed}"
         result.mkdir(parents=True)
         own = {name: value + 0.1 * seed for name, value in figures[settings].items()}
-        (result / "figures.json").write_text(json.dumps(own))
+        (result / f"figures{suffix}.json").write_text(json.dumps(own))
         (result / "usage.json").write_text(json.dumps({"minutes": 2.0, "GB": 1.0}))
         return result
 
@@ -109,8 +114,9 @@ def test_the_command_prints_the_table_and_draws_the_front(tmp_path, monkeypatch,
     monkeypatch.setattr(study, "train", train)
     for subject in ("dog", "cat"):
         (tmp_path / subject).mkdir()
-        (tmp_path / subject / "base.json").write_text(json.dumps(base))
-    study.main(["--subjects", "dog", "cat", "--seeds", "0", "1", "--settings", "plain", "--folder", str(tmp_path)])
+        (tmp_path / subject / f"base{suffix}.json").write_text(json.dumps(base))
+    line = ["--subjects", "dog", "cat", "--seeds", "0", "1", "--settings", "plain", "--folder", str(tmp_path)]
+    study.main([*line, *(["--guidance_scale", str(guidance)] if guidance else [])])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| | share of the way | class drift | CLIP-I | PRES | subject shown | minutes | GB |"
     assert lines[2] == "| base | 0.00 | 0.00 | 0.50 | 0.30 | 0.00 | – | – |"

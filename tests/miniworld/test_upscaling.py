@@ -3,12 +3,13 @@
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 from support.families import load_pipeline
 from support.pretraining import run_pretraining
 from support.weights import weights
 
 from dreambooth.models import loading
-from miniworld import networks, upscaling, world
+from miniworld import networks, paths, second_stage, upscaling, world
 
 STAGES = ("large-pictures", "tokenizer", "pictures", "vae", "clip", "upscaler", "pack-upscaler")
 
@@ -98,3 +99,28 @@ def test_the_packed_upscaler_is_a_pipeline_whose_latents_are_those_that_it_train
     encoding = family.encode_pictures(pixels)
     found = family.latents(encoding, paddle.zeros([2, *expected.shape[1:]])).numpy()
     np.testing.assert_allclose(found, expected, atol=0.02)  # its weights are of half precision
+
+
+def test_the_carried_upscaler_enlarges_pictures_of_the_world_better_than_a_filter():
+    things = [world.thing(1_000_000, number) for number in range(8)]
+    pictures = [world.picture(*thing, 1_000_000, number) for number, thing in enumerate(things)]
+    prompts = [f"a photo of a {look.colour} {look.kind} {scene}" for look, scene in things]
+    small = second_stage.reduce(pictures)
+
+    def error(found):
+        assert {picture.size for picture in found} == {(64, 64)}
+        rows = [np.asarray(one, dtype=float) - np.asarray(other) for one, other in zip(found, pictures)]
+        return float(np.mean(np.square(rows)))
+
+    family = loading.load_family(loading.Source(str(paths.UPSCALER)))
+    assert error(second_stage.enlarge(family, small, prompts)) < 0.8 * error(second_stage.enlarge(None, small, prompts))
+
+
+def test_the_embedded_models_pictures_are_drawn_four_times_as_wide(tmp_path):
+    import infer
+
+    line = ["--model_path", str(paths.MODEL), "--upscaler", str(paths.UPSCALER), "--prompt", "a photo of a red car"]
+    infer.main([*line, "--output_dir", str(tmp_path / "out"), "--num_inference_steps", "2", "--num_images", "1"])
+    [path] = (tmp_path / "out").glob("*.png")
+    with Image.open(path) as picture:
+        assert picture.size == (256, 256)
