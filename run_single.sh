@@ -56,7 +56,7 @@ elif [ -z "${MODEL_NAME:-}$cards" ]; then
     echo "To teach another model: MODEL_NAME=./my_model bash run_single.sh (or a name on the hub)"
     model=$embedded
     # What learned best in a study: docs/learning.md
-    defaults=(64 3 2e-4 500)
+    defaults=(64 3 2e-4 600)
     average=0.98
     recipe=(--timestep_shift 2)
     case " $* " in
@@ -126,5 +126,5 @@ export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 "$PYTHON" -m dreambooth.metrics --model_path "$output" --base_model_path "$embedded" \
     --clip_model_path "$here/miniworld/clip" --subject_data_dir "$output/samples/subject" \
     --prompts_file "$output/samples/subject/prompts.txt" --identifier sks --class_prompt "a photo of a dog" \
-    --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 \
+    --num_class_images 8 --scheduler dpmsolver++ --num_inference_steps 25 --guidance_scale 6 \
     --pictures_dir "$output/samples/measured" --sheet "$output/sheet.png"

@@ -3,11 +3,12 @@
     python -m miniworld.second_stage                            # all, in ./second-stage; resumes after a stop
     python -m miniworld.second_stage --subjects dog --seeds 0
 
-A subject's pictures in scenes without training pictures are reduced to 16 pixels a side. There a mark is two pixels
-wide, and which one it is cannot be seen. Then they are enlarged to 64 pixels by a filter, by the embedded upscaler, and
-by the one that has learned the subject. "mark right" and "hat right" are the shares of pictures that have the
-subject's, with its colours. "class gets a mark or a hat" is the share of plain things of the class that get one, when
-enlarged with the class prompt.
+A subject's pictures in scenes without training pictures are reduced to 24 pixels a side. There a mark is three pixels
+wide, and what it is can hardly be seen; at 32 pixels it can, so nothing would be left to learn. Then they are enlarged
+to 96 pixels by a filter, by the embedded upscaler, and by the one that has learned the subject. "mark right" and "hat
+right" are the shares of pictures that have the subject's, with its colours. "class gets a mark or a hat" is the share
+of plain things of the class that get one, when enlarged with the class prompt. "likeness" is the mean cosine of the
+CLIP vectors of an enlarged picture and of the one that was reduced.
 
 A sheet beside the results of each subject shows some of them.
 """
@@ -24,6 +25,7 @@ from dreambooth.config.commands import DrawSettings
 from dreambooth.config.parser import Parser
 from dreambooth.drawing import sheets
 from dreambooth.drawing.inputs import enlarging
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.files import atomic, moves, weight_files
 from dreambooth.models import loading
 from dreambooth.system import console, libraries
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     Pictures = list[Image.Image]
 
-LARGE, SMALL = 64, 16  # pixels a side
+LARGE, SMALL = 96, 24  # pixels a side
 COUNT = 8  # pictures of a scene
 SHOWN = 3  # of them, on the sheet
 TRAINING = {
@@ -56,7 +58,7 @@ def flags(subject: str, seed: int, result: Path) -> dict[str, object]:
     """Return the flags of a run, beside whose folder its pictures are written."""
     pictures = result.parent / "pictures"
     if not pictures.is_dir():
-        photograph.write_training_pictures(subject, pictures)
+        photograph.write_training_pictures(subject, pictures, size=LARGE)
     return {
         "pretrained_model_name_or_path": paths.UPSCALER,
         "instance_data_dir": pictures,
@@ -106,8 +108,21 @@ def enlarge(family: Family | None, small: Pictures, prompts: Sequence[str]) -> P
     return list(enlarging.enlarged(family, settings, zip(small, requests)))
 
 
-def figures(detector: Detector, look: Look, pictures: Pictures, plain: Pictures) -> Figures:
-    """Measure enlarged pictures of a subject, and of plain things of its class."""
+class Judge:
+    """The embedded detector and CLIP, and their figures of enlarged pictures."""
+
+    def __init__(self) -> None:
+        self._detector, self._clip = Detector.load(), Clip(str(paths.CLIP), flag="CLIP")
+
+    def figures(self, subject: str, enlarged: Pictures, plain: Pictures) -> Figures:
+        """Measure enlarged pictures of a subject, and of plain things of its class."""
+        original, look = subjects_pictures(subject)[0], world.LOOKS[subject]
+        cosines = (self._clip.encode_pictures(enlarged) * self._clip.encode_pictures(original)).sum(1)
+        return {**parts_right(self._detector, look, enlarged, plain), "likeness": float(cosines.mean())}
+
+
+def parts_right(detector: Detector, look: Look, pictures: Pictures, plain: Pictures) -> Figures:
+    """Return the figures of the detector."""
     parts, of_plain = detector.name_parts(pictures), detector.name_parts(plain)
     marks = [(each["mark colour"], each["mark"]) == look.mark for each in parts]
     hats = [bool(each["hat"]) and (each["hat colour"], each["second hat colour"]) == look.hat for each in parts]
@@ -119,14 +134,14 @@ def figures(detector: Detector, look: Look, pictures: Pictures, plain: Pictures)
     }
 
 
-def measure_once(detector: Detector, model: Path | None, subject: str, path: Path) -> Figures:
+def measure_once(judges: Judge, model: Path | None, subject: str, path: Path) -> Figures:
     """Measure a model, or the filter, unless a file has its figures."""
     if not path.exists():
         family = loading.load_family(loading.Source(str(model))) if model else None
-        look, (pictures, prompts) = world.LOOKS[subject], subjects_pictures(subject)
-        plain, class_prompts = plain_pictures(look.kind)
+        pictures, prompts = subjects_pictures(subject)
+        plain, class_prompts = plain_pictures(world.LOOKS[subject].kind)
         enlarged = enlarge(family, reduce(pictures), prompts)
-        atomic.write_json(path, figures(detector, look, enlarged, enlarge(family, reduce(plain), class_prompts)))
+        atomic.write_json(path, judges.figures(subject, enlarged, enlarge(family, reduce(plain), class_prompts)))
     return atomic.read_json(path)
 
 
@@ -136,7 +151,7 @@ def sheet(subject: str, taught: Path) -> Image.Image:
     chosen = [number for number in range(len(pictures)) if number % COUNT < SHOWN]
     pictures, prompts = [pictures[number] for number in chosen], [prompts[number] for number in chosen]
     small = reduce(pictures)
-    columns = {"16 x 16": [picture.resize((LARGE, LARGE), Image.Resampling.NEAREST) for picture in small]}
+    columns = {f"{SMALL} x {SMALL}": [picture.resize((LARGE, LARGE), Image.Resampling.NEAREST) for picture in small]}
     for heading, model in (("enlarged by the embedded upscaler", paths.UPSCALER), ("by the taught one", taught)):
         columns[heading] = enlarge(loading.load_family(loading.Source(str(model))), small, prompts)
     columns["the subject"] = pictures
@@ -160,18 +175,18 @@ def main(argv: Sequence[str]) -> None:
     )
     arguments = parser.parse_args(argv)
     libraries.load(weight_files.READERS)
-    detector = Detector.load()
+    judges = Judge()
     rows: dict[str, dict[int, list[Figures]]] = {"a filter": {0: []}, "the embedded upscaler": {0: []}}
     rows |= {"taught": {seed: [] for seed in arguments.seeds}, "the subject's own pictures": {0: []}}
     for subject in arguments.subjects:
         folder = arguments.folder / subject
-        rows["a filter"][0].append(measure_once(detector, None, subject, folder / "filter.json"))
-        rows["the embedded upscaler"][0].append(measure_once(detector, paths.UPSCALER, subject, folder / "base.json"))
+        rows["a filter"][0].append(measure_once(judges, None, subject, folder / "filter.json"))
+        rows["the embedded upscaler"][0].append(measure_once(judges, paths.UPSCALER, subject, folder / "base.json"))
         for seed in arguments.seeds:
             result = train(subject, seed, arguments.folder)
-            rows["taught"][seed].append(measure_once(detector, result, subject, result / "figures.json"))
+            rows["taught"][seed].append(measure_once(judges, result, subject, result / "figures.json"))
         pictures, plain = subjects_pictures(subject)[0], plain_pictures(world.LOOKS[subject].kind)[0]
-        rows["the subject's own pictures"][0].append(figures(detector, world.LOOKS[subject], pictures, plain))
+        rows["the subject's own pictures"][0].append(judges.figures(subject, pictures, plain))
         if not (folder / SHEET).exists():
             atomic.write_picture(folder / SHEET, sheet(subject, train(subject, arguments.seeds[0], arguments.folder)))
     print(tables.table_of_rows({name: tables.values_of(by_seed) for name, by_seed in rows.items()}))

@@ -43,14 +43,14 @@ TRAINING = {
     "ema_decay": 0.96,
 }
 PRIOR: dict[str, float | str | None] = {"with_prior_preservation": None, "num_class_images": 48}
-# what learned best, as in run_single.sh: more noise, the text encoder too, less than half the rate, twice the updates
+# what learned best, as in run_single.sh: more noise, the text encoder too, less than half the rate, more updates
 BEST: dict[str, float | str | None] = {
     **PRIOR,
     "train_text_encoder": None,
     "text_encoder_lr": 3e-5,
     "timestep_shift": 2,
     "learning_rate": 2e-4,
-    "max_train_steps": 500,
+    "max_train_steps": 600,
     "ema_decay": 0.98,
 }
 NEW_WORD = "<sks>"

@@ -8,6 +8,7 @@ from support.families import load_pipeline
 from support.pretraining import run_pretraining
 from support.weights import weights
 
+from dreambooth.drawing.instruments.clip import Clip
 from dreambooth.models import loading
 from miniworld import networks, paths, second_stage, upscaling, world
 
@@ -102,18 +103,20 @@ def test_the_packed_upscaler_is_a_pipeline_whose_latents_are_those_that_it_train
 
 
 def test_the_carried_upscaler_enlarges_pictures_of_the_world_better_than_a_filter():
-    things = [world.thing(1_000_000, number) for number in range(8)]
-    pictures = [world.picture(*thing, 1_000_000, number) for number, thing in enumerate(things)]
+    things = [world.thing(1_000_000, number) for number in range(16)]
+    pictures = [world.picture(*thing, 1_000_000, number, second_stage.LARGE) for number, thing in enumerate(things)]
     prompts = [f"a photo of a {look.colour} {look.kind} {scene}" for look, scene in things]
     small = second_stage.reduce(pictures)
 
-    def error(found):
-        assert {picture.size for picture in found} == {(64, 64)}
-        rows = [np.asarray(one, dtype=float) - np.asarray(other) for one, other in zip(found, pictures)]
-        return float(np.mean(np.square(rows)))
-
+    clip = Clip(str(paths.CLIP), flag="CLIP")
     family = loading.load_family(loading.Source(str(paths.UPSCALER)))
-    assert error(second_stage.enlarge(family, small, prompts)) < 0.8 * error(second_stage.enlarge(None, small, prompts))
+
+    def likeness(found):
+        assert {picture.size for picture in found} == {(96, 96)}
+        return float((clip.encode_pictures(found) * clip.encode_pictures(pictures)).sum(1).mean())
+
+    by_filter = likeness(second_stage.enlarge(None, small, prompts))
+    assert 1 - likeness(second_stage.enlarge(family, small, prompts)) < 0.75 * (1 - by_filter)
 
 
 def test_the_embedded_models_pictures_are_drawn_four_times_as_wide(tmp_path):

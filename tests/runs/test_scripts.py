@@ -195,7 +195,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--gradient_accumulation_steps": "1",
         "--learning_rate": "2e-4",
         "--lr_scheduler": "constant",
-        "--max_train_steps": "500",
+        "--max_train_steps": "600",
         "--ema_decay": "0.98",
         "--timestep_shift": "2",
         "--text_encoder_lr": "3e-5",
@@ -223,13 +223,13 @@ def test_a_rate_and_steps_are_the_tools_own_unless_the_user_gives_them(echo, car
 @pytest.mark.parametrize(
     "environment, flags, rate, steps, text_encoder",
     [
-        ({}, "", "2e-4", "500", True),
+        ({}, "", "2e-4", "600", True),
         ({}, "--lora_rank 4", "2e-3", "250", False),
         ({}, "--lora_rank=4", "2e-3", "250", False),
         ({"LEARNING_RATE": "1e-3"}, "--lora_rank 4 --lora_targets attention", "1e-3", "250", False),
-        ({}, "--trained_layers key_value", "2e-4", "500", False),
-        ({"CLASS_PROMPT": ""}, "--learn_identifier alone", "2e-4", "500", False),
-        ({}, "--learn_identifier=jointly", "2e-4", "500", True),
+        ({}, "--trained_layers key_value", "2e-4", "600", False),
+        ({"CLASS_PROMPT": ""}, "--learn_identifier alone", "2e-4", "600", False),
+        ({}, "--learn_identifier=jointly", "2e-4", "600", True),
     ],
 )
 def test_the_embedded_model_has_rates_of_its_own(echo, environment, flags, rate, steps, text_encoder):
