@@ -8,7 +8,8 @@ wide, and what it is can hardly be seen; at 32 pixels it can, so nothing would b
 to 96 pixels by a filter, by the embedded upscaler, and by the one that has learned the subject. "mark right" and "hat
 right" are the shares of pictures that have the subject's, with its colours. "class gets a mark or a hat" is the share
 of plain things of the class that get one, when enlarged with the class prompt. "likeness" is the mean cosine of the
-CLIP vectors of an enlarged picture and of the one that was reduced.
+CLIP vectors of an enlarged picture and of the one that was reduced. "sharpness" is how strong its edges are beside
+those of that one: a filter keeps what can be seen in the small picture, and adds no details.
 
 A sheet beside the results of each subject shows some of them.
 """
@@ -118,7 +119,18 @@ class Judge:
         """Measure enlarged pictures of a subject, and of plain things of its class."""
         original, look = subjects_pictures(subject)[0], world.LOOKS[subject]
         cosines = (self._clip.encode_pictures(enlarged) * self._clip.encode_pictures(original)).sum(1)
-        return {**parts_right(self._detector, look, enlarged, plain), "likeness": float(cosines.mean())}
+        sharpness = edges(enlarged) / edges(original)
+        return {
+            **parts_right(self._detector, look, enlarged, plain),
+            "likeness": float(cosines.mean()),
+            "sharpness": sharpness,
+        }
+
+
+def edges(pictures: Pictures) -> float:
+    """Return the mean size of the pictures' second differences, across and down."""
+    grey = np.stack([np.asarray(picture.convert("L"), dtype=np.float32) for picture in pictures])
+    return float(np.mean([np.abs(np.diff(grey, 2, axis)).mean() for axis in (1, 2)]))
 
 
 def parts_right(detector: Detector, look: Look, pictures: Pictures, plain: Pictures) -> Figures:
