@@ -14,6 +14,7 @@ shows fidelity and class drift of all settings.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ from dreambooth.config.commands import DrawSettings
 from dreambooth.config.parser import Parser
 from dreambooth.files import atomic, records, weight_files
 from dreambooth.system import console, libraries
-from dreambooth.system.errors import Stopped
+from dreambooth.system.errors import BadInput, Stopped
 from miniworld import paths, photograph, tables, world
 from miniworld.evaluator import Evaluator
 
@@ -105,7 +106,6 @@ ONE_SCENE = ("one scene", "one scene, masks", "one scene, masks alone")
 # what a study without --settings tries; the lean optimizers take more time
 USUAL = ("plain", "prior", "prior and text encoder")
 _USAGE = "usage.json"  # of a run: its time and its memory
-FRONT = "front.png"  # the plot of all settings
 UNASKED = "training scene unasked"  # a figure of ONE_SCENE: the share of pictures of the prompt without a scene
 
 
@@ -209,10 +209,12 @@ def main(argv: Sequence[str]) -> None:
     usual = DrawSettings.guidance
     add("--guidance_scale", type=float, default=usual, metavar="X", help=f"weight of the prompt (default: {usual})")
     arguments = parser.parse_args(argv)
+    guidance, is_one_scene = arguments.guidance_scale, not {*ONE_SCENE}.isdisjoint(arguments.settings)
+    if not 0 <= guidance < math.inf:
+        raise BadInput(f"--guidance_scale {guidance}: must be at least 0, and finite")
+    suffix = "" if guidance == usual else f"-{guidance}"  # of the files with figures
     libraries.load(weight_files.READERS)
     new_words = any(map(_learns_word, arguments.settings))
-    guidance, is_one_scene = arguments.guidance_scale, not {*ONE_SCENE}.isdisjoint(arguments.settings)
-    suffix = "" if guidance == usual else f"-{guidance:g}"  # of the files with figures
     evaluator = of_new_words = Evaluator(guidance=guidance)
     if new_words:
         of_new_words = Evaluator({name: f"{NEW_WORD} {name}" for name in world.SUBJECTS}, guidance=guidance)
@@ -233,9 +235,10 @@ def main(argv: Sequence[str]) -> None:
                 used = atomic.read_json(result / _USAGE) if (result / _USAGE).exists() else {}
                 found[settings][seed].append({**tables.with_shares(figures, base, real), **used})
     values = {name: tables.values_of(by_seed) for name, by_seed in found.items()}
-    atomic.write_picture(arguments.folder / FRONT, tables.front({name: values[name] for name in arguments.settings}))
+    plot = arguments.folder / f"front{suffix}.png"
+    atomic.write_picture(plot, tables.front({name: values[name] for name in arguments.settings}))
     print(tables.table_of_rows(values))
-    print(f"plot           {arguments.folder / FRONT}")
+    print(f"plot           {plot}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The second stage of the small Stable Diffusion: a network that enlarges a picture four times, and sees its prompt.
 
-It trains on crops of large pictures, whole ones among them: so it enlarges the small model's pictures from 64 to 256
-pixels a side, and pictures of 16 to 64.
+It trains on crops of large pictures, and on whole ones. So it enlarges the small model's pictures from 64 to 256 pixels
+a side, and pictures of 16 pixels to 64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LARGE = "large-pictures.npy"
 PICTURES, SIDE = 8000, 256  # large pictures, and their pixels a side
 SEED = dataset.SEED
-UPDATES = 5000
+UPDATES, BATCH = 5000, 16
 ENLARGEMENT = 4
 
 
@@ -67,7 +67,7 @@ def train(work: Path) -> None:
 
     from miniworld import training
 
-    recipe = training.Recipe(updates=UPDATES, batch=16, rate=1e-3, warmup=300)
+    recipe = training.Recipe(updates=UPDATES, batch=BATCH, rate=1e-3, warmup=300)
     drawn = np.load(work / LARGE, mmap_mode="r")
     network, vae = networks.upscaler(), AutoencoderKL.from_pretrained(str(work / "vae"))
     vae.eval()
@@ -78,7 +78,7 @@ def train(work: Path) -> None:
         keys = [(update, slot) for slot in slots]
         captions, crops = [], []
         for slot in slots:
-            number = update * recipe.batch + slot
+            number = update * BATCH + slot
             index = randomness.pick(SEED, "upscaler", len(drawn), number)
             is_empty = randomness.stream(SEED, "left out", number).random() < 0.1
             captions.append("" if is_empty else world.caption(*world.thing(SEED, index), SEED + 2, number))

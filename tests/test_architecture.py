@@ -36,6 +36,8 @@ LIGHT_IN_MINIWORLD = [
     "pretrain",
     "study",
     "evaluator",
+    "second_stage",
+    "upscaling",
     "tables",
 ]
 MOST_MODULES, MOST_LINES = 8, 300

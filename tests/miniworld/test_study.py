@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth.config.checks import doubts
-from dreambooth.system.errors import Stopped
+from dreambooth.system.errors import BadInput, Stopped
 from miniworld import study, world
 
 
@@ -99,7 +99,7 @@ def test_the_command_prints_the_table_and_draws_the_front(guidance, tmp_path, mo
         def figures_of_photographs(self, subject):
             return real
 
-    suffix = "" if guidance is None else "-5"
+    suffix = "" if guidance is None else "-5.0"
     figures = {"plain": {"CLIP-I": 0.7, "PRES": 0.5, "subject shown": 0.25}}
 
     def train(subject, settings, seed, folder):
@@ -122,4 +122,11 @@ def test_the_command_prints_the_table_and_draws_the_front(guidance, tmp_path, mo
     assert lines[2] == "| base | 0.00 | 0.00 | 0.50 | 0.30 | 0.00 | – | – |"
     row = "| plain | 0.62 ± 0.18 | 0.62 ± 0.18 | 0.75 ± 0.07 | 0.55 ± 0.07 | 0.30 ± 0.07 | 2.00 ± 0.00 | 1.00 ± 0.00 |"
     assert lines[3] == row and lines[4].startswith("| real pictures | 1.00 | 1.00 |")
-    assert lines[5] == f"plot           {tmp_path / 'front.png'}" and (tmp_path / "front.png").is_file()
+    plot = tmp_path / f"front{suffix}.png"
+    assert lines[5] == f"plot           {plot}" and plot.is_file()
+
+
+@pytest.mark.parametrize("guidance", ["-1", "nan", "inf"])
+def test_a_guidance_that_draws_nothing_is_refused(guidance, tmp_path):
+    with pytest.raises(BadInput, match="--guidance_scale"):
+        study.main(["--guidance_scale", guidance, "--folder", str(tmp_path)])
