@@ -179,7 +179,7 @@ def main(argv: Sequence[str]) -> None:
         help="with --cache: numbers of class pictures (default: 250 500 1000)",
     )
     arguments = parser.parse_args(argv)
-    subject = subjects.subject_of(arguments)
+    subject = subjects.subject_of(arguments, with_xl=not arguments.cache)
     if arguments.cache:
         measure_cache(subject, arguments.counts)
     else:

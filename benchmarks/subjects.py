@@ -65,9 +65,9 @@ def make_parser(name: str, description: str | None) -> Parser:
         "--model",
         default="mini",
         metavar="TEXT",
-        help="the folder of a pipeline; 'mini', the embedded model; or 'full', a model of Stable Diffusion 1's shape"
-        f" with random weights, which the first use writes into {FULL} (4.3 GB); or 'xl', Stable Diffusion XL's, in"
-        f" {XL} (7 GB) (default: mini)",
+        help="the folder of a pipeline; 'mini', the embedded model; 'full', a model of Stable Diffusion 1's shape"
+        f" with random weights, which the first use writes into {FULL} (4.3 GB); for benchmarks.memory also 'xl',"
+        f" one of Stable Diffusion XL's shape, in {XL} (7 GB) (default: mini)",
     )
     return parser
 
@@ -78,22 +78,24 @@ def add_run_flags(parser: Parser) -> None:
     parser.add_argument("--resolution", type=int, metavar="N", help="pixels a side (default: 64; full 256; xl 1024)")
 
 
-def subject_of(arguments: argparse.Namespace) -> Subject:
-    """Return the subject of a command line; the first use of the full-size model builds it."""
+def subject_of(arguments: argparse.Namespace, with_xl: bool = False) -> Subject:
+    """Return the subject of a command line; the first use of a model with random weights builds it."""
     name, given = arguments.model, vars(arguments)
+    if name == "xl" and not with_xl:
+        raise BadInput("--model xl: for python -m benchmarks.memory alone")
     size, batch, factor = _DEFAULTS.get(name, _FOLDER_DEFAULTS)
     return Subject(name, find_folder(name), given.get("resolution") or size, given.get("batch") or batch, factor)
 
 
 def find_folder(model: str) -> Path:
     """Return the folder of a model; build it if it is one with random weights, and does not exist."""
-    builds = {"full": (FULL, "build_full_size(subjects.FULL)"), "xl": (XL, "build_xl(subjects.XL)")}
-    if model in builds and not (builds[model][0] / moves.INDEX).is_file():
-        print(f"making {builds[model][0]}", flush=True)
-        # a process for the build alone gives its memory back
-        build = f"from benchmarks import subjects; subjects.{builds[model][1]}"
-        subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
     folder = {"mini": MINI, "full": FULL, "xl": XL}.get(model, Path(model))
+    build = {"full": "build_full_size(subjects.FULL)", "xl": "build_xl(subjects.XL)"}.get(model)
+    if build and not (folder / moves.INDEX).is_file():
+        print(f"making {folder}", flush=True)
+        # a process for the build alone gives its memory back
+        line = [sys.executable, "-c", f"from benchmarks import subjects; subjects.{build}"]
+        subprocess.run(line, cwd=ROOT, check=True)
     if not folder.is_dir():
         raise BadInput(f"--model {model}: not a folder; give a pipeline's folder, mini, full or xl")
     pipeline_folder.check(str(folder), "--model")

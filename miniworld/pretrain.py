@@ -2,6 +2,10 @@
 
 python -m miniworld.pretrain                        # all stages, in ./pretraining; resumes after a stop
 python -m miniworld.pretrain --stages unet pack     # some stages
+
+The upscaler alone, beside the parts that the project carries:
+
+python -m miniworld.pretrain --go_on_from miniworld --stages large-pictures upscaler pack-upscaler
 """
 
 from __future__ import annotations
@@ -15,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dreambooth.config.parser import Parser
-from dreambooth.files import weight_files
-from dreambooth.system import console, libraries
+from dreambooth.files import moves, weight_files
+from dreambooth.system import console, disk, libraries
 from dreambooth.system import processes as system_processes
 from dreambooth.system.errors import BadInput
 from miniworld import dataset, packing, paths, stages, upscaling
@@ -59,11 +63,16 @@ def main(argv: Sequence[str]) -> None:
     add("--stages", nargs="+", choices=STAGES, default=STAGES, help="the stages to run (default: all)")
     add("--processes", type=int, default=2, help="number of processes that train together (default: 2)")
     add("--unet_updates", type=int, default=16_000, help="updates of the UNet, of 16 pictures each (default: 16000)")
-    add("--go_on_from", type=Path, metavar="FOLDER", help="folder of a packed model whose UNet trains further")
+    add("--go_on_from", type=Path, metavar="FOLDER", help="folder of a packed model to begin from")
     add("--output", type=Path, default=paths.FOLDER, help="folder for the packed model (default: miniworld)")
     arguments = parser.parse_args(argv)
     work = arguments.work
-    _check_inputs(work, arguments.stages, given=_PACKED if arguments.go_on_from else ())
+    unpacked = arguments.go_on_from if not (work / "tokenizer").exists() else None
+    if unpacked and not (unpacked / "model" / moves.INDEX).is_file():
+        raise BadInput(f"--go_on_from {unpacked}: it has no model; give a folder such as miniworld")
+    _check_inputs(work, arguments.stages, given=_PACKED if unpacked else ())
+    if {"pack", "pack-upscaler"} & {*arguments.stages} and not disk.can_be_written(arguments.output):
+        raise BadInput(f"--output {arguments.output}: not a writable folder; choose another one")
     work.mkdir(parents=True, exist_ok=True)
     if "pictures" in arguments.stages and not (work / _STAGES["pictures"].result).exists():
         dataset.draw_pictures(work)
@@ -77,8 +86,8 @@ def main(argv: Sequence[str]) -> None:
     system_processes.start()
     import paddle
 
-    if arguments.go_on_from and not (work / "tokenizer").exists() and system_processes.is_first():
-        packing.unpack(arguments.go_on_from, work)
+    if unpacked and system_processes.is_first():
+        packing.unpack(unpacked, work)
     system_processes.wait()
 
     # Run each stage whose result is missing

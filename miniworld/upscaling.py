@@ -131,3 +131,17 @@ def pack(work: Path, folder: Path) -> None:
         saving.to_float16(network)
     with atomic.whole_folder(folder / "upscaler") as temporary:
         pipeline.save_pretrained(str(temporary), safe_serialization=True)
+        _forget_paths(temporary)
+
+
+def _forget_paths(folder: Path) -> None:
+    """Drop from a pipeline's files where its parts were loaded from."""
+    for path in sorted(folder.glob("*/*.json")):
+        settings = atomic.read_json(path)
+        if isinstance(settings, dict) and {"_name_or_path", "special_tokens_map_file"} & settings.keys():
+            kept = {
+                name: each
+                for name, each in settings.items()
+                if name not in ("_name_or_path", "special_tokens_map_file")
+            }
+            atomic.write_json(path, kept)

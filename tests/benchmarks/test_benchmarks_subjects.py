@@ -39,11 +39,18 @@ def test_a_subject_has_the_defaults_of_its_model(twin, monkeypatch, model, size,
     parser = subjects.make_parser("test", None)
     subjects.add_run_flags(parser)
     name = model.replace("FOLDER", str(twin))
-    subject = subjects.subject_of(parser.parse_args(["--model", name]))
+    subject = subjects.subject_of(parser.parse_args(["--model", name]), with_xl=True)
     assert (subject.name, subject.size, subject.batch, subject.factor) == (name, size, batch, factor)
     assert subject.is_full == (model == "full") and subject.is_xl == (model == "xl")
-    subject = subjects.subject_of(parser.parse_args(["--model", name, "--batch", "2", "--resolution", "128"]))
+    subject = subjects.subject_of(
+        parser.parse_args(["--model", name, "--batch", "2", "--resolution", "128"]), with_xl=True
+    )
     assert (subject.size, subject.batch, subject.factor) == (128, 2, factor)
+
+
+def test_the_shape_of_xl_is_for_the_benchmark_of_memory_alone():
+    with pytest.raises(BadInput, match="--model xl"):
+        subjects.subject_of(subjects.make_parser("test", None).parse_args(["--model", "xl"]))
 
 
 def test_without_flags_of_a_run_the_defaults_stand():

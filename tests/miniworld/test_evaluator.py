@@ -34,3 +34,19 @@ def test_measuring_pictures_are_no_training_pictures():
     trained = [world.photograph("dog", scene, 0, 0).tobytes() for scene in world.SCENES]
     assert photograph.FIRST_MEASURED > 0
     assert all(picture.tobytes() not in trained for group in evaluator.photographs("dog") for picture in group)
+
+
+def test_all_pictures_of_a_model_are_drawn_with_the_evaluators_guidance(monkeypatch):
+    seen = []
+
+    def draw(family, requests, seed=0, guidance=None):
+        seen.append(guidance)
+        return [world.photograph("dog", world.UNSEEN[0], 0, 0)] * len(requests)
+
+    monkeypatch.setattr(evaluators.judge, "draw", draw)
+    monkeypatch.setattr(evaluators.loading, "load_family", lambda source: None)
+    for guidance in ({}, {"guidance": 5.0}):
+        evaluator = Evaluator(**guidance)
+        evaluator.draw(None, "dog")
+        evaluator.share_of_training_scene(None, "dog")
+    assert seen == [7.5, 7.5, 5.0, 5.0]

@@ -100,6 +100,23 @@ def test_a_stage_without_its_input_is_an_error_before_any_work(tmp_path, stages,
     assert not work.exists()
 
 
+def test_a_packed_model_gives_nothing_to_a_folder_that_has_begun(made, tmp_path):
+    shutil.copytree(made / "work/tokenizer", tmp_path / "work/tokenizer")
+    line = ["--work", str(tmp_path / "work"), "--processes", "1", "--go_on_from", str(made / "packed")]
+    with pytest.raises(BadInput, match="has no vae; add the stage vae"):
+        pretrain.main([*line, "--stages", "large-pictures", "upscaler"])
+    assert [each.name for each in (tmp_path / "work").iterdir()] == ["tokenizer"]
+
+
+@pytest.mark.parametrize("flag, rest", [("--go_on_from", ["upscaler"]), ("--output", ["pack-upscaler"])])
+def test_a_folder_that_will_not_do_is_refused_before_any_work(made, tmp_path, flag, rest):
+    (tmp_path / "file").write_text("")
+    line = ["--work", str(tmp_path / "work"), "--processes", "1", "--go_on_from", str(made / "packed")]
+    with pytest.raises(BadInput, match=flag):
+        pretrain.main([*line, flag, str(tmp_path / "file/folder"), "--stages", "large-pictures", *rest])
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("stage", pretrain.STAGES)
 def test_a_stage_needs_only_its_inputs(made, tmp_path, stage):
     needed = [pretrain._STAGES[name].result for name in pretrain._STAGES[stage].inputs]

@@ -145,6 +145,7 @@ def test_scaled_latents_change_no_picture():
 def test_the_packed_upscaler_is_a_pipeline_whose_latents_are_those_that_it_trained_on(made):
     pipeline = load_pipeline(made / "packed/upscaler")
     assert type(pipeline).__name__ == "StableDiffusionUpscalePipeline"
+    assert not [path for path in (made / "packed/upscaler").rglob("*.json") if str(made) in path.read_text()]
     assert pipeline.vae.config.scaling_factor == networks.UPSCALER_SCALE
     assert pipeline.config.max_noise_level == networks.NOISE_LEVELS - 1
     family = loading.load_family(loading.Source(str(made / "packed/upscaler")))
