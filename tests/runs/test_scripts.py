@@ -302,6 +302,7 @@ def test_the_folder_of_the_last_flag_is_measured(echo, flags):
     lines = bash(f"bash run_single.sh {flags} --seed 1", PYTHON=echo, OUTPUT_DIR="./other").stdout.splitlines()
     measured = lines[lines.index("dreambooth.metrics") :]
     assert measured[measured.index("--model_path") + 1] == "/tmp/x/e2" and measured[-1] == "/tmp/x/e2/sheet.png"
+    assert measured[measured.index("--guidance_scale") + 1] == "6"  # as docs/learning.md has it
     assert "/tmp/x/e2/samples/subject" in lines
 
 
