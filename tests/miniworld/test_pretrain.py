@@ -108,7 +108,7 @@ def test_a_packed_model_gives_nothing_to_a_folder_that_has_begun(made, tmp_path)
     assert [each.name for each in (tmp_path / "work").iterdir()] == ["tokenizer"]
 
 
-@pytest.mark.parametrize("flag, rest", [("--go_on_from", ["upscaler"]), ("--output", ["pack-upscaler"])])
+@pytest.mark.parametrize("flag, rest", [("--go_on_from", ["upscaler"]), ("--output", ["upscaler", "pack-upscaler"])])
 def test_a_folder_that_will_not_do_is_refused_before_any_work(made, tmp_path, flag, rest):
     (tmp_path / "file").write_text("")
     line = ["--work", str(tmp_path / "work"), "--processes", "1", "--go_on_from", str(made / "packed")]
