@@ -163,7 +163,8 @@ def test_the_packed_upscaler_is_a_pipeline_whose_latents_are_those_that_it_train
 def test_the_carried_upscaler_enlarges_pictures_of_the_world_better_than_a_filter(monkeypatch):
     monkeypatch.setattr(second_stage, "LARGE", 64)  # the size that CLIP sees
     monkeypatch.setattr(second_stage, "SMALL", 16)
-    things = [world.thing(1_000_000, number) for number in range(16)]
+    monkeypatch.setattr(second_stage.judge, "STEPS", 12)
+    things = [world.thing(1_000_000, number) for number in range(8)]
     pictures = [world.picture(*thing, 1_000_000, number, second_stage.LARGE) for number, thing in enumerate(things)]
     requests = [(f"a photo of a {look.colour} {look.kind} {scene}", 0) for look, scene in things]
     small = second_stage.reduce(pictures)

@@ -358,7 +358,13 @@ HOMES = ("dreambooth/models/registry.py", "dreambooth/models/families/", "dreamb
 ALLOWED = {
     "dreambooth/files/single_file.py": {"transformer"},  # a name of OpenCLIP's
     "dreambooth/system/patches/layers.py": {"SD3Transformer2DModel"},  # which it repairs
-    "miniworld/networks.py": {"AutoencoderKL", "UNet2DConditionModel", "StableDiffusionPipeline"},
+    "miniworld/networks.py": {
+        *("AutoencoderKL", "UNet2DConditionModel", "StableDiffusionPipeline", "StableDiffusionUpscalePipeline"),
+    },
+    "miniworld/upscaling.py": {
+        *("AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"),
+        *("unet", "vae", "text_encoder"),
+    },
     "miniworld/dataset.py": {"CLIPTextModel"},
     "miniworld/stages.py": {"AutoencoderKL", "unet", "vae"},
     "miniworld/pretrain.py": {"unet", "vae"},
@@ -369,7 +375,10 @@ ALLOWED = {
     "miniworld/examine.py": {"vae"},
     "benchmarks/startup.py": {"CLIPTextModel", "StableDiffusionPipeline"},
     "benchmarks/memory.py": {"UNet2DConditionModel", "unet"},
-    "benchmarks/subjects.py": {"AutoencoderKL", "CLIPTextModel", "UNet2DConditionModel"},
+    "benchmarks/subjects.py": {
+        *("AutoencoderKL", "CLIPTextModel", "CLIPTextModelWithProjection"),
+        *("StableDiffusionXLPipeline", "UNet2DConditionModel"),
+    },
 }
 
 
