@@ -31,11 +31,16 @@ CAPTIONS = 20_000  # for the tokenizer
 
 def draw_pictures(work: Path) -> None:
     """Draw the world's pictures into one file: uint8 [count, 64, 64, 3]."""
-    shape = (PICTURES, networks.SIZE, networks.SIZE, 3)
-    with atomic.whole_file(work / "pictures.npy", size=math.prod(shape)) as temporary:
+    draw_into(work / "pictures.npy", PICTURES, networks.SIZE)
+
+
+def draw_into(path: Path, count: int, side: int) -> None:
+    """Draw the world's first pictures into one file: uint8 [count, side, side, 3]."""
+    shape = (count, side, side, 3)
+    with atomic.whole_file(path, size=math.prod(shape)) as temporary:
         drawn = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
-        for number in console.progress_bar(range(PICTURES), desc="pictures"):
-            drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number))
+        for number in console.progress_bar(range(count), desc=path.stem.replace("-", " ")):
+            drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number, side))
         drawn.flush()
 
 
@@ -55,6 +60,12 @@ def mixed_things(
         else:
             index = randomness.pick(SEED, purpose, len(drawn), number)
             yield drawn[index], *world.thing(SEED, index)
+
+
+def caption(index: int, number: int) -> str:
+    """Write a denoiser's caption of picture `index`; one in ten is empty, for classifier-free guidance."""
+    is_empty = randomness.stream(SEED, "left out", number).random() < 0.1
+    return "" if is_empty else world.caption(*world.thing(SEED, index), SEED + 2, number)
 
 
 def blur(picture: Image.Image, number: int) -> Image.Image:

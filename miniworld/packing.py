@@ -46,10 +46,7 @@ def pack(work: Path, folder: Path) -> None:
 
     tokenizer = dataset.read_tokenizer(work)
     unet = _trained_unet(work)
-    vae, clip = (
-        work / later if (work / later).exists() else work / earlier
-        for later, earlier in (("decoder", "vae"), ("image-tower", "clip"))
-    )
+    vae, clip = last_result(work, "decoder", "vae"), last_result(work, "image-tower", "clip")
     pipeline = networks.pipeline(
         AutoencoderKL.from_pretrained(str(vae)), CLIPTextModel.from_pretrained(str(work / "clip")), tokenizer, unet
     )
@@ -63,6 +60,11 @@ def pack(work: Path, folder: Path) -> None:
         tokenizer.save_pretrained(str(temporary))
         networks.image_processor().save_pretrained(str(temporary))
     _copy(work / "detector.safetensors", folder / "detector.safetensors")
+
+
+def last_result(work: Path, later: str, earlier: str) -> Path:
+    """Return the folder of the later of two stages that train a part, or else of the earlier one."""
+    return work / later if (work / later).exists() else work / earlier
 
 
 def _copy(path: Path, to: Path) -> None:

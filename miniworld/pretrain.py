@@ -74,10 +74,9 @@ def main(argv: Sequence[str]) -> None:
     if {"pack", "pack-upscaler"} & {*arguments.stages} and not disk.can_be_written(arguments.output):
         raise BadInput(f"--output {arguments.output}: not a writable folder; choose another one")
     work.mkdir(parents=True, exist_ok=True)
-    if "pictures" in arguments.stages and not (work / _STAGES["pictures"].result).exists():
-        dataset.draw_pictures(work)
-    if "large-pictures" in arguments.stages and not (work / upscaling.LARGE).exists():
-        upscaling.draw_pictures(work)
+    for stage, draw in (("pictures", dataset.draw_pictures), ("large-pictures", upscaling.draw_pictures)):
+        if stage in arguments.stages and not (work / _STAGES[stage].result).exists():
+            draw(work)
     if arguments.processes > 1 and system_processes.world_size() == 1:
         sys.exit(_launch(arguments.processes, argv))
 
@@ -110,10 +109,9 @@ def main(argv: Sequence[str]) -> None:
             if stage != "tokenizer" or system_processes.is_first():
                 run_stage(work)
             system_processes.wait()
-    if "pack" in arguments.stages and system_processes.is_first():
-        packing.pack(work, arguments.output)
-    if "pack-upscaler" in arguments.stages and system_processes.is_first():
-        upscaling.pack(work, arguments.output)
+    for stage, pack in (("pack", packing.pack), ("pack-upscaler", upscaling.pack)):
+        if stage in arguments.stages and system_processes.is_first():
+            pack(work, arguments.output)
 
 
 def _check_inputs(work: Path, chosen: Collection[str], given: Collection[str]) -> None:

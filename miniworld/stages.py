@@ -104,7 +104,14 @@ def normalize_latents(vae: Network, sample: Tensor) -> None:
 
     with paddle.no_grad():
         latents = paddle.concat([vae.encode(sample[k : k + 32]).latent_dist.mean for k in range(0, len(sample), 32)])
-        mean, std = latents.mean([0, 2, 3]), latents.std([0, 2, 3])
+        standardize_latents(vae, latents.mean([0, 2, 3]), latents.std([0, 2, 3]))
+
+
+def standardize_latents(vae: Network, mean: Tensor, std: Tensor) -> None:
+    """Subtract `mean` from each channel of the latents, and divide by `std`; the VAE's pictures stay the same."""
+    import paddle
+
+    with paddle.no_grad():
         before, after = vae.quant_conv, vae.post_quant_conv
         # the outputs of quant_conv are the means, then the logarithms of the variances
         scale = paddle.concat([1 / std, paddle.ones_like(mean)])
@@ -222,7 +229,7 @@ def _save_array(path: Path, array: Array) -> None:
 
 
 def train_unet(work: Path, updates: int) -> None:
-    """Train the UNet to predict noise; one caption in ten is empty, for classifier-free guidance.
+    """Train the UNet to predict noise.
 
     The loss has min-SNR weights (Hang et al., 2023), which shorten the training.
     """
@@ -244,8 +251,7 @@ def train_unet(work: Path, updates: int) -> None:
         for slot in slots:
             number = update * recipe.batch + slot
             index = randomness.pick(SEED, "unet", len(latents), number)
-            is_empty = randomness.stream(SEED, "left out", number).random() < 0.1
-            captions.append("" if is_empty else world.caption(*world.thing(SEED, index), SEED + 2, number))
+            captions.append(dataset.caption(index, number))
             chosen.append(index)
         clean = paddle.to_tensor(latents[chosen].astype(np.float32))
         noise = paddle.to_tensor(randomness.normal(SEED, "unet", keys, tuple(clean.shape[1:])))

@@ -6,7 +6,6 @@ a side, and pictures of 16 pixels to 64.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +13,7 @@ import numpy as np
 from dreambooth.data import randomness
 from dreambooth.files import atomic
 from dreambooth.models import saving
-from dreambooth.system import console
-from miniworld import dataset, networks, stages, world
+from miniworld import dataset, networks, packing, stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +28,12 @@ PICTURES, SIDE = 8000, 256  # large pictures, and their pixels a side
 SEED = dataset.SEED
 UPDATES, BATCH = 5000, 16
 ENLARGEMENT = 4
+_PATHS = ("_name_or_path", "special_tokens_map_file")  # settings of the libraries
 
 
 def draw_pictures(work: Path) -> None:
     """Draw large pictures of the world into one file: uint8 [count, 256, 256, 3]."""
-    shape = (PICTURES, SIDE, SIDE, 3)
-    with atomic.whole_file(work / LARGE, size=math.prod(shape)) as temporary:
-        drawn = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
-        for number in console.progress_bar(range(PICTURES), desc="large pictures"):
-            drawn[number] = np.asarray(world.picture(*world.thing(SEED, number), SEED, number, SIDE))
-        drawn.flush()
+    dataset.draw_into(work / LARGE, PICTURES, SIDE)
 
 
 def crop(picture: Array, number: int) -> Array:
@@ -55,7 +49,7 @@ def crop(picture: Array, number: int) -> Array:
 
 
 def train(work: Path) -> None:
-    """Train the upscaler's UNet to predict the velocity; one caption in ten is empty, for classifier-free guidance.
+    """Train the upscaler's UNet to predict the velocity.
 
     The loss has min-SNR weights (Hang et al., 2023). The small pictures have noise of all levels that the network can
     be given, as Ho et al. (2021, arXiv 2106.15282) train a second stage.
@@ -80,8 +74,7 @@ def train(work: Path) -> None:
         for slot in slots:
             number = update * BATCH + slot
             index = randomness.pick(SEED, "upscaler", len(drawn), number)
-            is_empty = randomness.stream(SEED, "left out", number).random() < 0.1
-            captions.append("" if is_empty else world.caption(*world.thing(SEED, index), SEED + 2, number))
+            captions.append(dataset.caption(index, number))
             crops.append(crop(drawn[index], number))
         pixels = training.scale_pixels(np.stack(crops))
         with paddle.no_grad():
@@ -101,17 +94,11 @@ def train(work: Path) -> None:
 
 
 def scale_latents(vae: Network, factor: float) -> None:
-    """Change quant_conv and post_quant_conv so that the latents are `factor` times as large; no picture changes."""
+    """Make a VAE's latents `factor` times as large; no picture changes."""
     import paddle
 
-    with paddle.no_grad():
-        before, after = vae.quant_conv, vae.post_quant_conv
-        half = before.bias.shape[0] // 2  # the means, then the logarithms of the variances
-        one = paddle.ones([half])
-        scale = paddle.concat([one * factor, one])
-        before.weight.set_value(before.weight * scale.reshape([-1, 1, 1, 1]))
-        before.bias.set_value(before.bias * scale + paddle.concat([one * 0, one * 2 * math.log(factor)]))
-        after.weight.set_value(after.weight / factor)
+    channels = [vae.config.latent_channels]
+    stages.standardize_latents(vae, mean=paddle.zeros(channels), std=paddle.full(channels, 1 / factor))
 
 
 def pack(work: Path, folder: Path) -> None:
@@ -119,7 +106,7 @@ def pack(work: Path, folder: Path) -> None:
     from ppdiffusers import AutoencoderKL, UNet2DConditionModel
     from ppdiffusers.transformers import CLIPTextModel
 
-    vae = AutoencoderKL.from_pretrained(str(work / ("decoder" if (work / "decoder").exists() else "vae")))
+    vae = AutoencoderKL.from_pretrained(str(packing.last_result(work, "decoder", "vae")))
     scale_latents(vae, 1 / networks.UPSCALER_SCALE)
     pipeline = networks.upscaler_pipeline(
         vae,
@@ -138,10 +125,7 @@ def _forget_paths(folder: Path) -> None:
     """Drop from a pipeline's files where its parts were loaded from."""
     for path in sorted(folder.glob("*/*.json")):
         settings = atomic.read_json(path)
-        if isinstance(settings, dict) and {"_name_or_path", "special_tokens_map_file"} & settings.keys():
-            kept = {
-                name: each
-                for name, each in settings.items()
-                if name not in ("_name_or_path", "special_tokens_map_file")
-            }
-            atomic.write_json(path, kept)
+        if isinstance(settings, dict):
+            kept = {name: each for name, each in settings.items() if name not in _PATHS}
+            if kept != settings:
+                atomic.write_json(path, kept)
