@@ -60,15 +60,23 @@ class _FromNoise:
         self, prompts: Mapping[str, Any], noise: Tensors, steps: int, guidance: float, as_latents: bool = False
     ) -> Any:  # noqa: ANN401
         """Draw a picture for each row: pictures, or their latents."""
-        return self._family.pipeline(
+        import paddle
+
+        # what the library decodes, it decodes in half precision if the rest is; its UniDiffuser decodes all
+        stays_latent = self._family.facts.has_places
+        drawn = self._family.pipeline(
             **prompts,
             height=self._size[0],
             width=self._size[1],
             num_inference_steps=steps,
             guidance_scale=guidance,
             **noise,
-            **({"output_type": "latent"} if as_latents else {}),
+            **({"output_type": "latent"} if stays_latent else {}),
         ).images
+        if as_latents or not stays_latent:
+            return drawn
+        with paddle.no_grad():
+            return painting.decode(self._family, drawn)
 
 
 def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request], start: Start | None) -> Iterator[Image]:
@@ -95,9 +103,10 @@ def _draw(family: Family, settings: DrawSettings, requests: Sequence[Request], s
         keys = [(number,) for number in numbers]
         if stochastic:
             paddle.seed(int(randomness.integers(settings.seed, f"{settings.purpose} steps", keys, 2**31)[0]))
-        with cards.computing_in(half), rows.in_threads(family.denoiser, 1 if is_small else family.split.threads):
+        with rows.in_threads(family.denoiser, 1 if is_small else family.split.threads):
             noise = family.first_latents(settings.seed, settings.purpose, keys, settings.size)
-            return drawer.draw(encoded.take(prompts), noise, steps, settings.guidance, **more)
+            with cards.computing_in(half):
+                return drawer.draw(encoded.take(prompts), noise, steps, settings.guidance, **more)
 
     def is_exact_in(batches: Sequence[Sequence[Request]]) -> bool:
         """Check whether the model predicts the same bits for pictures in such batches as for each alone."""

@@ -1,5 +1,6 @@
 """Drawing: a picture is a function of its seed, number and settings, under every scheduler."""
 
+import contextlib
 import copy
 import dataclasses
 import warnings
@@ -16,6 +17,7 @@ from dreambooth.data import randomness
 from dreambooth.drawing import sampling, sheets
 from dreambooth.models import schedulers
 from dreambooth.system import machine
+from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
 
 each_scheduler = pytest.mark.parametrize("name", schedulers.SCHEDULERS)
@@ -144,6 +146,33 @@ def test_prompts_encoded_before_draw_what_the_pipeline_draws_from_words(draw, fa
         [theirs] = family.pipeline("a photo of a dog", **settings, **words).images
         [mine] = draw(DOGS[2:3], guidance=guidance, negative_prompt=negative)
         assert np.array_equal(np.asarray(theirs), mine)
+
+
+@pytest.mark.parametrize("name", ["twin", "xl_twin", "sd3_twin", "inpainting_twin"])
+def test_a_vae_that_overflows_in_half_precision_is_drawn_with_in_float32(request, monkeypatch, name):
+    """On a card, all the rest is in half precision; the CPU has no autocast, so what was asked for is recorded."""
+    family = load_family(request.getfixturevalue(name))
+    is_half, seen = [False], {"denoiser": [], "VAE": []}
+
+    @contextlib.contextmanager
+    def auto_cast(enable=True, **settings):
+        is_half.append(enable)
+        yield
+        is_half.pop()
+
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    monkeypatch.setattr(cards, "half", lambda precision: "float16")
+    vae = family.pipeline.vae
+    layers = [("denoiser", family.denoiser), ("VAE", vae.decoder), ("VAE", vae.encoder)]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs, kind=kind: seen[kind].append(is_half[-1]))
+        for kind, layer in layers
+    ]
+    settings = DrawSettings(seed=0, purpose="picture", size=family.default_size, steps=2)
+    assert len(list(sampling.draw(family, settings, DOGS[:1]))) == 1
+    for hook in hooks:
+        hook.remove()
+    assert set(seen["denoiser"]) == {True} and set(seen["VAE"]) == {False} and is_half == [False]
 
 
 @each_scheduler

@@ -150,7 +150,13 @@ class Painter:
         return scheduler.add_noise(clean, noise, t.expand([len(clean)]))
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
-        pixels = self._family.space.decode(self._family.decoder, latents)
-        shares = (pixels / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()
-        pictures = self._family.pipeline.numpy_to_pil(shares)
+        pictures = decode(self._family, latents)
         return [self._start.kept(each) for each in pictures] if self._start else pictures
+
+
+def decode(family: Family, latents: Tensor) -> list[Image.Image]:
+    """Make pictures of latents [n, …], in float32 where half precision would overflow."""
+    pixels = family.space.decode(family.decoder, latents)
+    shares = (pixels / 2 + 0.5).clip(0, 1).transpose([0, 2, 3, 1]).numpy()
+    pictures: list[Image.Image] = family.pipeline.numpy_to_pil(shares)
+    return pictures
