@@ -35,6 +35,9 @@ _SIZES = (
     *("cross_attention_dim", "sample_size", "attention_head_dim"),
 )
 
+_LATENTS, _COLOURS = 4, 3  # channels of a VAE that says nothing of it, and of pixels
+_OF_LEVELS = ("num_class_embeds", "class_embed_type")  # a denoiser that is told how noisy a small picture is
+
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pdparams")
 _SAMPLES, _SAMPLE = 64, 4096  # places in a file of weights, and the bytes at each
 
@@ -75,6 +78,7 @@ def check(name: str, flag: str = FLAG) -> None:
     facts = check_index(name, index, flag)
     for part in facts.parts:
         _check_part(name, folder, part, facts, flag)
+    _check_denoiser(name, folder, facts, flag)
     try:
         for part, chosen in layouts.choose_files(folder, facts).files.items():
             for path in chosen.paths(layouts.part_folder(folder, part, facts)):
@@ -111,6 +115,33 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
         raise BadInput(f"{flag} {name}: {part}/{needed[0]} is missing")
     if part not in facts.schedulers and not layouts.has_weights(folder):
         raise BadInput(f"{flag} {name}: its folder {part}/ has no weights (model_state.pdparams or *.safetensors)")
+
+
+def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) -> None:
+    """Refuse a denoiser that is of another kind of model, or whose VAE or text encoders have other sizes."""
+
+    def settings_of(part: str) -> JSON:
+        path = layouts.part_folder(pipeline, part, facts) / layouts.CONFIG
+        return atomic.read_json(path) if path.is_file() else {}
+
+    own = settings_of(facts.denoiser)
+    places = settings_of(facts.decoder).get("latent_channels", _LATENTS) if facts.decoder else _COLOURS
+    needed = {"in_channels": places + (places + 1 if facts.paints else _COLOURS if facts.enlarges else 0)}
+    widths = [settings_of(part).get("hidden_size") for part in facts.prompt_encoders]
+    if facts.kinds[facts.denoiser] == "convolutional" and all(isinstance(width, int) for width in widths):
+        needed["cross_attention_dim"] = sum(widths)
+    faults = [
+        f"{setting} is {shown(str(own[setting]))}, and {value} fits"
+        for setting, value in needed.items()
+        if isinstance(own.get(setting), int) and own[setting] != value
+    ]
+    if own.get("addition_embed_type") != facts.added:
+        faults.append(f"addition_embed_type is {shown(str(own.get('addition_embed_type')))}, and {facts.added} fits")
+    if any(own.get(each) for each in _OF_LEVELS) != facts.enlarges:
+        faults.append(f"{' and '.join(_OF_LEVELS)}: {'one of them fits' if facts.enlarges else 'none of them fits'}")
+    if faults:
+        reason = f"{facts.denoiser}/{layouts.CONFIG} is not that of a {facts.pipeline} with these parts"
+        raise BadInput(f"{flag} {name}: {reason} ({'; '.join(faults)})")
 
 
 def read_index(folder: str | Path) -> JSON:

@@ -5,6 +5,7 @@ import shlex
 import shutil
 
 import pytest
+from support.twins import BUILDERS
 
 from dreambooth.models import pipeline_folder
 from dreambooth.system.errors import BadInput
@@ -102,6 +103,31 @@ def test_what_is_missing_is_named(folder):
 def test_other_pipelines_and_parts_are_refused(folder, changes, named):
     edit_index(folder, **changes)
     assert named in complaint(folder)
+
+
+@pytest.mark.parametrize(
+    "pipeline, other, fault",
+    [
+        ("StableDiffusionInpaintPipeline", "StableDiffusionPipeline", "in_channels is 4, and 9 fits"),
+        ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline", "in_channels is 9, and 4 fits"),
+        ("StableDiffusionPipeline", "StableDiffusionUpscalePipeline", "in_channels is 7, and 4 fits"),
+        ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "addition_embed_type is text_time, and None fits"),
+        ("StableDiffusionXLPipeline", "StableDiffusionPipeline", "cross_attention_dim is 32, and 72 fits"),
+        ("StableDiffusionUpscalePipeline", "StableDiffusionPipeline", "in_channels is 4, and 7 fits"),
+        ("IFPipeline", "IFSuperResolutionPipeline", "in_channels is 6, and 3 fits"),
+        ("IFPipeline", "IFSuperResolutionPipeline", "class_embed_type: none of them fits"),
+        ("IFSuperResolutionPipeline", "IFPipeline", "class_embed_type: one of them fits"),
+        ("IFPipeline", "StableDiffusionPipeline", "addition_embed_type is None, and text fits"),
+    ],
+)
+def test_a_unet_of_another_family_is_refused(tmp_path, pipeline, other, fault):
+    for each in (pipeline, other):
+        BUILDERS[each](tmp_path / each)
+    folder = tmp_path / pipeline
+    pipeline_folder.check(str(folder))
+    shutil.rmtree(folder / "unet")
+    shutil.copytree(tmp_path / other / "unet", folder / "unet")
+    assert fault in complaint(folder) and f"unet/config.json is not that of a {pipeline} with" in complaint(folder)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class FamilyFacts:
     pictures: Mapping[str, str] = field(default_factory=dict)
     enlarges: bool = False  # its denoiser sees a small picture
     noise_level: int = 0  # of that picture, a step of its own noise schedule
+    added: str | None = None  # what its denoiser sees beside pictures and prompts, as the library calls it
     paints: bool = False  # its denoiser sees a region to paint, and the rest of the picture
     control: str = ""  # the class of the ControlNets that it takes, if any
     flows: bool = False  # its scheduler is that of a flow, and can't be another one
@@ -176,6 +177,7 @@ STABLE_DIFFUSION_XL = FamilyFacts(
     prompt_encoders=("text_encoder", "text_encoder_2"),
     tokenizers=("tokenizer", "tokenizer_2"),
     omitted={"add_watermarker": False},
+    added="text_time",
     index_settings=("force_zeros_for_empty_prompt",),
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
     kinds={"unet": "convolutional", "text_encoder": "encoder", "text_encoder_2": "encoder"},
@@ -257,6 +259,7 @@ DEEPFLOYD = FamilyFacts(
     optional_parts=("feature_extractor",),
     omitted={"safety_checker": None, "watermarker": None, "requires_safety_checker": False},
     kinds={"unet": "pixels"},
+    added="text",
 )
 DEEPFLOYD_UPSCALER = replace(
     DEEPFLOYD,
