@@ -4,6 +4,7 @@ import re
 
 import pytest
 from support.commands import ROOT, python
+from support.twins import BUILDERS
 
 from dreambooth import identifier
 from dreambooth.system.errors import BadInput
@@ -54,11 +55,13 @@ def test_a_checkpoint_has_the_tokenizer_of_its_base(flags, tmp_path, capsys):
     assert "identifier: sks" in capsys.readouterr().out
 
 
-def test_other_models(twin, bert_twin, unidiffuser_twin, capsys):
-    for model, prompt in ((twin, "a photo of sk dog"), (bert_twin, "一张sk狗的照片"), (unidiffuser_twin, "sk dog")):
-        with pytest.raises(SystemExit):
-            identifier.main(["--model", str(model), "--check", prompt])
-        assert '"sk" is not one: the tokenizer splits it into s + k' in capsys.readouterr().out
+@pytest.mark.parametrize("pipeline", [*BUILDERS, "bert"])
+def test_other_models(pipeline, bert_twin, tmp_path, capsys):
+    model = bert_twin if pipeline == "bert" else BUILDERS[pipeline](tmp_path / "twin")
+    prompt = "一张sk狗的照片" if pipeline == "bert" else "a photo of sk dog"
+    with pytest.raises(SystemExit):
+        identifier.main(["--model", str(model), "--check", prompt])
+    assert '"sk" is not one: the tokenizer splits it into s + k' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [["--count", "0"], ["--seed", "-1"], ["--model", "./nowhere"]])

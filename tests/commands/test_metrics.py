@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.clips import build_clip
-from support.commands import python
+from support.commands import command_line, python, train
 from support.pictures import draw_pictures
 
 from dreambooth import metrics
@@ -318,6 +318,19 @@ def test_the_same_model_twice_has_the_same_figures_and_gained_nothing(measure, t
     assert base == tuned != subject and report["fidelity gained"] == 0
     # the class prompt is the prompt here, and its pictures start from the same noise
     assert tuned["PRES"] == pytest.approx(tuned["CLIP-I"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["xl_twin", "sd3_twin", "inpainting_twin", "pixels_twin"])
+def test_models_of_other_families_are_measured(measure, pictures, request, tmp_path, capsys, name):
+    """A run of one update draws other pictures than its base, and so has other figures."""
+    base, out, folder = request.getfixturevalue(name), tmp_path / "out", tmp_path / "pictures"
+    size = 16 if name == "pixels_twin" else 32
+    train(command_line(base, pictures, out, max_train_steps=1, learning_rate=1e-2, resolution=size))
+    capsys.readouterr()
+    line = ["--base_model_path", base, "--class_prompt", "a dog", "--num_class_images", 2, "--pictures_dir", folder]
+    found = json.loads(measure("--json", "-", *line, model=out))["measures"]
+    assert len(list(folder.iterdir())) == 4 and shown(folder / "0-0.png").size == (size, size)
+    assert all(found["base"][each] != found["fine-tuned"][each] for each in ("CLIP-I", "CLIP-T", "PRES", "DIV"))
 
 
 def test_json_on_the_terminal_is_nothing_but_json(measure, tmp_path):

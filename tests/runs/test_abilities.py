@@ -1,4 +1,4 @@
-"""What the families can do that see a picture, or work on pixels: each ability makes the difference that it should."""
+"""What each family can do: an ability makes the difference that it should, or is refused with its reason."""
 
 import pytest
 from support.commands import command_line, train
@@ -7,7 +7,7 @@ from support.pictures import draw_pictures, write_left_masks
 from support.weights import mean_difference
 
 from dreambooth.files import records
-from dreambooth.models import registry
+from dreambooth.models import pipeline_folder, registry
 from dreambooth.system.errors import BadInput
 
 ABILITIES = {
@@ -23,10 +23,23 @@ ABILITIES = {
     "gradient checkpointing": dict(gradient_checkpointing=True),
     "early update": dict(early_update=True),
 }
-OF_T5 = ("text encoder", "new word")
-SIZES = {"inpainting_twin": 32, "upscaler_twin": 32, "pixels_twin": 16, "pixels_upscaler_twin": 32}
-
-
+SIZES = {
+    **dict.fromkeys(("twin", "xl_twin", "sd3_twin", "unidiffuser_twin", "inpainting_twin", "upscaler_twin"), 32),
+    **{"pixels_twin": 16, "pixels_upscaler_twin": 32},
+}
+OF_PIXELS = {"text encoder": "T5", "new word": "T5"}
+# (a family's twin, what it can't do) -> what the refusal says
+REFUSED = {
+    "pixels_twin": OF_PIXELS,
+    "pixels_upscaler_twin": OF_PIXELS,
+    "sd3_twin": {"Min-SNR": "--snr_gamma"},
+    "unidiffuser_twin": {
+        "buckets": "--resize_mode buckets",
+        "pad": "--resize_mode pad",
+        "masks": "--mask_dir",
+        "gradient checkpointing": "--gradient_checkpointing",
+    },
+}
 # which change how the same is computed
 SAME = ("gradient checkpointing", "early update")
 
@@ -55,17 +68,18 @@ def trained(request, wide_pictures, tmp_path_factory):
 
 @pytest.mark.parametrize("ability", ABILITIES)
 @pytest.mark.parametrize("name", SIZES)
-def test_a_family_can_do_it_or_refuses(name, ability, trained, wide_pictures, tmp_path):
+def test_a_family_can_do_it_or_refuses(name, ability, trained, wide_pictures, tmp_path, request):
     settings = dict(ABILITIES[ability])
     if "mask_dir" in settings:
         settings["mask_dir"] = write_left_masks(wide_pictures, tmp_path / "masks", (64, 40))
-    if name.startswith("pixels") and ability in OF_T5:
-        with pytest.raises(BadInput, match="T5"):
+    if reason := REFUSED.get(name, {}).get(ability):
+        with pytest.raises(BadInput, match=reason):
             trained(name, settings)
         return
     folder = trained(name, settings)
+    denoiser = registry.facts_of(pipeline_folder.read_index(request.getfixturevalue(name))).denoiser
     if "lora_rank" in settings:
-        layers = records.read_lora(folder, "--model_path", registry.LORA_PARTS)["unet"]
+        layers = records.read_lora(folder, "--model_path", registry.LORA_PARTS)[denoiser]
         assert any(up.any() for _, up, _ in layers.values())
         assert all((lengths is not None) == ("use_dora" in settings) for *_, lengths in layers.values())
         return
@@ -76,6 +90,6 @@ def test_a_family_can_do_it_or_refuses(name, ability, trained, wide_pictures, tm
         base, own = (load_family(each).networks()["text_encoder"].state_dict() for each in (plain, folder))
         assert any((base[key] != own[key]).any() for key in base)
     elif ability in SAME:
-        assert mean_difference(folder / "unet", plain / "unet") < 1e-7
+        assert mean_difference(folder / denoiser, plain / denoiser) < 1e-7
     else:
-        assert mean_difference(folder / "unet", plain / "unet") > 1e-7
+        assert mean_difference(folder / denoiser, plain / denoiser) > 1e-7

@@ -69,7 +69,9 @@ def test_the_whole_road(model, pictures, tmp_path, capsys):
 
 
 METHODS = {
-    "whole": dict(**PRIOR, train_text_encoder=True, resize_mode="buckets", random_flip=True, caption_dropout=0.5),
+    "whole": dict(
+        **PRIOR, train_text_encoder=True, resize_mode="buckets", random_flip=True, caption_dropout=0.5, mask_dir="masks"
+    ),
     "LoRA": dict(**LORA, lora_dropout=0.3, train_text_encoder=True, resize_mode="crop", random_crop=True),
     "word": dict(learn_identifier="alone", instance_prompt="a photo of <sks> dog"),
     "word and LoRA": dict(
@@ -79,11 +81,21 @@ METHODS = {
 }
 
 
+@pytest.fixture
+def settings_of(pictures, class_pictures, tmp_path):
+    """A function: the settings of a method, with the folders of class pictures and of masks."""
+    folders = {"class_data_dir": class_pictures, "mask_dir": write_left_masks(pictures, tmp_path / "masks")}
+
+    def with_folders(method):
+        needed = {"mask_dir": "mask_dir", "with_prior_preservation": "class_data_dir"}
+        return METHODS[method] | {flag: folders[flag] for name, flag in needed.items() if name in METHODS[method]}
+
+    return with_folders
+
+
 @pytest.mark.parametrize("method", mostly_slow(METHODS, quick=2))
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, model, pictures, class_pictures, tmp_path):
-    settings = dict(METHODS[method])
-    if "with_prior_preservation" in settings:
-        settings["class_data_dir"] = class_pictures
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, model, settings_of, pictures, tmp_path):
+    settings = settings_of(method)
     train_whole_and_in_parts(model, pictures, tmp_path, **settings)
     if "word" in method:
         files = sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors"))
@@ -100,10 +112,8 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(method, model, pictures,
 
 
 @pytest.mark.parametrize("method", mostly_slow(["LoRA", "whole"]))
-def test_two_processes_learn_what_one_does(method, model, pictures, class_pictures, tmp_path):
-    settings = dict(METHODS[method])
-    if "with_prior_preservation" in settings:
-        settings["class_data_dir"] = class_pictures
+def test_two_processes_learn_what_one_does(method, model, settings_of, pictures, tmp_path):
+    settings = settings_of(method)
     train_in_one_and_two_processes(model, pictures, tmp_path, **settings)
     for part in parts_of(model) if method == "whole" else ("",):
         same, other = (mean_difference(tmp_path / "one" / part, tmp_path / name / part) for name in ("two", "other"))
@@ -127,13 +137,6 @@ def test_the_cut_of_a_picture_is_learned_with_it(xl_twin, tmp_path):
     before = weights(xl_twin / "unet")[name]
     changes = [weights(tmp_path / run / "unet")[name] - before for run in ("squeezed", "cut")]
     assert np.abs(changes[0] - changes[1]).max() > 1e-5
-
-
-def test_a_mask_changes_what_is_learned(model, pictures, tmp_path):
-    masks = write_left_masks(pictures, tmp_path / "masks")
-    train(command_line(model, pictures, tmp_path / "plain"))
-    train(command_line(model, pictures, tmp_path / "masked", mask_dir=masks))
-    assert mean_difference(*(tmp_path / run / denoiser(model) for run in ("plain", "masked"))) > 1e-6
 
 
 def test_the_lora_its_checkpoint_and_the_merged_pipeline_draw_the_same(model, pictures, tmp_path):
