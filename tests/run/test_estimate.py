@@ -3,9 +3,12 @@
 import math
 
 import pytest
+from support import known_sizes
+from support.commands import ROOT
 from support.known_sizes import STABLE_DIFFUSION_1
 from support.settings import changed, small_config
 
+from dreambooth.config.parser import read_config
 from dreambooth.run.memory import estimate
 from dreambooth.training.optimizers.table import OPTIMIZERS
 
@@ -17,6 +20,64 @@ def peak(place=estimate.CARD, **changes):
     config = small_config(**{"resolution": 512, "train_batch_size": 1, **changes})
     state = OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight
     return estimate.peak(config, STABLE_DIFFUSION_1, place, state)
+
+
+def counted(sizes, line):
+    """The peak of a command line on a card, as the documents show it."""
+    required = (
+        "--instance_data_dir x --instance_prompt sks --output_dir out --class_prompt dog --class_data_dir classes"
+    )
+    config = read_config([*required.split(), *line], "")
+    state = OPTIMIZERS[config.optimizer.optimizer].bytes_per_weight
+    return f"{estimate.peak(config, sizes, estimate.CARD, state).total / GB:.1f} GB"
+
+
+def rows_of(name):
+    """The rows of the tables in a document that end with a size, without the marks of code."""
+    lines = (ROOT / "docs" / name).read_text(encoding="utf-8").replace("`", "").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return {row[0]: row[1:] for row in rows if row[-1].endswith(" GB")}
+
+
+OF_PRESETS = {
+    "sd15": known_sizes.STABLE_DIFFUSION_1,
+    "sdxl": known_sizes.STABLE_DIFFUSION_XL,
+    "sd3": known_sizes.STABLE_DIFFUSION_3,
+    "inpainting": known_sizes.INPAINTING_2,
+    "upscaler": known_sizes.UPSCALER,
+    "unidiffuser": known_sizes.UNIDIFFUSER,
+    "face": known_sizes.STABLE_DIFFUSION_1,
+    "style": known_sizes.STABLE_DIFFUSION_1,
+}
+# whose sizes are not all known here: the text encoder of one, the UNet of the other
+UNCOUNTED = {"taiyi_lora_12gb", "if_lora_24gb"}
+
+
+def test_the_presets_need_what_their_table_says():
+    told = rows_of("settings.md")
+    names = {file.stem for file in (ROOT / "dreambooth/config/presets").glob("*.yaml")}
+    assert told.keys() == names
+    for name in names - UNCOUNTED:
+        assert told[name][-1] == counted(OF_PRESETS[name.split("_")[0]], ["--preset", name]), name
+
+
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        ("Stable Diffusion 1", "sd15"),
+        ("Stable Diffusion 2 for inpainting", "inpainting"),
+        ("Stable Diffusion's upscaler", "upscaler"),
+        ("UniDiffuser", "unidiffuser"),
+        ("Stable Diffusion XL", "sdxl"),
+        ("Stable Diffusion 3 without T5", "sd3"),
+    ],
+)
+def test_the_families_need_what_their_table_says(model, name):
+    size, *told = rows_of("memory.md")[model]
+    line = ["--pretrained_model_name_or_path", "m", "--train_batch_size", "1", "--resolution", size.split()[0]]
+    line += [] if name == "unidiffuser" else ["--gradient_checkpointing"]
+    ways = "--lora_rank 8 --mixed_precision fp16", "--optimizer adafactor --early_update", ""
+    assert told == [counted(OF_PRESETS[name], [*line, *way.split()]) for way in ways]
 
 
 def test_a_whole_network_has_weights_gradients_and_moments():
