@@ -14,7 +14,7 @@ from PIL import Image
 from ppdiffusers import ControlNetModel
 from support.commands import command_line, train
 from support.families import load_family
-from support.twins import BUILDERS, build_control, build_sd3
+from support.twins import BUILDERS, build_control, build_sd3, build_twin
 
 from dreambooth import export
 from dreambooth.drawing.inputs.painting import Painter, size_of_start
@@ -139,6 +139,49 @@ def test_a_controlnet_leads_as_in_torch(twin_folder, in_torch, tmp_path):
     control.add(family, str(tmp_path / "torch control"), 0.7).show(picture)
     theirs = in_torch(tmp_path / "diffusers", family, "--control", tmp_path / "torch control", seen=pixels / 2 + 0.5)
     found = difference(outputs(family), theirs)
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE
+
+
+def painted(family, strength):
+    """What is drawn into a region of a picture, and that for torch: its pixels, and 1 where it is painted."""
+    picture, pixels = picture_of(family)
+    height, width = family.default_size
+    region = np.zeros((1, 1, height, width), np.float32)
+    region[:, :, 4 : height // 2, 8:] = 1  # whole places of the latents
+    mask = Image.fromarray((255 * region[0, 0]).astype(np.uint8))
+    return {"pictures": begun_from(family, Start(picture, mask, strength))}, {"start": pixels, "region": region}
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_region_is_painted_as_in_torch(strength, twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    if not family.facts.has_places or family.facts.enlarges or not family.decoder:
+        pytest.skip("it paints into no region, or diffusers' pipeline of pixels draws other noise")
+    family.save(tmp_path / "diffusers", "diffusers")
+    ours, given = painted(family, strength)
+    theirs = in_torch(tmp_path / "diffusers", family, "--strength", strength, **given)
+    found = difference(ours, {"pictures": theirs["pictures"]})
+    print(f"{family.facts.pipeline}: {found:.1e}")
+    assert found < CLOSE
+
+
+def test_a_controlnet_leads_into_a_region_as_in_torch(twin_folder, in_torch, tmp_path):
+    family = load_family(twin_folder)
+    if not family.facts.control:
+        pytest.skip("it takes no ControlNet")
+    family.save(tmp_path / "diffusers", "diffusers")
+    # of a model for text to image, as all are, though this one may paint
+    controlled = load_family(build_twin(tmp_path / "plain")) if family.facts.paints else family
+    ControlNetModel.from_pretrained(str(build_control(tmp_path / "control", controlled))).save_pretrained(
+        str(tmp_path / "torch control"), to_diffusers=True
+    )
+    picture, pixels = picture_of(family)
+    control.add(family, str(tmp_path / "torch control"), 0.7).show(picture)
+    ours, given = painted(family, 1.0)
+    more = ["--strength", 1.0, "--control", tmp_path / "torch control"]
+    theirs = in_torch(tmp_path / "diffusers", family, *more, **given, seen=pixels / 2 + 0.5)
+    found = difference(ours, {"pictures": theirs["pictures"]})
     print(f"{family.facts.pipeline}: {found:.1e}")
     assert found < CLOSE
 
