@@ -137,6 +137,11 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
     ]
     if own.get("addition_embed_type") != facts.added:
         faults.append(f"addition_embed_type is {shown(str(own.get('addition_embed_type')))}, and {facts.added} fits")
+    levels = own.get("num_class_embeds")
+    if isinstance(levels, int) and levels <= facts.noise_level:
+        faults.append(
+            f"num_class_embeds is {levels}, and the small picture gets noise of the level {facts.noise_level}"
+        )
     if any(own.get(each) for each in _OF_LEVELS) != facts.enlarges:
         faults.append(f"{' and '.join(_OF_LEVELS)}: {'one of them fits' if facts.enlarges else 'none of them fits'}")
     if faults:
@@ -155,6 +160,12 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     if not isinstance(pipeline, str) or pipeline not in registry.FAMILIES:
         raise BadInput(f"{flag} {name}: it is a {shown(str(pipeline))}; supported: {', '.join(registry.FAMILIES)}")
     facts = registry.facts_of(index)
+    most = index.get("max_noise_level", facts.noise_level)
+    if not isinstance(most, int) or most < facts.noise_level:
+        reason = (
+            f"max_noise_level is {shown(str(most))}, and the small picture gets noise of the level {facts.noise_level}"
+        )
+        raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be used ({reason})")
     for part, value in index.items():
         if isinstance(value, list) or (part in registry.PARTS and value is not None):
             _check_names(name, part, value, flag)
@@ -165,6 +176,10 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
         if value[1] not in classes:
             raise BadInput(f"{flag} {name}: its {part} is a {value[1]}; supported: {', '.join(classes)}")
     return facts
+
+
+def _noise_of(facts: FamilyFacts) -> str:
+    return f"the small picture gets noise of the level {facts.noise_level}"
 
 
 def _check_names(name: str | Path, part: str, value: JSON, flag: str) -> None:

@@ -195,6 +195,12 @@ def test_a_strength_without_a_step_is_refused(family):
     painting.check(family, Start(picture_of(), strength=0.2), 5)
 
 
+@pytest.mark.parametrize("name", ["sd3_twin"])
+def test_a_flow_draws_a_step_begun(family, draw):
+    """As the libraries do: a tenth of five steps is one step of it, and none of another model."""
+    painting.check(family, Start(picture_of(), strength=0.1), 5)
+
+
 @pytest.mark.parametrize("name", ["twin"])
 def test_a_vae_that_overflows_in_half_precision_is_brought_back(family, monkeypatch):
     family.pipeline.vae.to(dtype="float16")

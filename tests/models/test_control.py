@@ -128,6 +128,7 @@ def test_what_does_not_fit_is_refused_in_one_line(clip_family, velocity_twin, tm
     for path in (tmp_path / "empty").glob("*model*"):
         path.unlink()
     assert "can't be loaded as a ControlNet (it has no weights)" in reason(tmp_path / "empty")
+    assert "it is a whole pipeline, and a ControlNet is a network beside one" in reason(velocity_twin)
     (tmp_path / "empty/config.json").unlink()
     assert "it has no config.json" in reason(tmp_path / "empty")
     factor = build_control(tmp_path / "factor", clip_family, conditioning_embedding_out_channels=(16, 32, 32))

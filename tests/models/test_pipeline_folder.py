@@ -130,6 +130,19 @@ def test_a_unet_of_another_family_is_refused(tmp_path, pipeline, other, fault):
     assert fault in complaint(folder) and f"unet/config.json is not that of a {pipeline} with" in complaint(folder)
 
 
+@pytest.mark.parametrize("most", [19, "many", None])
+def test_an_upscaler_without_the_level_of_noise_is_refused(tmp_path, most):
+    folder = BUILDERS["StableDiffusionUpscalePipeline"](tmp_path / "twin")
+    edit_index(folder, max_noise_level=20)
+    pipeline_folder.check(str(folder))
+    path = folder / "unet/config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "num_class_embeds": 20}))
+    assert "num_class_embeds is 20, and the small picture gets noise of the level 20" in complaint(folder)
+    edit_index(folder, max_noise_level=most)
+    assert f"max_noise_level is {most}, and the small picture gets noise of the level 20" in complaint(folder)
+
+
 @pytest.mark.parametrize(
     "file", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"]
 )

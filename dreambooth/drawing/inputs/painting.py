@@ -35,9 +35,14 @@ def check(family: Family, start: Start, steps: int, flag: str = "--image") -> No
         raise BadInput(f"{flag}: a model of {family.facts.pipeline} draws from no picture here; leave it out")
     if family.facts.enlarges and (start.mask or start.strength < 1):
         raise BadInput(f"--{'mask' if start.mask else 'strength'}: a model that enlarges draws all anew; leave it out")
-    if int(steps * start.strength) < 1:
+    if _steps_drawn(family, start, steps) < 1:
         reason = f"of {steps} steps that is less than one; give more of either"
         raise BadInput(f"--strength {start.strength}: {reason} (--num_inference_steps)")
+
+
+def _steps_drawn(family: Family, start: Start, steps: int) -> int:
+    """Return how many of the steps a strength draws; of a flow, the libraries round it up."""
+    return math.ceil(steps * start.strength) if family.facts.flows else int(steps * start.strength)
 
 
 def size_of_start(family: Family, size: Size) -> Size:
@@ -97,10 +102,9 @@ class Painter:
 
         scheduler = self._family.pipeline.scheduler
         scheduler.set_timesteps(steps)
-        strength = self._start.strength if self._start else 1.0
-        drawn = steps * strength  # of a flow, the libraries round it up
-        first = (steps - max(1, math.ceil(drawn) if self._family.facts.flows else int(drawn))) * scheduler.order
-        is_whole = strength == 1
+        drawn = _steps_drawn(self._family, self._start, steps) if self._start else steps
+        first = (steps - max(1, drawn)) * scheduler.order
+        is_whole = self._start is None or self._start.strength == 1
         # that of a flow has no scale of its noise
         latents = noise * getattr(scheduler, "init_noise_sigma", 1.0) if is_whole else self._noised(noise, first)
         for number in range(first, len(scheduler.timesteps)):

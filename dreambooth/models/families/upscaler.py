@@ -64,8 +64,9 @@ class Enlarging(Family):
         """Refuse to draw from a prompt alone."""
         if not settings.from_picture:
             raise BadInput(
-                f"a model of {self.facts.pipeline} enlarges pictures, and draws none from a prompt alone: no class"
-                " pictures, no validation pictures; infer.py enlarges with it by --image, or as --upscaler"
+                f"a model of {self.facts.pipeline} enlarges pictures, and draws none from a prompt alone: give infer.py"
+                " an --image, or this model as --upscaler; in training, leave out --validation_prompt, and put as many"
+                " class pictures as --num_class_images into --class_data_dir"
             )
         super().check_drawing(settings)
 

@@ -13,7 +13,7 @@ import paddle
 import ppdiffusers
 from paddle import nn
 
-from dreambooth.files import weight_files
+from dreambooth.files import moves, weight_files
 from dreambooth.models import hub, layouts
 from dreambooth.system.errors import BadInput
 from dreambooth.system.patches import storage
@@ -90,6 +90,8 @@ def add(family: Family, name: str, scale: float, flag: str = "--controlnet") -> 
 def _load(class_name: str, name: str, flag: str) -> Network:
     """Load a ControlNet in float32, from a folder or a name on Hugging Face."""
     hub.check_place(name, flag)
+    if (Path(name) / moves.INDEX).is_file():
+        raise BadInput(f"{flag} {name}: it is a whole pipeline, and a ControlNet is a network beside one; give that")
     folder = Path(name) if Path(name).is_dir() else hub.find_network(name, flag)
     try:
         with storage.all_weights_found(), layouts.readable_network(folder) as (links, from_torch):
