@@ -11,6 +11,7 @@ import infer
 from dreambooth import bench, export, identifier, metrics
 from dreambooth.config import parser
 from dreambooth.config.config import SECTIONS
+from dreambooth.models import registry
 
 READMES = {"en": "README.md", "zh": "README_zh.md"}
 FOLDERS = {"en": "docs", "zh": "docs/zh"}
@@ -32,6 +33,29 @@ def section(page, heading):
 @pytest.mark.parametrize("name", READMES.values())
 def test_the_readme_is_read_in_five_minutes(name):
     assert len(PAGES[name].splitlines()) <= 200
+
+
+# each family of the registry, by its row in the README
+ROWS = {
+    "StableDiffusionPipeline": "Stable Diffusion 1",
+    "StableDiffusionXLPipeline": "Stable Diffusion XL",
+    "StableDiffusion3Pipeline": "Stable Diffusion 3",
+    "StableDiffusionInpaintPipeline": "inpainting models",
+    "StableDiffusionUpscalePipeline": "Stable Diffusion's upscaler",
+    "IFPipeline": "DeepFloyd IF",
+    "IFSuperResolutionPipeline": "DeepFloyd IF",
+    "UniDiffuserPipeline": "UniDiffuser",
+}
+
+
+def test_the_readme_has_a_row_with_a_preset_for_each_family():
+    assert ROWS.keys() == registry.FAMILIES.keys()
+    presets = {path.stem for path in (ROOT / "dreambooth/config/presets").glob("*.yaml")}
+    english, chinese = (re.findall(r"^\| .*gb` \| .* \|$", PAGES[readme], re.MULTILINE) for readme in READMES.values())
+    named = [re.findall(r"`(\w+gb)`", row) for row in english]
+    assert named == [re.findall(r"`(\w+gb)`", row) for row in chinese] and presets.issuperset(sum(named, []))
+    for model in ROWS.values():
+        assert len([row for row in english if row.startswith(f"| {model}")]) == 1
 
 
 def test_each_page_is_there_in_both_languages_and_in_the_readmes_list():

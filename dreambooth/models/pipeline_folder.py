@@ -139,9 +139,7 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
         faults.append(f"addition_embed_type is {shown(str(own.get('addition_embed_type')))}, and {facts.added} fits")
     levels = own.get("num_class_embeds")
     if isinstance(levels, int) and levels <= facts.noise_level:
-        faults.append(
-            f"num_class_embeds is {levels}, and the small picture gets noise of the level {facts.noise_level}"
-        )
+        faults.append(f"num_class_embeds is {levels}, and {_noise_of(facts)}")
     if any(own.get(each) for each in _OF_LEVELS) != facts.enlarges:
         faults.append(f"{' and '.join(_OF_LEVELS)}: {'one of them fits' if facts.enlarges else 'none of them fits'}")
     if faults:
@@ -162,9 +160,7 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
     facts = registry.facts_of(index)
     most = index.get("max_noise_level", facts.noise_level)
     if not isinstance(most, int) or most < facts.noise_level:
-        reason = (
-            f"max_noise_level is {shown(str(most))}, and the small picture gets noise of the level {facts.noise_level}"
-        )
+        reason = f"max_noise_level is {shown(str(most))}, and {_noise_of(facts)}"
         raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be used ({reason})")
     for part, value in index.items():
         if isinstance(value, list) or (part in registry.PARTS and value is not None):

@@ -87,7 +87,7 @@ def test_the_whole_road(upscaler_twin, pictures, class_pictures, tmp_path, capsy
 def test_it_draws_nothing_from_a_prompt_alone(settings, upscaler_twin, pictures, tmp_path):
     if "class_prompt" in settings:
         settings = {**settings, "class_data_dir": tmp_path / "class"}
-    with pytest.raises(BadInput, match="enlarges pictures, and draws none from a prompt alone: give infer.py an --image"):
+    with pytest.raises(BadInput, match="enlarges pictures, and draws none from a prompt alone: give infer.py"):
         train(command_line(upscaler_twin, pictures, tmp_path / "out", **settings))
 
 
