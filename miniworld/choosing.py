@@ -89,8 +89,12 @@ def measure(judges: Sequence[Evaluator], subject: str, result: Path) -> list[dic
 
 def score_of(found: Figures, base: Figures, real: Figures) -> float:
     """Return the score of figures, where the detector tells whether the class is still itself."""
-    shown = found["class shows subject"]
-    return score.of_measures(found if shown is None else {**found, "KEPT": 1 - shown}, base, real)
+
+    def kept(figures: Figures) -> Figures:
+        shown = figures.get("class shows subject")
+        return figures if shown is None else {**figures, "KEPT": 1 - shown}
+
+    return score.of_measures(kept(found), kept(base), real)
 
 
 def compare(validations: Sequence[Mapping[str, float]], halves: Sequence[Mapping[int, float]]) -> Choice:

@@ -149,9 +149,11 @@ class Config:
         logging, drawing = self.logging, self.drawing
         if self.choosing.clip_model_path is None:
             return f"the loss, every {logging.validation_steps} updates"
+        # the first words also tell them from the scores of earlier versions
+        clip = f"what sets the subject apart by {self.choosing.clip_model_path}"
         drawn = f"{logging.validation_count} pictures of each of {list(logging.validation_prompt or ())}"
         solver = f"{drawing.prior_scheduler} in {drawing.prior_inference_steps} steps"
-        return f"{self.choosing.clip_model_path}, every {logging.validation_steps} updates, {drawn} by {solver}"
+        return f"{clip}, every {logging.validation_steps} updates, {drawn} by {solver}"
 
     def total_steps(self, pictures: Sequence[int], processes: int) -> int:
         """Count the updates in the whole run on so many pictures of each subject."""

@@ -26,11 +26,12 @@ _MOST = 64  # of a subject's pictures, and of a class's, in the order of their n
 
 
 class ClipMeasures:
-    """CLIP-I, CLIP-T, PRES and DIV of a model in training.
+    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and KEPT too.
 
     A prompt's pictures are compared with the subject whose rare word is in it, or with all. PRES is the mean over the
-    classes. Where there are class pictures, KEPT is the share of the class prompt's pictures that resemble these more
-    than the subject's own. Of a few pictures it has less noise than PRES.
+    classes. APART is how much more the prompts' pictures resemble the subject than its class, and KEPT how much more
+    those of the class prompt resemble the class than the subject. Both are differences of mean cosines. What any
+    picture has in common with any other, such as a scene, is not in them.
     """
 
     def __init__(self, name: str, concepts: Sequence[Concept], prompts: Sequence[str], words: RareWords) -> None:
@@ -56,6 +57,7 @@ class ClipMeasures:
             for each in concepts
             if each.class_prompt and each.class_pictures
         }
+        self._others = [self._class_of(concepts, owners, request) for request in self._requests]
         self._of_class = [
             [index for each, own in zip(concepts, owners) if each.class_prompt == prompt for index in own]
             for prompt in self.class_prompts
@@ -66,12 +68,14 @@ class ClipMeasures:
         rows = [self._clip.encode_pictures(group) for group in drawn]
         nothing = np.zeros([0, self._subject.shape[1]])
         found = measures.measure_model(rows, nothing, self._subject, self._requests, self._texts)
+        found |= self._apart(rows, found["CLIP-I"])
         preserved, kept = list[float | None](), list[float | None]()
         for prompt, group, own in zip(self.class_prompts, of_classes, self._of_class):
             vectors = self._clip.encode_pictures(group)
-            preserved.append(measures.mean_cosine(vectors, self._subject[own]))
+            alike = measures.mean_cosine(vectors, self._subject[own])
+            preserved.append(alike)
             if prompt in self._classes:
-                kept.append(measures.nearest(vectors, [self._classes[prompt], self._subject[own]])[0])
+                kept.append(measures.mean_cosine(vectors, self._classes[prompt]) - alike)
         found["PRES"] = measures.mean_of_known(preserved)
         return {**found, "KEPT": measures.mean_of_known(kept)} if kept else found
 
@@ -80,4 +84,21 @@ class ClipMeasures:
 
     def figures_of_subject(self) -> Figures:
         """Measure the subject's own pictures: the best figures that a model can have."""
-        return measures.measure_subject(self._subject, self._requests, self._texts)
+        found = measures.measure_subject(self._subject, self._requests, self._texts)
+        rows = [self._subject[request.references] for request in self._requests]
+        return found | self._apart(rows, found["CLIP-I"])
+
+    def _class_of(self, concepts: Sequence[Concept], owners: Sequence[Sequence[int]], request: Request) -> Array | None:
+        """Return the class pictures of the subjects that a prompt is compared with; None if one of them has none."""
+        compared = [each for each, own in zip(concepts, owners) if {*own} & {*request.references}]
+        classes = dict.fromkeys(each.class_prompt for each in compared)
+        found = [self._classes[prompt] for prompt in classes if prompt in self._classes]
+        return np.concatenate(found) if found and len(found) == len(classes) else None
+
+    def _apart(self, rows: Sequence[Array], fidelity: float | None) -> Figures:
+        """Return how much more the pictures of each prompt resemble the subject than its class."""
+        known = [others for others in self._others if others is not None]
+        if fidelity is None or len(known) < len(self._others):
+            return {}
+        alike = [measures.mean_cosine(each, others) for each, others in zip(rows, known)]
+        return {"APART": fidelity - sum(alike) / len(alike)}

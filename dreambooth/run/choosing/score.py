@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     Figures = Mapping[str, float | None]
 
@@ -17,18 +17,18 @@ SCORE = "score"
 def of_measures(found: Figures, base: Figures, own: Figures) -> float:
     """Return the geometric mean of what the model has of the subject, of the prompts and of the class, from 0 to 1.
 
-    The subject: how far CLIP-I has come from the base's to that of the subject's own pictures. The prompts: CLIP-T over
-    the base's, where it is lower. The class: the share of its prompt's pictures that are still of the class, or else
-    how much of the way to the subject's own pictures PRES has not gone. A model that lacks one of the three is worth
+    The subject: how far APART has come from the base's to that of the subject's own pictures, or else CLIP-I. The
+    prompts: CLIP-T over the base's, where it is lower. The class: KEPT over the base's, where it is lower, or else how
+    much of the way to the subject's own pictures PRES has not gone. A model that lacks one of the three is worth
     nothing, however good the others are, and the mean is then 0. All are shares of what is possible, so no weights
     between cosines of different ranges have to be chosen.
     """
-    kept = found.get("KEPT")
-    parts = [
-        _share(found.get("CLIP-I"), base.get("CLIP-I"), own.get("CLIP-I")),
-        _ratio(found.get("CLIP-T"), base.get("CLIP-T")),
-        _kept(found.get("PRES"), base.get("PRES"), own.get("PRES")) if kept is None else kept,
+    shares = [_share(found.get(name), base.get(name), own.get(name)) for name in ("APART", "CLIP-I")]
+    classes = [
+        _ratio(found.get("KEPT"), base.get("KEPT")),
+        _kept(found.get("PRES"), base.get("PRES"), own.get("PRES")),
     ]
+    parts = [_first(shares), _ratio(found.get("CLIP-T"), base.get("CLIP-T")), _first(classes)]
     known = [part for part in parts if part is not None]
     return math.prod(known) ** (1 / len(known)) if known else 0.0
 
@@ -36,6 +36,10 @@ def of_measures(found: Figures, base: Figures, own: Figures) -> float:
 def of_losses(found: Figures, prior_weight: float) -> float:
     """Return the loss on the held-out noise, that of the class with its weight, as a score."""
     return -((found.get(SUBJECT_LOSS) or 0.0) + prior_weight * (found.get(CLASS_LOSS) or 0.0))
+
+
+def _first(values: Iterable[float | None]) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _share(value: float | None, base: float | None, own: float | None) -> float | None:
