@@ -74,7 +74,7 @@ def test_halves_of_nothing_but_noise_lose_nothing_on_average():
 
 
 def test_the_score_counts_the_class_by_the_detector():
-    base, real = {"CLIP-I": 0.5, "CLIP-T": 0.4}, {"CLIP-I": 0.9}
+    base, real = {"CLIP-I": 0.5, "CLIP-T": 0.4, "class shows subject": 0.0}, {"CLIP-I": 0.9}
     found = {"CLIP-I": 0.8, "CLIP-T": 0.4, "class shows subject": 0.5}
     assert choosing.score_of(found, base, real) == pytest.approx((0.75 * 1 * 0.5) ** (1 / 3))
     assert choosing.score_of({**found, "class shows subject": None}, base, real) == pytest.approx(0.75**0.5)

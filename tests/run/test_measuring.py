@@ -53,15 +53,41 @@ def test_a_prompt_is_compared_with_the_subject_that_it_names(clip, subjects):
     assert found["PRES"] == pytest.approx(measures.mean_cosine(vectors, everything), abs=1e-5)
 
 
-def test_pictures_of_the_class_prompt_count_as_kept_where_they_resemble_the_class(clip, subjects, tmp_path):
+def cosine(some, others):
+    return measures.mean_cosine(some, others)
+
+
+def test_subject_and_class_are_told_apart_where_there_are_class_pictures(clip, subjects, tmp_path):
     of_class = tuple(picture_files.find_pictures(draw_pictures(tmp_path / "class", 6), "")[0])
     concept = dataclasses.replace(subjects[0], class_pictures=of_class[3:], pictures=of_class[:3])
     judge = ClipMeasures(clip, [concept], ["a sks dog"], Words())
     own, others = ([picture_files.open_picture(each.path) for each in part] for part in (of_class[:3], of_class[3:]))
-    shares = [judge.figures([own], [drawn])["KEPT"] for drawn in (own, others)]
-    vectors = [judge._clip.encode_pictures(each) for each in (own, others)]
-    assert shares == [measures.nearest(each, vectors[::-1])[0] for each in vectors]
-    assert "KEPT" not in ClipMeasures(clip, subjects, ["a sks dog"], Words()).figures([own], [own])
+    for drawn in (own, others):
+        found = judge.figures([drawn], [drawn])
+        rows, subject, kind = (judge._clip.encode_pictures(each) for each in (drawn, own, others))
+        assert found["APART"] == pytest.approx(cosine(rows, subject) - cosine(rows, kind), abs=1e-5)
+        assert found["KEPT"] == pytest.approx(-found["APART"])
+    best = judge.figures_of_subject()
+    subject, kind = (judge._clip.encode_pictures(each) for each in (own, others))
+    assert best["APART"] == pytest.approx(best["CLIP-I"] - cosine(subject, kind), abs=1e-5)
+    without = ClipMeasures(clip, subjects, ["a sks dog"], Words())
+    assert not {"KEPT", "APART"} & (without.figures([own], [own]).keys() | without.figures_of_subject().keys())
+
+
+def test_a_prompt_of_several_subjects_is_told_apart_from_all_their_classes(clip, subjects, tmp_path):
+    files = tuple(picture_files.find_pictures(draw_pictures(tmp_path / "class", 5), "")[0])
+    named = [
+        dataclasses.replace(subjects[0], class_pictures=files[:2]),
+        dataclasses.replace(subjects[1], class_pictures=files[2:], class_prompt="a photo of a cat"),
+    ]
+    judge = ClipMeasures(clip, named, ["a sks dog", "a vdf dog", "two dogs"], Words())
+    assert [len(each) for each in judge._others] == [2, 3, 5]
+    half = ClipMeasures(
+        clip, [named[0], dataclasses.replace(named[1], class_pictures=())], ["a sks dog", "two dogs"], Words()
+    )
+    assert half._others[0] is not None and half._others[1] is None
+    own = opened(named[0])
+    assert "APART" not in half.figures([own, own], [own, own]) and "KEPT" in half.figures([own, own], [own, own])
 
 
 def test_the_rare_word_is_left_out_of_what_clip_reads(clip, subjects, monkeypatch):
