@@ -89,12 +89,8 @@ def measure(judges: Sequence[Evaluator], subject: str, result: Path) -> list[dic
 
 def score_of(found: Figures, base: Figures, real: Figures) -> float:
     """Return the score of figures, where the detector tells whether the class is still itself."""
-
-    def kept(figures: Figures) -> Figures:
-        shown = figures.get("class shows subject")
-        return figures if shown is None else {**figures, "KEPT": 1 - shown}
-
-    return score.of_measures(kept(found), kept(base), real)
+    one, other = ({**figures, "DRIFT": figures.get("class shows subject")} for figures in (found, base))
+    return score.of_measures(one, other, {**real, "DRIFT": 1.0})
 
 
 def compare(validations: Sequence[Mapping[str, float]], halves: Sequence[Mapping[int, float]]) -> Choice:

@@ -66,12 +66,13 @@ def test_subject_and_class_are_told_apart_where_there_are_class_pictures(clip, s
         found = judge.figures([drawn], [drawn])
         rows, subject, kind = (judge._clip.encode_pictures(each) for each in (drawn, own, others))
         assert found["APART"] == pytest.approx(cosine(rows, subject) - cosine(rows, kind), abs=1e-5)
-        assert found["KEPT"] == pytest.approx(-found["APART"])
+        assert found["DRIFT"] == pytest.approx(found["APART"])
     best = judge.figures_of_subject()
     subject, kind = (judge._clip.encode_pictures(each) for each in (own, others))
     assert best["APART"] == pytest.approx(best["CLIP-I"] - cosine(subject, kind), abs=1e-5)
+    assert best["DRIFT"] == pytest.approx(best["PRES"] - cosine(subject, kind), abs=1e-5)
     without = ClipMeasures(clip, subjects, ["a sks dog"], Words())
-    assert not {"KEPT", "APART"} & (without.figures([own], [own]).keys() | without.figures_of_subject().keys())
+    assert not {"DRIFT", "APART"} & (without.figures([own], [own]).keys() | without.figures_of_subject().keys())
 
 
 def test_a_prompt_of_several_subjects_is_told_apart_from_all_their_classes(clip, subjects, tmp_path):
@@ -87,7 +88,7 @@ def test_a_prompt_of_several_subjects_is_told_apart_from_all_their_classes(clip,
     )
     assert half._others[0] is not None and half._others[1] is None
     own = opened(named[0])
-    assert "APART" not in half.figures([own, own], [own, own]) and "KEPT" in half.figures([own, own], [own, own])
+    assert "APART" not in half.figures([own, own], [own, own]) and "DRIFT" in half.figures([own, own], [own, own])
 
 
 def test_the_rare_word_is_left_out_of_what_clip_reads(clip, subjects, monkeypatch):

@@ -26,12 +26,12 @@ _MOST = 64  # of a subject's pictures, and of a class's, in the order of their n
 
 
 class ClipMeasures:
-    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and KEPT too.
+    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and DRIFT too.
 
     A prompt's pictures are compared with the subject whose rare word is in it, or with all. PRES is the mean over the
-    classes. APART is how much more the prompts' pictures resemble the subject than its class, and KEPT how much more
-    those of the class prompt resemble the class than the subject. Both are differences of mean cosines. What any
-    picture has in common with any other, such as a scene, is not in them.
+    classes. APART is how much more the prompts' pictures resemble the subject than its class, and DRIFT is the same of
+    the class prompt's. Both are differences of mean cosines: what any picture has in common with any other, such as a
+    scene, is not in them.
     """
 
     def __init__(self, name: str, concepts: Sequence[Concept], prompts: Sequence[str], words: RareWords) -> None:
@@ -69,15 +69,15 @@ class ClipMeasures:
         nothing = np.zeros([0, self._subject.shape[1]])
         found = measures.measure_model(rows, nothing, self._subject, self._requests, self._texts)
         found |= self._apart(rows, found["CLIP-I"])
-        preserved, kept = list[float | None](), list[float | None]()
+        preserved, drifts = list[float | None](), list[float | None]()
         for prompt, group, own in zip(self.class_prompts, of_classes, self._of_class):
             vectors = self._clip.encode_pictures(group)
             alike = measures.mean_cosine(vectors, self._subject[own])
             preserved.append(alike)
             if prompt in self._classes:
-                kept.append(measures.mean_cosine(vectors, self._classes[prompt]) - alike)
+                drifts.append(alike - measures.mean_cosine(vectors, self._classes[prompt]))
         found["PRES"] = measures.mean_of_known(preserved)
-        return {**found, "KEPT": measures.mean_of_known(kept)} if kept else found
+        return {**found, "DRIFT": measures.mean_of_known(drifts)} if drifts else found
 
     def _encode(self, pictures: Sequence[Picture]) -> Array:
         return self._clip.encode_pictures([picture_files.open_picture(each.path) for each in pictures[:_MOST]])
@@ -86,7 +86,13 @@ class ClipMeasures:
         """Measure the subject's own pictures: the best figures that a model can have."""
         found = measures.measure_subject(self._subject, self._requests, self._texts)
         rows = [self._subject[request.references] for request in self._requests]
-        return found | self._apart(rows, found["CLIP-I"])
+        found |= self._apart(rows, found["CLIP-I"])
+        drifts = [
+            within - measures.mean_cosine(self._subject[own], self._classes[prompt])
+            for prompt, own in zip(self.class_prompts, self._of_class)
+            if prompt in self._classes and (within := measures.mean_cosine_within(self._subject[own])) is not None
+        ]
+        return {**found, "DRIFT": measures.mean_of_known(drifts)} if drifts else found
 
     def _class_of(self, concepts: Sequence[Concept], owners: Sequence[Sequence[int]], request: Request) -> Array | None:
         """Return the class pictures of the subjects that a prompt is compared with; None if one of them has none."""

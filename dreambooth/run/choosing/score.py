@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     Figures = Mapping[str, float | None]
 
@@ -18,17 +18,20 @@ def of_measures(found: Figures, base: Figures, own: Figures) -> float:
     """Return the geometric mean of what the model has of the subject, of the prompts and of the class, from 0 to 1.
 
     The subject: how far APART has come from the base's to that of the subject's own pictures, or else CLIP-I. The
-    prompts: CLIP-T over the base's, where it is lower. The class: KEPT over the base's, where it is lower, or else how
-    much of the way to the subject's own pictures PRES has not gone. A model that lacks one of the three is worth
-    nothing, however good the others are, and the mean is then 0. All are shares of what is possible, so no weights
-    between cosines of different ranges have to be chosen.
+    prompts: CLIP-T over the base's, where it is lower. The class: how much of the way to the subject's own pictures
+    DRIFT has not gone, or else PRES. A model that lacks one of the three is worth nothing, however good the others are,
+    and the mean is then 0. All are shares of what is possible, so no weights between cosines of different ranges have
+    to be chosen.
     """
-    shares = [_share(found.get(name), base.get(name), own.get(name)) for name in ("APART", "CLIP-I")]
-    classes = [
-        _ratio(found.get("KEPT"), base.get("KEPT")),
-        _kept(found.get("PRES"), base.get("PRES"), own.get("PRES")),
+    gone = {
+        name: _share(found.get(name), base.get(name), own.get(name)) for name in ("APART", "CLIP-I", "DRIFT", "PRES")
+    }
+    lost = _first(gone["DRIFT"], gone["PRES"])
+    parts = [
+        _first(gone["APART"], gone["CLIP-I"]),
+        _ratio(found.get("CLIP-T"), base.get("CLIP-T")),
+        None if lost is None else 1 - lost,
     ]
-    parts = [_first(shares), _ratio(found.get("CLIP-T"), base.get("CLIP-T")), _first(classes)]
     known = [part for part in parts if part is not None]
     return math.prod(known) ** (1 / len(known)) if known else 0.0
 
@@ -38,7 +41,7 @@ def of_losses(found: Figures, prior_weight: float) -> float:
     return -((found.get(SUBJECT_LOSS) or 0.0) + prior_weight * (found.get(CLASS_LOSS) or 0.0))
 
 
-def _first(values: Iterable[float | None]) -> float | None:
+def _first(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
@@ -46,11 +49,6 @@ def _share(value: float | None, base: float | None, own: float | None) -> float 
     if value is None or base is None or own is None or own <= base:
         return None
     return min(1.0, max(0.0, (value - base) / (own - base)))
-
-
-def _kept(value: float | None, base: float | None, own: float | None) -> float | None:
-    gone = _share(value, base, own)
-    return None if gone is None else 1 - gone
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
