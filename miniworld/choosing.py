@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from miniworld.evaluator import Evaluator, Figures
 
-STEPS, EVERY, PATIENCE = 600, 75, 2  # updates, updates between validations, validations without a better score
+STEPS, EVERY, PATIENCE = 600, 75, 1  # updates, updates between validations, validations without a better score
 SHOWN, MEASURED = 12, 8  # pictures of a prompt in a validation, and in each half of the hindsight
 NEAR = 0.02  # the best
 
@@ -89,8 +89,10 @@ def measure(judges: Sequence[Evaluator], subject: str, result: Path) -> list[dic
 
 def score_of(found: Figures, base: Figures, real: Figures) -> float:
     """Return the score of figures, where the detector tells whether the class is still itself."""
-    one, other = ({**figures, "DRIFT": figures.get("class shows subject")} for figures in (found, base))
-    return score.of_measures(one, other, {**real, "DRIFT": 1.0})
+    shown = found["class shows subject"]
+    # the second half of the way to the subject counts, and all of the detector's share does
+    drift = None if shown is None else (1 + shown) / 2
+    return score.of_measures({**found, "DRIFT": drift}, {**base, "DRIFT": 0.0}, {**real, "DRIFT": 1.0})
 
 
 def compare(validations: Sequence[Mapping[str, float]], halves: Sequence[Mapping[int, float]]) -> Choice:

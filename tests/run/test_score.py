@@ -13,8 +13,14 @@ def of(**changes):
 
 
 def test_it_is_the_geometric_mean_of_subject_prompt_and_class():
-    found = of(**{"CLIP-I": 0.8, "CLIP-T": 0.4, "PRES": 0.4})
+    found = of(**{"CLIP-I": 0.8, "CLIP-T": 0.4, "PRES": 0.6})  # three fifths of the way to the subject
     assert found == pytest.approx((0.8 * 0.8 * 0.8) ** (1 / 3))
+
+
+@pytest.mark.parametrize(("gone", "kept"), [(-0.2, 1), (0, 1), (0.5, 1), (0.75, 0.5), (0.9, 0.2), (1, 0), (1.2, 0)])
+def test_the_class_is_kept_while_its_pictures_are_nearer_to_it_than_to_the_subject(gone, kept):
+    good = {"CLIP-I": 0.9, "CLIP-T": 0.5}
+    assert of(**good, PRES=0.3 + gone * 0.5) == pytest.approx(kept ** (1 / 3), abs=1e-6)
 
 
 def test_a_model_that_lacks_one_of_the_three_is_worth_nothing():
@@ -34,7 +40,8 @@ def test_what_tells_subject_and_class_apart_goes_before_either_alone():
     good = {"CLIP-I": 0.4, "CLIP-T": 0.5, "PRES": 0.8, "APART": 0.2, "DRIFT": -0.4}
     assert score.of_measures(good, base, own) == pytest.approx(1)
     assert score.of_measures({**good, "DRIFT": -0.5}, base, own) == pytest.approx(1)
-    assert score.of_measures({**good, "DRIFT": 0.3}, base, own) == pytest.approx(0.5)
+    assert score.of_measures({**good, "DRIFT": 0.0}, base, own) == pytest.approx(1)
+    assert score.of_measures({**good, "DRIFT": 0.35}, base, own) == pytest.approx(0.5)
     assert score.of_measures({**good, "APART": -0.15}, base, own) == pytest.approx(0.5)
     assert score.of_measures({**good, "DRIFT": 0.4}, base, own) == 0
 
