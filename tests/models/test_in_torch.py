@@ -190,7 +190,7 @@ TWINS = {**BUILDERS, "StableDiffusion3Pipeline without T5": functools.partial(bu
 
 
 @pytest.fixture(params=TWINS)
-def twin_folder(request, tmp_path):
+def twin_folder(request, in_torch, tmp_path):  # not made where the test is skipped
     return TWINS[request.param](tmp_path / "twin")
 
 
