@@ -126,6 +126,10 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
 
     own = settings_of(facts.denoiser)
     places = settings_of(facts.decoder).get("latent_channels", _LATENTS) if facts.decoder else _COLOURS
+    if not isinstance(places, int):
+        raise BadInput(
+            f"{flag} {name}: {facts.decoder}/{layouts.CONFIG} can't be used (latent_channels is {shown(str(places))})"
+        )
     needed = {"in_channels": places + (places + 1 if facts.paints else _COLOURS if facts.enlarges else 0)}
     widths = [settings_of(part).get("hidden_size") for part in facts.prompt_encoders]
     if facts.kinds[facts.denoiser] == "convolutional" and all(isinstance(width, int) for width in widths):

@@ -130,6 +130,13 @@ def test_a_unet_of_another_family_is_refused(tmp_path, pipeline, other, fault):
     assert fault in complaint(folder) and f"unet/config.json is not that of a {pipeline} with" in complaint(folder)
 
 
+@pytest.mark.parametrize("value", ["4", None, [4]])
+def test_a_vae_whose_channels_are_no_number_is_refused(folder, value):
+    path = folder / "vae/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "latent_channels": value}))
+    assert complaint(folder) == f"vae/config.json can't be used (latent_channels is {value})"
+
+
 @pytest.mark.parametrize("most", [19, "many", None])
 def test_an_upscaler_without_the_level_of_noise_is_refused(tmp_path, most):
     folder = BUILDERS["StableDiffusionUpscalePipeline"](tmp_path / "twin")

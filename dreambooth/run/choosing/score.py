@@ -18,11 +18,11 @@ def of_measures(found: Figures, base: Figures, own: Figures) -> float:
     """Return the geometric mean of what the model has of the subject, of the prompts and of the class, from 0 to 1.
 
     The subject: how far APART has come from the base's to that of the subject's own pictures, or else CLIP-I. The
-    prompts: CLIP-T over the base's, where it is lower. The class: how much of the second half of the
-    way to the subject's own pictures DRIFT has not gone, or else PRES; in the first half, its prompt's pictures are
-    nearer to the class than to the subject. A model that lacks one of the three is worth nothing, however good the
-    others are, and the mean is then 0. All are shares of what is possible, so no weights between cosines of different
-    ranges have to be chosen.
+    prompts: CLIP-T over the base's, where it is lower. The class: how much of the second half of the way to the
+    subject's own pictures DRIFT has not gone, or else PRES; in the first half, its prompt's pictures are nearer to the
+    class than to the subject. A model that lacks one of the three is worth nothing, however good the others are, and
+    the mean is then 0. All are shares of what is possible, so no weights between cosines of different ranges have to be
+    chosen.
     """
     gone = {
         name: _share(found.get(name), base.get(name), own.get(name)) for name in ("APART", "CLIP-I", "DRIFT", "PRES")
