@@ -212,7 +212,7 @@ def test_bad_input_to_infer_is_named(tmp_path, twin, flags, named):
 def test_verbose_shows_the_cause_of_a_loading_error(flags, twin, tmp_path):
     shutil.copytree(twin, tmp_path / "broken")
     settings = tmp_path / "broken/unet/config.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "cross_attention_dim": 12}))
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "norm_num_groups": 5}))
     done = python("train_dreambooth.py", *flags(pretrained_model_name_or_path=tmp_path / "broken"), "--verbose")
     assert done.returncode != 0 and "Traceback" in done.stderr
 
