@@ -193,3 +193,9 @@ def test_sentences_have_at_most_25_words_and_no_contractions(name):
     assert not re.findall(short_forms, PAGES[name], re.IGNORECASE)
     clauses = r"\b(?:be it|of (?:its|their) own|as it stands|all that|for want of|is told)\b"
     assert not re.findall(clauses, PAGES[name], re.IGNORECASE)
+
+
+@pytest.mark.parametrize("name", ENGLISH)
+def test_lines_of_text_end_at_the_column_where_those_of_code_do(name):
+    text = re.sub(r"^```.*?^```$", "", PAGES[name], flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith(("|", "!", "<"))] == []
