@@ -101,9 +101,7 @@ def _check_part(name: str, pipeline: Path, part: str, facts: FamilyFacts, flag: 
                 raise BadInput(f"{flag} {name}: {part}/{file.name} can't be used ({size} is {value})")
         for setting in facts.refused.get(part, ()) if file.name == layouts.CONFIG else ():
             if settings.get(setting):
-                reason = (
-                    f"{setting} is {settings[setting]}, as in {facts.refused_models}, which PPDiffusers draws wrongly"
-                )
+                reason = f"{setting} is {shown(str(settings[setting]))}, as in {facts.refused_models}"
                 raise BadInput(f"{flag} {name}: {part}/{file.name} can't be used ({reason})")
     if part in facts.without_weights:
         if not any(folder.iterdir()):
@@ -131,9 +129,11 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
             f"{flag} {name}: {facts.decoder}/{layouts.CONFIG} can't be used (latent_channels is {shown(str(places))})"
         )
     needed = {"in_channels": places + (places + 1 if facts.paints else _COLOURS if facts.enlarges else 0)}
-    widths = [settings_of(part).get("hidden_size") for part in facts.prompt_encoders]
+    texts = [settings_of(part) for part in facts.prompt_encoders]
+    widths = [each.get("project_dim", each.get("hidden_size")) for each in texts]  # the first is of AltDiffusion's
     if facts.kinds[facts.denoiser] == "convolutional" and all(isinstance(width, int) for width in widths):
-        needed["cross_attention_dim"] = sum(widths)
+        # what sees the prompt's encoding: a layer before the others, if there is one
+        needed["encoder_hid_dim" if own.get("encoder_hid_dim") else "cross_attention_dim"] = sum(widths)
     faults = [
         f"{setting} is {shown(str(own[setting]))}, and {value} fits"
         for setting, value in needed.items()
@@ -142,7 +142,7 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
     if own.get("addition_embed_type") != facts.added:
         faults.append(f"addition_embed_type is {shown(str(own.get('addition_embed_type')))}, and {facts.added} fits")
     levels = own.get("num_class_embeds")
-    if isinstance(levels, int) and levels <= facts.noise_level:
+    if facts.enlarges and isinstance(levels, int) and levels <= facts.noise_level:
         faults.append(f"num_class_embeds is {levels}, and {_noise_of(facts)}")
     if any(own.get(each) for each in _OF_LEVELS) != facts.enlarges:
         faults.append(f"{' and '.join(_OF_LEVELS)}: {'one of them fits' if facts.enlarges else 'none of them fits'}")
@@ -163,7 +163,7 @@ def check_index(name: str | Path, index: JSON, flag: str = FLAG) -> FamilyFacts:
         raise BadInput(f"{flag} {name}: it is a {shown(str(pipeline))}; supported: {', '.join(registry.FAMILIES)}")
     facts = registry.facts_of(index)
     most = index.get("max_noise_level", facts.noise_level)
-    if not isinstance(most, int) or most < facts.noise_level:
+    if facts.enlarges and (not isinstance(most, (int, float)) or most < facts.noise_level):
         reason = f"max_noise_level is {shown(str(most))}, and {_noise_of(facts)}"
         raise BadInput(f"{flag} {name}: its {moves.INDEX} can't be used ({reason})")
     for part, value in index.items():

@@ -137,6 +137,14 @@ def test_one_file_of_another_model_is_refused(twin, velocity_twin, xl_twin, tmp_
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["unidiffuser_twin", "upscaler_twin", "pixels_twin", "pixels_upscaler_twin"])
+def test_one_file_of_a_family_that_web_uis_have_not_is_refused(name, twin, request, tmp_path):
+    run(twin, "single_file", tmp_path / "one.safetensors")
+    with pytest.raises(BadInput, match="--format single_file: the layout has no place for"):
+        run(tmp_path / "one.safetensors", "safetensors", tmp_path / "out", "--like", str(request.getfixturevalue(name)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_not_one_file_is_refused_with_like(twin, bert_twin, tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"12345678{")
     run(twin, "single_file", tmp_path / "one.safetensors")

@@ -138,10 +138,13 @@ def test_what_does_not_fit_is_refused_in_one_line(clip_family, velocity_twin, tm
     assert "can't be loaded as a ControlNet" in reason(folder)  # its weights have other shapes
 
 
-def test_one_of_other_models_is_refused(clip_family, xl_twin, unidiffuser_twin, sd3_twin, tmp_path):
+TAKE_NONE = ("unidiffuser_twin", "sd3_twin", "upscaler_twin", "pixels_twin", "pixels_upscaler_twin")
+
+
+def test_one_of_other_models_is_refused(clip_family, xl_twin, request, tmp_path):
     folder = str(build_control(tmp_path / "control", clip_family))
     with pytest.raises(BadInput, match="it is for other models; its cross_attention_dim is 32, and this model's 72"):
         control.add(load_family(xl_twin), folder, 1.0)
-    for other in (unidiffuser_twin, sd3_twin):
+    for other in TAKE_NONE:
         with pytest.raises(BadInput, match="--controlnet .*: a model of .* takes no ControlNet here"):
-            control.add(load_family(other), folder, 1.0)
+            control.add(load_family(request.getfixturevalue(other)), folder, 1.0)

@@ -97,7 +97,7 @@ def test_a_run_in_parts_and_over_processes_is_the_same(
     assert_exact(twin, pictures, tmp_path, **settings, resolution=size)
 
 
-def test_the_whole_road_of_both_stages(pixels_twin, pixels_upscaler_twin, pictures, tmp_path, capsys):
+def test_the_whole_road_of_both_stages(pixels_twin, pixels_upscaler_twin, pictures, class_pictures, tmp_path, capsys):
     settings = dict(
         **PRIOR, class_data_dir=tmp_path / "class", num_class_images=2, keep_best=True, validation_steps=1,
         resolution=16, mixed_precision="no", validation_prompt=[PROMPT],
@@ -109,7 +109,8 @@ def test_the_whole_road_of_both_stages(pixels_twin, pixels_upscaler_twin, pictur
     assert "fixed_small" in (tmp_path / "first/scheduler/scheduler_config.json").read_text()
     assert_same(tmp_path / "first/text_encoder", pixels_twin / "text_encoder")
     assert mean_difference(tmp_path / "first/unet", pixels_twin / "unet") > 0
-    train(command_line(pixels_upscaler_twin, pictures, tmp_path / "second", resolution=32, lora_rank=2))
+    own = dict(**PRIOR, class_data_dir=class_pictures, num_class_images=2)  # which the second stage does not draw
+    train(command_line(pixels_upscaler_twin, pictures, tmp_path / "second", resolution=32, lora_rank=2, **own))
     infer.main([
         f"--model_path={tmp_path / 'first'}", f"--upscaler={tmp_path / 'second'}", f"--prompt={PROMPT}",
         "--num_inference_steps=2", f"--output={tmp_path / 'dog.png'}",
@@ -173,8 +174,10 @@ def test_another_solver_keeps_pixels_in_their_range_whatever_the_folder_says(pix
     assert not family.whole().pipeline.scheduler.config.thresholding
 
 
-def test_web_uis_get_no_lora_of_it(pixels_twin, upscaler_twin, pictures, tmp_path):
-    for twin, size in ((pixels_twin, 16), (upscaler_twin, 32)):
+def test_web_uis_get_no_lora_of_it(
+    pixels_twin, pixels_upscaler_twin, upscaler_twin, unidiffuser_twin, pictures, tmp_path
+):
+    for twin, size in ((pixels_twin, 16), (pixels_upscaler_twin, 32), (upscaler_twin, 32), (unidiffuser_twin, 32)):
         out = tmp_path / twin.parent.name
         train(command_line(twin, pictures, out, resolution=size, lora_rank=2))
         with pytest.raises(BadInput, match="^--format lora_web_ui: web UIs load "):

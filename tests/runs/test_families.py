@@ -27,8 +27,9 @@ ARCHITECTURES = {
         "scheduler": "DDIMScheduler",
     },
     "IDEA-CCNL/Taiyi-Stable-Diffusion-1B-Chinese-v0.1": {"text": "bert"},
+    "BAAI/AltDiffusion": {"text": "roberta"},
 }
-PROMPTS = {"bert": ("一张sks狗的照片", "一张狗的照片")}
+PROMPTS = dict.fromkeys(("bert", "roberta"), ("一张sks狗的照片", "一张狗的照片"))
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES, ids=lambda name: name.split("/")[1])

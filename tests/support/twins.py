@@ -65,6 +65,22 @@ def bert_text(folder, length):
     return tokenizer, BertModel(config)
 
 
+def roberta_text(folder, length):
+    """A RoBERTa with a last layer, as in AltDiffusion: its output is wider or narrower than the layers within."""
+    from ppdiffusers.pipelines.alt_diffusion.modeling_roberta_series import (
+        RobertaSeriesConfig,
+        RobertaSeriesModelWithTransformation,
+    )
+
+    from ppdiffusers.transformers import BertTokenizer
+
+    _, bert = bert_text(folder, length)
+    tokenizer = BertTokenizer(str(folder / "vocab.txt"), model_max_length=length)
+    settings = {**SMALL, "hidden_size": 48, "vocab_size": bert.config.vocab_size, "type_vocab_size": 1}
+    config = RobertaSeriesConfig(**settings, max_position_embeddings=length + 8, project_dim=32, pad_token_id=1)
+    return tokenizer, RobertaSeriesModelWithTransformation(config)
+
+
 def make_folders(folder):
     """Make the folder of a twin, and one beside it for the vocabulary of its tokenizers, which is returned."""
     folder.mkdir(parents=True)
@@ -87,7 +103,7 @@ def tiny_vae(**settings):
     )
 
 
-TEXTS = {"clip": clip_text, "open_clip": open_clip_text, "bert": bert_text}
+TEXTS = {"clip": clip_text, "open_clip": open_clip_text, "bert": bert_text, "roberta": roberta_text}
 
 
 SOLVERS = {

@@ -38,7 +38,7 @@ class FamilyFacts:
     lackable: tuple[str, ...] = ()  # parts that a model may lack
     # part -> the settings in its config.json that the library takes and does not heed
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    refused_models: str = ""  # that have them, in words
+    refused_models: str = ""  # that have them, in words, and why
     omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
     index_settings: tuple[str, ...] = ()  # what model_index.json says beside the parts
     # part -> its layers that see no gradient, which an optimizer's decay would change
@@ -178,6 +178,8 @@ STABLE_DIFFUSION_XL = FamilyFacts(
     tokenizers=("tokenizer", "tokenizer_2"),
     omitted={"add_watermarker": False},
     added="text_time",
+    refused={"vae": ("latents_mean", "latents_std")},
+    refused_models="Playground 2.5, whose latents have another scale",
     index_settings=("force_zeros_for_empty_prompt",),
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
     kinds={"unet": "convolutional", "text_encoder": "encoder", "text_encoder_2": "encoder"},
@@ -215,7 +217,7 @@ STABLE_DIFFUSION_3 = FamilyFacts(
     tokenizers=("tokenizer", "tokenizer_2"),
     lackable=("text_encoder_3", "tokenizer_3"),
     refused={"transformer": ("qk_norm", "dual_attention_layers")},
-    refused_models="Stable Diffusion 3.5",
+    refused_models="Stable Diffusion 3.5, which PPDiffusers draws wrongly",
     kinds={"transformer": "multimodal", "text_encoder": "encoder", "text_encoder_2": "encoder"},
     single_file=True,
     flows=True,

@@ -147,7 +147,9 @@ def keep_padding(text_encoder: Network) -> None:
 
     for layer in text_encoder.sublayers():
         if isinstance(layer, nn.Embedding) and layer._padding_idx is not None:  # noqa: SLF001
-            layer._padding_idx = text_encoder.config.pad_token_id = None  # noqa: SLF001
+            layer._padding_idx = None  # noqa: SLF001
+            if text_encoder.config.model_type == "bert":  # others compute their mask by it
+                text_encoder.config.pad_token_id = None
 
 
 @contextlib.contextmanager
