@@ -71,7 +71,6 @@ def roberta_text(folder, length):
         RobertaSeriesConfig,
         RobertaSeriesModelWithTransformation,
     )
-
     from ppdiffusers.transformers import BertTokenizer
 
     _, bert = bert_text(folder, length)
