@@ -4,6 +4,7 @@ import pytest
 from support.commands import command_line, train
 from support.families import load_family
 from support.pictures import draw_pictures, write_left_masks
+from support.slowly import mostly_slow
 from support.weights import mean_difference
 
 from dreambooth.files import records
@@ -38,6 +39,7 @@ SIZES = {
         32,
     ),
     **{"pixels_twin": 16, "pixels_upscaler_twin": 32},
+    **{"velocity_twin": 32, "bert_twin": 32},  # of the first one's family
 }
 OF_PIXELS = {"text encoder": "T5", "new word": "T5"}
 # (a family's twin, what it can't do) -> what the refusal says
@@ -79,7 +81,7 @@ def trained(request, wide_pictures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("ability", ABILITIES)
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", mostly_slow(SIZES, quick=len(SIZES) - 2))
 def test_a_family_can_do_it_or_refuses(name, ability, trained, wide_pictures, tmp_path, request):
     settings = dict(ABILITIES[ability])
     if "mask_dir" in settings:
