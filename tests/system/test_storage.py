@@ -165,16 +165,20 @@ def test_a_network_is_written_by_the_function_that_is_given(tmp_path):
     assert [*(tmp_path / "a").glob("*.safetensors")]
 
 
-def test_the_padding_token_has_its_own_embedding():
+@pytest.mark.parametrize(("kind", "kept"), [("bert", None), ("xlm-roberta", 0)])
+def test_the_padding_token_has_its_own_embedding(kind, kept):
+    """The settings of a BERT say so too; a RoBERTa needs the token for its mask."""
+
     class Encoder(paddle.nn.Layer):
         def __init__(self):
             super().__init__()
-            self.embedding, self.config = paddle.nn.Embedding(3, 2, padding_idx=0), SimpleNamespace(pad_token_id=0)
+            self.embedding = paddle.nn.Embedding(3, 2, padding_idx=0)
+            self.config = SimpleNamespace(pad_token_id=0, model_type=kind)
 
     encoder = Encoder()
     encoder.embedding.weight.set_value(np.ones([3, 2], np.float32))
     storage.keep_padding(encoder)
-    assert encoder.embedding(paddle.to_tensor([0])).numpy().all() and encoder.config.pad_token_id is None
+    assert encoder.embedding(paddle.to_tensor([0])).numpy().all() and encoder.config.pad_token_id is kept
 
 
 def readers():

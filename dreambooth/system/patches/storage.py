@@ -141,7 +141,7 @@ def keep_padding(text_encoder: Network) -> None:
     # Library: Paddle 2.6.2 and 3.3.1.
     # Symptom: Embedding(padding_idx=0) gives zeros for that token, where torch gives the stored row. With the [PAD] of
     # a Chinese text encoder, the prompt's encoding is off by 2.6.
-    # Remedy: no padding token, in the layer and in the settings that are saved.
+    # Remedy: no padding token in the layer, nor in the settings of a BERT that are saved; a RoBERTa masks by its.
     # Test: test_the_padding_token_has_its_own_embedding, test_paddle_alone_gives_zeros_for_it.
     from paddle import nn
 
