@@ -56,6 +56,14 @@ def test_the_unet_sees_what_the_pipeline_shows_it(family, monkeypatch):
     assert np.abs(family.encode_pictures(changed, mask)["mean"].numpy() - encoding["mean"].numpy()).max() > 1e-3
 
 
+def test_the_first_batch_is_encoded_in_the_type_of_all_others(family, monkeypatch):
+    """A VAE in half precision is brought back before it encodes anything, and not only when it decodes."""
+    family.pipeline.vae.to(dtype="float16")
+    monkeypatch.setitem(family.pipeline.vae.config, "force_upcast", True)
+    found = family.first_latents(0, "picture", [(0,)], (32, 32))
+    assert all("float32" in str(found[name].dtype) for name in ("image", "mask_image", "masked_image_latents"))
+
+
 def test_without_a_picture_all_of_it_is_painted_and_the_same_each_time(family):
     settings = DrawSettings(3, "picture", (32, 32), 2)
     one, other, wide = (

@@ -28,8 +28,6 @@ SIZES = {
     **dict.fromkeys(
         (
             "twin",
-            "velocity_twin",
-            "bert_twin",
             "xl_twin",
             "sd3_twin",
             "unidiffuser_twin",

@@ -58,7 +58,7 @@ class Inpainting(StableDiffusion):
     @override
     def first_latents(self, seed: int, purpose: str, keys: Sequence[Key], size: Size) -> dict[str, Tensor]:
         """Draw the noise that pictures begin as, where a whole picture is to be painted."""
-        pixels = paddle.zeros([1, 3, *size], self.pipeline.vae.dtype)
+        pixels = paddle.zeros([1, 3, *size], self.space.exact_type(self.decoder))  # as every batch has it
         with paddle.no_grad():
             rest = self.surroundings(pixels, paddle.ones([1, 1, *size], pixels.dtype))["rest"]
         return {
