@@ -140,8 +140,8 @@ def main(argv: Sequence[str]) -> None:
     if settings.lora:
         loading.merge_lora(family, settings.lora, settings.scale, "--lora")
     for warning in (
-        *tokenizers.truncations(family.tokenizer, settings.prompt),
-        *rare_words.spelled_out(family.tokenizer, settings.prompt),
+        *tokenizers.truncations(family.tokenizers, settings.prompt, family.facts.reads_on),
+        *rare_words.spelled_out(family.tokenizers[0], settings.prompt),
     ):
         console.warn(warning)
     if start is not None:

@@ -94,7 +94,7 @@ def run(config: Config, plan: Plan, budget: Budget) -> None:
     diffusion = diffusions.diffusion_for(family.pipeline.scheduler, config.objective, facts.has_places)
     family.adapters = Adapters(family.learners(), facts.denoiser, config.lora, config.seed, family.untrained_layers())
     words.learn(family, config.word, config.concepts.subjects)
-    classes = surveys.classes(config.concepts, plan.survey, family.tokenizer)
+    classes = surveys.classes(config.concepts, plan.survey, family.tokenizers)
     found = prior_pictures.scan(classes, source, config.pictures.size, plan.class_hashes)
     missing = any(each.missing for each in found)
     for purpose, is_drawn in (("class picture", missing), ("picture", config.logging.validation_prompt)):

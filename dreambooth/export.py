@@ -112,7 +112,7 @@ def _write_model(settings: ExportSettings) -> None:
         for network in family.networks().values():
             saving.to_float16(network)
     if settings.format == saving.SINGLE_FILE:
-        if words := list(family.tokenizer.added_tokens_encoder):
+        if words := list(family.tokenizers[0].added_tokens_encoder):
             console.warn(
                 f"the file has no place for {', '.join(words)}; web UIs load words from learned_embeds.safetensors"
             )

@@ -4,7 +4,8 @@
     python -m dreambooth.identifier --model ./my_model --check "a photo of sks dog"
 
 They are chosen as the DreamBooth paper does: one token of the model's own tokenizer, rare, three or fewer letters,
-drawn at random from all such tokens; another --seed draws others.
+drawn at random from all such tokens; another --seed draws others. Where a model has two CLIPs, a word is rare if it is
+so in both tokenizers; T5 beside them reads it in pieces.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def main(argv: Sequence[str]) -> None:
     """Run the command."""
     settings = read_settings(argv)
     libraries.load(weight_files.READERS, settings.verbose)
-    words = RareWords(loading.load_tokenizer(loading.Source(settings.model), "--model"))
+    tokenizers = loading.load_tokenizers(loading.Source(settings.model), "--model")
+    words = RareWords(*tokenizers)
     if settings.check is not None:
         print(words.description(settings.check))
         problems = list(words.problems(settings.check))
@@ -68,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
         return
     candidates = words.candidates()
     if not candidates:
-        raise BadInput(f"--model {settings.model}: its tokenizer has no rare word of up to three letters")
+        owner = "tokenizer has" if len(tokenizers) == 1 else "tokenizers have"
+        raise BadInput(f"--model {settings.model}: its {owner} no rare word of up to three letters")
     shown = candidates if settings.all else _some(candidates, settings.count, settings.seed)
     for each in shown:
         print(f"{each.word}\ttoken {each.token}")

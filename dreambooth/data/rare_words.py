@@ -67,10 +67,14 @@ class Candidate:
 
 
 class RareWords:
-    """The rare words of one tokenizer: a byte-pair tokenizer, a BERT's, or one of pieces of sentences, as T5's."""
+    """The rare words of a tokenizer: a byte-pair tokenizer, a BERT's, or one of pieces of sentences, as T5's.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    With others, as those of Stable Diffusion XL, a word is rare if it is so in each; the numbers are the first one's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *others: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self._others = [RareWords(each) for each in others]
         self._is_byte_pair = hasattr(tokenizer, "bpe_ranks")
         self._has_pieces = hasattr(tokenizer, "sp_model")
         self._vocabulary: dict[str, int] = tokenizer.encoder if self._is_byte_pair else tokenizer.get_vocab()
@@ -91,6 +95,8 @@ class RareWords:
         """Check whether a word is a single token, and a rare one."""
         tokens = self.tokenizer.tokenize(word)
         if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token:
+            return False
+        if not all(other.is_rare(word) for other in self._others):
             return False
         if word.lower() in _ENGLISH:
             return False
@@ -150,6 +156,14 @@ class RareWords:
         others = " ".join(word for word in own if word != found)
         return f"identifier: {found} (token {token}, rare); class: {others or 'none'}"
 
+    def _splits(self, own: Sequence[str]) -> Iterator[str]:
+        """Yield why a word that a tokenizer splits is no identifier."""
+        for which, each in zip(("", "second ", "third "), (self, *self._others)):
+            for word in own:
+                if len(pieces := each._pieces(word)) > 1:  # noqa: SLF001  of the same class
+                    split = f"the {which}tokenizer splits it into {' + '.join(pieces)}"
+                    yield f'"{word}" is not one: {split}, which have a meaning; '
+
     def problems(self, instance_prompt: str, class_prompt: str | None = None) -> Iterator[str]:
         """Yield a sentence for each problem with the identifier of a prompt.
 
@@ -164,17 +178,8 @@ class RareWords:
         elif found is None and (rare := [word for word in class_words if word in words and self.is_rare(word)]):
             yield f'the class prompt "{class_prompt}" has "{rare[0]}", which is to name the subject alone; take it out'
         elif found is None:
-            split = next((word for word in own if len(self.tokenizer.tokenize(word)) > 1), None)
-            pieces = " + ".join(self._pieces(split)) if split else ""
-            yield (
-                f'"{instance_prompt}" has no identifier, a rare word before the class that names the subject; '
-                + (
-                    f'"{split}" is not one: the tokenizer splits it into {pieces}, which have a meaning; '
-                    if split
-                    else ""
-                )
-                + _REMEDY
-            )
+            lacking = f'"{instance_prompt}" has no identifier, a rare word before the class that names the subject; '
+            yield f"{lacking}{next(self._splits(own), '')}{_REMEDY}"
         of_class = [word for word in class_words if word not in _FILLERS]
         if spells_out(self.tokenizer, class_prompt or ""):
             return  # which has its own sentence

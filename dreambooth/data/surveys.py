@@ -80,11 +80,11 @@ def held_out(folder: str | None, found: Survey) -> tuple[Picture, ...]:
     return tuple(pictures)
 
 
-def classes(concepts: ConceptSettings, found: Survey, tokenizer: Tokenizer) -> tuple[ClassSettings, ...]:
+def classes(concepts: ConceptSettings, found: Survey, tokenizers: Sequence[Tokenizer]) -> tuple[ClassSettings, ...]:
     """List the classes of the subjects, with prompts from the captions where these are asked for."""
     if not concepts.class_prompts_from_captions:
         return concepts.classes
-    words, named = rare_words.RareWords(tokenizer), list[tuple[str, str]]()
+    words, named = rare_words.RareWords(*tokenizers), list[tuple[str, str]]()
     for concept in found.concepts:
         identifier = words.identifier(concept.prompt, concept.class_prompt)
         if identifier is None:

@@ -121,18 +121,20 @@ def _record_source(pipeline: Pipeline, readable: Path, folder: Path) -> None:
                 value.init_kwargs[name] = setting.replace(f"{readable}/", f"{folder}/")
 
 
-def load_tokenizer(source: Source, flag: str = pipeline_folder.FLAG) -> Tokenizer:
-    """Load the tokenizer of a model's prompts alone."""
+def load_tokenizers(source: Source, flag: str = pipeline_folder.FLAG) -> list[Tokenizer]:
+    """Load the tokenizers alone whose words can be an identifier."""
     from ppdiffusers import transformers
 
     if base := records.find_base(source.name, flag):
-        return load_tokenizer(Source(base.model, base.revision, base.tokenizer), flag)
+        return load_tokenizers(Source(base.model, base.revision, base.tokenizer), flag)
     index, folder = _find_index(source, flag)
-    part = registry.facts_of(index).tokenizers[0]
-    tokenizer_class = getattr(transformers, index[part][1].removesuffix("Fast"))
+    parts = registry.facts_of(index).tokenizers
+    classes = {part: getattr(transformers, index[part][1].removesuffix("Fast")) for part in parts}
+    if source.tokenizer_name:
+        return [each.from_pretrained(source.tokenizer_name) for each in classes.values()]
     try:
         with layouts.readable(folder, flag) as (readable, _):
-            return tokenizer_class.from_pretrained(str(readable), subfolder=part)
+            return [each.from_pretrained(str(readable), subfolder=part) for part, each in classes.items()]
     except BadInput:
         raise
     except Exception as error:

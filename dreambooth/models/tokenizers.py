@@ -64,18 +64,19 @@ def another_tokenizer(name: str, own: Tokenizer, text_encoder: Network) -> Token
     return tokenizer
 
 
-def truncations(tokenizer: Tokenizer, prompts: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each prompt that is too long for the tokenizer."""
+def truncations(tokenizers: Sequence[Tokenizer], prompts: Iterable[str], t5_reads_on: bool = False) -> Iterator[str]:
+    """Yield a sentence for each prompt that is too long for a model's tokenizers, but for T5's."""
+    fate = "is for T5 alone" if t5_reads_on else "is lost"
     for prompt in dict.fromkeys(prompts):
-        if truncated := truncated_text(tokenizer, prompt):
-            yield f'a prompt is too long for the tokenizer; this part is lost: "{truncated}" (of "{prompt[:40]}…")'
+        if truncated := truncated_text(tokenizers, prompt):
+            yield f'a prompt is too long for the tokenizer; this part {fate}: "{truncated}" (of "{prompt[:40]}…")'
 
 
-def truncated_text(tokenizer: Tokenizer, prompt: str) -> str:
-    """Decode the end of a prompt that does not fit into the tokenizer's maximum, or ""."""
-    tokens = tokenizer(prompt)["input_ids"]
+def truncated_text(tokenizers: Sequence[Tokenizer], prompt: str) -> str:
+    """Decode the end of a prompt that does not fit into the least maximum of its tokenizers, or ""."""
     # the last token is the end mark, which the cut prompt has too
-    return tokenizer.decode(tokens[tokenizer.model_max_length - 1 : -1]).strip()
+    ends = [each.decode(each(prompt)["input_ids"][each.model_max_length - 1 : -1]).strip() for each in tokenizers]
+    return max(ends, key=len)
 
 
 def widths(readers: Sequence[Reader]) -> list[int]:

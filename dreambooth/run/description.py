@@ -185,11 +185,11 @@ def _later_warnings(config: Config, plan: Plan, family: Family, found: Sequence[
             f"the checkpoint was made {' and '.join(changes)}, so the last bits of the result may differ from those of"
             " a run without the stop"
         )
-    words = RareWords(family.tokenizer)
+    words = RareWords(*family.tokenizers)
     for concept in plan.survey.concepts:
         if concept.prompt != concept.class_prompt:  # which has its own warning
             yield from words.problems(concept.prompt, concept.class_prompt)
-        yield from _problems_of_captions(concept, words)
+        yield from _problems_of_captions(concept, words, family)
     yield from _same_identifiers(plan, words)
     own, size = family.default_size, config.pictures.size
     if not max(own) / 2 <= max(size) <= max(own) * 2:
@@ -201,8 +201,8 @@ def _later_warnings(config: Config, plan: Plan, family: Family, found: Sequence[
     captions = [picture.caption for each in found for picture in each.pictures if picture.caption]
     captions += [prompt for each in found for prompt in each.settings.prompts]
     subjects = [concept.prompt for concept in plan.survey.concepts]
-    yield from tokenizers.truncations(family.tokenizer, dict.fromkeys([*subjects, *others, *captions]))
-    yield from rare_words.spelled_out(family.tokenizer, others)
+    yield from tokenizers.truncations(family.tokenizers, [*subjects, *others, *captions], family.facts.reads_on)
+    yield from rare_words.spelled_out(family.tokenizers[0], others)
 
 
 def _same_identifiers(plan: Plan, words: RareWords) -> Iterator[str]:
@@ -220,7 +220,7 @@ def _same_identifiers(plan: Plan, words: RareWords) -> Iterator[str]:
             prompts[identifier] = concept.prompt
 
 
-def _problems_of_captions(concept: Concept, words: RareWords) -> Iterator[str]:
+def _problems_of_captions(concept: Concept, words: RareWords, family: Family) -> Iterator[str]:
     """Yield a sentence for the captions without the identifier, and for those that are too long."""
     named = [picture for picture in concept.pictures if picture.caption]
     identifier = words.identifier(concept.prompt, concept.class_prompt) if named else None
@@ -230,12 +230,13 @@ def _problems_of_captions(concept: Concept, words: RareWords) -> Iterator[str]:
             f'{len(without)} of {len(named)} captions lack "{identifier}", the identifier of "{concept.prompt}"'
             f" ({without[0].path.name}); their pictures teach it nothing"
         )
-    ends = [(each, tokenizers.truncated_text(words.tokenizer, each.caption or "")) for each in named]
+    ends = [(each, tokenizers.truncated_text(family.tokenizers, each.caption or "")) for each in named]
     if cut := [(picture, lost) for picture, lost in ends if lost]:
         picture, lost = cut[0]
+        fate = "is for T5 alone" if family.facts.reads_on else "is lost"
         yield (
             f"{len(cut)} of {len(named)} captions are too long for the tokenizer; this part of that of"
-            f' {picture.path.name} is lost: "{lost[:80]}"'
+            f' {picture.path.name} {fate}: "{lost[:80]}"'
         )
 
 

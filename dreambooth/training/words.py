@@ -36,7 +36,7 @@ def learn(family: Family, settings: WordSettings, subjects: Sequence[SubjectSett
         return
     if not family.facts.text_encoders:
         raise BadInput(f"{_FLAG}: T5, which this model reads prompts by, takes no new words; leave it out")
-    tokenizer, readers = family.tokenizer, tokenizers.readers(family.pipeline, family.facts)
+    tokenizer, readers = family.tokenizers[0], tokenizers.readers(family.pipeline, family.facts)
     starts = {}
     for subject in subjects:
         [word] = subject.new_words

@@ -1,6 +1,7 @@
 """python -m dreambooth.identifier."""
 
 import re
+import shutil
 
 import pytest
 from support.commands import ROOT, python
@@ -62,6 +63,34 @@ def test_other_models(pipeline, bert_twin, tmp_path, capsys):
     with pytest.raises(SystemExit):
         identifier.main(["--model", str(model), "--check", prompt])
     assert '"sk" is not one: the tokenizer splits it into s + k' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pipeline", ["StableDiffusionXLPipeline", "StableDiffusion3Pipeline"])
+def test_a_word_is_rare_in_both_tokenizers(pipeline, tmp_path, capsys):
+    """The first one has sks as a token, the second one spells it."""
+    model = BUILDERS[pipeline](tmp_path / "twin")
+    identifier.main(["--model", str(model), "--check", "a photo of sks dog"])
+    assert "identifier: sks (token" in capsys.readouterr().out
+    (model / "tokenizer_2/merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(SystemExit):
+        identifier.main(["--model", str(model), "--check", "a photo of sks"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "identifier: none; other words: sks"
+    assert '"sks" is not one: the second tokenizer splits it into s + k + s, which have a meaning' in second
+    with pytest.raises(BadInput, match="its tokenizers have no rare word of up to three letters"):
+        identifier.main(["--model", str(model), "--all"])
+
+
+def test_a_base_with_another_tokenizer_has_its_words(flags, twin, tmp_path, capsys):
+    from support.commands import train
+
+    other = shutil.copytree(twin / "tokenizer", tmp_path / "spells")
+    (other / "merges.txt").write_text("#version: 0.2\n")
+    train(flags(max_train_steps=1, save_steps=1, lora_rank=2, tokenizer_name=other))
+    assert "the tokenizer splits it into s + k + s" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        identifier.main(["--model", str(tmp_path / "out/checkpoint-1"), "--check", "a photo of sks dog"])
+    assert "identifier: none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [["--count", "0"], ["--seed", "-1"], ["--model", "./nowhere"]])

@@ -182,7 +182,7 @@ def test_python_files_in_a_folder_are_not_run(models, marker, tmp_path):
     model = shutil.copytree(models / ".pdparams", tmp_path / "model")
     for name in ("None.py", "pipeline.py", "StableDiffusionPipeline.py", "unet/unet.py", "__init__.py"):
         (model / name).write_text(f"open({str(marker)!r}, 'w')\n")
-    assert load_pipeline(model) and loading.load_tokenizer(loading.Source(str(model)))
+    assert load_pipeline(model) and loading.load_tokenizers(loading.Source(str(model)))
     assert not marker.exists()
 
 

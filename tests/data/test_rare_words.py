@@ -107,6 +107,14 @@ def test_rare_words_of_a_chinese_vocabulary_are_late_latin_words_and_uncommon_ch
     assert not {"狗", "的", "the", "##s"} & set(words(bert.candidates()))
 
 
+def test_a_word_of_two_tokenizers_is_rare_in_both(clip, bert):
+    both = RareWords(bert.tokenizer, clip.tokenizer)
+    assert bert.is_rare("zqz") and clip.is_rare("zwx") and not both.is_rare("zqz") and not both.is_rare("zwx")
+    assert words(both.candidates()) == [] and words(RareWords(clip.tokenizer, clip.tokenizer).candidates())
+    [problem] = both.problems("a photo of zqz dog", "a photo of a dog")
+    assert '"zqz" is not one: the second tokenizer splits it into' in problem
+
+
 def test_english_words_and_offensive_ones_are_no_candidates(bert, monkeypatch):
     monkeypatch.setattr(rare_words, "_RARE_SHARE", 1.0)
     assert {"zqz"} <= set(words(bert.candidates()))

@@ -82,14 +82,14 @@ PRIOR = dict(with_prior_preservation=True, class_data_dir="c", class_prompt="a p
 
 def test_class_prompts_are_the_captions_without_the_identifier(folders, twin):
     dog, _ = folders
-    tokenizer = load_family(twin).tokenizer
+    tokenizers = load_family(twin).tokenizers
     for path, text in zip(sorted(dog.glob("*.png")), ["sks dog in snow", "sks dog in snow", "my sks dog"]):
         path.with_suffix(".txt").write_text(text)
     own = ConceptSettings(str(dog), "a photo of sks dog", class_prompts_from_captions=True, **PRIOR)
-    [found] = surveys.classes(own, surveys.survey(own, PictureSettings()), tokenizer)
+    [found] = surveys.classes(own, surveys.survey(own, PictureSettings()), tokenizers)
     assert found.prompts == ("a dog in snow", "my dog") and found.prompt == "a photo of a dog"
     plain = ConceptSettings(str(dog), "a photo of sks dog", **PRIOR)
-    assert surveys.classes(plain, surveys.survey(plain, PictureSettings()), tokenizer) == plain.classes
+    assert surveys.classes(plain, surveys.survey(plain, PictureSettings()), tokenizers) == plain.classes
 
 
 @pytest.mark.parametrize("prompt, said", [("a photo of sks dog", "have no captions"), ("a dog", "has no identifier")])
@@ -99,7 +99,7 @@ def test_class_prompts_need_captions_and_an_identifier(folders, twin, prompt, sa
         captioned(dog, "a dog in snow")
     own = ConceptSettings(str(dog), prompt, class_prompts_from_captions=True, **PRIOR)
     with pytest.raises(BadInput, match=f"--class_prompts_from_captions: .*{said}"):
-        surveys.classes(own, surveys.survey(own, PictureSettings()), load_family(twin).tokenizer)
+        surveys.classes(own, surveys.survey(own, PictureSettings()), load_family(twin).tokenizers)
 
 
 def test_transparency_that_no_picture_of_all_subjects_has_is_refused(folders):
@@ -173,7 +173,7 @@ def test_subjects_of_one_class_take_turns_in_its_prompts_without_any_identifier(
         class_data_dir="c",
         class_prompts_from_captions=True,
     )
-    [found] = surveys.classes(both, surveys.survey(both, PictureSettings()), load_family(twin).tokenizer)
+    [found] = surveys.classes(both, surveys.survey(both, PictureSettings()), load_family(twin).tokenizers)
     assert found.prompts == (
         "a dog in scene 0 with a dog",
         "a dog in scene 0",

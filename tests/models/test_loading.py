@@ -15,8 +15,8 @@ from dreambooth.system.errors import BadInput
 @pytest.mark.parametrize("model", ["twin", "bert_twin", "unidiffuser_twin"])
 def test_the_tokenizer_alone_is_the_one_that_reads_the_prompts(model, request):
     folder = request.getfixturevalue(model)
-    alone = loading.load_tokenizer(loading.Source(str(folder)))
-    assert alone("a sks dog").input_ids == load_family(folder).tokenizer("a sks dog").input_ids
+    [alone] = loading.load_tokenizers(loading.Source(str(folder)))
+    assert alone("a sks dog").input_ids == load_family(folder).tokenizers[0]("a sks dog").input_ids
 
 
 def test_what_can_not_be_loaded_is_told_in_one_line(twin, tmp_path):
@@ -55,7 +55,7 @@ def test_a_feature_extractor_is_kept_and_a_safety_checker_left_out(twin, tmp_pat
 def test_another_tokenizer_may_be_given(twin, bert_twin, tmp_path):
     longer = build_twin(tmp_path / "longer", length=64)
     family = load_family(twin, tokenizer_name=str(longer / "tokenizer"))
-    assert family.tokenizer.model_max_length == 32  # no more than the text encoder has positions
+    assert family.tokenizers[0].model_max_length == 32  # no more than the text encoder has positions
     with pytest.raises(BadInput, match="--tokenizer_name"):
         load_family(twin, tokenizer_name=str(tmp_path / "nowhere"))
 

@@ -13,8 +13,8 @@ from dreambooth.system.errors import BadInput
 
 def tokens_of(family, prompt):
     """The tokens of a prompt, filled up to the tokenizer's length."""
-    length = family.tokenizer.model_max_length
-    return family.tokenizer(
+    length = family.tokenizers[0].model_max_length
+    return family.tokenizers[0](
         [prompt], padding="max_length", max_length=length, return_attention_mask=True, return_tensors="pd"
     )
 

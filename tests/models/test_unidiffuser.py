@@ -130,7 +130,7 @@ def test_what_it_can_not_do_is_refused(family, unidiffuser_twin):
 
 
 def test_the_tokenizer_is_the_one_that_reads_the_prompts(family):
-    assert "red hat" in tokenizers.truncated_text(family.tokenizer, "a " * 20 + "red hat")
+    assert "red hat" in tokenizers.truncated_text(family.tokenizers, "a " * 20 + "red hat")
 
 
 @pytest.mark.parametrize("scheduler", [None, "ddim", "ddpm", "dpmsolver++", "pndm"])

@@ -43,7 +43,7 @@ def vector(folder):
 def start(twin, text="dog"):
     """The vector that a word begins with."""
     family = load_family(twin)
-    tokenizer, table = family.tokenizer, family.pipeline.text_encoder.get_input_embeddings().weight.numpy()
+    tokenizer, table = family.tokenizers[0], family.pipeline.text_encoder.get_input_embeddings().weight.numpy()
     return table[tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))].mean(0)
 
 
@@ -122,7 +122,7 @@ def test_the_librarys_own_loading_gives_the_word_its_vector(twin, pictures, tmp_
 def test_the_gradient_of_a_word_is_that_of_its_row(twin):
     """Against Paddle's own gradient of the table, where its row is the word."""
     family = load_family(twin)
-    tokenizer, text_encoder = family.tokenizer, family.pipeline.text_encoder
+    tokenizer, text_encoder = family.tokenizers[0], family.pipeline.text_encoder
     learned = words.Words([(tokenizer, text_encoder)], {"<sks>": start(twin)}, is_alone=False)
     table = text_encoder.get_input_embeddings().weight
     table.stop_gradient = False
@@ -132,7 +132,7 @@ def test_the_gradient_of_a_word_is_that_of_its_row(twin):
     assert not table.grad.numpy()[token].any()  # all of it is the word's
     text_encoder.clear_gradients()
     other = load_family(twin)
-    readers = [(other.tokenizer, other.pipeline.text_encoder)]
+    readers = [(other.tokenizers[0], other.pipeline.text_encoder)]
     words.tokenizers.add_words(readers, {"<sks>": start(twin)}, "--test")
     rows = other.pipeline.text_encoder.get_input_embeddings().weight
     rows.stop_gradient = False
@@ -148,13 +148,13 @@ def test_a_text_encoder_that_is_loaded_again_gets_the_words(twin, tmp_path):
     next(iter(learned.parameters())).set_value(start(twin) + 1)
     family.pipeline.text_encoder = None
     family = family.whole()
-    assert len(family.pipeline.text_encoder.get_input_embeddings().weight) < len(family.tokenizer)
+    assert len(family.pipeline.text_encoder.get_input_embeddings().weight) < len(family.tokenizers[0])
     loading.put_words(family, learned.vectors())
     family.save(tmp_path / "out", "safetensors")
     again = load_family(tmp_path / "out")
-    token = again.tokenizer.convert_tokens_to_ids("<sks>")
+    token = again.tokenizers[0].convert_tokens_to_ids("<sks>")
     row = again.pipeline.text_encoder.get_input_embeddings().weight.numpy()[token]
-    assert np.array_equal(row, start(twin) + 1) and token in again.tokenizer(PROMPT)["input_ids"]
+    assert np.array_equal(row, start(twin) + 1) and token in again.tokenizers[0](PROMPT)["input_ids"]
 
 
 @pytest.mark.parametrize("text", ["bert_twin", "unidiffuser_twin"])
@@ -166,8 +166,8 @@ def test_other_models_learn_words_too(text, pictures, tmp_path, request):
     train(command_line(model, pictures, tmp_path / "out", **settings))
     assert not np.array_equal(vector(tmp_path / "out"), start(model, settings["initializer_token"]))
     family = load_family(tmp_path / "out")
-    token = family.tokenizer.convert_tokens_to_ids("<sks>")
-    assert token in family.tokenizer(settings["instance_prompt"])["input_ids"]
+    token = family.tokenizers[0].convert_tokens_to_ids("<sks>")
+    assert token in family.tokenizers[0](settings["instance_prompt"])["input_ids"]
     family.save(tmp_path / "saved", "safetensors")
     again = load_family(tmp_path / "saved")
     prompts = [settings["instance_prompt"]]
@@ -191,7 +191,7 @@ def test_several_subjects_have_a_word_each(twin, pictures, class_pictures, tmp_p
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files == ["learned_embeds-sks.safetensors", "learned_embeds-wcm.safetensors"]
     family = load_family(tmp_path / "out")
-    assert all(len(family.tokenizer.tokenize(word)) == 1 for word in ("<sks>", "<wcm>"))
+    assert all(len(family.tokenizers[0].tokenize(word)) == 1 for word in ("<sks>", "<wcm>"))
     # a later run with one word leaves no file of the other
     train(command_line(twin, pictures, tmp_path / "out", **ALONE, overwrite=True))
     assert [path.name for path in (tmp_path / "out").glob("*.safetensors")] == ["learned_embeds.safetensors"]

@@ -46,7 +46,7 @@ class DeepFloyd(Family):
     @override
     def encode_prompts(self, prompts: Sequence[str]) -> Tensors:
         """Encode prompts, in small letters as the pipeline does: "hidden" [prompts, tokens, width]."""
-        found = self.tokenizer(
+        found = self.pipeline.tokenizer(
             [prompt.lower().strip() for prompt in prompts],
             padding="max_length",
             max_length=_TOKENS,

@@ -32,7 +32,7 @@ class StableDiffusion(Family):
 
         An attention mask goes in only where the text encoder's config has one.
         """
-        tokenizer, text_encoder = self.tokenizer, self.pipeline.text_encoder
+        tokenizer, text_encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = tokenizer(
             list(prompts),
             padding="max_length",

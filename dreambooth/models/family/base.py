@@ -57,9 +57,9 @@ class Family(ABC):
         return getattr(self.pipeline, self.facts.decoder) if self.facts.decoder else None
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The first tokenizer that reads the prompts."""
-        return getattr(self.pipeline, self.facts.tokenizers[0])
+    def tokenizers(self) -> list[Tokenizer]:
+        """Those whose words can be an identifier: CLIP's, or else the one that reads the prompts."""
+        return [getattr(self.pipeline, part) for part in self.facts.tokenizers]
 
     @property
     def default_size(self) -> Size:

@@ -90,6 +90,11 @@ class FamilyFacts:
         return not self.text_encoders
 
     @property
+    def reads_on(self) -> bool:
+        """Whether T5 reads what is too long for the CLIPs beside it."""
+        return not self.parts.keys().isdisjoint(self.lackable)
+
+    @property
     def without_weights(self) -> tuple[str, ...]:
         """The parts that consist of small files."""
         return tuple(part for part, classes in self.parts.items() if SMALL.issuperset(classes))

@@ -56,5 +56,5 @@ def of(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> Judg
             dataclasses.replace(each, class_prompt=subject.class_prompt)
             for each, subject in zip(concepts, config.concepts.subjects)
         ]
-        clip = ClipMeasures(config.choosing.clip_model_path, named, prompts, RareWords(family.tokenizer))
+        clip = ClipMeasures(config.choosing.clip_model_path, named, prompts, RareWords(*family.tokenizers))
     return Judges(held_out, clip, config.objective.prior_loss_weight)
