@@ -129,11 +129,14 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
             f"{flag} {name}: {facts.decoder}/{layouts.CONFIG} can't be used (latent_channels is {shown(str(places))})"
         )
     needed = {"in_channels": places + (places + 1 if facts.paints else _COLOURS if facts.enlarges else 0)}
-    texts = [settings_of(part) for part in facts.prompt_encoders]
-    widths = [each.get("project_dim", each.get("hidden_size")) for each in texts]  # the first is of AltDiffusion's
-    if facts.kinds[facts.denoiser] == "convolutional" and all(isinstance(width, int) for width in widths):
-        # what sees the prompt's encoding: a layer before the others, if there is one
-        needed["encoder_hid_dim" if own.get("encoder_hid_dim") else "cross_attention_dim"] = sum(widths)
+    for setting, parts in facts.widths.items():
+        found = [(settings_of(part), names) for part, names in parts]
+        first = [next((each[name] for name in names if name in each), None) for each, names in found]
+        widths = [width for width in first if isinstance(width, int)]
+        if len(widths) == len(parts):
+            # what sees the prompt's encoding may be a layer before the others
+            is_before = setting == "cross_attention_dim" and own.get("encoder_hid_dim")
+            needed["encoder_hid_dim" if is_before else setting] = sum(widths)
     faults = [
         f"{setting} is {shown(str(own[setting]))}, and {value} fits"
         for setting, value in needed.items()

@@ -130,6 +130,32 @@ def test_a_unet_of_another_family_is_refused(tmp_path, pipeline, other, fault):
     assert fault in complaint(folder) and f"unet/config.json is not that of a {pipeline} with" in complaint(folder)
 
 
+@pytest.mark.parametrize(
+    "pipeline, part, setting, value, fault",
+    [
+        ("StableDiffusionXLPipeline", "text_encoder_2", "projection_dim", 40, "_input_dim is 80, and 88 fits"),
+        ("StableDiffusionXLPipeline", "text_encoder", "hidden_size", 48, "cross_attention_dim is 72, and 88 fits"),
+        ("StableDiffusion3Pipeline", "text_encoder_3", "d_model", 96, "joint_attention_dim is 80, and 96 fits"),
+        ("StableDiffusion3Pipeline", "text_encoder", "projection_dim", 24, "pooled_projection_dim is 64, and 56 fits"),
+        ("IFPipeline", "text_encoder", "d_model", 48, "encoder_hid_dim is 40, and 48 fits"),
+        ("IFSuperResolutionPipeline", "text_encoder", "d_model", 48, "encoder_hid_dim is 40, and 48 fits"),
+        ("UniDiffuserPipeline", "image_encoder", "projection_dim", 32, "clip_img_dim is 24, and 32 fits"),
+        ("UniDiffuserPipeline", "text_decoder", "prefix_hidden_dim", 24, "text_dim is 16, and 24 fits"),
+        ("StableDiffusionUpscalePipeline", "text_encoder", "hidden_size", 48, "cross_attention_dim is 32, and 48 fits"),
+    ],
+)
+def test_a_part_of_another_width_is_refused(tmp_path, pipeline, part, setting, value, fault):
+    folder = BUILDERS[pipeline](tmp_path / "twin")
+    pipeline_folder.check(str(folder))
+    path = folder / part / "config.json"
+    settings = json.loads(path.read_text())
+    assert setting in settings
+    path.write_text(json.dumps({**settings, setting: value}))
+    assert fault in complaint(folder)
+    path.write_text(json.dumps({**settings, setting: str(value)}))
+    pipeline_folder.check(str(folder))  # the library says what it can't read
+
+
 @pytest.mark.parametrize("value", ["4", None, [4]])
 def test_a_vae_whose_channels_are_no_number_is_refused(folder, value):
     path = folder / "vae/config.json"
