@@ -9,12 +9,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.crafted_pickles import torch_weights
 from support.families import load_family, load_pipeline
-from support.twins import build_unidiffuser
+from support.twins import build_twin, build_unidiffuser
 
 from dreambooth.config.sections import ModelSettings
 from dreambooth.models import layouts, pipeline_folder, saving
 from dreambooth.run.memory import sizes
 from dreambooth.system.errors import BadInput
+from dreambooth.system.patches import storage
 
 UNET = "diffusion_pytorch_model.safetensors"
 
@@ -142,6 +143,40 @@ def test_the_words_of_a_chinese_tokenizer_json(bert_twin, tmp_path):
     vocabulary.unlink()
     tokenizer = load_pipeline(tmp_path / "copy").tokenizer
     assert tokenizer.tokenize("一张狗的照片") == ["一", "张", "狗", "的", "照", "片"]
+
+
+def encoded_by_alt_diffusion(pipeline):
+    with paddle.no_grad():
+        return pipeline.text_encoder((paddle.arange(64) % 28 + 2).reshape([2, 32])).projection_state.numpy()
+
+
+@pytest.mark.parametrize("text", ["roberta", "square_roberta"])
+def test_altdiffusion_in_torchs_format(text, tmp_path):
+    """Its last layer is a matrix, which the library does not know."""
+    twin = load_pipeline(build_twin(tmp_path / "twin", text=text))
+    saving.save(twin, tmp_path / "torch", "diffusers")
+    again = load_pipeline(tmp_path / "torch")
+    for name, value in twin.text_encoder.state_dict().items():
+        assert np.array_equal(value.numpy(), again.text_encoder.state_dict()[name].numpy()), name
+    assert np.array_equal(encoded_by_alt_diffusion(again), encoded_by_alt_diffusion(twin))
+
+
+@pytest.mark.parametrize("kind", [False, True])
+def test_the_library_alone_does_not_transpose_the_last_layer(kind):
+    from ppdiffusers.pipelines.alt_diffusion import modeling_roberta_series
+
+    network = modeling_roberta_series.RobertaSeriesModelWithTransformation
+    config = modeling_roberta_series.RobertaSeriesConfig(num_hidden_layers=1, has_pre_transformation=kind)
+    config.architectures = ["RobertaSeriesModelWithTransformation"]
+
+    def transposed(mappings):
+        return {each.source_name for each in mappings if each.action == "transpose" and "transf" in each.source_name}
+
+    assert transposed(network.__mro__[1]._get_name_mappings.__func__(network, config)) == set()
+    storage.transpose_last_layer("BertModel")
+    storage.transpose_last_layer("RobertaSeriesModelWithTransformation")
+    known = transposed(network._get_name_mappings(config))
+    assert known == {"transformation.weight", *(["transformation_pre.weight"] if kind else [])}
 
 
 def test_a_weight_that_is_missing_is_told(copy):

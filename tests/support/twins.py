@@ -1,5 +1,6 @@
 """Tiny twins of real models: random weights, but the classes, settings and folders of the real ones."""
 
+import functools
 import json
 
 from miniworld.tokenizer import byte_alphabet
@@ -65,7 +66,7 @@ def bert_text(folder, length):
     return tokenizer, BertModel(config)
 
 
-def roberta_text(folder, length):
+def roberta_text(folder, length, width=48):
     """A RoBERTa with a last layer, as in AltDiffusion: its output is wider or narrower than the layers within."""
     from ppdiffusers.pipelines.alt_diffusion.modeling_roberta_series import (
         RobertaSeriesConfig,
@@ -75,7 +76,7 @@ def roberta_text(folder, length):
 
     _, bert = bert_text(folder, length)
     tokenizer = BertTokenizer(str(folder / "vocab.txt"), model_max_length=length)
-    settings = {**SMALL, "hidden_size": 48, "vocab_size": bert.config.vocab_size, "type_vocab_size": 1}
+    settings = {**SMALL, "hidden_size": width, "vocab_size": bert.config.vocab_size, "type_vocab_size": 1}
     config = RobertaSeriesConfig(**settings, max_position_embeddings=length + 8, project_dim=32, pad_token_id=1)
     return tokenizer, RobertaSeriesModelWithTransformation(config)
 
@@ -102,7 +103,13 @@ def tiny_vae(**settings):
     )
 
 
-TEXTS = {"clip": clip_text, "open_clip": open_clip_text, "bert": bert_text, "roberta": roberta_text}
+TEXTS = {
+    "clip": clip_text,
+    "open_clip": open_clip_text,
+    "bert": bert_text,
+    "roberta": roberta_text,
+    "square_roberta": functools.partial(roberta_text, width=32),
+}
 
 
 SOLVERS = {

@@ -152,6 +152,31 @@ def keep_padding(text_encoder: Network) -> None:
                 text_encoder.config.pad_token_id = None
 
 
+def transpose_last_layer(class_name: str) -> None:
+    """Let the library know which layers of AltDiffusion's text encoder torch stores transposed, if it is one."""
+    # Library: PPDiffusers 0.29.0.
+    # Symptom: in its list of matrices to transpose the last layer is missing. Where it is square, the prompt's encoding
+    # is silently another one; else the model does not load.
+    # Remedy: add the layer, and that of its newer kind.
+    # Test: test_altdiffusion_in_torchs_format, test_the_library_alone_does_not_transpose_the_last_layer.
+    if class_name != "RobertaSeriesModelWithTransformation":
+        return
+    from paddlenlp.transformers.conversion_utils import StateDictNameMapping
+    from ppdiffusers.pipelines.alt_diffusion import modeling_roberta_series
+
+    network = modeling_roberta_series.RobertaSeriesModelWithTransformation
+    inherited = network.__mro__[1]._get_name_mappings  # noqa: SLF001
+
+    def with_last_layer(_: type, config: Any) -> list[Any]:  # noqa: ANN401  the library's
+        found = inherited.__func__(network, config)
+        names = ["transformation.weight"]
+        if getattr(config, "has_pre_transformation", False):
+            names.append("transformation_pre.weight")
+        return [*found, *(StateDictNameMapping(name, name, "transpose") for name in names)]
+
+    network._get_name_mappings = classmethod(with_last_layer)  # noqa: SLF001
+
+
 @contextlib.contextmanager
 def checked_downloads(cleaned: Callable[[str], str]) -> Iterator[None]:
     """Within it, a file from Hugging Face gets its place in the cache only with the hash by which the hub names it.
