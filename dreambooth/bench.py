@@ -110,7 +110,7 @@ def read_settings(argv: Sequence[str]) -> tuple[BenchSettings, list[Subject]]:
     subjects = [each for each in found if not settings.subjects or each.name in settings.subjects]
     for option, path in settings.instruments.items():
         hub.check_place(path, option)
-    pipeline_folder.check_model(settings.model, flag="--model")
+    pipeline_folder.check_draws(settings.model, flag="--model")
     given = documents.read(settings.config, "--config") if settings.config else {}
     if overruled := sorted(_OWN & given.keys() if isinstance(given, dict) else ()):
         console.warn(f"--config {settings.config}: the benchmark gives its own {', '.join(overruled)}")

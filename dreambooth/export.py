@@ -30,6 +30,8 @@ from dreambooth.system.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dreambooth.models.family.facts import FamilyFacts
+
 Format = Literal[SaveFormat, "single_file", "lora_paddle", "lora_diffusers", "lora_web_ui"]
 LORA: dict[str, lora.Form] = {"lora_paddle": "paddle", "lora_diffusers": "diffusers", "lora_web_ui": "web_ui"}
 _MOST_UNDERSCORES = 2  # in a name without dots that is a layer's own: clip_img_in
@@ -125,7 +127,10 @@ def _write_model(settings: ExportSettings) -> None:
 def _write_lora(settings: ExportSettings) -> None:
     """Write a LoRA's file anew."""
     parts = records.read_lora(settings.model_path, "--model_path", registry.LORA_PARTS)
-    prefixes = None if _is_of_no_web_ui(settings.model_path) else registry.lora_prefixes(parts)
+    facts = _facts_of_base(settings.model_path)
+    prefixes = None if facts and not facts.lora_prefixes else registry.lora_prefixes(parts)
+    if facts and settings.format == "lora_diffusers" and not facts.lora_in_diffusers:
+        console.warn(f"diffusers loads no LoRA of a {facts.pipeline}; this tool reads the file")
     if settings.format == "lora_web_ui" and prefixes is None:
         raise BadInput(f"--format {settings.format}: web UIs load {registry.WEB_UI_NETWORKS} alone")
     if settings.format != "lora_web_ui" and any(_is_of_web_ui(each) for layers in parts.values() for each in layers):
@@ -137,12 +142,12 @@ def _write_lora(settings: ExportSettings) -> None:
         lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)
 
 
-def _is_of_no_web_ui(model_path: str) -> bool:
-    """Check whether a LoRA's folder names a base, which is there, of a family that web UIs load no LoRA of."""
+def _facts_of_base(model_path: str) -> FamilyFacts | None:
+    """Return the facts of the base that a LoRA's folder names; None where it names none, or it is not there."""
     base = records.find_base(model_path)
     if base is None or not Path(base.model).is_dir():
-        return False
-    return not registry.facts_of(pipeline_folder.read_index(base.model)).lora_prefixes
+        return None
+    return registry.facts_of(pipeline_folder.read_index(base.model))
 
 
 def _is_of_web_ui(layer: str) -> bool:

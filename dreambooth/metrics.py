@@ -87,7 +87,7 @@ def read_settings(argv: Sequence[str]) -> MetricsSettings:
     for option, path in settings.instruments.items():
         hub.check_place(path, option)
     for option, path in (("--model_path", settings.model_path), ("--base_model_path", settings.base_model_path)):
-        pipeline_folder.check_model(path, flag=option)
+        pipeline_folder.check_draws(path, flag=option)
     return settings
 
 

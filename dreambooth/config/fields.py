@@ -52,6 +52,8 @@ class Section:
             value = getattr(self, field.name)
             if field.metadata["required"] and not (value.strip() if isinstance(value, str) else value):
                 raise BadInput(f"--{field.name} is required")
+            if isinstance(value, str) and not value.strip() and field.default is None and "prompt" not in field.name:
+                raise BadInput(f"--{field.name}: it is empty; give it a value, or leave it out")
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 _check_number(field, value)
 

@@ -127,9 +127,6 @@ class ChoosingSettings(Section, title="measures on the way, and the best weights
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("validation_data_dir", "clip_model_path"):
-            if getattr(self, name) is not None and not getattr(self, name).strip():
-                raise BadInput(f"--{name}: it is empty")
         if self.patience is not None and not self.keep_best:
             raise BadInput("--patience needs --keep_best")
 

@@ -234,6 +234,16 @@ def _samples(path: Path) -> bytes:
     return b"".join(parts)
 
 
+def check_draws(name: str, flag: str) -> None:
+    """Refuse what check_model() does, and a folder's model that draws nothing from a prompt alone."""
+    check_model(name, flag)
+    base = records.find_base(name, flag)
+    folder = base.model if base else name
+    if Path(folder).is_dir() and (facts := registry.facts_of(read_index(folder))).enlarges:
+        what = f"it is a model of {facts.pipeline}, which enlarges pictures, and draws none from a prompt alone"
+        raise BadInput(f"{flag} {name}: {what}; give one that draws")
+
+
 def check_model(name: str, flag: str) -> None:
     """Refuse a folder that holds neither a pipeline, nor a LoRA or a checkpoint whose base can be used."""
     base = records.find_base(name, flag)

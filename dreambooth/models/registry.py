@@ -102,7 +102,9 @@ LORA_PARTS = {
 }
 TEXT_ENCODERS = {part for facts in FAMILIES.values() for part in facts.text_encoders}
 # what web UIs load, in words
-WEB_UI_NETWORKS = " or ".join(facts.web_ui_networks for facts in FAMILIES.values() if facts.web_ui_networks)
+WEB_UI_NETWORKS = " or ".join(
+    dict.fromkeys(facts.web_ui_networks for facts in FAMILIES.values() if facts.web_ui_networks)
+)
 # every name that the folder of a part may have
 PARTS = {
     name for facts in FAMILIES.values() for name in (*facts.parts, *facts.newer_names.values(), *facts.optional_parts)

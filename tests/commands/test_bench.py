@@ -236,6 +236,12 @@ def test_bad_input_is_refused_before_anything_is_written(line, tmp_path, changes
     assert not (tmp_path / "bench").exists()
 
 
+def test_a_model_that_enlarges_is_refused(line, upscaler_twin, tmp_path):
+    with pytest.raises(BadInput, match="--model .*: it is a model of StableDiffusionUpscalePipeline, which enlarges"):
+        bench.main(line(model=upscaler_twin))
+    assert not (tmp_path / "bench").exists()
+
+
 def test_a_bad_recipe_is_refused_before_the_first_run(line, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({"learning_rat": 1}))
     with pytest.raises(BadInput, match="learning_rat"):

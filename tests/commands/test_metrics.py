@@ -320,6 +320,12 @@ def test_the_same_model_twice_has_the_same_figures_and_gained_nothing(measure, t
     assert tuned["PRES"] == pytest.approx(tuned["CLIP-I"], abs=1e-5)
 
 
+@pytest.mark.parametrize("flag", ["--model_path", "--base_model_path"])
+def test_a_model_that_enlarges_is_refused_before_it_is_loaded(measure, upscaler_twin, flag):
+    with pytest.raises(BadInput, match=f"{flag} .*: it is a model of StableDiffusionUpscalePipeline, which enlarges"):
+        measure(flag, upscaler_twin)
+
+
 @pytest.mark.parametrize("name", ["xl_twin", "sd3_twin", "inpainting_twin", "pixels_twin"])
 def test_models_of_other_families_are_measured(measure, pictures, request, tmp_path, capsys, name):
     """A run of one update draws other pictures than its base, and so has other figures."""

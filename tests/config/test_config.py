@@ -422,6 +422,14 @@ def test_a_copy_with_a_seed_differs_in_the_seed_alone():
     assert {**config.flat(), "seed": 7} == config.with_seed(7).flat()
 
 
+@pytest.mark.parametrize("name", ["revision", "tokenizer_name", "resume_from_checkpoint", "clip_model_path"])
+def test_a_name_that_is_empty_is_refused(name):
+    """It is that of a shell's variable that is not set."""
+    for empty in ("", " "):
+        with pytest.raises(BadInput, match=f"^--{name}: it is empty; give it a value, or leave it out"):
+            small_config(**{name: empty})
+
+
 def test_an_empty_validation_prompt_is_refused():
     with pytest.raises(BadInput, match="^--validation_prompt: it is empty"):
         read([*PRIOR, "--validation_prompt", "a dog", "--validation_prompt", " "])

@@ -82,3 +82,7 @@ def test_a_lora_files_names_begin_with_a_part_or_its_prefix():
         "transformer.": "transformer",
         "": "unet",
     }
+
+
+def test_what_web_uis_load_is_named_once_each():
+    assert registry.WEB_UI_NETWORKS == "Stable Diffusion's UNet and CLIP or Stable Diffusion XL's UNet and CLIPs"

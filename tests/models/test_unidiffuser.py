@@ -13,6 +13,7 @@ from support.slowly import mostly_slow
 from support.weights import assert_same, weights
 
 import infer
+from dreambooth import export
 from dreambooth.config.commands import DrawSettings
 from dreambooth.drawing import sampling
 from dreambooth.files import safetensors
@@ -188,6 +189,17 @@ def test_the_whole_road(unidiffuser_twin, pictures, tmp_path, capsys):
     infer.main(["--model_path", str(tmp_path / "out"), "--prompt", "a photo of sks dog", "--num_inference_steps", "3",
                 "--output", str(tmp_path / "dog.png")])  # fmt: skip
     assert Image.open(tmp_path / "dog.png").size == (32, 32)
+
+
+def test_diffusers_has_no_loader_for_its_lora(unidiffuser_twin, pictures, tmp_path, capsys):
+    train(command_line(unidiffuser_twin, pictures, tmp_path / "out", lora_rank=2, max_train_steps=1, save_steps=1))
+    capsys.readouterr()
+    line = ["--model_path", str(tmp_path / "out/checkpoint-1"), "--output", str(tmp_path / "lora.safetensors")]
+    export.main([*line, "--format", "lora_diffusers"])
+    assert "diffusers loads no LoRA of a UniDiffuserPipeline" in capsys.readouterr().err
+    line[-1] = str(tmp_path / "paddle.safetensors")
+    export.main([*line, "--format", "lora_paddle"])
+    assert capsys.readouterr().err == ""
 
 
 METHODS = {

@@ -52,6 +52,7 @@ class FamilyFacts:
     web_ui_networks: str = ""  # those networks in words
     # what else a layer's name may begin with in a LoRA file -> the part
     other_lora_names: Mapping[str, str] = field(default_factory=dict)
+    lora_in_diffusers: bool = True  # diffusers loads its LoRA
     lora_in_library: bool = False  # the libraries' own load_lora_weights reads its LoRA
     kinds: Mapping[str, str] = field(default_factory=dict)  # part that may train -> how its memory is counted
     single_file: bool = False  # can be exported as one file
@@ -169,6 +170,7 @@ UNIDIFFUSER = FamilyFacts(
         "clip_img_dim": (("image_encoder", _PROJECTION),),
     },
     untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
+    lora_in_diffusers=False,
     kinds={"unet": "joint", "text_encoder": "encoder"},
     newer_names={"image_processor": "clip_image_processor"},  # since diffusers 0.25
     has_places=False,
