@@ -20,6 +20,12 @@ STABLE_DIFFUSION_1 = Sizes(
     {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863},
     {"unet": UNET, "text_encoder": TEXT, "vae": VAE},
 )
+# a BERT of Chinese: 21128 words, 512 places, twelve layers
+TAIYI = Sizes(
+    registry.FAMILIES["StableDiffusionPipeline"],
+    {"unet": 859_520_964, "text_encoder": 102_267_648, "vae": 83_653_863},
+    {"unet": UNET, "text_encoder": {**TEXT, "max_position_embeddings": 512}, "vae": VAE},
+)
 UNET_OF_XL = {
     "block_out_channels": [320, 640, 1280],
     "attention_head_dim": [5, 10, 20],
