@@ -165,11 +165,7 @@ class RareWords:
                     yield f'"{word}" is not one: {split}, which have a meaning; '
 
     def problems(self, instance_prompt: str, class_prompt: str | None = None) -> Iterator[str]:
-        """Yield a sentence for each problem with the identifier of a prompt.
-
-        The identifier is one of the words that the class prompt lacks; without a class prompt, one of those that are
-        no fillers.
-        """
+        """Yield a sentence for each problem with the identifier of a prompt."""
         words, class_words = _WORDS.findall(instance_prompt.lower()), _WORDS.findall((class_prompt or "").lower())
         own = _own_words(instance_prompt, class_prompt)
         found = self._identifier(own, instance_prompt)
@@ -221,12 +217,16 @@ def _joined(words: list[str]) -> str:
 
 
 def without(prompt: str, identifier: str | None) -> str:
-    """Leave a word that has no meaning to CLIP out of a prompt; Chinese has no spaces around it."""
-    if not identifier:
+    """Leave a word that has no meaning to CLIP out of a prompt."""
+    if not has(prompt, identifier):
         return prompt
-    if not HAS_HAN.search(prompt):
-        return " ".join(word for word in prompt.split() if word != identifier)
-    return re.sub(_as_a_word(identifier), "", prompt)
+    kept = re.sub(f"{_as_a_word(str(identifier))}-?", "", prompt, flags=re.IGNORECASE)
+    return kept if HAS_HAN.search(prompt) else " ".join(kept.split())
+
+
+def has(prompt: str, identifier: str | None) -> bool:
+    """Check whether a word is in a prompt; Chinese has no spaces around it."""
+    return bool(identifier and re.search(_as_a_word(identifier), prompt, re.IGNORECASE))
 
 
 def _as_a_word(identifier: str) -> str:

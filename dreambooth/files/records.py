@@ -27,7 +27,7 @@ _CHUNK = 1 << 20  # bytes
 class Choice(TypedDict, total=False):
     """What a record has of a run that was measured on the way."""
 
-    validations: list[dict[str, float]]
+    validations: list[dict[str, float | None]]  # None: no number
     saved_step: int  # whose weights were saved, where that was chosen
 
 

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 class Best:
     """The validations so far, and the weights of the one with the best score, where they are to be kept.
 
-    After `patience` validations without a better score, the run is over.
+    After `patience` validations without a better score, the run is over; a score of 0 is no beginning to count from.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Best:
         """What a run's record has of it: the validations, and the step whose weights are saved."""
         if not self.history:
             return {}
-        found: Choice = {"validations": [{"step": entry.step, **entry.figures} for entry in self.history]}
+        numbers = [{name: _or_none(each) for name, each in entry.figures.items()} for entry in self.history]
+        found: Choice = {"validations": [{"step": entry.step, **each} for entry, each in zip(self.history, numbers)]}
         if self._is_kept and self.best:
             found["saved_step"] = self.best.step
         return found
@@ -90,7 +91,7 @@ class Best:
     @property
     def is_over(self) -> bool:
         """Check whether patience is at its end."""
-        if self._patience is None or self.best is None:
+        if self._patience is None or self.best is None or self.best.figures[_SCORE] == 0:
             return False
         return sum(entry.step > self.best.step for entry in self.history) >= self._patience
 
@@ -116,3 +117,8 @@ class Best:
             if not len(tensors):
                 raise ValueError("it has the validations' figures, and not the best weights")
             self._values = weights.restored(tensors, self._named)
+
+
+def _or_none(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN."""
+    return value if math.isfinite(value) else None

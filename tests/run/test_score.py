@@ -1,5 +1,7 @@
 """The score: what it rewards, and its bounds."""
 
+import math
+
 import pytest
 
 from dreambooth.run.choosing import score
@@ -36,21 +38,26 @@ def test_more_than_the_subjects_own_pictures_or_the_bases_prompts_is_no_more():
 
 
 def test_what_tells_subject_and_class_apart_goes_before_either_alone():
-    base, own = {**BASE, "APART": -0.2, "DRIFT": -0.4}, {**OWN, "APART": 0.2, "DRIFT": 0.4}
-    good = {"CLIP-I": 0.4, "CLIP-T": 0.5, "PRES": 0.8, "APART": 0.2, "DRIFT": -0.4}
+    base, own = {**BASE, "APART": -0.2}, {**OWN, "APART": 0.2}
+    good = {"CLIP-I": 0.4, "CLIP-T": 0.5, "PRES": 0.8, "APART": 0.2, "KEPT": 1.0}
     assert score.of_measures(good, base, own) == pytest.approx(1)
-    assert score.of_measures({**good, "DRIFT": -0.5}, base, own) == pytest.approx(1)
-    assert score.of_measures({**good, "DRIFT": 0.0}, base, own) == pytest.approx(1)
-    assert score.of_measures({**good, "DRIFT": 0.35}, base, own) == pytest.approx(0.5)
+    assert score.of_measures({**good, "KEPT": 0.125}, base, own) == pytest.approx(0.5)
     assert score.of_measures({**good, "APART": -0.15}, base, own) == pytest.approx(0.5)
-    assert score.of_measures({**good, "DRIFT": 0.4}, base, own) == 0
+    assert score.of_measures({**good, "KEPT": 0.0}, base, own) == 0
 
 
 def test_what_can_not_tell_them_apart_gives_way():
     """A subject that is no further from its class than the base draws it."""
-    base, found = {**BASE, "APART": 0.2, "DRIFT": 0.2}, {"CLIP-I": 0.8, "CLIP-T": 0.4, "PRES": 0.4}
-    own = {**OWN, "APART": 0.2, "DRIFT": 0.2}
-    assert score.of_measures({**found, "APART": 0.1, "DRIFT": 0.1}, base, own) == of(**found)
+    base, found = {**BASE, "APART": 0.2}, {"CLIP-I": 0.8, "CLIP-T": 0.4, "PRES": 0.4}
+    own = {**OWN, "APART": 0.2}
+    assert score.of_measures({**found, "APART": 0.1, "KEPT": None}, base, own) == of(**found)
+
+
+@pytest.mark.parametrize("name", ["CLIP-I", "CLIP-T", "PRES", "DIV", "APART", "KEPT", "validation_loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_figures_that_are_no_numbers_have_no_score(name, value):
+    """A model of NaN would else have kept all of its class."""
+    assert math.isnan(of(**{name: value}))
 
 
 @pytest.mark.parametrize("lacking", ["PRES", "CLIP-T"])

@@ -41,6 +41,19 @@ def test_patience_ends_after_so_many_validations_without_a_better_score(scores, 
     assert not run(scores)[0].is_over
 
 
+def test_a_score_of_nothing_is_no_beginning_to_count_from():
+    """A slow start is no end: the first validations of a CLIP may all be worth nothing."""
+    assert not run([0, 0, 0, 0, 0], patience=1)[0].is_over
+    assert not run([0, 0, 0, 0.1], patience=1)[0].is_over and run([0, 0, 0, 0.1, 0.1], patience=1)[0].is_over
+    assert run([-9, -3, -4], patience=1)[0].is_over  # losses
+
+
+def test_what_is_no_number_is_none_in_the_record():
+    best, _ = run([0.5, math.nan, math.inf])
+    assert [each["score"] for each in best.record["validations"]] == [0.5, None, None]
+    json.dumps(best.record, allow_nan=False)
+
+
 def test_without_being_kept_there_is_a_history_alone():
     best, named = run([0.0, 3.0, 1.0], is_kept=False)
     assert best.in_words is None and len(best.record["validations"]) == 3

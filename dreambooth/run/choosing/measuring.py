@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
 
     Figures = dict[str, float | None]
 
-_MOST = 64  # of a subject's pictures, and of a class's, in the order of their names
+_MOST = 64  # of a subject's pictures, in the order of their names
 
 
 class ClipMeasures:
-    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and DRIFT too.
+    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and KEPT too.
 
-    A prompt's pictures are compared with the subject whose rare word is in it, or with all. PRES is the mean over the
-    classes. APART is how much more the prompts' pictures resemble the subject than its class, and DRIFT is the same of
-    the class prompt's. Both are differences of mean cosines: what any picture has in common with any other, such as a
-    scene, is not in them.
+    A prompt's pictures are compared with the subject whose rare word is in it, or with all. PRES and KEPT are means
+    over the classes. APART is how much more the prompts' pictures resemble the subject than its class, a difference of
+    mean cosines: what any picture has in common with any other, such as a scene, is not in it. KEPT is the share of the
+    class prompt's pictures that are still of the class: of each, how much of the second half of the way from the class
+    pictures to the subject's own it has not gone. A model that draws the subject in half of them has kept half.
     """
 
     def __init__(self, name: str, concepts: Sequence[Concept], prompts: Sequence[str], words: RareWords) -> None:
@@ -40,23 +42,20 @@ class ClipMeasures:
         owners: list[list[int]] = []  # of each picture, by concept
         vectors = []
         for concept in concepts:
-            vectors.append(self._encode(concept.pictures))
+            vectors.append(self._encode(concept.pictures[:_MOST]))
             first = sum(map(len, owners))
             owners.append(list(range(first, first + len(vectors[-1]))))
         self._subject = np.concatenate(vectors)
         self._requests, texts = [], []
         for prompt in prompts:
-            own = [number for number, word in enumerate(identifiers) if word and word in prompt.lower().split()]
+            own = [number for number, word in enumerate(identifiers) if rare_words.has(prompt, word)]
             listed = own or range(len(concepts))
             self._requests.append(Request(prompt, [index for number in listed for index in owners[number]]))
-            texts.append(rare_words.without(prompt, identifiers[own[0]] if own else None))
+            texts.append(functools.reduce(rare_words.without, [identifiers[number] for number in own], prompt))
         self._texts = self._clip.encode_prompts(texts)
         self.class_prompts = list(dict.fromkeys(each.class_prompt for each in concepts if each.class_prompt))
-        self._classes = {
-            each.class_prompt: self._encode(each.class_pictures)
-            for each in concepts
-            if each.class_prompt and each.class_pictures
-        }
+        of_class = {prompt: _class_pictures(concepts, prompt) for prompt in self.class_prompts}
+        self._classes = {prompt: self._encode(pictures) for prompt, pictures in of_class.items() if pictures}
         self._others = [self._class_of(concepts, owners, request) for request in self._requests]
         self._of_class = [
             [index for each, own in zip(concepts, owners) if each.class_prompt == prompt for index in own]
@@ -69,30 +68,26 @@ class ClipMeasures:
         nothing = np.zeros([0, self._subject.shape[1]])
         found = measures.measure_model(rows, nothing, self._subject, self._requests, self._texts)
         found |= self._apart(rows, found["CLIP-I"])
-        preserved, drifts = list[float | None](), list[float | None]()
+        preserved, kept = list[float | None](), list[float | None]()
         for prompt, group, own in zip(self.class_prompts, of_classes, self._of_class):
             vectors = self._clip.encode_pictures(group)
-            alike = measures.mean_cosine(vectors, self._subject[own])
-            preserved.append(alike)
+            preserved.append(measures.mean_cosine(vectors, self._subject[own]))
             if prompt in self._classes:
-                drifts.append(alike - measures.mean_cosine(vectors, self._classes[prompt]))
+                kept.append(_kept(vectors, self._subject[own], self._classes[prompt]))
         found["PRES"] = measures.mean_of_known(preserved)
-        return {**found, "DRIFT": measures.mean_of_known(drifts)} if drifts else found
+        return {**found, "KEPT": measures.mean_of_known(kept)} if self._classes else found
 
     def _encode(self, pictures: Sequence[Picture]) -> Array:
-        return self._clip.encode_pictures([picture_files.open_picture(each.path) for each in pictures[:_MOST]])
+        return self._clip.encode_pictures([picture_files.open_picture(each.path) for each in pictures])
 
     def figures_of_subject(self) -> Figures:
         """Measure the subject's own pictures: the best figures that a model can have."""
         found = measures.measure_subject(self._subject, self._requests, self._texts)
         rows = [self._subject[request.references] for request in self._requests]
-        found |= self._apart(rows, found["CLIP-I"])
-        drifts = [
-            within - measures.mean_cosine(self._subject[own], self._classes[prompt])
-            for prompt, own in zip(self.class_prompts, self._of_class)
-            if prompt in self._classes and (within := measures.mean_cosine_within(self._subject[own])) is not None
-        ]
-        return {**found, "DRIFT": measures.mean_of_known(drifts)} if drifts else found
+        # as measures.measure_subject() has them, but for one picture and for several subjects
+        found["CLIP-I"] = measures.mean_of_known(map(_alike, rows))
+        found["PRES"] = measures.mean_of_known(_alike(self._subject[own]) for own in self._of_class)
+        return found | self._apart(rows, found["CLIP-I"])
 
     def _class_of(self, concepts: Sequence[Concept], owners: Sequence[Sequence[int]], request: Request) -> Array | None:
         """Return the class pictures of the subjects that a prompt is compared with; None if one of them has none."""
@@ -108,3 +103,26 @@ class ClipMeasures:
             return {}
         alike = [measures.mean_cosine(each, others) for each, others in zip(rows, known)]
         return {"APART": fidelity - sum(alike) / len(alike)}
+
+
+def _class_pictures(concepts: Sequence[Concept], prompt: str) -> list[Picture]:
+    """List the pictures of a class, each once, whichever subjects share them."""
+    found = {each.sha256: each for concept in concepts if concept.class_prompt == prompt
+             for each in concept.class_pictures}  # fmt: skip
+    return list(found.values())
+
+
+def _alike(rows: Array) -> float:
+    """Return how much a subject's own pictures resemble each other; a single one, itself."""
+    within = measures.mean_cosine_within(rows)
+    return 1.0 if within is None else within
+
+
+def _kept(drawn: Array, subject: Array, others: Array) -> float | None:
+    """Return the share of a class prompt's pictures that are still of the class; None where nothing tells it."""
+    alike = measures.mean_cosine(subject, others)
+    best, least = _alike(subject) - alike, alike - _alike(others)
+    if best <= least:
+        return None
+    gone = ((drawn @ subject.T).mean(axis=1) - (drawn @ others.T).mean(axis=1) - least) / (best - least)
+    return float((2 * (1 - gone)).clip(0, 1).mean())
