@@ -90,7 +90,9 @@ def measure(judges: Sequence[Evaluator], subject: str, result: Path) -> list[dic
 def score_of(found: Figures, base: Figures, real: Figures) -> float:
     """Return the score of figures, where the detector tells whether the class is still itself."""
     shown = found["class shows subject"]
-    return score.of_measures({**found, "KEPT": None if shown is None else 1 - shown}, base, real)
+    # the second half of the way to the subject counts, and all of the detector's share does
+    drift = None if shown is None else (1 + shown) / 2
+    return score.of_measures({**found, "DRIFT": drift}, {**base, "DRIFT": 0.0}, {**real, "DRIFT": 1.0})
 
 
 def compare(validations: Sequence[Mapping[str, float]], halves: Sequence[Mapping[int, float]]) -> Choice:

@@ -73,7 +73,6 @@ SETTINGS: dict[str, dict[str, float | str | None]] = {
     "less noise": {**PRIOR, "timestep_shift": 0.5},
     "middle noise": {**PRIOR, "timestep_sampling": "logit_normal"},
     "no little noise": {**PRIOR, "min_timestep": 100},
-    "noise to the end": {**PRIOR, "zero_terminal_snr": None},
     "noise offset": {**PRIOR, "noise_offset": 0.05},
     "input perturbation": {**PRIOR, "input_perturbation": 0.1},
     "class pictures by prediction": {**PRIOR, "prior_by_prediction": None},

@@ -150,7 +150,7 @@ class Config:
         if self.choosing.clip_model_path is None:
             return f"the loss, every {logging.validation_steps} updates"
         # the first words also tell them from the scores of earlier versions
-        clip = f"what sets the subject apart and the class keeps by {self.choosing.clip_model_path}"
+        clip = f"what sets the subject apart by {self.choosing.clip_model_path}"
         drawn = f"{logging.validation_count} pictures of each of {list(logging.validation_prompt or ())}"
         solver = f"{drawing.prior_scheduler} in {drawing.prior_inference_steps} steps"
         return f"{clip}, every {logging.validation_steps} updates, {drawn} by {solver}"

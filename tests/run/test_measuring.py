@@ -10,7 +10,6 @@ from support.pictures import draw_pictures
 from dreambooth.data import picture_files
 from dreambooth.data.concepts import Concept
 from dreambooth.drawing import measures
-from dreambooth.run.choosing import measuring
 from dreambooth.run.choosing.measuring import ClipMeasures
 
 
@@ -67,12 +66,13 @@ def test_subject_and_class_are_told_apart_where_there_are_class_pictures(clip, s
         found = judge.figures([drawn], [drawn])
         rows, subject, kind = (judge._clip.encode_pictures(each) for each in (drawn, own, others))
         assert found["APART"] == pytest.approx(cosine(rows, subject) - cosine(rows, kind), abs=1e-5)
-    assert judge.figures([own], [own])["KEPT"] < judge.figures([own], [others])["KEPT"]
+        assert found["DRIFT"] == pytest.approx(found["APART"])
     best = judge.figures_of_subject()
     subject, kind = (judge._clip.encode_pictures(each) for each in (own, others))
     assert best["APART"] == pytest.approx(best["CLIP-I"] - cosine(subject, kind), abs=1e-5)
+    assert best["DRIFT"] == pytest.approx(best["PRES"] - cosine(subject, kind), abs=1e-5)
     without = ClipMeasures(clip, subjects, ["a sks dog"], Words())
-    assert not {"KEPT", "APART"} & (without.figures([own], [own]).keys() | without.figures_of_subject().keys())
+    assert not {"DRIFT", "APART"} & (without.figures([own], [own]).keys() | without.figures_of_subject().keys())
 
 
 def test_a_prompt_of_several_subjects_is_told_apart_from_all_their_classes(clip, subjects, tmp_path):
@@ -88,7 +88,7 @@ def test_a_prompt_of_several_subjects_is_told_apart_from_all_their_classes(clip,
     )
     assert half._others[0] is not None and half._others[1] is None
     own = opened(named[0])
-    assert "APART" not in half.figures([own, own], [own, own]) and "KEPT" in half.figures([own, own], [own, own])
+    assert "APART" not in half.figures([own, own], [own, own]) and "DRIFT" in half.figures([own, own], [own, own])
 
 
 def test_the_rare_word_is_left_out_of_what_clip_reads(clip, subjects, monkeypatch):
@@ -106,23 +106,6 @@ def test_the_subjects_own_pictures_have_the_best_figures(clip, subjects):
     assert best["CLIP-I"] <= 1 and best["PRES"] == best["CLIP-I"]
 
 
-def test_of_a_class_counts_how_many_of_its_pictures_are_still_of_it():
-    """Directions in a plane: the subject, its class, and what lies between."""
-
-    def at(*degrees):
-        radians = np.radians(np.asarray(degrees, float))
-        return np.stack([np.cos(radians), np.sin(radians)], axis=1)
-
-    subject, others = at(-2, 0, 2), at(88, 90, 92)
-    assert measuring._kept(others, subject, others) == pytest.approx(1)
-    assert measuring._kept(at(0, 0), subject, others) == pytest.approx(0, abs=2e-3)
-    # half of them are the subject, and half are the class: their mean is at half the way
-    assert measuring._kept(at(0, 90), subject, others) == pytest.approx(0.5, abs=2e-3)
-    assert measuring._kept(at(0, 90, 90, 90), subject, others) == pytest.approx(0.75, abs=2e-3)
-    assert measuring._kept(at(46, 60, 120), subject, others) == pytest.approx(1)  # nearer to the class, or beyond it
-    assert measuring._kept(at(0), subject, subject) is None  # nothing tells them apart
-
-
 def test_a_single_picture_of_a_subject_is_the_best_that_can_be(clip, subjects, tmp_path):
     """Without it the score would be that of the prompts alone, and the least trained model the best."""
     of_class = tuple(picture_files.find_pictures(draw_pictures(tmp_path / "class", 4), "")[0])
@@ -131,7 +114,7 @@ def test_a_single_picture_of_a_subject_is_the_best_that_can_be(clip, subjects, t
     best, own = judge.figures_of_subject(), opened(alone)
     assert best["CLIP-I"] == best["PRES"] == 1
     found = judge.figures([own], [own])
-    assert {"APART", "KEPT"} <= found.keys() and found["CLIP-I"] == pytest.approx(1, abs=1e-5)
+    assert {"APART", "DRIFT"} <= found.keys() and found["CLIP-I"] == pytest.approx(1, abs=1e-5)
     assert found["APART"] == pytest.approx(best["APART"], abs=1e-5)
     # beside another subject it counts as much as that one, in the best figures too
     both = ClipMeasures(clip, [alone, subjects[1]], ["a sks dog", "a vdf dog"], Words())

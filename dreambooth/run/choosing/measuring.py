@@ -27,13 +27,12 @@ _MOST = 64  # of a subject's pictures, in the order of their names
 
 
 class ClipMeasures:
-    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and KEPT too.
+    """CLIP-I, CLIP-T, PRES and DIV of a model in training; with class pictures, APART and DRIFT too.
 
-    A prompt's pictures are compared with the subject whose rare word is in it, or with all. PRES and KEPT are means
-    over the classes. APART is how much more the prompts' pictures resemble the subject than its class, a difference of
-    mean cosines: what any picture has in common with any other, such as a scene, is not in it. KEPT is the share of the
-    class prompt's pictures that are still of the class: of each, how much of the second half of the way from the class
-    pictures to the subject's own it has not gone. A model that draws the subject in half of them has kept half.
+    A prompt's pictures are compared with the subject whose rare word is in it, or with all. PRES and DRIFT are means
+    over the classes. APART is how much more the prompts' pictures resemble the subject than its class, and DRIFT is the
+    same of the class prompt's. Both are differences of mean cosines: what any picture has in common with any other,
+    such as a scene, is not in them.
     """
 
     def __init__(self, name: str, concepts: Sequence[Concept], prompts: Sequence[str], words: RareWords) -> None:
@@ -68,14 +67,15 @@ class ClipMeasures:
         nothing = np.zeros([0, self._subject.shape[1]])
         found = measures.measure_model(rows, nothing, self._subject, self._requests, self._texts)
         found |= self._apart(rows, found["CLIP-I"])
-        preserved, kept = list[float | None](), list[float | None]()
+        preserved, drifts = list[float | None](), list[float | None]()
         for prompt, group, own in zip(self.class_prompts, of_classes, self._of_class):
             vectors = self._clip.encode_pictures(group)
-            preserved.append(measures.mean_cosine(vectors, self._subject[own]))
+            alike = measures.mean_cosine(vectors, self._subject[own])
+            preserved.append(alike)
             if prompt in self._classes:
-                kept.append(_kept(vectors, self._subject[own], self._classes[prompt]))
+                drifts.append(alike - measures.mean_cosine(vectors, self._classes[prompt]))
         found["PRES"] = measures.mean_of_known(preserved)
-        return {**found, "KEPT": measures.mean_of_known(kept)} if self._classes else found
+        return {**found, "DRIFT": measures.mean_of_known(drifts)} if drifts else found
 
     def _encode(self, pictures: Sequence[Picture]) -> Array:
         return self._clip.encode_pictures([picture_files.open_picture(each.path) for each in pictures])
@@ -87,7 +87,13 @@ class ClipMeasures:
         # as measures.measure_subject() has them, but for one picture and for several subjects
         found["CLIP-I"] = measures.mean_of_known(map(_alike, rows))
         found["PRES"] = measures.mean_of_known(_alike(self._subject[own]) for own in self._of_class)
-        return found | self._apart(rows, found["CLIP-I"])
+        found |= self._apart(rows, found["CLIP-I"])
+        drifts = [
+            _alike(self._subject[own]) - measures.mean_cosine(self._subject[own], self._classes[prompt])
+            for prompt, own in zip(self.class_prompts, self._of_class)
+            if prompt in self._classes
+        ]
+        return {**found, "DRIFT": measures.mean_of_known(drifts)} if drifts else found
 
     def _class_of(self, concepts: Sequence[Concept], owners: Sequence[Sequence[int]], request: Request) -> Array | None:
         """Return the class pictures of the subjects that a prompt is compared with; None if one of them has none."""
@@ -116,13 +122,3 @@ def _alike(rows: Array) -> float:
     """Return how much a subject's own pictures resemble each other; a single one, itself."""
     within = measures.mean_cosine_within(rows)
     return 1.0 if within is None else within
-
-
-def _kept(drawn: Array, subject: Array, others: Array) -> float | None:
-    """Return the share of a class prompt's pictures that are still of the class; None where nothing tells it."""
-    alike = measures.mean_cosine(subject, others)
-    best, least = _alike(subject) - alike, alike - _alike(others)
-    if best <= least:
-        return None
-    gone = ((drawn @ subject.T).mean(axis=1) - (drawn @ others.T).mean(axis=1) - least) / (best - least)
-    return float((2 * (1 - gone)).clip(0, 1).mean())

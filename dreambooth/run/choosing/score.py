@@ -18,21 +18,23 @@ def of_measures(found: Figures, base: Figures, own: Figures) -> float:
     """Return the geometric mean of what the model has of the subject, of the prompts and of the class, from 0 to 1.
 
     The subject: how far APART has come from the base's to that of the subject's own pictures, or else CLIP-I. The
-    prompts: CLIP-T over the base's, where it is lower. The class: KEPT, or else how much of the second half of the way
-    to the subject's own pictures PRES has not gone; the first half is free, since new pictures differ anyway. A model
-    that lacks one of the three is worth nothing, however good the others are, and the mean is then 0. All are shares of
-    what is possible, so no weights between cosines of different ranges have to be chosen. Figures that are no numbers
-    have no score: it is NaN.
+    prompts: CLIP-T over the base's, where it is lower. The class: how much of the second half of the way to the
+    subject's own pictures DRIFT has not gone, or else PRES. The first half is free: trained on the subject, a model
+    draws the class's pictures anew, and their figures move without a loss. These are means, so a class whose pictures
+    are the subject in less than half of the cases counts as whole. A model that lacks one of the three is worth
+    nothing, however good the others are, and the mean is then 0. All are shares of what is possible, so no weights
+    between cosines of different ranges have to be chosen. Figures that are no numbers have no score: it is NaN.
     """
     if not all(math.isfinite(value) for value in found.values() if value is not None):
         return math.nan
-    apart, alike, lost = (
-        _share(found.get(name), base.get(name), own.get(name)) for name in ("APART", "CLIP-I", "PRES")
-    )
+    gone = {
+        name: _share(found.get(name), base.get(name), own.get(name)) for name in ("APART", "CLIP-I", "DRIFT", "PRES")
+    }
+    lost = _first(gone["DRIFT"], gone["PRES"])
     parts = [
-        _first(apart, alike),
+        _first(gone["APART"], gone["CLIP-I"]),
         _ratio(found.get("CLIP-T"), base.get("CLIP-T")),
-        _first(found.get("KEPT"), None if lost is None else min(1.0, 2 * (1 - lost))),
+        None if lost is None else min(1.0, 2 * (1 - lost)),
     ]
     known = [part for part in parts if part is not None]
     return math.prod(known) ** (1 / len(known)) if known else 0.0
