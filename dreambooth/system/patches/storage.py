@@ -167,10 +167,10 @@ def transpose_last_layer(class_name: str) -> None:
     network = modeling_roberta_series.RobertaSeriesModelWithTransformation
     inherited = network.__mro__[1]._get_name_mappings  # noqa: SLF001
 
-    def with_last_layer(_: type, config: Any) -> list[Any]:  # noqa: ANN401  the library's
-        found = inherited.__func__(network, config)
+    def with_last_layer(_: type, settings: Any) -> list[Any]:  # noqa: ANN401  the library's
+        found = inherited.__func__(network, settings)
         names = ["transformation.weight"]
-        if getattr(config, "has_pre_transformation", False):
+        if getattr(settings, "has_pre_transformation", False):
             names.append("transformation_pre.weight")
         return [*found, *(StateDictNameMapping(name, name, "transpose") for name in names)]
 
