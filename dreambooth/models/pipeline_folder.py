@@ -36,6 +36,7 @@ _SIZES = (
 )
 
 _LATENTS, _COLOURS = 4, 3  # channels of a VAE that says nothing of it, and of pixels
+_OUTPUT = ("project_dim", "hidden_size", "d_model")  # of a text encoder: AltDiffusion's, CLIP or BERT, and T5
 _OF_LEVELS = ("num_class_embeds", "class_embed_type")  # a denoiser that is told how noisy a small picture is
 
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pdparams")
@@ -130,8 +131,9 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
         )
     needed = {"in_channels": places + (places + 1 if facts.paints else _COLOURS if facts.enlarges else 0)}
     for setting, parts in facts.widths.items():
-        found = [(settings_of(part), names) for part, names in parts]
-        first = [next((each[name] for name in names if name in each), None) for each, names in found]
+        names = [each.partition(".") for each in parts]
+        found = [(settings_of(part), (own_setting,) if own_setting else _OUTPUT) for part, _, own_setting in names]
+        first = [next((each[name] for name in settings if name in each), None) for each, settings in found]
         widths = [width for width in first if isinstance(width, int)]
         if len(widths) == len(parts):
             # what sees the prompt's encoding may be a layer before the others

@@ -39,8 +39,8 @@ class FamilyFacts:
     # part -> the settings in its config.json that the library takes and does not heed
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused_models: str = ""  # that have them, in words, and why
-    # a width of the denoiser -> the parts, and their settings, whose sum it is; the first that a part has counts
-    widths: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = field(default_factory=dict)
+    # a width of the denoiser -> those whose sum it is: "part", the output of a text encoder, or "part.setting"
+    widths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
     index_settings: tuple[str, ...] = ()  # what model_index.json says beside the parts
     # part -> its layers that see no gradient, which an optimizer's decay would change
@@ -115,9 +115,6 @@ class FamilyFacts:
         return tuple(part for part, classes in self.parts.items() if known.issuperset(classes))
 
 
-# the output of a text encoder: of AltDiffusion's, of CLIP and BERT, and of T5
-_OUTPUT = ("project_dim", "hidden_size", "d_model")
-_PROJECTION = ("projection_dim",)
 # the layers that the UNets of DeepFloyd IF alone have; no layer's name begins so
 _NOT_OF_PIXELS = r"(?!.*add_[kv]_proj)(?!add_embedding[._]pool)"
 STABLE_DIFFUSION = FamilyFacts(
@@ -132,7 +129,7 @@ STABLE_DIFFUSION = FamilyFacts(
     },
     labels={"unet": "UNet", "text_encoder": "text encoder"},
     optional_parts=("feature_extractor",),
-    widths={"cross_attention_dim": (("text_encoder", _OUTPUT),)},
+    widths={"cross_attention_dim": ("text_encoder",)},
     omitted={"safety_checker": None, "requires_safety_checker": False},
     untrained_layers={"text_encoder": ("pooler",)},  # its UNet sees the hidden states alone
     lora_prefixes={"unet": "lora_unet_", "text_encoder": "lora_te_"},
@@ -165,10 +162,7 @@ UNIDIFFUSER = FamilyFacts(
     prompt_encoders=("text_encoder", "text_decoder"),
     picture_encoders=("vae", "image_encoder"),
     tokenizers=("clip_tokenizer",),
-    widths={
-        "text_dim": (("text_decoder", ("prefix_hidden_dim",)),),
-        "clip_img_dim": (("image_encoder", _PROJECTION),),
-    },
+    widths={"text_dim": ("text_decoder.prefix_hidden_dim",), "clip_img_dim": ("image_encoder.projection_dim",)},
     untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
     lora_in_diffusers=False,
     kinds={"unet": "joint", "text_encoder": "encoder"},
@@ -194,11 +188,11 @@ STABLE_DIFFUSION_XL = FamilyFacts(
     prompt_encoders=("text_encoder", "text_encoder_2"),
     tokenizers=("tokenizer", "tokenizer_2"),
     widths={
-        "cross_attention_dim": (("text_encoder", _OUTPUT), ("text_encoder_2", _OUTPUT)),
+        "cross_attention_dim": ("text_encoder", "text_encoder_2"),
         # the size, the crop and the target size are six numbers
         "projection_class_embeddings_input_dim": (
-            ("text_encoder_2", _PROJECTION),
-            *[("unet", ("addition_time_embed_dim",))] * 6,
+            "text_encoder_2.projection_dim",
+            *["unet.addition_time_embed_dim"] * 6,
         ),
     },
     omitted={"add_watermarker": False},
@@ -242,8 +236,8 @@ STABLE_DIFFUSION_3 = FamilyFacts(
     tokenizers=("tokenizer", "tokenizer_2"),
     lackable=("text_encoder_3", "tokenizer_3"),
     widths={
-        "joint_attention_dim": (("text_encoder_3", _OUTPUT),),
-        "pooled_projection_dim": (("text_encoder", _PROJECTION), ("text_encoder_2", _PROJECTION)),
+        "joint_attention_dim": ("text_encoder_3",),
+        "pooled_projection_dim": ("text_encoder.projection_dim", "text_encoder_2.projection_dim"),
     },
     refused={"transformer": ("qk_norm", "dual_attention_layers")},
     refused_models="Stable Diffusion 3.5, which PPDiffusers draws wrongly",
@@ -288,7 +282,7 @@ DEEPFLOYD = FamilyFacts(
     picture_encoders=(),
     decoder="",
     optional_parts=("feature_extractor",),
-    widths={"encoder_hid_dim": (("text_encoder", _OUTPUT),)},
+    widths={"encoder_hid_dim": ("text_encoder",)},
     omitted={"safety_checker": None, "watermarker": None, "requires_safety_checker": False},
     kinds={"unet": "pixels"},
     added="text",
