@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
     if settings.lora:
         loading.merge_lora(family, settings.lora, settings.scale, "--lora")
     for warning in (
-        *tokenizers.truncations(family.tokenizers, settings.prompt, family.facts.reads_on),
+        *tokenizers.truncations(family, settings.prompt),
         *rare_words.spelled_out(family.tokenizers[0], settings.prompt),
     ):
         console.warn(warning)

@@ -154,7 +154,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     best = Best(config.choosing.keep_best, config.choosing.patience, updates.named, config.measures)
     split = description.split_of_update(config.memory, family)
     base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
-    record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base)
+    record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base, plan.base_index)
     states: dict[str, Stateful] = {"optimizer": updates, **average.stateful, **best.stateful}
     saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0

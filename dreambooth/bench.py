@@ -145,6 +145,7 @@ def main(argv: Sequence[str]) -> None:
     settings, subjects = read_settings(argv)
     _claim(settings)
     libraries.load(weight_files.READERS, settings.verbose)
+    loading.check_draws(settings.model, "--model")  # which may have to be fetched
     cards.check_precision(settings.mixed_precision)
     clip = Clip(settings.clip_model_path)
     dino = Dino(settings.dino_model_path) if settings.dino_model_path else None

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from dreambooth.config import commands, parser
 from dreambooth.config.fields import flag
@@ -28,10 +28,7 @@ from dreambooth.system import console, disk, libraries
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dreambooth.models.family.facts import FamilyFacts
-
+    from collections.abc import Mapping, Sequence
 Format = Literal[SaveFormat, "single_file", "lora_paddle", "lora_diffusers", "lora_web_ui"]
 LORA: dict[str, lora.Form] = {"lora_paddle": "paddle", "lora_diffusers": "diffusers", "lora_web_ui": "web_ui"}
 _MOST_UNDERSCORES = 2  # in a name without dots that is a layer's own: clip_img_in
@@ -127,10 +124,11 @@ def _write_model(settings: ExportSettings) -> None:
 def _write_lora(settings: ExportSettings) -> None:
     """Write a LoRA's file anew."""
     parts = records.read_lora(settings.model_path, "--model_path", registry.LORA_PARTS)
-    facts = _facts_of_base(settings.model_path)
+    index = _index_of_base(settings.model_path)
+    facts = registry.facts_of(index) if index else None
     prefixes = None if facts and not facts.lora_prefixes else registry.lora_prefixes(parts)
-    if facts and settings.format == "lora_diffusers" and not facts.lora_in_diffusers:
-        console.warn(f"diffusers loads no LoRA of a {facts.pipeline}; this tool reads the file")
+    if settings.format == "lora_diffusers" and index and (reason := registry.unread_by_diffusers(index, parts)):
+        console.warn(f"{reason}; this tool reads the file")
     if settings.format == "lora_web_ui" and prefixes is None:
         raise BadInput(f"--format {settings.format}: web UIs load {registry.WEB_UI_NETWORKS} alone")
     if settings.format != "lora_web_ui" and any(_is_of_web_ui(each) for layers in parts.values() for each in layers):
@@ -142,12 +140,20 @@ def _write_lora(settings: ExportSettings) -> None:
         lora.write(temporary, parts, LORA[settings.format], prefixes or {}, registry.TEXT_ENCODERS)
 
 
-def _facts_of_base(model_path: str) -> FamilyFacts | None:
-    """Return the facts of the base that a LoRA's folder names; None where it names none, or it is not there."""
+def _index_of_base(model_path: str) -> Mapping[str, Any] | None:
+    """Return the classes of the base of a LoRA's folder, as a model_index.json names them; None where it can't be had.
+
+    Records of earlier versions lack them, and the base may be here.
+    """
     base = records.find_base(model_path)
-    if base is None or not Path(base.model).is_dir():
+    if base is None:
         return None
-    return registry.facts_of(pipeline_folder.read_index(base.model))
+    try:
+        index = records.read(Path(model_path)).get("base_index") or pipeline_folder.read_index(base.model)
+        pipeline_folder.check_index(base.model, index)
+    except (BadInput, OSError, ValueError, TypeError, AttributeError):
+        return None
+    return dict(index)
 
 
 def _is_of_web_ui(layer: str) -> bool:

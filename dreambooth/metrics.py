@@ -147,6 +147,7 @@ def main(argv: Sequence[str]) -> None:
             console.warn(warning)
     libraries.load(weight_files.READERS, settings.verbose)
     cards.check_precision(settings.mixed_precision)
+    loading.check_draws(settings.base_model_path, "--base_model_path")  # which may have to be fetched
 
     # Encode pictures and prompts with CLIP
     clip = Clip(settings.clip_model_path)

@@ -13,7 +13,7 @@ from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 def flag(
@@ -52,8 +52,6 @@ class Section:
             value = getattr(self, field.name)
             if field.metadata["required"] and not (value.strip() if isinstance(value, str) else value):
                 raise BadInput(f"--{field.name} is required")
-            if isinstance(value, str) and not value.strip() and field.default is None and "prompt" not in field.name:
-                raise BadInput(f"--{field.name}: it is empty; give it a value, or leave it out")
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 _check_number(field, value)
 
@@ -69,6 +67,16 @@ def _check_number(field: dataclasses.Field[Any], value: float) -> None:
         raise BadInput(f"--{field.name} {value}: must be more than {above}")
     if below is not None and value >= below:
         raise BadInput(f"--{field.name} {value}: must be less than {below}")
+
+
+def check_given(values: Mapping[str, Any]) -> None:
+    """Refuse a flag whose text is empty, as of a shell's variable that is not set; prompts may be empty.
+
+    Records of earlier versions may have such values, which meant none.
+    """
+    for name, value in values.items():
+        if isinstance(value, str) and not value.strip() and not name.endswith(("prompt", "subject")):
+            raise BadInput(f"--{name}: it is empty; give it a value, or leave it out")
 
 
 def check_patterns(flag: str, patterns: Iterable[str]) -> None:

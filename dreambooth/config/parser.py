@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dreambooth.config.concept_sections import SubjectSettings
 from dreambooth.config.config import SECTIONS, Config
-from dreambooth.config.fields import Section
+from dreambooth.config.fields import Section, check_given
 from dreambooth.config.sections import SourceSettings
 from dreambooth.config.sources import documents, foreign_flags, overlays, presets
 from dreambooth.config.sources.overlays import Layer
@@ -114,6 +114,7 @@ def read_config(argv: Sequence[str], description: str | None) -> Config:
         where = f"--concepts {given}" if isinstance(given, str) else f"concepts of {origin}"
         merged["concepts"] = _subjects(given, where)
     try:
+        check_given(merged)
         return dataclasses.replace(Config.from_flat(**merged), sources=origins)
     except BadInput as error:
         if where and str(error).startswith("--concepts: "):
@@ -144,7 +145,9 @@ def make_command_parser(kind: type[Section], **settings: Any) -> Parser:
 
 def read_settings(kind: type[_Settings], argv: Sequence[str], **settings: Any) -> _Settings:
     """Read the settings of another command from its command line; `settings` are those of argparse."""
-    return kind(**_read_values(make_command_parser(kind, **settings), argv))
+    values = _read_values(make_command_parser(kind, **settings), argv)
+    check_given(values)
+    return kind(**values)
 
 
 def _read_values(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:

@@ -157,9 +157,9 @@ class RareWords:
         return f"identifier: {found} (token {token}, rare); class: {others or 'none'}"
 
     def _splits(self, own: Sequence[str]) -> Iterator[str]:
-        """Yield why a word that a tokenizer splits is no identifier."""
-        for which, each in zip(("", "second ", "third "), (self, *self._others)):
-            for word in own:
+        """Yield why a word that a tokenizer splits is none; of "sks dog", that of sks, which the first has whole."""
+        for word in sorted(own, key=lambda word: len(self._pieces(word)) > 1):
+            for which, each in zip(("", "second "), (self, *self._others)):
                 if len(pieces := each._pieces(word)) > 1:  # noqa: SLF001  of the same class
                     split = f"the {which}tokenizer splits it into {' + '.join(pieces)}"
                     yield f'"{word}" is not one: {split}, which have a meaning; '

@@ -38,6 +38,7 @@ class Record(Choice):
     base_model: str  # as the run was given it
     base_folder: str | None  # its absolute path, unless it is a name on the hub
     base_weights: str  # its fingerprint
+    base_index: dict[str, Any]  # the classes of its parts, as model_index.json has them
     steps: int
     processes: int
     machine: dict[str, Any]

@@ -72,9 +72,11 @@ class Source:
             raise
         except Exception as error:
             raise _cannot_load(self, error, flag) from error
-        for tokenizer, text_encoder in tokenizers.readers(pipeline, facts):
+        readers = tokenizers.readers(pipeline, facts)
+        for tokenizer, text_encoder in readers:
             tokenizers.limit_tokens(tokenizer, text_encoder)
             storage.keep_padding(text_encoder)
+        tokenizers.limit_alike(readers)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -89,10 +91,7 @@ class Source:
 
 
 def load_family(
-    source: Source,
-    flag: str = pipeline_folder.FLAG,
-    train_text_encoders: bool = False,
-    lora_scale: float = 1.0,
+    source: Source, flag: str = pipeline_folder.FLAG, train_text_encoders: bool = False, lora_scale: float = 1.0
 ) -> Family:
     """Load a model. The folder of a LoRA or of a checkpoint stands for its base model with these weights in it."""
     if base := records.find_base(source.name, flag):
@@ -127,19 +126,31 @@ def load_tokenizers(source: Source, flag: str = pipeline_folder.FLAG) -> list[To
     from ppdiffusers import transformers
 
     if base := records.find_base(source.name, flag):
-        return load_tokenizers(Source(base.model, base.revision, base.tokenizer), flag)
+        found = load_tokenizers(Source(base.model, base.revision, base.tokenizer), flag)
+        words = records.read_words(Path(source.name), sections.WORDS, flag)
+        for tokenizer in found:
+            tokenizer.add_tokens([word for word in words if word not in tokenizer.get_vocab()])
+        return found
     index, folder = _find_index(source, flag)
     parts = registry.facts_of(index).tokenizers
     classes = {part: getattr(transformers, index[part][1].removesuffix("Fast")) for part in parts}
-    if source.tokenizer_name:
-        return [each.from_pretrained(source.tokenizer_name) for each in classes.values()]
     try:
+        if source.tokenizer_name:
+            return [each.from_pretrained(source.tokenizer_name) for each in classes.values()]
         with layouts.readable(folder, flag) as (readable, _):
             return [each.from_pretrained(str(readable), subfolder=part) for part, each in classes.items()]
     except BadInput:
         raise
     except Exception as error:
         raise _cannot_load(source, error, flag) from error
+
+
+def check_draws(name: str, flag: str) -> None:
+    """Refuse a model, fetched where it is not here, that draws nothing from a prompt alone."""
+    base = records.find_base(name, flag)
+    index, _ = _find_index(Source(base.model, base.revision) if base else Source(name), flag)
+    if (facts := registry.facts_of(index)).enlarges:
+        raise pipeline_folder.enlarges(name, facts, flag)
 
 
 def _find_index(source: Source, flag: str) -> tuple[dict[str, Any], str]:
@@ -252,10 +263,7 @@ def merge_lora(family: Family, path: str | Path, scale: float, flag: str) -> Non
 
 
 def merge(
-    networks: Mapping[str, Network],
-    parts: Mapping[str, Layers],
-    scale: float = 1.0,
-    flag: str = "--lora",
+    networks: Mapping[str, Network], parts: Mapping[str, Layers], scale: float = 1.0, flag: str = "--lora"
 ) -> None:
     """Add the product of each layer's two matrices to the networks' own weights; `parts` is the result of lora.read.
 

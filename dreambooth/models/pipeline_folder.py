@@ -13,6 +13,8 @@ from dreambooth.models import layouts, registry
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dreambooth.models.family.facts import FamilyFacts
     from dreambooth.system.types import JSON
 
@@ -130,20 +132,31 @@ def _check_denoiser(name: str, pipeline: Path, facts: FamilyFacts, flag: str) ->
             f"{flag} {name}: {facts.decoder}/{layouts.CONFIG} can't be used (latent_channels is {shown(str(places))})"
         )
     needed = {"in_channels": places + (places + 1 if facts.paints else _COLOURS if facts.enlarges else 0)}
+
+    def sum_of(parts: Sequence[str]) -> int | None:
+        """Return the sum of some widths of parts; None where one of them is not known."""
+        widths = []
+        for part, _, setting in (each.partition(".") for each in parts):
+            settings = settings_of(part) if part in facts.parts else {}
+            names = (setting,) if setting else _OUTPUT
+            width = next((settings[name] for name in names if name in settings), None)
+            widths += [width] if isinstance(width, int) else []
+        return sum(widths) if len(widths) == len(parts) else None
+
     for setting, parts in facts.widths.items():
-        names = [each.partition(".") for each in parts]
-        found = [(settings_of(part), (own_setting,) if own_setting else _OUTPUT) for part, _, own_setting in names]
-        first = [next((each[name] for name in settings if name in each), None) for each, settings in found]
-        widths = [width for width in first if isinstance(width, int)]
-        if len(widths) == len(parts):
+        if (width := sum_of(parts)) is not None:
             # what sees the prompt's encoding may be a layer before the others
             is_before = setting == "cross_attention_dim" and own.get("encoder_hid_dim")
-            needed["encoder_hid_dim" if is_before else setting] = sum(widths)
+            needed["encoder_hid_dim" if is_before else setting] = width
     faults = [
         f"{setting} is {shown(str(own[setting]))}, and {value} fits"
         for setting, value in needed.items()
         if isinstance(own.get(setting), int) and own[setting] != value
     ]
+    for setting, parts in facts.least_widths.items():
+        width = sum_of(parts)
+        if isinstance(own.get(setting), int) and width is not None and own[setting] < width:
+            faults.append(f"{setting} is {own[setting]}, and at least {width} fits")
     if own.get("addition_embed_type") != facts.added:
         faults.append(f"addition_embed_type is {shown(str(own.get('addition_embed_type')))}, and {facts.added} fits")
     levels = own.get("num_class_embeds")
@@ -242,8 +255,13 @@ def check_draws(name: str, flag: str) -> None:
     base = records.find_base(name, flag)
     folder = base.model if base else name
     if Path(folder).is_dir() and (facts := registry.facts_of(read_index(folder))).enlarges:
-        what = f"it is a model of {facts.pipeline}, which enlarges pictures, and draws none from a prompt alone"
-        raise BadInput(f"{flag} {name}: {what}; give one that draws")
+        raise enlarges(name, facts, flag)
+
+
+def enlarges(name: str, facts: FamilyFacts, flag: str) -> BadInput:
+    """Return the refusal of a model that draws nothing from a prompt alone."""
+    what = f"it is a model of {facts.pipeline}, which enlarges pictures, and draws none from a prompt alone"
+    return BadInput(f"{flag} {name}: {what}; give one that draws")
 
 
 def check_model(name: str, flag: str) -> None:

@@ -24,6 +24,7 @@ from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
     from dreambooth.config.learning_sections import LayerKind
+    from dreambooth.system.types import Pipeline
 
 _CLIP_SETTINGS_BEFORE_2023 = {
     "max_text_length": "max_position_embeddings",
@@ -123,6 +124,22 @@ def facts_of(index: Mapping[str, Any]) -> FamilyFacts:
     """Return the facts of the model that a model_index.json is of; it may lack parts."""
     facts = FAMILIES[index["_class_name"]]
     return facts.without(part for part in facts.lackable if index.get(part) in (None, [None, None]))
+
+
+def index_of(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the classes of a loaded pipeline and its parts, as model_index.json has them."""
+    parts = {name: list(value) for name, value in pipeline.config.items() if isinstance(value, (list, tuple))}
+    return {"_class_name": type(pipeline).__name__, **parts}
+
+
+def unread_by_diffusers(index: Mapping[str, Any], parts: Iterable[str]) -> str:
+    """Say what diffusers does not load of a LoRA of some parts of a model; "" where it loads all."""
+    facts = facts_of(index)
+    if not facts.lora_in_diffusers:
+        return f"diffusers loads no LoRA of a {facts.pipeline}"
+    others = [index[part][1] for part in parts if part in facts.text_encoders]
+    others = [name for name in others if not name.startswith("CLIP")]
+    return f"diffusers loads the UNet's part of the LoRA, and none of a {others[0]}" if others else ""
 
 
 def without_t5(facts: FamilyFacts, name: str) -> FamilyFacts:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from paddle import Tensor
 
+    from dreambooth.models.family.base import Family
     from dreambooth.models.family.facts import FamilyFacts
     from dreambooth.system.types import Array, Arrays, Network, Pipeline, Tokenizer
 
@@ -48,6 +49,12 @@ def tokens(tokenizer: Tokenizer, prompts: Iterable[str], length: int | None = No
     return found.input_ids
 
 
+def limit_alike(readers: Sequence[Reader]) -> None:
+    """Limit a model's tokenizers to as many tokens as the shortest has, since their encodings lie beside each other."""
+    for tokenizer, _ in readers:
+        limit_length(tokenizer, min(each.model_max_length for each, _ in readers))
+
+
 def encode_by_clips(readers: Sequence[Reader], prompts: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
     """Encode prompts by CLIPs: the hidden states before the last layer of each, and the whole prompt's vector."""
     encoded = [encoder(tokens(tokenizer, prompts), output_hidden_states=True) for tokenizer, encoder in readers]
@@ -64,19 +71,30 @@ def another_tokenizer(name: str, own: Tokenizer, text_encoder: Network) -> Token
     return tokenizer
 
 
-def truncations(tokenizers: Sequence[Tokenizer], prompts: Iterable[str], t5_reads_on: bool = False) -> Iterator[str]:
-    """Yield a sentence for each prompt that is too long for a model's tokenizers, but for T5's."""
-    fate = "is for T5 alone" if t5_reads_on else "is lost"
+def truncations(family: Family, prompts: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each prompt that is too long for the model."""
     for prompt in dict.fromkeys(prompts):
-        if truncated := truncated_text(tokenizers, prompt):
-            yield f'a prompt is too long for the tokenizer; this part {fate}: "{truncated}" (of "{prompt[:40]}…")'
+        cut, lost = truncated(family, prompt)
+        start = f'(of "{prompt[:40]}…")'
+        if cut and cut != lost:
+            yield f'a prompt is too long for the CLIPs; this part is for T5 alone: "{cut}" {start}'
+        if lost:
+            yield f'a prompt is too long for the tokenizer; this part is lost: "{lost}" {start}'
 
 
-def truncated_text(tokenizers: Sequence[Tokenizer], prompt: str) -> str:
-    """Decode the end of a prompt that does not fit into the least maximum of its tokenizers, or ""."""
+def truncated(family: Family, prompt: str) -> tuple[str, str]:
+    """Decode the end of a prompt that the first tokenizers cut, and the one that none reads; "" where all fits."""
+    cut = max((_end(each, prompt, each.model_max_length) for each in family.tokenizers), key=len)
+    of_t5 = [part for part in family.facts.lackable if part in family.facts.without_weights]
+    if not of_t5:
+        return cut, cut
+    return cut, cut and _end(getattr(family.pipeline, of_t5[0]), prompt, family.facts.t5_tokens)
+
+
+def _end(tokenizer: Tokenizer, prompt: str, most: int) -> str:
+    """Decode the end of a prompt that does not fit into so many tokens."""
     # the last token is the end mark, which the cut prompt has too
-    ends = [each.decode(each(prompt)["input_ids"][each.model_max_length - 1 : -1]).strip() for each in tokenizers]
-    return max(ends, key=len)
+    return tokenizer.decode(tokenizer(prompt)["input_ids"][most - 1 : -1]).strip()
 
 
 def widths(readers: Sequence[Reader]) -> list[int]:

@@ -190,7 +190,7 @@ def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list
 
     found = []
     for name in sorted(recorded.keys() | current.keys()):
-        then, now = recorded.get(name), current.get(name)
+        then, now = (None if each.get(name) == "" else each.get(name) for each in (recorded, current))
         if then == now:
             continue
         if isinstance(then, list) and isinstance(now, list) and _are_as_many_subjects(then, now):

@@ -10,7 +10,7 @@ from dreambooth.config import sections
 from dreambooth.data import rare_words, transforms
 from dreambooth.data.rare_words import RareWords
 from dreambooth.drawing import prior_pictures
-from dreambooth.models import tokenizers
+from dreambooth.models import registry, tokenizers
 from dreambooth.run import disk_needs, tracking
 from dreambooth.system import console, disk, libraries, machine, processes
 
@@ -177,6 +177,10 @@ def _later_warnings(config: Config, plan: Plan, family: Family, found: Sequence[
         yield f"this machine has a card, but the run uses the CPU: {reason}"
     if precision != "no" and not processes.is_on_gpu():
         yield f"--mixed_precision {precision} needs a GPU; this run computes in float32"
+    if config.lora.lora_rank and config.saving.save_format == "diffusers":
+        reason = registry.unread_by_diffusers(registry.index_of(family.pipeline), family.learners())
+        if reason:
+            yield f"--save_format diffusers: {reason}; this tool reads the file"
     if config.memory.early_update and family.split.workers > 1:
         yield "--early_update: one core makes the updates of this small network, which workers could share without it"
     record = plan.resumed.state["arguments"] if plan.resumed else {}
@@ -201,7 +205,7 @@ def _later_warnings(config: Config, plan: Plan, family: Family, found: Sequence[
     captions = [picture.caption for each in found for picture in each.pictures if picture.caption]
     captions += [prompt for each in found for prompt in each.settings.prompts]
     subjects = [concept.prompt for concept in plan.survey.concepts]
-    yield from tokenizers.truncations(family.tokenizers, [*subjects, *others, *captions], family.facts.reads_on)
+    yield from tokenizers.truncations(family, [*subjects, *others, *captions])
     yield from rare_words.spelled_out(family.tokenizers[0], others)
 
 
@@ -230,14 +234,17 @@ def _problems_of_captions(concept: Concept, words: RareWords, family: Family) ->
             f'{len(without)} of {len(named)} captions lack "{identifier}", the identifier of "{concept.prompt}"'
             f" ({without[0].path.name}); their pictures teach it nothing"
         )
-    ends = [(each, tokenizers.truncated_text(family.tokenizers, each.caption or "")) for each in named]
-    if cut := [(picture, lost) for picture, lost in ends if lost]:
-        picture, lost = cut[0]
-        fate = "is for T5 alone" if family.facts.reads_on else "is lost"
-        yield (
-            f"{len(cut)} of {len(named)} captions are too long for the tokenizer; this part of that of"
-            f' {picture.path.name} {fate}: "{lost[:80]}"'
-        )
+    ends = [(each, *tokenizers.truncated(family, each.caption or "")) for each in named]
+    for what, fate, parts in (
+        ("tokenizer", "lost", [(picture, lost) for picture, _, lost in ends if lost]),
+        ("CLIPs", "for T5 alone", [(picture, cut) for picture, cut, lost in ends if cut and not lost]),
+    ):
+        if parts:
+            picture, part = parts[0]
+            yield (
+                f"{len(parts)} of {len(named)} captions are too long for the {what}; this part of that of"
+                f' {picture.path.name} is {fate}: "{part[:80]}"'
+            )
 
 
 def _changes_since(record: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -210,10 +210,12 @@ def make_record(
     machine: dict[str, Any],
     concepts: Iterable[Concept],
     base_weights: str,
+    index: dict[str, Any],
 ) -> Record:
     """Record the settings and pictures from which the result can be made again.
 
-    There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model.
+    There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model, and
+    `index` names the classes of its parts.
     """
     base = Path(flags["pretrained_model_name_or_path"])
     return {
@@ -221,6 +223,7 @@ def make_record(
         "base_model": str(flags["pretrained_model_name_or_path"]),
         "base_folder": str(base.resolve()) if base.is_dir() else None,
         "base_weights": base_weights,
+        "base_index": index,
         "steps": steps,
         "processes": processes,
         "machine": machine,

@@ -17,7 +17,7 @@ from dreambooth.data.concepts import Picture
 from dreambooth.data.surveys import Survey
 from dreambooth.drawing.instruments import clip
 from dreambooth.files import records
-from dreambooth.models import pipeline_folder
+from dreambooth.models import pipeline_folder, registry
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.run.checkpoints import Checkpoint
 from dreambooth.system import console, processes
@@ -49,6 +49,7 @@ class Plan:
     signs: dict[str, int] = dataclasses.field(default_factory=dict)  # of the runs there, when the plan was made
     held_out: tuple[Picture, ...] = ()  # other pictures of the subject, to measure with
     sizes: tuple[Size, ...] = ()  # that pictures may have; known when the model is loaded
+    base_index: dict[str, Any] = dataclasses.field(default_factory=dict)  # its classes, before parts are freed
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -161,7 +162,7 @@ def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:
 
 
 def with_sizes(plan: Plan, family: Family, config: Config) -> Plan:
-    """Copy the plan with the sizes that pictures may have; refuse what the family's latents can't do."""
+    """Copy the plan with the base's classes and the pictures' sizes; refuse what the family's latents can't do."""
     flags = {
         "--mask_dir": config.has_masks and not config.pictures.use_alpha,
         "--use_alpha": config.pictures.use_alpha,
@@ -175,7 +176,7 @@ def with_sizes(plan: Plan, family: Family, config: Config) -> Plan:
     if config.pictures.mode == "buckets":
         sizes = transforms.buckets(config.pictures.size, max(8, family.size_step))  # 64 pixels for Stable Diffusion
     surveys.check_crops(plan.survey, config.pictures, sizes)
-    return dataclasses.replace(plan, sizes=sizes)
+    return dataclasses.replace(plan, sizes=sizes, base_index=registry.index_of(family.pipeline))
 
 
 def with_loss(plan: Plan, losses: Sequence[str], saving: SavingSettings) -> Plan:

@@ -242,6 +242,18 @@ def test_a_model_that_enlarges_is_refused(line, upscaler_twin, tmp_path):
     assert not (tmp_path / "bench").exists()
 
 
+def test_a_model_of_the_hub_that_enlarges_is_refused_before_the_first_run(line, upscaler_twin, tmp_path, monkeypatch):
+    """Only when it has been fetched is it known."""
+    from dreambooth.models import hub
+
+    monkeypatch.setattr(hub, "find_model", lambda name, *_: str(upscaler_twin) if name == "me/up" else name)
+    monkeypatch.setattr(bench, "_train", lambda *_: pytest.fail("it trains"))
+    with pytest.raises(
+        BadInput, match="--model me/up: it is a model of StableDiffusionUpscalePipeline, which enlarges"
+    ):
+        bench.main(line(model="me/up"))
+
+
 def test_a_bad_recipe_is_refused_before_the_first_run(line, tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps({"learning_rat": 1}))
     with pytest.raises(BadInput, match="learning_rat"):

@@ -73,9 +73,9 @@ def test_a_word_is_rare_in_both_tokenizers(pipeline, tmp_path, capsys):
     assert "identifier: sks (token" in capsys.readouterr().out
     (model / "tokenizer_2/merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(SystemExit):
-        identifier.main(["--model", str(model), "--check", "a photo of sks"])
+        identifier.main(["--model", str(model), "--check", "a photo of sks dog"])
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "identifier: none; other words: sks"
+    assert first == "identifier: none; other words: sks dog"
     assert '"sks" is not one: the second tokenizer splits it into s + k + s, which have a meaning' in second
     with pytest.raises(BadInput, match="its tokenizers have no rare word of up to three letters"):
         identifier.main(["--model", str(model), "--all"])
@@ -91,6 +91,26 @@ def test_a_base_with_another_tokenizer_has_its_words(flags, twin, tmp_path, caps
     with pytest.raises(SystemExit):
         identifier.main(["--model", str(tmp_path / "out/checkpoint-1"), "--check", "a photo of sks dog"])
     assert "identifier: none" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_is_gone_is_one_line(flags, twin, tmp_path, capsys):
+    from support.commands import train
+
+    other = shutil.copytree(twin / "tokenizer", tmp_path / "other")
+    train(flags(max_train_steps=1, save_steps=1, lora_rank=2, tokenizer_name=other))
+    shutil.rmtree(other)
+    with pytest.raises(BadInput, match="--model .*: it can't be loaded"):
+        identifier.main(["--model", str(tmp_path / "out/checkpoint-1")])
+
+
+def test_a_learned_word_is_one_of_the_model(flags, tmp_path, capsys):
+    from support.commands import train
+
+    train(flags(max_train_steps=1, save_steps=1, learn_identifier="alone", instance_prompt="a photo of <sks> dog"))
+    for folder in (tmp_path / "out/checkpoint-1", tmp_path / "out"):
+        capsys.readouterr()
+        identifier.main(["--model", str(folder), "--check", "a photo of <sks> dog"])
+        assert "identifier: <sks> (token" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [["--count", "0"], ["--seed", "-1"], ["--model", "./nowhere"]])

@@ -3,7 +3,8 @@
 import pytest
 from support.settings import small_config
 
-from dreambooth.config.commands import DrawSettings, InputFlags, check_prompts
+import infer
+from dreambooth.config.commands import DrawSettings, check_prompts
 from dreambooth.system.errors import BadInput
 
 
@@ -27,10 +28,10 @@ def test_a_run_draws_with_its_own_size_seed_and_flags(flag, name):
     )
 
 
-@pytest.mark.parametrize("name", ["image", "controlnet", "mask"])
+@pytest.mark.parametrize("name", ["image", "controlnet", "mask", "lora", "output_dir"])
 def test_an_empty_name_is_no_way_to_leave_a_picture_out(name):
     with pytest.raises(BadInput, match=f"^--{name}: it is empty; give it a value, or leave it out"):
-        InputFlags(**{name: "", **({"control_image": ("a.png",)} if name == "controlnet" else {})})
+        infer.read_settings(["--model_path", "x", "--prompt", "a", f"--{name}", "", "--control_image", "a.png"])
 
 
 @pytest.mark.parametrize(

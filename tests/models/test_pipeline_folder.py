@@ -137,6 +137,8 @@ def test_a_unet_of_another_family_is_refused(tmp_path, pipeline, other, fault):
         ("StableDiffusionXLPipeline", "text_encoder", "hidden_size", 48, "cross_attention_dim is 72, and 88 fits"),
         ("StableDiffusion3Pipeline", "text_encoder_3", "d_model", 96, "joint_attention_dim is 80, and 96 fits"),
         ("StableDiffusion3Pipeline", "text_encoder", "projection_dim", 24, "pooled_projection_dim is 64, and 56 fits"),
+        ("StableDiffusion3Pipeline", "text_encoder", "hidden_size", 48, "attention_dim is 80, and at least 88 fits"),
+        ("UniDiffuserPipeline", "text_encoder", "max_position_embeddings", 24, "text_tokens is 16, and 24 fits"),
         ("IFPipeline", "text_encoder", "d_model", 48, "encoder_hid_dim is 40, and 48 fits"),
         ("IFSuperResolutionPipeline", "text_encoder", "d_model", 48, "encoder_hid_dim is 40, and 48 fits"),
         ("UniDiffuserPipeline", "image_encoder", "projection_dim", 32, "clip_img_dim is 24, and 32 fits"),

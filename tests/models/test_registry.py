@@ -84,5 +84,18 @@ def test_a_lora_files_names_begin_with_a_part_or_its_prefix():
     }
 
 
+def test_what_diffusers_loads_of_a_lora():
+    def unread(index, *parts):
+        return registry.unread_by_diffusers(index, parts)
+
+    clip = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["ppdiffusers", "CLIPTextModel"]}
+    bert = {**clip, "text_encoder": ["ppdiffusers", "BertModel"]}
+    assert unread(clip, "unet", "text_encoder") == unread(bert, "unet") == ""
+    assert (
+        unread(bert, "unet", "text_encoder") == "diffusers loads the UNet's part of the LoRA, and none of a BertModel"
+    )
+    assert unread({"_class_name": "UniDiffuserPipeline"}, "unet") == "diffusers loads no LoRA of a UniDiffuserPipeline"
+
+
 def test_what_web_uis_load_is_named_once_each():
     assert registry.WEB_UI_NETWORKS == "Stable Diffusion's UNet and CLIP or Stable Diffusion XL's UNet and CLIPs"

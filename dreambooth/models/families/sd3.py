@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dreambooth.models.family.interfaces import Source
     from dreambooth.system.types import Pipeline, Size, Tensors
 
-_T5_TOKENS = 256  # of a prompt, as in diffusers; PPDiffusers' own pipeline has as many as CLIP
-
 
 class StableDiffusion3(Family):
     """A transformer that predicts the way from latents to noise, and sees the prompt as tokens and as one vector."""
@@ -50,10 +48,10 @@ class StableDiffusion3(Family):
         of_clip, width = paddle.concat(hidden, axis=-1), self.denoiser.config.joint_attention_dim
         of_clip = functional.pad(of_clip, (0, width - of_clip.shape[-1]), data_format="NCL")
         if "text_encoder_3" in self.facts.parts:
-            ids = tokenizers.tokens(self.pipeline.tokenizer_3, prompts, _T5_TOKENS)
+            ids = tokenizers.tokens(self.pipeline.tokenizer_3, prompts, self.facts.t5_tokens)
             of_t5 = self.pipeline.text_encoder_3(ids)[0].astype(of_clip.dtype)
         else:
-            of_t5 = paddle.zeros([len(prompts), _T5_TOKENS, width], of_clip.dtype)
+            of_t5 = paddle.zeros([len(prompts), self.facts.t5_tokens, width], of_clip.dtype)
         return {"hidden": paddle.concat([of_clip, of_t5], axis=1), "pooled": paddle.concat(pooled, axis=-1)}
 
     @override

@@ -36,11 +36,13 @@ class FamilyFacts:
     tokenizers: tuple[str, ...] = ("tokenizer",)  # read the prompts
     optional_parts: tuple[str, ...] = ()  # small files that are kept where a model has them
     lackable: tuple[str, ...] = ()  # parts that a model may lack
+    t5_tokens: int = 0  # of a prompt, that T5 reads beside CLIPs
     # part -> the settings in its config.json that the library takes and does not heed
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused_models: str = ""  # that have them, in words, and why
     # a width of the denoiser -> those whose sum it is: "part", the output of a text encoder, or "part.setting"
     widths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    least_widths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which are at least such a sum
     omitted: Mapping[str, Any] = field(default_factory=dict)  # the pipeline's arguments for parts that are left out
     index_settings: tuple[str, ...] = ()  # what model_index.json says beside the parts
     # part -> its layers that see no gradient, which an optimizer's decay would change
@@ -93,11 +95,6 @@ class FamilyFacts:
         return not self.text_encoders
 
     @property
-    def reads_on(self) -> bool:
-        """Whether T5 reads what is too long for the CLIPs beside it."""
-        return not self.parts.keys().isdisjoint(self.lackable)
-
-    @property
     def without_weights(self) -> tuple[str, ...]:
         """The parts that consist of small files."""
         return tuple(part for part, classes in self.parts.items() if SMALL.issuperset(classes))
@@ -115,6 +112,7 @@ class FamilyFacts:
         return tuple(part for part, classes in self.parts.items() if known.issuperset(classes))
 
 
+_SIZES_AND_CROP = ("unet.addition_time_embed_dim",) * 6  # each two numbers
 # the layers that the UNets of DeepFloyd IF alone have; no layer's name begins so
 _NOT_OF_PIXELS = r"(?!.*add_[kv]_proj)(?!add_embedding[._]pool)"
 STABLE_DIFFUSION = FamilyFacts(
@@ -162,7 +160,11 @@ UNIDIFFUSER = FamilyFacts(
     prompt_encoders=("text_encoder", "text_decoder"),
     picture_encoders=("vae", "image_encoder"),
     tokenizers=("clip_tokenizer",),
-    widths={"text_dim": ("text_decoder.prefix_hidden_dim",), "clip_img_dim": ("image_encoder.projection_dim",)},
+    widths={
+        "text_dim": ("text_decoder.prefix_hidden_dim",),
+        "clip_img_dim": ("image_encoder.projection_dim",),
+        "num_text_tokens": ("text_encoder.max_position_embeddings",),
+    },
     untrained_layers={"unet": ("text_out", "transformer.pos_embed")},
     lora_in_diffusers=False,
     kinds={"unet": "joint", "text_encoder": "encoder"},
@@ -189,11 +191,7 @@ STABLE_DIFFUSION_XL = FamilyFacts(
     tokenizers=("tokenizer", "tokenizer_2"),
     widths={
         "cross_attention_dim": ("text_encoder", "text_encoder_2"),
-        # the size, the crop and the target size are six numbers
-        "projection_class_embeddings_input_dim": (
-            "text_encoder_2.projection_dim",
-            *["unet.addition_time_embed_dim"] * 6,
-        ),
+        "projection_class_embeddings_input_dim": ("text_encoder_2.projection_dim", *_SIZES_AND_CROP),
     },
     omitted={"add_watermarker": False},
     added="text_time",
@@ -235,6 +233,8 @@ STABLE_DIFFUSION_3 = FamilyFacts(
     prompt_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
     tokenizers=("tokenizer", "tokenizer_2"),
     lackable=("text_encoder_3", "tokenizer_3"),
+    t5_tokens=256,  # as in diffusers
+    least_widths={"joint_attention_dim": ("text_encoder", "text_encoder_2")},  # zeros fill the rest
     widths={
         "joint_attention_dim": ("text_encoder_3",),
         "pooled_projection_dim": ("text_encoder.projection_dim", "text_encoder_2.projection_dim"),
