@@ -52,7 +52,7 @@ class Source:
         facts = (
             registry.without_t5(registry.facts_of(index), self.name) if self.without_t5 else registry.facts_of(index)
         )
-        storage.transpose_last_layer(index.get("text_encoder", ("", ""))[1])
+        storage.transpose_last_layer(each[1] for each in index.values() if isinstance(each, list))
         try:
             with storage.all_weights_found(), layouts.readable(folder, flag) as (readable, from_torch):
                 # without low_cpu_mem_usage the library first fills each network with random numbers, which takes longer

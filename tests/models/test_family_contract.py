@@ -358,6 +358,7 @@ HOMES = ("dreambooth/models/registry.py", "dreambooth/models/families/", "dreamb
 ALLOWED = {
     "dreambooth/files/single_file.py": {"transformer"},  # a name of OpenCLIP's
     "dreambooth/system/patches/layers.py": {"SD3Transformer2DModel"},  # which it repairs
+    "dreambooth/system/patches/storage.py": {"RobertaSeriesModelWithTransformation"},  # so too
     "miniworld/networks.py": {
         *("AutoencoderKL", "UNet2DConditionModel", "StableDiffusionPipeline", "StableDiffusionUpscalePipeline"),
     },

@@ -173,8 +173,8 @@ def test_the_library_alone_does_not_transpose_the_last_layer(kind):
         return {each.source_name for each in mappings if each.action == "transpose" and "transf" in each.source_name}
 
     assert transposed(network.__mro__[1]._get_name_mappings.__func__(network, config)) == set()
-    storage.transpose_last_layer("BertModel")
-    storage.transpose_last_layer("RobertaSeriesModelWithTransformation")
+    storage.transpose_last_layer(["BertModel", "UNet2DConditionModel"])
+    storage.transpose_last_layer(["BertModel", "RobertaSeriesModelWithTransformation"])
     known = transposed(network._get_name_mappings(config))
     assert known == {"transformation.weight", *(["transformation_pre.weight"] if kind else [])}
 

@@ -152,14 +152,14 @@ def keep_padding(text_encoder: Network) -> None:
                 text_encoder.config.pad_token_id = None
 
 
-def transpose_last_layer(class_name: str) -> None:
-    """Let the library know which layers of AltDiffusion's text encoder torch stores transposed, if it is one."""
+def transpose_last_layer(classes: Iterable[object]) -> None:
+    """Let the library know which layers of AltDiffusion's text encoder torch stores transposed, if it is one of them."""
     # Library: PPDiffusers 0.29.0.
     # Symptom: in its list of matrices to transpose the last layer is missing. Where it is square, the prompt's encoding
     # is silently another one; else the model does not load.
     # Remedy: add the layer, and that of its newer kind.
     # Test: test_altdiffusion_in_torchs_format, test_the_library_alone_does_not_transpose_the_last_layer.
-    if class_name != "RobertaSeriesModelWithTransformation":
+    if "RobertaSeriesModelWithTransformation" not in classes:
         return
     from paddlenlp.transformers.conversion_utils import StateDictNameMapping
     from ppdiffusers.pipelines.alt_diffusion import modeling_roberta_series
