@@ -153,7 +153,7 @@ def keep_padding(text_encoder: Network) -> None:
 
 
 def transpose_last_layer(classes: Iterable[object]) -> None:
-    """Let the library know which layers of AltDiffusion's text encoder torch stores transposed, if it is one of them."""
+    """Let the library know which layers of AltDiffusion's text encoder torch stores transposed, if it is there."""
     # Library: PPDiffusers 0.29.0.
     # Symptom: in its list of matrices to transpose the last layer is missing. Where it is square, the prompt's encoding
     # is silently another one; else the model does not load.
