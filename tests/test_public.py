@@ -130,7 +130,7 @@ def test_the_files_of_a_runs_folder(runs: RecordedRuns) -> None:
 
 def test_training_args_json(runs: RecordedRuns) -> None:
     record, given = runs.json("plain/training_args.json"), runs.given["plain"]
-    base = {"base_model", "base_folder", "base_weights"}
+    base = {"base_model", "base_folder", "base_weights", "base_index"}
     assert record.keys() == {"flags", *base, "steps", "processes", "machine", "concepts", "versions"}
     assert record["machine"].keys() == {"processor", "mkl", "workers", "threads"}
     assert record["flags"] == {**face.DEFAULTS, **given}
