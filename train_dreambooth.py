@@ -27,12 +27,13 @@ from dreambooth.config.parser import read_config
 from dreambooth.data import surveys
 from dreambooth.data.batches import Batches
 from dreambooth.drawing import prior_pictures
-from dreambooth.files import atomic, weight_files
+from dreambooth.files import weight_files
 from dreambooth.models import loading, schedulers
 from dreambooth.run import checkpoints, description, endings, model_card, output_folder, planning, tracking
 from dreambooth.run.choosing import judges
 from dreambooth.run.choosing.validation import Validation
 from dreambooth.run.memory.budget import Budget
+from dreambooth.run.report.single import Report
 from dreambooth.system import console, disk, libraries, machine, processes
 from dreambooth.system.devices import cards
 
@@ -154,17 +155,20 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
     best = Best(config.choosing.keep_best, config.choosing.patience, updates.named, config.measures)
     split = description.split_of_update(config.memory, family)
     base, device = plan.fingerprint["pretrained_model_name_or_path"], machine.describe(split)
-    record = output_folder.make_record(config.flat(), plan.steps, world, device, concepts, base, plan.base_index)
+    flags, index = config.flat(), plan.base_index
+    record = output_folder.make_record(flags, plan.steps, world, device, concepts, base, index, plan.sizes)
     states: dict[str, Stateful] = {"optimizer": updates, **average.stateful, **best.stateful}
     saved = checkpoints.Checkpointer(config.saving, family.trained(), states, plan.fingerprint, record)
     start = saved.load(plan.resumed) if plan.resumed else 0
 
     # Open the log
-    tracker = tracking.open_tracker(config.log_folder, config.logging.writer_type, enabled=processes.is_first())
-    tracker.add_text("arguments", atomic.as_json(record))
+    folder, is_first = config.saving.output_dir, processes.is_first()
+    tracker = tracking.open_tracker(config.log_folder, config.logging.writer_type, is_first, folder, start)
+    tracking.log_beginning(tracker, record, plan.pictures)
     speed, summary = tracking.Speed(batches.pictures_per_update, start), tracking.Summary(plan.steps, start)
-    drawing, folder = config.draw_settings("picture"), config.saving.output_dir
-    validation = Validation(family, drawing, config.logging, folder, tracker, measures)
+    drawing, classes = config.draw_settings("picture"), [each.class_prompt for each in concepts if each.class_prompt]
+    validation = Validation(family, drawing, config.logging, folder, tracker, measures, classes)
+    report = Report(folder, record, concepts, enabled=is_first)
     bar = console.progress_bar(total=plan.steps, initial=start, desc="Training")
 
     def go_through(update: int, share: Share) -> dict[str, Tensor]:
@@ -226,6 +230,7 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             if validation.is_due(done) and done < plan.steps and not is_stop_requested:
                 with average.in_place():
                     best.add(done, validation.run(done, best.history))
+                report.write(done)
             ending = done == plan.steps or best.is_over
             stopping = is_stop_requested and not ending
             if ending or done % config.logging.logging_steps == 0:
@@ -237,17 +242,19 @@ def train(config: Config, plan: Plan, family: Family, diffusion: Diffusion) -> N
             if saving:
                 saved.save(done)
             if stopping:
+                report.write(done, "stopped")
                 endings.end_early(done, saved.last, stop.signal)
 
         # Draw, and save the result; should that fail, a checkpoint keeps the weights
         saved.save_last(done)
         with saved.rescue(done), average.in_place():
             if best.lacks(done):
-                best.add(done, validation.run(done, best.history))
+                best.add(done, validation.run(done, best.history, is_last=True))
             with best.in_place():
                 ended: Record = {**record, "steps": done, **best.record}
                 card = model_card.make_card(config, done, world, family.facts, best.record.get("saved_step"))
                 output_folder.save_result(family, config.saving, config.result, ended, card)
+                report.write(done, "finished", ended)
     endings.describe_result(config.saving, config.result, concepts[0].prompt, str(summary), family.facts, best.in_words)
 
 

@@ -66,8 +66,8 @@ def write(
         pen.text((_GAP, top + line), text, "dimgrey", font)
         image = picture_files.open_picture(picture.path)
         mask, unmasked = picture_files.open_mask(picture), shown.unmasked_weight
-        seen = [_seen(image, view, transforms.to_weights(mask, view, unmasked)) for view in each]
-        for column, cell_image in enumerate([_framed(image, each), *seen]):
+        in_training = [seen(image, view, transforms.to_weights(mask, view, unmasked)) for view in each]
+        for column, cell_image in enumerate([framed(image, each), *in_training]):
             sheet.paste(cell_image, (_GAP + column * cell, top + 2 * line))
     left, top = 2 * _GAP + width, _GAP
     for found, grid in zip(classes, grids):
@@ -79,7 +79,7 @@ def write(
             row, column = divmod(number, _CLASS_COLUMNS)
             view = transforms.views(picture.size, shown, sizes[0])[0]
             weights = transforms.to_weights(None, view, 1)
-            cell_image = _seen(picture_files.open_picture(picture.path), view, weights)
+            cell_image = seen(picture_files.open_picture(picture.path), view, weights)
             sheet.paste(cell_image, (left + column * cell, top + line + row * cell))
         top += line + grid * cell
     atomic.write_picture(Path(path), sheet, {})
@@ -98,7 +98,7 @@ def _short(text: str) -> str:
     return line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …"
 
 
-def _framed(image: Image.Image, views: Sequence[View]) -> Image.Image:
+def framed(image: Image.Image, views: Sequence[View]) -> Image.Image:
     """Return a picture within a square, with a frame around each part that is cut out."""
     height, width = views[0].original
     small = image.copy()
@@ -116,7 +116,7 @@ def _at_least_a_pixel(box: Sequence[float]) -> tuple[float, float, float, float]
     return left, top, max(left, right - 1), max(top, bottom - 1)
 
 
-def _seen(image: Image.Image, view: View, weights: Array) -> Image.Image:
+def seen(image: Image.Image, view: View, weights: Array) -> Image.Image:
     """Return a view of a picture, from the very numbers that the network gets, within a square.
 
     What counts less is paler.
@@ -124,10 +124,10 @@ def _seen(image: Image.Image, view: View, weights: Array) -> Image.Image:
     numbers = transforms.to_pixels(image, view)
     paler = numbers * (_PALE + (1 - _PALE) * weights) + (1 - _PALE) * (1 - weights)
     pixels = ((paler.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255)
-    seen = Image.fromarray(pixels.astype(np.uint8))
-    scale = _SIDE / max(seen.size)
-    size = max(1, round(seen.width * scale)), max(1, round(seen.height * scale))
-    return _in_square(seen.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS))
+    small = Image.fromarray(pixels.astype(np.uint8))
+    scale = _SIDE / max(small.size)
+    size = max(1, round(small.width * scale)), max(1, round(small.height * scale))
+    return _in_square(small.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS))
 
 
 def _in_square(image: Image.Image) -> Image.Image:

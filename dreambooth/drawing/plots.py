@@ -41,7 +41,7 @@ def scatter(points: Sequence[Point], title_x: str, title_y: str) -> Image.Image:
     picture = Image.new("RGB", (_WIDTH + legend, height), "white")
     pen = ImageDraw.Draw(picture)
     left, right, top, bottom = _MARGIN, _WIDTH - 2 * _DOT, 2 * _DOT, height - _MARGIN
-    axes = _Axis([(p.x, p.spread_x) for p in points]), _Axis([(p.y, p.spread_y) for p in points])
+    axes = Axis([(p.x, p.spread_x) for p in points]), Axis([(p.y, p.spread_y) for p in points])
 
     def place(x: float, y: float) -> tuple[float, float]:
         return left + axes[0].share(x) * (right - left), bottom - axes[1].share(y) * (bottom - top)
@@ -69,7 +69,7 @@ def scatter(points: Sequence[Point], title_x: str, title_y: str) -> Image.Image:
     return picture
 
 
-class _Axis:
+class Axis:
     """An axis that has room for values with their spreads."""
 
     def __init__(self, values: Sequence[tuple[float, float]]) -> None:
@@ -109,7 +109,7 @@ def curves(history: Sequence[tuple[int, Mapping[str, float]]], first: str) -> Im
     picture = Image.new("RGB", (_WIDTH, len(names) * _PANEL + _MARGIN // 2), "white")
     pen = ImageDraw.Draw(picture)
     best = max(((row[first], -step) for step, row in history if step and math.isfinite(row[first])), default=None)
-    steps = _Axis([(float(step), 0.0) for step, _ in history])
+    steps = Axis([(float(step), 0.0) for step, _ in history])
     left, right = _MARGIN, _WIDTH - 2 * _DOT
 
     def across(step: float) -> float:
@@ -119,7 +119,7 @@ def curves(history: Sequence[tuple[int, Mapping[str, float]]], first: str) -> Im
         colour = _COLOURS[number % len(_COLOURS)]
         top, bottom = number * _PANEL + sheets.TEXT_HEIGHT, (number + 1) * _PANEL - _TICK
         known = [(step, row[name]) for step, row in history if name in row and math.isfinite(row[name])]
-        axis = _Axis([(value, 0.0) for _, value in known])
+        axis = Axis([(value, 0.0) for _, value in known])
         pen.text((left, top), name, colour, font, anchor="lb")
         pen.rectangle((left, top, right, bottom), outline="lightgrey")
         for mark in axis.marks[:: max(1, len(axis.marks) // 3)]:

@@ -25,10 +25,11 @@ _CHUNK = 1 << 20  # bytes
 
 
 class Choice(TypedDict, total=False):
-    """What a record has of a run that was measured on the way."""
+    """What a record has of a run that was measured on the way, or has buckets."""
 
     validations: list[dict[str, float | None]]  # None: no number
     saved_step: int  # whose weights were saved, where that was chosen
+    sizes: list[list[int]]  # that pictures had, where there were several
 
 
 class Record(Choice):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dreambooth.files import atomic, embeddings, lora, moves, records
 from dreambooth.models import loading, pipeline_folder
 from dreambooth.run import checkpoints, tracking
+from dreambooth.run.report import progress
 from dreambooth.system import disk, libraries, processes
 from dreambooth.system.errors import BadInput
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from dreambooth.files.records import Record
     from dreambooth.models.family.base import Family
     from dreambooth.run.checkpoints import Checkpoint
+    from dreambooth.system.types import Size
 
 _CARD = "README.md"
 SAMPLES = "samples"
+OF_CLASS = "class-"  # before the names of samples that show the class
 CURVES = "validation.png"  # of the measures on the way
+REPORT = "report.html"
 _TRIES = 10  # to lock the folder, a fifth of a second apart
 _LAST = (*lora.NAMES.values(), moves.INDEX)  # the files by which a folder loads, in the order in which they arrive
 
@@ -52,7 +56,7 @@ def check(folder: Path, others: Sequence[tuple[str, Path]], replaces_pipeline: b
         )
     if not _is_ours(folder):
         # a run that came no further made these
-        begun = {SAMPLES, CURVES}
+        begun = {SAMPLES, CURVES, REPORT, progress.FILE}
         for _, path in others:
             if path.resolve().is_relative_to(folder.resolve()):
                 begun.update(path.resolve().relative_to(folder.resolve()).parts[:1])
@@ -183,9 +187,11 @@ def clear(output_dir: str, log_folder: Path) -> None:
 def _leftovers(folder: Path, log_folder: Path) -> list[Path]:
     """List the checkpoints, the pictures and the logs of a run."""
     samples = folder / SAMPLES
-    pictures = [folder / CURVES, *samples.glob("step-*.png"), *(samples / name for name in ("measured", "subject"))]
+    drawn = [path for kind in ("", OF_CLASS) for path in samples.glob(f"{kind}step-*.png")]
+    others = [folder / name for name in (CURVES, REPORT, progress.FILE)]
+    others += [samples / name for name in ("measured", "subject")]
     logs = tracking.files_in(log_folder) if log_folder.resolve().is_relative_to(folder.resolve()) else []
-    return [*checkpoints.folders(folder), *(each for each in pictures if each.exists()), *logs]
+    return [*checkpoints.folders(folder), *drawn, *(each for each in others if each.exists()), *logs]
 
 
 def check_inputs(folder: Path, log_folder: Path, inputs: Sequence[tuple[str, str]]) -> None:
@@ -211,11 +217,12 @@ def make_record(
     concepts: Iterable[Concept],
     base_weights: str,
     index: dict[str, Any],
+    sizes: Sequence[Size] = (),
 ) -> Record:
     """Record the settings and pictures from which the result can be made again.
 
-    There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model, and
-    `index` names the classes of its parts.
+    There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model,
+    `index` names the classes of its parts, and `sizes` are those of pictures in buckets.
     """
     base = Path(flags["pretrained_model_name_or_path"])
     return {
@@ -224,6 +231,7 @@ def make_record(
         "base_folder": str(base.resolve()) if base.is_dir() else None,
         "base_weights": base_weights,
         "base_index": index,
+        **({"sizes": [list(size) for size in sizes]} if len(sizes) > 1 else {}),
         "steps": steps,
         "processes": processes,
         "machine": machine,

@@ -11,21 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dreambooth.data import picture_files
+from dreambooth.files import atomic
+from dreambooth.run.report import listing
+from dreambooth.run.report.progress import Progress
 from dreambooth.system import console, disk, processes
 from dreambooth.system.types import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import SupportsFloat
 
     from PIL import Image
 
     from dreambooth.config.run_sections import WriterType
+    from dreambooth.data.concepts import Picture
+    from dreambooth.files.records import Record
+    from dreambooth.run.report.progress import Group
 
 _SECONDS_BETWEEN_FLUSHES = 10
 _SMOOTHED = 50  # steps
 _TIMED = 5  # steps from whose time that of the run is estimated
 _LONG = 300  # seconds, from which minutes are shown
+_LOGGED, _SIDE = 8, 512  # pictures of the subject, and the pixels of their longer sides
 _PREFIX = "dreambooth-log"  # of the paths that TensorBoard's writer opens with our files
 
 
@@ -36,17 +44,21 @@ class Tracker:
     files that never fail: the first error ends the log with a warning, and the run goes on.
     """
 
-    def __init__(self, folder: str | Path, writer_type: WriterType) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: str | Path, writer_type: WriterType, progress: Progress | None = None) -> None:
+        self._folder, self._progress = Path(folder), progress
         self._error: OSError | None = None
         self._has_warned = False
         opened = _open_visualdl if writer_type == "visualdl" else _open_tensorboard
         self._writer = opened(self._folder, self._attempt)
+        of_visualdl = self._writer.add_hparams if writer_type == "visualdl" else None
+        self._add_settings: Callable[..., object] = of_visualdl or self._add_to_tensorboard
 
-    def add_scalars(self, values: Mapping[str, SupportsFloat], step: int) -> None:
-        """Log numbers by name."""
+    def add_scalars(self, values: Mapping[str, SupportsFloat], step: int, group: Group = "training") -> None:
+        """Log numbers as GROUP/NAME, which the log's page shows together."""
         for name, value in values.items():
-            self._writer.add_scalar(name, float(value), step)
+            self._writer.add_scalar(f"{group}/{name}", float(value), step)
+        if self._progress is not None:
+            self._progress.add(step, group, values)
         self._warn_once()
 
     def add_pictures(self, name: str, pictures: Iterable[Image.Image], step: int) -> None:
@@ -62,10 +74,22 @@ class Tracker:
         self._writer.add_text(name, text, step)
         self._warn_once()
 
+    def add_settings(self, settings: Mapping[str, str | float], figures: Sequence[str]) -> None:
+        """Log the settings in which runs differ, beside the figures by whose full names they are compared."""
+        self._add_settings(dict(settings), list(figures))
+        self._warn_once()
+
     def close(self) -> None:
         """Write the rest, and close the files."""
         self._writer.close()
         self._warn_once()
+
+    def _add_to_tensorboard(self, settings: dict[str, str | float], figures: list[str]) -> None:
+        """Write the settings into the log's own file; the library's method would open a second one below it."""
+        from tensorboardX.summary import hparams
+
+        for part in hparams(settings, dict.fromkeys(figures, 0.0)):
+            self._writer.file_writer.add_summary(part)
 
     def _attempt(self, write: Callable[..., object], *arguments: object) -> None:
         """Call a function that writes, from the writer's thread, until one of the calls fails."""
@@ -84,7 +108,7 @@ class Tracker:
 class NullTracker:
     """The tracker of every process but the first: it logs nothing."""
 
-    def add_scalars(self, values: Mapping[str, SupportsFloat], step: int) -> None:
+    def add_scalars(self, values: Mapping[str, SupportsFloat], step: int, group: Group = "training") -> None:
         """Log nothing."""
 
     def add_pictures(self, name: str, pictures: Iterable[Image.Image], step: int) -> None:
@@ -93,18 +117,41 @@ class NullTracker:
     def add_text(self, name: str, text: str, step: int = 0) -> None:
         """Log nothing."""
 
+    def add_settings(self, settings: Mapping[str, str | float], figures: Sequence[str]) -> None:
+        """Log nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 
 
-def open_tracker(folder: str | Path, writer_type: WriterType, enabled: bool) -> Tracker | NullTracker:
-    """Open a log folder, or a tracker without effect unless `enabled`."""
+def open_tracker(
+    folder: str | Path, writer_type: WriterType, enabled: bool, output_dir: str | None = None, start: int = 0
+) -> Tracker | NullTracker:
+    """Open a log folder, or a tracker without effect unless `enabled`.
+
+    The numbers also go into the output folder, for the report, behind those up to the step `start`.
+    """
     if enabled:
         try:
-            return Tracker(folder, writer_type)
+            return Tracker(folder, writer_type, None if output_dir is None else Progress(output_dir, start))
         except OSError as error:
             _warn(Path(folder), error)
     return NullTracker()
+
+
+def log_beginning(tracker: Tracker | NullTracker, record: Record, pictures: Sequence[Picture]) -> None:
+    """Log what tells a run from others: its record, the settings that matter most, and its first pictures."""
+    tracker.add_text("arguments", atomic.as_json(record))
+    settings, flags = listing.compared(record), record["flags"]
+    is_measured = any(flags.get(name) for name in ("keep_best", "clip_model_path", "validation_data_dir"))
+    tracker.add_settings(settings, ["training/loss", *(["validation/score"] if is_measured else [])])
+    tracker.add_pictures("subject", (_small(each.path) for each in pictures[:_LOGGED]), 0)
+
+
+def _small(path: Path) -> Image.Image:
+    picture = picture_files.open_picture(path)
+    picture.thumbnail((_SIDE, _SIDE))
+    return picture
 
 
 def _warn(folder: Path, error: OSError) -> None:

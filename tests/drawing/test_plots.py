@@ -44,7 +44,7 @@ def test_many_points_make_the_picture_higher_and_long_names_wider():
 
 @pytest.mark.parametrize("values, marks", [((0.0, 1.0), ["0.0", "0.5", "1.0"]), ((0.0, 100.0), ["0", "50", "100"])])
 def test_the_marks_of_an_axis_are_round(values, marks):
-    axis = plots._Axis([(each, 0.0) for each in values])
+    axis = plots.Axis([(each, 0.0) for each in values])
     assert [axis.text(mark) for mark in axis.marks] == marks
     assert all(0 <= axis.share(mark) <= 1 for mark in axis.marks)
 

@@ -222,7 +222,7 @@ def read_losses(logs: Path) -> list[float]:
     from visualdl import LogReader
 
     [log] = logs.glob("vdlrecords.*.log")
-    return [float(each.value) for each in LogReader(file_path=str(log)).get_data("scalar", "loss")]
+    return [float(each.value) for each in LogReader(file_path=str(log)).get_data("scalar", "training/loss")]
 
 
 def mean_difference(one: Mapping[str, Array], other: Mapping[str, Array]) -> float:
