@@ -16,6 +16,7 @@ from dreambooth.system.types import Size, override
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MOST_RUNS = 8  # on a page
 _GUIDANCE = 7.5
 _STRENGTH = 0.8
 _SEVERAL_WORDS = re.compile(r"\s|[\u3400-\u9fff]")  # or Chinese, which has no spaces
@@ -162,6 +163,30 @@ class MetricsSettings(InstrumentFlags, MeasuredSubject, title="models and files"
             if self.concepts is not None and getattr(self, name):
                 raise BadInput(f"--{name} can't be combined with --concepts, whose list has it for each subject")
         check_png("--sheet", self.sheet)
+
+
+@dataclass(frozen=True)
+class ReportSettings(CommandFlags, title="runs and files"):
+    """The settings of dreambooth.report."""
+
+    model_path: tuple[str, ...] = flag(
+        "the output folder of a run, or of up to 8 runs to compare (required)", (), required=True, nargs="+",
+        action="extend")
+    output: str | None = flag(
+        "the file of the page (default: report.html in the folder of a run; comparison.html, of several)",
+        metavar="FILE.html")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        folders = [Path(each).resolve() for each in self.model_path]
+        if len({*folders}) < len(folders):
+            raise BadInput("--model_path: the same folder stands there twice")
+        if len(folders) > MOST_RUNS:
+            raise BadInput(f"--model_path: {len(folders)} runs are too many for a page; give at most {MOST_RUNS}")
+        if self.output and Path(self.output).suffix.lower() not in (".html", ".htm"):
+            raise BadInput(f"--output {self.output}: must end in .html")
+
 
 @dataclass(frozen=True)
 class InputFlags(Section, title="pictures to draw from"):

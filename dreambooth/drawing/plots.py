@@ -75,7 +75,7 @@ class Axis:
     def __init__(self, values: Sequence[tuple[float, float]]) -> None:
         low = min((value - spread for value, spread in values), default=0.0)
         high = max((value + spread for value, spread in values), default=1.0)
-        room = (high - low) * 0.05 or 0.5
+        room = (high - low) * 0.05 or abs(high) * 0.5 or 0.5
         self.low, self.high = low - room, high + room
         rough = (self.high - self.low) / _MARKS
         power = 10.0 ** math.floor(math.log10(rough))

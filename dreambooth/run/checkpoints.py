@@ -125,6 +125,14 @@ def scan(output_dir: str | Path) -> tuple[list[Checkpoint], list[str]]:
     return sorted(whole, key=lambda each: each.state["written_ns"]), problems
 
 
+def signs_of_runs(folder: Path) -> dict[str, int]:
+    """Return {name: time} of the result and the checkpoints in a folder, which change when a run writes into it."""
+    signs = {each.folder.name: each.state["written_ns"] for each in scan(folder)[0]}
+    with contextlib.suppress(OSError):
+        signs[records.RESULT] = (folder / records.RESULT).stat().st_mtime_ns
+    return signs
+
+
 def find(name: str, output_dir: str | Path) -> tuple[Checkpoint | None, list[str]]:
     """Return (checkpoint, problems of others) for a value of --resume_from_checkpoint.
 

@@ -163,14 +163,6 @@ def _locked(folder: Path) -> int | None:
     return None
 
 
-def signs_of_runs(folder: Path) -> dict[str, int]:
-    """Return {name: time} of the result and the checkpoints in a folder, which change when a run writes into it."""
-    signs = {each.folder.name: each.state["written_ns"] for each in checkpoints.scan(folder)[0]}
-    with contextlib.suppress(OSError):
-        signs[records.RESULT] = (folder / records.RESULT).stat().st_mtime_ns
-    return signs
-
-
 def clear(output_dir: str, log_folder: Path) -> None:
     """Remove what another run wrote: checkpoints, pictures and logs, and nothing else that lies there.
 
@@ -186,12 +178,11 @@ def clear(output_dir: str, log_folder: Path) -> None:
 
 def _leftovers(folder: Path, log_folder: Path) -> list[Path]:
     """List the checkpoints, the pictures and the logs of a run."""
-    samples = folder / SAMPLES
-    drawn = [path for kind in ("", OF_CLASS) for path in samples.glob(f"{kind}step-*.png")]
-    others = [folder / name for name in (CURVES, REPORT, progress.FILE)]
-    others += [samples / name for name in ("measured", "subject")]
+    drawn = [path for kind in ("", OF_CLASS) for path in (folder / SAMPLES).glob(f"{kind}step-*.png")]
+    names = (CURVES, REPORT, progress.FILE, f"{SAMPLES}/measured", f"{SAMPLES}/subject")
+    others = [folder / name for name in names if (folder / name).exists()]
     logs = tracking.files_in(log_folder) if log_folder.resolve().is_relative_to(folder.resolve()) else []
-    return [*checkpoints.folders(folder), *drawn, *(each for each in others if each.exists()), *logs]
+    return [*checkpoints.folders(folder), *drawn, *others, *logs]
 
 
 def check_inputs(folder: Path, log_folder: Path, inputs: Sequence[tuple[str, str]]) -> None:
@@ -224,14 +215,15 @@ def make_record(
     There is no flag for a token, so none can get in here. `base_weights` is the fingerprint of the base model,
     `index` names the classes of its parts, and `sizes` are those of pictures in buckets.
     """
-    base = Path(flags["pretrained_model_name_or_path"])
+    name = str(flags["pretrained_model_name_or_path"])
+    base = Path(name)
     return {
         "flags": flags,
-        "base_model": str(flags["pretrained_model_name_or_path"]),
+        "base_model": name,
         "base_folder": str(base.resolve()) if base.is_dir() else None,
         "base_weights": base_weights,
         "base_index": index,
-        **({"sizes": [list(size) for size in sizes]} if len(sizes) > 1 else {}),
+        "sizes": [list(size) for size in sizes],
         "steps": steps,
         "processes": processes,
         "machine": machine,

@@ -78,7 +78,7 @@ def make(config: Config) -> tuple[Config, Plan]:
     class_folders = dict.fromkeys(each.folder for each in concepts.classes)
     folders = [("--logging_dir", config.log_folder), *(("--class_data_dir", Path(each)) for each in class_folders)]
     output_folder.check(output_dir, folders, config.result == "pipeline" or saving.overwrite)
-    signs = output_folder.signs_of_runs(output_dir)
+    signs = checkpoints.signs_of_runs(output_dir)
     world = processes.world_size()
     if config.memory.early_update and world > 1:
         raise BadInput(f"--early_update can't be combined with {world} processes, which average all their gradients")
@@ -145,7 +145,7 @@ def agree(settings: Config, config: Config, plan: Plan) -> tuple[Config, Plan]:
     A plan is made anew from the settings where another run has written into the folder since. Raises BadInput where the
     processes do not have the same input, as on machines whose folders differ.
     """
-    if processes.is_true_anywhere(plan.signs != output_folder.signs_of_runs(Path(config.saving.output_dir))):
+    if processes.is_true_anywhere(plan.signs != checkpoints.signs_of_runs(Path(config.saving.output_dir))):
         config, plan = make(settings)
     if processes.is_different_anywhere((plan.fingerprint, plan.steps)):
         raise BadInput(

@@ -106,7 +106,7 @@ def chart(
 def _smoothed(points: Points) -> list[tuple[int, float]]:
     """Return the mean of the points so far, which forgets those of some updates before.
 
-    As the mean of Adam (Kingma & Ba 2015) it is corrected at its beginning, so that the first point does not weigh more.
+    As the means of Adam (Kingma & Ba 2015), it is corrected so that the first points weigh no more than others.
     """
     mean, weight, found = 0.0, 0.0, []
     steps = [after - before for (before, _), (after, _) in pairwise(points)]

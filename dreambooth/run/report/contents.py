@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -11,18 +12,18 @@ from PIL import Image
 
 from dreambooth.config.config import Config
 from dreambooth.data import picture_files, surveys, transforms
-from dreambooth.drawing import data_sheets
+from dreambooth.drawing import data_sheets, thumbnails
+from dreambooth.drawing.thumbnails import Thumbnail
 from dreambooth.run import output_folder
-from dreambooth.run.report import progress, thumbnails
+from dreambooth.run.report import progress
+from dreambooth.run.report.progress import Row
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from dreambooth.config.sections import PictureSettings
     from dreambooth.data.concepts import Concept, Picture
-    from dreambooth.run.report.progress import Row
-    from dreambooth.run.report.thumbnails import Thumbnail
 
 State = Literal["running", "stopped", "finished"]
 SCORE = "score"
@@ -51,6 +52,7 @@ class Series:
     prompt: str
     steps: tuple[int, ...]
     rows: tuple[tuple[Thumbnail | None, ...], ...]
+    labels: tuple[str, ...]  # of the rows
 
     @property
     def last(self) -> list[Thumbnail]:
@@ -102,11 +104,13 @@ class Run:
     subjects: tuple[Subject, ...] = ()
     classes: tuple[OfClass, ...] = ()
     problem: str = ""  # why there are no training pictures
+    name: str = ""
 
     @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.folder.resolve().name or str(self.folder)
+    def planned(self) -> int:
+        """The updates that were asked for; the record of a result has those that were made."""
+        asked = self.record["flags"].get("max_train_steps")
+        return max(self.step, int(self.record["steps"]), asked if isinstance(asked, int) else 0)
 
     @property
     def validations(self) -> dict[int, dict[str, float]]:
@@ -141,15 +145,25 @@ class Run:
 
 
 def of_folder(
-    folder: Path, record: Mapping[str, Any], state: State, step: int, concepts: Sequence[Concept] | None = None
+    folder: Path,
+    record: Mapping[str, Any],
+    state: State,
+    step: int,
+    concepts: Sequence[Concept] | None = None,
+    name: str = "",
+    runs: int = 1,
 ) -> Run:
-    """Read what a run has left in its folder; `concepts` are its subjects, where they are known."""
+    """Read what a run has left in its folder.
+
+    `concepts` are its subjects, where they are known; `name` is that of the folder, unless the page has others of that
+    name; `runs` is the number of runs that share the page.
+    """
     rows = tuple(row for row in progress.read(folder) if row.step <= step)
     known = {row.step for row in rows if row.group == "validation"}
     samples = [each for each in _samples(folder) if each.step <= step and (each.step in known or not known)]
     of_class = [each for each in samples if each.path.name.startswith(output_folder.OF_CLASS)]
     drawn = [each for each in samples if each not in set(of_class)]
-    steps, left_out = _chosen_steps(drawn, record.get("saved_step"))
+    steps, left_out = _chosen_steps(drawn, record.get("saved_step"), _MOST_SAMPLES // runs)
     problem, shown = "", None
     try:
         settings = Config.from_flat(**record["flags"])
@@ -165,11 +179,12 @@ def of_folder(
         state,
         step,
         rows,
-        tuple(_series([each for each in drawn if each.step in steps])),
+        tuple(_series([each for each in drawn if each.step in steps], runs)),
         left_out,
         tuple(subjects) or tuple(Subject(str(each["prompt"])) for each in record["concepts"]),
         tuple(_classes(of_class, concepts, record)),
         problem,
+        name or folder.resolve().name or str(folder),
     )
 
 
@@ -183,19 +198,21 @@ def _samples(folder: Path) -> list[Sample]:
     return sorted(found)
 
 
-def _chosen_steps(samples: Sequence[Sample], saved: int | None) -> tuple[set[int], int]:
+def _chosen_steps(samples: Sequence[Sample], saved: int | None, room: int) -> tuple[set[int], int]:
     """Choose as many steps as a page can show, over all of the run; return them, and how many are left out."""
     steps = sorted({each.step for each in samples})
     each_step = max(1, len(samples) // max(1, len(steps)))
-    most = max(2, _MOST_SAMPLES // each_step)
+    most = max(2, room // each_step)
     if len(steps) <= most:
         return set(steps), 0
     chosen = {steps[round(place * (len(steps) - 1) / (most - 1))] for place in range(most)}
-    return chosen | ({saved} & {*steps}), len(steps) - len(chosen)
+    if saved in steps:
+        chosen.add(saved)
+    return chosen, len(steps) - len(chosen)
 
 
-def _series(samples: Sequence[Sample]) -> Iterable[Series]:
-    side = next((side for most, side in _SIDES.items() if len(samples) <= most), min(_SIDES.values()))
+def _series(samples: Sequence[Sample], runs: int) -> Iterable[Series]:
+    side = next((side for most, side in _SIDES.items() if len(samples) * runs <= most), min(_SIDES.values()))
     steps = tuple(sorted({each.step for each in samples}))
     for prompt in sorted({each.prompt for each in samples}):
         own = {(each.number, each.step): each.path for each in samples if each.prompt == prompt}
@@ -204,7 +221,8 @@ def _series(samples: Sequence[Sample]) -> Iterable[Series]:
             tuple(thumbnails.of_file(own[number, step], side) if (number, step) in own else None for step in steps)
             for number in numbers
         )
-        yield Series(_text_of(own[max(own, key=lambda key: key[1])], "prompt"), steps, rows)
+        text = _text_of(own[max(own, key=lambda key: key[1])], "prompt")
+        yield Series(text, steps, rows, tuple(map(str, numbers)))
 
 
 def _text_of(path: Path, name: str) -> str:
@@ -223,7 +241,7 @@ def _subject(concept: Concept, shown: PictureSettings, record: Mapping[str, Any]
     for picture in concept.pictures[:_MOST_TRAINING]:
         try:
             rows.append(_data_row(picture, shown, sizes))
-        except Exception:  # noqa: PERF203  a picture that has changed since; Pillow raises a dozen kinds
+        except Exception:  # a picture that has changed since; Pillow raises a dozen kinds
             continue
     beside = [thumbnails.of_file(each.path, 384) for each in concept.pictures[:_MOST_BESIDE]]
     return Subject(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dreambooth.config.config import SECTIONS
@@ -14,6 +13,9 @@ from dreambooth.system import console, machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dreambooth.models.family.facts import FamilyFacts
 
 # by which runs differ most often, so that every run's log has them
 _COMPARED = (
@@ -150,14 +152,14 @@ def _prompt_of(record: Mapping[str, Any]) -> str:
     return str(record["concepts"][0]["prompt"])
 
 
-def _facts_of(record: Mapping[str, Any]) -> registry.FamilyFacts | None:
+def _facts_of(record: Mapping[str, Any]) -> FamilyFacts | None:
     try:
         return registry.facts_of(record["base_index"])
     except (KeyError, TypeError, AttributeError):  # of another version
         return None
 
 
-def _export_of(flags: Mapping[str, Any], facts: registry.FamilyFacts | None) -> tuple[str, str]:
+def _export_of(flags: Mapping[str, Any], facts: FamilyFacts | None) -> tuple[str, str]:
     """Return the format that most others read of a result, and the end of its name."""
     if flags.get("lora_rank") and not flags.get("lora_merge"):
         return ("lora_web_ui" if facts is not None and facts.web_ui_networks else "lora_diffusers"), ".safetensors"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPT = "script.js"
+_LETTERS = 150  # of a prompt where it names a picture
 
 
 def render(template: str, **values: object) -> str:
@@ -33,8 +34,20 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(t=texts.both, english=texts.english, chinese=texts.chinese, script_hash=_script_hash)
+    made.globals.update(t=texts.both, has_text=texts.has, script_hash=_script_hash)
+    made.filters.update(number=_number, cut=_cut)
     return made
+
+
+def _number(value: float) -> str:
+    """Write a figure with four digits that count."""
+    return f"{value:.4g}"
+
+
+def _cut(text: str) -> str:
+    """Shorten a text for an attribute, which is read aloud."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= _LETTERS else f"{line[:_LETTERS]} …"
 
 
 def _script_hash() -> str:

@@ -61,7 +61,6 @@ def page(run: Run) -> str:
         "report.html",
         title=f"{run.name} · DreamBooth",
         run=run,
-        planned=int(run.record["steps"]),
         charts=charts_of([run]),
         topics=listing.topics(run.record["flags"]),
         machine=listing.machine_rows(run.record),
@@ -90,17 +89,24 @@ def charts_of(runs: Sequence[Run]) -> list[Chart]:
 
 def _all_names(runs: Sequence[Run]) -> dict[str, bool]:
     names = {name for run in runs for name in run.names("training")}
-    return {name: _TRAINING.get(name, True) for name in (*_TRAINING, *sorted(names - _TRAINING.keys())) if name in names}
+    return {
+        name: _TRAINING.get(name, True) for name in (*_TRAINING, *sorted(names - _TRAINING.keys())) if name in names
+    }
 
 
 def _summary(run: Run) -> Mapping[str, Any]:
     """Return what stands at the top: the figures at the end."""
     losses = run.figures("training", "loss")
     smooth = charts.chart("loss", [("", losses)], smooth=True) if losses else None
-    found = run.validations
-    best = run.best_step
-    return {
-        "loss": smooth.curves[0].last[1] if smooth else None,
-        "figures": found.get(best) if best in found else (list(found.values())[-1] if found else {}),
-        "figures_step": best if best in found else max(found, default=None),
-    }
+    step, figures = figures_at_end(run)
+    return {"loss": smooth.curves[0].last[1] if smooth else None, "figures": figures, "figures_step": step}
+
+
+def figures_at_end(run: Run) -> tuple[int, dict[str, float]]:
+    """Return the figures of the best validation, or else of the last, with the score first."""
+    found = {step: figures for step, figures in run.validations.items() if figures}
+    if not found:
+        return 0, {}
+    step = run.best_step if run.best_step in found else max(found)
+    scored = {contents.SCORE: found[step][contents.SCORE]} if contents.SCORE in found[step] else {}
+    return step, {**scored, **found[step]}
