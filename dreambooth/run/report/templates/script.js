@@ -17,6 +17,8 @@ inLanguage();
 for (const series of document.querySelectorAll(".series")) {
   const slider = series.querySelector("input[type=range]");
   const large = series.querySelector(".large");
+  const columns = Number(series.querySelector(".slider").dataset.columns);
+  if (columns) large.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
   const steps = slider.dataset.steps.split(",");
   const rows = [...series.querySelectorAll("tbody tr")];
   const show = () => {
@@ -30,7 +32,7 @@ for (const series of document.querySelectorAll(".series")) {
       const figure = document.createElement("figure");
       const caption = document.createElement("figcaption");
       caption.textContent = row.querySelector("th").textContent;
-      figure.append(...("named" in slider.closest(".slider").dataset ? [caption] : []), image.cloneNode());
+      figure.append(...(columns ? [caption] : []), image.cloneNode());
       return [figure];
     }));
   };
