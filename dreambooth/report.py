@@ -65,6 +65,8 @@ def read_run(folder: Path, name: str, runs: int = 1) -> Run:
     try:
         steps = int(result["steps"]) if state == "finished" else max(
             [whole[-1].state["step"], *(row.step for row in progress.read(folder))])  # fmt: skip
+        if not isinstance(result["flags"], dict) or not all(each["prompt"] for each in result["concepts"]):
+            raise TypeError("no settings, or no prompts")
         return contents.of_folder(folder, result, state, steps, name=name, runs=runs)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         kind = type(error).__name__

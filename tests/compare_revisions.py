@@ -31,6 +31,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_SHOWN = 3  # differing values of one file
+MEASURED = {"pictures_per_second", "memory_gb"}  # figures that differ from run to run
+HAVE_TIMES = (".log", ".jsonl", ".html")
 
 # Each revision runs in a folder beside the inputs. What a later run reads is always the first revision's (../one).
 TRAIN = (
@@ -192,15 +194,34 @@ def read_log(path: Path) -> dict[str, Any]:
     reader = LogReader(file_path=str(path))
     tags = reader.get_tags()
     found: dict[str, Any] = {kind: sorted(names) for kind, names in tags.items()}
-    for tag in set(tags.get("scalar", [])) - {"pictures_per_second", "memory_gb"}:
+    for tag in tags.get("scalar", []):
+        if tag.rpartition("/")[2] in MEASURED:
+            continue
         found |= {f"{tag} at {each.id}": each.value for each in reader.get_data("scalar", tag)}
     return found
+
+
+def read_lines(path: Path) -> dict[str, Any]:
+    """Read the figures of a run's file of lines, but for those that are times or bytes of memory."""
+    found: dict[str, Any] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for group in row.keys() - {"step"}:
+            figures = {name: value for name, value in row[group].items() if name not in MEASURED}
+            found[f"{group} at {row['step']}"] = sorted(figures.items())
+    return found
+
+
+def read_page(path: Path) -> dict[str, Any]:
+    """Read the sentences of a report, but for numbers; it shows times and places too."""
+    words = re.sub(r"<style>.*?</style>|<script>.*?</script>|<svg.*?</svg>|<[^>]+>", " ", path.read_text(), flags=re.S)
+    return {"headings": [each.strip() for each in words.splitlines() if each.strip().isalpha()]}
 
 
 # each gives {item: value or array}
 READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     **{".safetensors": read_safetensors, ".pdparams": read_pickled},
-    **{".json": read_json, ".png": read_png, ".log": read_log},
+    **{".json": read_json, ".png": read_png, ".log": read_log, ".jsonl": read_lines, ".html": read_page},
 }
 
 
@@ -244,7 +265,7 @@ def compare_files(one: Path, other: Path) -> str | None:
     found += [describe(name, mine[name], theirs[name]) for name in changed]
     if not found:
         place = "header" if one.suffix == ".safetensors" else "order or encoding"
-        return None if one.suffix == ".log" else f"{place} only; the contents are equal"  # a log also holds times
+        return None if one.suffix in HAVE_TIMES else f"{place} only; the contents are equal"
     rest = f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
     return f"{len(found)} of {len(mine.keys() | theirs.keys())} items: {'; '.join(found[:MOST_SHOWN])}{rest}"
 

@@ -49,7 +49,9 @@ FILES = sorted(
 )
 MODULES = [file for file in FILES if file.name != "__init__.py"]
 ROOMS = sorted(
-    path for path in (ROOT / "dreambooth").rglob("*") if path.is_dir() and path.name not in ("__pycache__", "presets")
+    path
+    for path in (ROOT / "dreambooth").rglob("*")
+    if path.is_dir() and path.name not in ("__pycache__", "presets", "templates")
 )
 
 
@@ -131,6 +133,7 @@ def test_the_rooms_are_those_of_the_plan():
         "inputs",
         "choosing",
         "checks",
+        "report",
     } - {
         "commands",
         "miniworld",
@@ -197,6 +200,7 @@ ROOM_OF_TESTS = {
     "inputs": "drawing",
     "choosing": "run",
     "checks": "config",
+    "report": "run",
 }
 
 
@@ -239,6 +243,7 @@ TAKE_ALL_SETTINGS = {
     "dreambooth/run/memory/estimate.py",
     "dreambooth/run/model_card.py",
     "dreambooth/run/planning.py",
+    "dreambooth/run/report/contents.py",
     "train_dreambooth.py",
 }
 

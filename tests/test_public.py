@@ -116,7 +116,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, twin: Path, unidiffuser_twin:
 
 
 def test_the_files_of_a_runs_folder(runs: RecordedRuns) -> None:
-    samples = {"samples": " ".join(f"step-3-{prompt}-{number}.png" for prompt in (0, 1) for number in (0, 1))}
+    drawn = [f"step-3-{prompt}-{number}.png" for prompt in (0, 1) for number in (0, 1)]
+    samples = {"samples": " ".join([*drawn, *(f"class-step-3-0-{number}.png" for number in (0, 1))])}
     plain = paths_of(face.RESULT, face.PIPELINE, samples)
     for step in (2, 3):
         plain |= paths_of(face.CHECKPOINT, below=f"checkpoint-{step}")
@@ -130,7 +131,7 @@ def test_the_files_of_a_runs_folder(runs: RecordedRuns) -> None:
 
 def test_training_args_json(runs: RecordedRuns) -> None:
     record, given = runs.json("plain/training_args.json"), runs.given["plain"]
-    base = {"base_model", "base_folder", "base_weights", "base_index"}
+    base = {"base_model", "base_folder", "base_weights", "base_index", "sizes"}
     assert record.keys() == {"flags", *base, "steps", "processes", "machine", "concepts", "versions"}
     assert record["machine"].keys() == {"processor", "mkl", "workers", "threads"}
     assert record["flags"] == {**face.DEFAULTS, **given}

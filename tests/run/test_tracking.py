@@ -1,6 +1,7 @@
 """The log of both writers, read back."""
 
 import io
+import json
 import re
 import struct
 import threading
@@ -10,8 +11,11 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from support.finished_runs import make_run
 
+from dreambooth.data import picture_files
 from dreambooth.run import tracking
+from dreambooth.run.report import progress
 
 both_writers = pytest.mark.parametrize("writer_type", ["visualdl", "tensorboard"])
 
@@ -68,7 +72,9 @@ def test_numbers_are_read_back(tmp_path, writer_type):
     tracker.add_scalars({"loss": paddle.to_tensor(0.125)}, 7)
     tracker.close()
     found = {(name, step): value for kind, name, step, value in read(tmp_path, writer_type) if kind == "scalar"}
-    assert found == pytest.approx({("loss", 1): 0.25, ("learning_rate", 1): 5e-6, ("loss", 7): 0.125})
+    assert found == pytest.approx(
+        {("training/loss", 1): 0.25, ("training/learning_rate", 1): 5e-6, ("training/loss", 7): 0.125}
+    )
 
 
 @both_writers
@@ -128,7 +134,7 @@ def test_a_full_disk_ends_the_log_with_one_warning_and_the_run_goes_on(small_dis
     tracker = tracking.open_tracker(small_disk / "another", writer_type, enabled=True)
     tracker.add_scalars({"loss": 0.5}, 3)
     tracker.close()
-    assert ("scalar", "loss", 3, 0.5) in read(small_disk / "another", writer_type)
+    assert ("scalar", "training/loss", 3, 0.5) in read(small_disk / "another", writer_type)
 
 
 @both_writers
@@ -191,3 +197,45 @@ def test_the_summary_smooths_losses_and_counts_the_steps_of_this_start(monkeypat
 )
 def test_a_duration_is_in_a_unit_that_people_read(seconds, text):
     assert tracking._duration(seconds) == text
+
+
+def test_numbers_also_go_to_the_file_of_the_report(tmp_path):
+    tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", True, str(tmp_path / "out"))
+    tracker.add_scalars({"loss": paddle.to_tensor(0.25)}, 1)
+    tracker.add_scalars({"score": 0.5}, 1, "validation")
+    tracker.close()
+    assert progress.read(tmp_path / "out") == [(1, "training", {"loss": 0.25}), (1, "validation", {"score": 0.5})]
+
+
+def test_settings_stand_beside_the_figures_that_they_are_compared_by(tmp_path):
+    from visualdl import LogReader
+
+    tracker = tracking.open_tracker(tmp_path, "visualdl", enabled=True)
+    tracker.add_settings({"learning_rate": 5e-6, "optimizer": "adamw", "updates": 400}, ["training/loss"])
+    tracker.add_scalars({"loss": 0.25}, 1)
+    tracker.close()
+    [path] = tmp_path.iterdir()
+    [found] = [each.hparam for each in LogReader(file_path=str(path)).get_data("hyper_parameters", "hparam")]
+    values = {each.name: each.float_value or each.string_value or each.int_value for each in found.hparamInfos}
+    assert values == {"learning_rate": pytest.approx(5e-6), "optimizer": "adamw", "updates": 400}
+    assert [each.name for each in found.metricInfos] == ["training/loss"]
+
+
+def test_tensorboard_has_the_settings_in_the_same_file(tmp_path):
+    tracker = tracking.open_tracker(tmp_path, "tensorboard", enabled=True)
+    tracker.add_settings({"learning_rate": 5e-6, "optimizer": "adamw"}, ["training/loss"])
+    tracker.close()
+    [path] = tmp_path.iterdir()
+    assert path.is_file() and b"_hparams_/session_start_info" in path.read_bytes()
+
+
+def test_a_log_begins_with_the_record_the_settings_and_the_subject(tmp_path):
+    record = make_run(tmp_path / "out", tmp_path / "pictures")
+    found, _ = picture_files.find_pictures(str(tmp_path / "pictures"), "--instance_data_dir")
+    tracker = tracking.open_tracker(tmp_path / "logs", "visualdl", enabled=True)
+    tracking.log_beginning(tracker, record, [found[0]] * 20)
+    tracker.close()
+    written = read(tmp_path / "logs", "visualdl")
+    assert len([name for kind, name, *_ in written if kind == "image"]) == 8
+    [text] = [value for kind, name, _, value in written if kind == "text"]
+    assert json.loads(text)["flags"]["seed"] == 0

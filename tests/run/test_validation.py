@@ -39,9 +39,11 @@ def test_pictures_and_arguments_are_in_the_log(flags, tmp_path):
     train(flags(validation_prompt=["a sks dog"], num_validation_images=2, logging_steps=1))
     [file] = (tmp_path / "out/logs").glob("vdlrecords*")
     tags = LogReader(file_path=str(file)).get_tags()
-    assert set(tags["image"]) == {"0_a_sks_dog/0", "0_a_sks_dog/1"} and tags["text"] == ["arguments"]
+    drawn = {"validation/0_a_sks_dog/0", "validation/0_a_sks_dog/1"}
+    assert {name for name in tags["image"] if not name.startswith("subject/")} == drawn
+    assert "subject/0" in tags["image"] and tags["text"] == ["arguments"] and tags["hyper_parameters"]
     named = {"loss", "instance_loss", "learning_rate", "pictures_per_second", "memory_gb"}
-    assert set(tags["scalar"]) == named
+    assert set(tags["scalar"]) == {f"training/{name}" for name in named}
 
 
 def test_the_gradients_norm_is_in_the_log_where_it_is_limited(flags, tmp_path):
@@ -49,7 +51,7 @@ def test_the_gradients_norm_is_in_the_log_where_it_is_limited(flags, tmp_path):
 
     train(flags(max_grad_norm=1.0))
     [file] = (tmp_path / "out/logs").glob("vdlrecords*")
-    assert all(each.value > 0 for each in LogReader(file_path=str(file)).get_data("scalar", "gradient_norm"))
+    assert all(each.value > 0 for each in LogReader(file_path=str(file)).get_data("scalar", "training/gradient_norm"))
 
 
 def test_what_was_loaded_for_the_pictures_is_given_back(flags, monkeypatch):
@@ -57,3 +59,13 @@ def test_what_was_loaded_for_the_pictures_is_given_back(flags, monkeypatch):
     monkeypatch.setattr(libraries, "release_memory", lambda: given_back.append(True))
     train(flags(max_train_steps=2, validation_prompt=["a sks dog"], validation_steps=1))
     assert len(given_back) >= 3  # after encoding, and after each drawing
+
+
+def test_the_class_is_drawn_at_the_end_for_the_report(flags, tmp_path):
+    classes = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=tmp_path / "classes")
+    drawn = dict(validation_prompt=["a sks dog"], validation_steps=1, num_validation_images=2)
+    train(flags(max_train_steps=2, num_class_images=2, **classes, **drawn))
+    samples = {path.name for path in (tmp_path / "out/samples").glob("class-*")}
+    assert samples == {"class-step-2-0-0.png", "class-step-2-0-1.png"}
+    with Image.open(tmp_path / "out/samples/class-step-2-0-1.png") as picture:
+        assert picture.info == {"prompt": "a dog", "picture": "1", "seed": "0", "updates": "2"}

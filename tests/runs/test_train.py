@@ -33,6 +33,8 @@ PIPELINE = {
     "model_index.json",
     "README.md",
     "training_args.json",
+    "progress.jsonl",
+    "report.html",
     "scheduler/scheduler_config.json",
     "tokenizer/merges.txt",
     "tokenizer/vocab.json",

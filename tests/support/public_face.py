@@ -60,6 +60,7 @@ BENCH = """
 --scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --seed N = 0  --batch_size N = 4
 --mixed_precision {no,fp16,bf16} = no  --verbose
 """
+REPORT = "--model_path TEXT [TEXT ...]  --output FILE.html  --verbose"
 COMMANDS = {
     "train_dreambooth.py": TRAIN,
     "infer.py": INFER,
@@ -67,6 +68,7 @@ COMMANDS = {
     "dreambooth.export": EXPORT,
     "dreambooth.identifier": IDENTIFIER,
     "dreambooth.bench": BENCH,
+    "dreambooth.report": REPORT,
 }
 OTHER_COMMANDS = ["dreambooth.selfcheck"]
 OTHER_COMMANDS += [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study", "together")]
@@ -142,7 +144,7 @@ MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 
 # folder: its files
 CLIP_TOKENIZER = "merges.txt special_tokens_map.json tokenizer_config.json vocab.json"
-RESULT = {"": "README.md training_args.json", "logs": "vdlrecords.log"}
+RESULT = {"": "README.md training_args.json progress.jsonl report.html", "logs": "vdlrecords.log"}
 PIPELINE = {
     "": "model_index.json",
     "scheduler": "scheduler_config.json",

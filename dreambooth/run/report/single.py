@@ -1,4 +1,4 @@
-"""The page of one run."""
+"""The page of one run, and what writes it while the run goes on."""
 
 from __future__ import annotations
 
