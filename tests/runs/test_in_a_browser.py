@@ -85,7 +85,9 @@ def test_an_automated_check_finds_nothing_that_bars_anyone(page, made, name, wid
     assert found == []
 
 
-@pytest.mark.parametrize(("language", "shown", "hidden"), [("zh-CN", "zh", "en"), ("en-GB", "en", "zh"), ("fr", "en", "zh")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("language", "shown", "hidden"), [("zh-CN", "zh", "en"), ("en-GB", "en", "zh"), ("fr", "en", "zh")]
+)
 def test_a_page_speaks_the_browsers_language(page, made, language, shown, hidden):
     page.show(made / "plain.html", language=language)
     visible = "[...document.querySelectorAll('.{}')].filter((each) => each.checkVisibility()).length"
