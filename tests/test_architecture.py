@@ -134,6 +134,7 @@ def test_the_rooms_are_those_of_the_plan():
         "choosing",
         "checks",
         "report",
+        "drawings",
     } - {
         "commands",
         "miniworld",
@@ -201,6 +202,7 @@ ROOM_OF_TESTS = {
     "choosing": "run",
     "checks": "config",
     "report": "run",
+    "drawings": "run",
 }
 
 

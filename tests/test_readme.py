@@ -7,11 +7,11 @@ import shlex
 import pytest
 from support.commands import ROOT
 
-import infer
 from dreambooth import bench, export, identifier, metrics
 from dreambooth.config import parser
 from dreambooth.config.config import SECTIONS
 from dreambooth.models import registry
+from dreambooth.run.drawings.settings import InferSettings
 
 READMES = {"en": "README.md", "zh": "README_zh.md"}
 FOLDERS = {"en": "docs", "zh": "docs/zh"}
@@ -80,7 +80,7 @@ def test_every_flag_is_listed_with_its_default(folder):
 
 
 COMMANDS = {
-    "infer.py": (infer.InferSettings, "Drawing|绘图"),
+    "infer.py": (InferSettings, "Drawing|绘图"),
     "dreambooth.metrics": (metrics.MetricsSettings, "Measuring|度量"),
     "dreambooth.bench": (bench.BenchSettings, "The benchmark|基准测试"),
     "dreambooth.identifier": (identifier.IdentifierSettings, "Choosing an identifier|选择标识词"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TEXT_HEIGHT = 22  # pixels
 SMALLEST = 96  # pixels of a picture's side on the sheet
-_LARGEST = 256
+LARGEST = 256  # and at most
 _HAN = re.compile(r"[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 # files of fonts with Chinese characters, which Pillow's own font lacks, on Linux, macOS and Windows
 _CHINESE_FONTS = (
@@ -42,7 +42,7 @@ def make_contact_sheet(
     none.
     """
     first = next(picture for rows in columns.values() for row in rows for picture in row)
-    side = max(SMALLEST, min(first.width, _LARGEST))
+    side = max(SMALLEST, min(first.width, LARGEST))
     gap = TEXT_HEIGHT // 2
     font, shown = font_for(prompts)
     widths = [int(max(count * side, font.getlength(heading))) + 2 * gap for heading in columns]

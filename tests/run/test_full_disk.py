@@ -11,13 +11,13 @@ from support.commands import command_line, train
 from support.disks import FILLER, hidden
 from support.families import load_pipeline
 
-import infer
 from dreambooth import metrics
 from dreambooth.config.run_sections import SaveFormat
 from dreambooth.drawing import prior_pictures
 from dreambooth.files import atomic, records
 from dreambooth.run import checkpoints, output_folder
 from dreambooth.run.choosing import validation
+from dreambooth.run.drawings import names
 from dreambooth.system import disk
 
 LEVELS = [0, 4, 8, 20, 64, 128, 256, 400, 600, 800, *range(900, 1300, 20), 1600, 2000, *range(2900, 3200, 15)]  # KiB
@@ -93,7 +93,7 @@ def test_a_picture_on_a_disk_that_fills_up(small_disk, what):
         "sample": lambda: validation.save_samples(small_disk, 3, ["a dog"], [[picture]], 0),
         "sheet": lambda: atomic.write_picture(small_disk / "sheet.png", picture),
         "metrics": lambda: metrics._save_pictures([[picture]], small_disk / "pictures", ["a dog"], {}),
-        "drawing": lambda: infer._save(picture, small_disk / "drawn.png", {"prompt": "x" * 500}),
+        "drawing": lambda: names.save(picture, small_disk / "drawn.png", {"prompt": "x" * 500}),
     }[what]
     found = set()
     for left in (0, 4, 8, 12, 16, 20, 40):

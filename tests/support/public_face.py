@@ -36,7 +36,8 @@ TRAIN = """
 INFER = """
 --model_path TEXT  --prompt TEXT [TEXT ...]  --negative_prompt TEXT  --num_images N = 1  --num_inference_steps N = 50
 --guidance_scale X = 7.5  --lora TEXT  --lora_scale X = 1  --seed N = 0  --height N  --width N  --batch_size N = 4
---scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --output_dir TEXT = outputs  --output FILE.png  --grid
+--scheduler {ddim,ddpm,dpmsolver++,euler,euler_a,lms,pndm}  --output_dir TEXT = outputs  --output FILE.png
+--grid [AXIS ...]
 --mixed_precision {no,fp16,bf16} = no  --vae_tiling  --verbose  --without_t5  --image FILE  --mask FILE
 --strength X = 0.8  --controlnet TEXT  --control_image FILE [FILE ...]  --draw_edges  --control_scale X = 1
 --upscaler TEXT

@@ -10,7 +10,7 @@ from dreambooth.drawing.inputs import painting, starts
 from dreambooth.system.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from PIL.Image import Image
 
@@ -51,3 +51,13 @@ def _enlarged(family: Family, settings: DrawSettings, drawn: Iterable[tuple[Imag
         size = fitting_size(family, (picture.height, picture.width))
         start = starts.Start(starts.fitted(picture, painting.size_of_start(family, size)))
         yield from sampling.draw(family, dataclasses.replace(settings, size=size), [request], start)
+
+
+def choose_size(family: Family, shown: Sequence[Image], height: int | None, width: int | None) -> Size:
+    """Choose the size of drawings: as it is given, else of the shape of the first picture that is shown, if any."""
+    if shown and family.facts.enlarges:
+        return fitting_size(family, (shown[0].height, shown[0].width), height, width)
+    usual = family.default_size
+    if not shown:
+        return height or usual[0], width or usual[1]
+    return starts.fitting_size(shown[0], usual, starts.step_of(family), height, width)

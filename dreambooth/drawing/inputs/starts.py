@@ -60,6 +60,14 @@ def read_mask(path: str, picture: Image.Image, flag: str) -> Image.Image:
     return mask
 
 
+def read_start(image: str | None, mask: str | None, strength: float) -> Start | None:
+    """Read the picture to begin from, and the mask of what to paint in it; None without a picture."""
+    if image is None:
+        return None
+    picture = read(image, "--image")
+    return Start(picture, None if mask is None else read_mask(mask, picture, "--mask"), strength)
+
+
 def check_alike(pictures: Sequence[Image.Image], paths: Sequence[str], flag: str = "--control_image") -> None:
     """Refuse pictures of several shapes, which are to be drawn at one size."""
     for picture, path in zip(pictures[1:], paths[1:]):

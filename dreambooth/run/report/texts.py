@@ -87,6 +87,12 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "Runs of one seed draw from the same noise, so that their pictures can be compared one by one.",
         "种子相同的训练用同样的噪声生成，因此可以逐张比较。",
     ),
+    "grid": ("Grid of {rows} x {columns} pictures", "{rows} x {columns} 张图片的网格"),
+    "grid note": (
+        "A click on a picture enlarges it. The whole pictures are in the folder of cells, under these names.",
+        "点击图片可放大。完整图片保存在单元格文件夹中，文件名见放大后的说明。",
+    ),
+    "close": ("Back to the grid", "返回网格"),
     "machine": ("Machine and versions", "机器与版本"),
     "base model": ("base model", "基础模型"),
     "figure loss": ("loss", "损失"),
