@@ -7,9 +7,12 @@ from pathlib import Path
 
 import axe_core_python
 import pytest
+from PIL import Image
 from support import browser
 from support.finished_runs import HOSTILE, PROMPT, make_run
 
+from dreambooth.run.drawings import cells, labelled
+from dreambooth.run.drawings.axes import Axis
 from dreambooth.run.report import comparing, contents, single
 
 pytestmark = pytest.mark.skipif(browser.found() is None, reason="there is no Chromium")
@@ -33,7 +36,7 @@ def fresh(request):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Three pages: of a run, of one with hostile texts, and of the two compared."""
+    """Four pages: of a run, of one with hostile texts, of the two compared, and of a grid with hostile labels."""
     folder = tmp_path_factory.mktemp("pages")
     figures = {step: {"score": step / 10, "CLIP-I": 0.5, "validation_loss": 0.1} for step in (0, 2, 4)}
     given = dict(with_prior_preservation=True, class_prompt="a dog", class_data_dir=str(folder / "classes"))
@@ -45,10 +48,16 @@ def made(tmp_path_factory):
     (folder / "plain.html").write_text(single.page(runs[0]), encoding="utf-8")
     (folder / "hostile.html").write_text(single.page(runs[1]), encoding="utf-8")
     (folder / "comparison.html").write_text(comparing.page(runs), encoding="utf-8")
+    rows, columns = Axis("prompt", HOSTILE, HOSTILE), Axis("seed", tuple(range(6)), tuple("012345"))
+    common = {"checkpoint": None, "lora_scale": None, "guidance": 1, "steps": 2, "scheduler": None}
+    laid = cells.lay_out(rows, columns, common, folder / "grid-cells", {})
+    for number, cell in enumerate(laid):
+        cell.save(Image.new("RGB", (160, 160), (5 * number, 90, 90)), {})
+    labelled.write(laid, rows, columns, folder / "grid.png", {"steps": "2"})
     return folder
 
 
-PAGES = ("plain", "hostile", "comparison")
+PAGES = ("plain", "hostile", "comparison", "grid")
 
 
 def others(page, path):
@@ -63,7 +72,7 @@ def test_a_page_fits_its_window_and_neither_complains_nor_loads(page, made, name
     path = made / f"{name}.html"
     page.show(path, width, dark=dark)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("document.title").startswith(("plain", "<i>hostile"))
+    assert page.evaluate("document.title").startswith(("plain", "<i>hostile", "DreamBooth"))
     assert page.evaluate("[...document.images].every((each) => each.complete && each.naturalWidth > 0)")
     paper = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (sum(int(each) for each in paper[4:-1].split(",")) < 150) == dark
@@ -124,6 +133,18 @@ def test_the_slider_of_a_comparison_has_a_column_for_each_run(page, made):
     page.show(made / "comparison.html", 1280)
     names = "[...document.querySelectorAll('.series .large figcaption')].map((each) => each.textContent).slice(0, 2)"
     assert page.evaluate(names) in (["plain · 0", "plain · 1"], ["plain · 0", "<i>hostile · 0"])
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_a_picture_of_a_grid_is_enlarged_and_the_way_back_is_there(page, made, script):
+    page.show(made / "grid.html", 1280, script=script)
+    page.call("Emulation.setScriptExecutionDisabled", {"value": False})
+    width = "document.querySelector('#r0c1 img').getBoundingClientRect().width"
+    small = page.evaluate(width)
+    page.evaluate("location.hash = 'r0c1'")
+    assert page.evaluate(width) > 2 * small
+    page.evaluate("document.querySelector('#r0c1 .enlarged a').click()")
+    assert page.evaluate(width) == small and page.errors == []
 
 
 def test_without_a_script_every_step_is_in_a_table(page, made):
