@@ -135,6 +135,7 @@ def test_the_rooms_are_those_of_the_plan():
         "checks",
         "report",
         "drawings",
+        "sharing",
     } - {
         "commands",
         "miniworld",
@@ -203,6 +204,7 @@ ROOM_OF_TESTS = {
     "checks": "config",
     "report": "run",
     "drawings": "run",
+    "sharing": "run",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dreambooth.config.fields import Section, check_png, flag
 from dreambooth.config.run_sections import Precision, SchedulerName
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 8  # on a page
 _GUIDANCE = 7.5
 _STRENGTH = 0.8
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _SEVERAL_WORDS = re.compile(r"\s|[\u3400-\u9fff]")  # or Chinese, which has no spaces
 
 
@@ -186,6 +187,40 @@ class ReportSettings(CommandFlags, title="runs and files"):
             raise BadInput(f"--model_path: {len(folders)} runs are too many for a page; give at most {MOST_RUNS}")
         if self.output and Path(self.output).suffix.lower() not in (".html", ".htm"):
             raise BadInput(f"--output {self.output}: must end in .html")
+
+
+@dataclass(frozen=True)
+class PushSettings(CommandFlags, title="result and place"):
+    """The settings of dreambooth.push."""
+
+    model_path: str = flag(
+        "the output folder of a run (required)", required=True)
+    to: Literal["hub", "folder"] = flag(
+        "where to: the Hugging Face hub, or a folder (required)", "", required=True, choices=("hub", "folder"))
+    name: str | None = flag(
+        "with --to hub: the repository", metavar="USER/NAME")
+    output: str | None = flag(
+        "with --to folder: the new folder")
+    public: bool = flag(
+        "let everybody see a new repository; without it, it is private", False)
+    license: str | None = flag(
+        "the licence, as the hub calls it (default: the base model's, where that is known)")
+    with_training_pictures: bool = flag(
+        "also share the pictures that the run trained on, without what a camera wrote into them", False)
+    dry_run: bool = flag(
+        "list what would be shared, and stop", False)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        needed, other = ("name", "output") if self.to == "hub" else ("output", "name")
+        if getattr(self, needed) is None:
+            raise BadInput(f"--to {self.to} needs --{needed}")
+        for flag_name in (other, *(["public"] if self.to == "folder" else [])):
+            if getattr(self, flag_name):
+                raise BadInput(f"--{flag_name} needs --to {'folder' if flag_name == 'output' else 'hub'}")
+        if self.license is not None and not _LICENCE.fullmatch(self.license):
+            raise BadInput(f"--license {self.license}: no name of a licence; the hub has names such as apache-2.0")
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,10 @@ BENCH = """
 --mixed_precision {no,fp16,bf16} = no  --verbose
 """
 REPORT = "--model_path TEXT [TEXT ...]  --output FILE.html  --verbose"
+PUSH = """
+--model_path TEXT  --to {hub,folder}  --name USER/NAME  --output TEXT  --public  --license TEXT
+--with_training_pictures  --dry_run  --verbose
+"""
 COMMANDS = {
     "train_dreambooth.py": TRAIN,
     "infer.py": INFER,
@@ -70,6 +74,7 @@ COMMANDS = {
     "dreambooth.identifier": IDENTIFIER,
     "dreambooth.bench": BENCH,
     "dreambooth.report": REPORT,
+    "dreambooth.push": PUSH,
 }
 OTHER_COMMANDS = ["dreambooth.selfcheck"]
 OTHER_COMMANDS += [f"miniworld.{name}" for name in ("examine", "photograph", "pretrain", "study", "together")]
