@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -59,9 +58,10 @@ def send(entries: Sequence[Entry], name: str, is_public: bool, message: str) -> 
     tried again.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars()
+    logging.set_verbosity_error()  # it would report each of its own tries
     api = HfApi()
     _tried(lambda: api.create_repo(name, private=not is_public, exist_ok=True), name)
     operations = [CommitOperationAdd(entry.name, _readable(entry)) for entry in entries]
@@ -74,8 +74,8 @@ def send(entries: Sequence[Entry], name: str, is_public: bool, message: str) -> 
     return f"{address()}/{name}"
 
 
-def _readable(entry: Entry) -> str | io.BytesIO:
-    return io.BytesIO(entry.content) if isinstance(entry.content, bytes) else str(entry.content)
+def _readable(entry: Entry) -> str | bytes:
+    return entry.content if isinstance(entry.content, bytes) else str(entry.content)
 
 
 def _preupload(api: HfApi, name: str, operation: CommitOperationAdd) -> None:
@@ -91,18 +91,30 @@ def _tried(act: Callable[[], _Result], name: str) -> _Result:
         try:
             return act()
         except (requests.RequestException, RuntimeError, ValueError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            passes = status is None and isinstance(error, (requests.ConnectionError, requests.Timeout))
-            passes = passes or status in _AGAIN or (status or 0) >= _SERVER_ERROR
+            cause = _cause(error)
+            status = getattr(getattr(cause, "response", None), "status_code", None)
+            passes = status is None and isinstance(cause, (requests.ConnectionError, requests.Timeout))
+            passes = (passes or (status or 0) >= _SERVER_ERROR) and cause is error  # else the library has tried again
+            passes = passes or status in _AGAIN
             if pause is not None and passes:
                 console.print_above_bar(f"the hub answers with {status or 'nothing'}; trying again in {pause:g} s")
                 time.sleep(pause)
                 continue
-            raise Stopped(f"--name {name}: Hugging Face ({address()}): {_reason(error, status)}", code=1) from error
+            raise Stopped(f"--name {name}: Hugging Face ({address()}): {_reason(cause, status)}", code=1) from error
     raise AssertionError("the last try returns or raises")
 
 
-def _reason(error: Exception, status: int | None) -> str:
+def _cause(error: BaseException) -> BaseException:
+    """Return the fault of the network behind an error: the library wraps that of a large file in its own."""
+    import requests
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, requests.RequestException):
+        found = found.__cause__ or found.__context__
+    return found or error
+
+
+def _reason(error: BaseException, status: int | None) -> str:
     if status in _REASONS:
         return _REASONS[status]
     if status is not None and status >= _SERVER_ERROR:
