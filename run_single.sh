@@ -100,6 +100,11 @@ add --lr_scheduler "$schedule"
 add --learning_rate "${LEARNING_RATE:-${defaults[2]}}"
 add --max_train_steps "${MAX_TRAIN_STEPS:-${defaults[3]}}"
 add --ema_decay "${EMA_DECAY:-$average}"
+# Draw the subject at the end, for the report
+case " $* " in
+    *" --validation_prompt"*) ;;
+    *) if [ -n "${embedded:-}" ]; then add --validation_prompt "$prompt"; fi ;;
+esac
 # Preserve the class of CLASS_PROMPT
 if [ -n "$class" ]; then
     flags+=(--with_prior_preservation)

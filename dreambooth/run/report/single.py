@@ -44,8 +44,9 @@ class Report:
         try:
             run = contents.of_folder(self._folder, record or self._record, state, step, self._concepts)
             write(run, self._folder / output_folder.REPORT)
-        except (OSError, disk.DiskFull) as error:
-            console.warn(f"{self._folder / output_folder.REPORT}: {disk.reason(error) or error}; the run goes on")
+        except Exception as error:  # hours of training are worth more than a page of them
+            why = disk.reason(error) or f"{type(error).__name__}: {error}"
+            console.warn(f"{self._folder / output_folder.REPORT}: {why}; the run goes on")
 
 
 def write(run: Run, path: Path) -> None:
