@@ -21,7 +21,8 @@ def test_drawings_are_in_rows_by_seed_and_columns_by_step(tmp_path):
     ]
     pictures = [copy for each in run.series for row in each.rows for copy in row]
     assert all(copy.width == 32 for copy in pictures)
-    assert [copy.address for copy in run.series[0].last] == [row[-1].address for row in run.series[0].rows]
+    assert [copy.address for copy in run.series[0].at(4)] == [row[1].address for row in run.series[0].rows]
+    assert [run.series[0].chosen_step(step) for step in (None, 4, 5)] == [6, 4, 6]
     assert run.name == "out" and run.planned == 6
 
 
@@ -31,7 +32,7 @@ def test_a_picture_that_is_missing_or_damaged_leaves_its_place_empty(tmp_path):
     (tmp_path / "out/samples/step-4-0-1.png").write_bytes(b"no picture")
     [series] = read(tmp_path / "out", record).series
     assert [[copy is not None for copy in row] for row in series.rows] == [[False, True], [True, False]]
-    assert len(series.last) == 1 and series.prompt == PROMPT + " on the beach"
+    assert len(series.at(4)) == 1 and series.prompt == PROMPT + " on the beach"
 
 
 def test_pictures_of_a_run_before_and_of_other_names_are_left_out(tmp_path):

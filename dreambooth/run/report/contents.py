@@ -54,10 +54,14 @@ class Series:
     rows: tuple[tuple[Thumbnail | None, ...], ...]
     labels: tuple[str, ...]  # of the rows
 
-    @property
-    def last(self) -> list[Thumbnail]:
-        """The pictures of the last step."""
-        return [row[-1] for row in self.rows if row and row[-1] is not None]
+    def chosen_step(self, best: int | None) -> int:
+        """Return the step to show alone: the best, where it was drawn, or else the last."""
+        return best if best in self.steps and best is not None else self.steps[-1]
+
+    def at(self, step: int) -> list[Thumbnail]:
+        """Return the pictures of a step."""
+        place = self.steps.index(step)
+        return [copy for row in self.rows if (copy := row[place]) is not None]
 
 
 class DataRow(NamedTuple):
