@@ -248,6 +248,7 @@ TAKE_ALL_SETTINGS = {
     "dreambooth/run/model_card.py",
     "dreambooth/run/planning.py",
     "dreambooth/run/report/contents.py",
+    "dreambooth/run/sharing/bundle.py",
     "train_dreambooth.py",
 }
 

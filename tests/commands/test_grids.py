@@ -118,7 +118,9 @@ def test_an_interrupted_grid_keeps_its_pictures(run, tmp_path):
     line = ["--model_path", run / "whole", "--prompt", "a sks dog", "--num_inference_steps", 3, "--output_dir"]
     line += [tmp_path / "grid", "--grid", "seed=0-49", "guidance=1,2,3", "--batch_size", 1]
     process = subprocess.Popen([sys.executable, str(ROOT / "infer.py"), *map(str, line)], stderr=subprocess.PIPE,
-                               env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+                               env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+                               # a shell starts what is in its background without it
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
     end = time.monotonic() + 60
     while len(list((tmp_path / "grid").glob("grid-cells/*.png"))) < 3 and time.monotonic() < end:
         time.sleep(0.05)

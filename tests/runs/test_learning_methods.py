@@ -103,7 +103,7 @@ def losses(folder, name):
     from visualdl import LogReader
 
     [log] = (folder / "logs").glob("vdlrecords*")
-    return [each.value for each in LogReader(file_path=str(log)).get_data("scalar", name)]
+    return [each.value for each in LogReader(file_path=str(log)).get_data("scalar", f"training/{name}")]
 
 
 @pytest.mark.parametrize("method", ["LoRA", "whole"])

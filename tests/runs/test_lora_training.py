@@ -11,6 +11,8 @@ from dreambooth.models import registry
 from dreambooth.system.errors import BadInput
 from dreambooth.training.lora.adapters import Adapters
 
+OF_THE_REPORT = ("progress.jsonl", "report.html")
+
 
 @pytest.fixture
 def line(flags):
@@ -21,7 +23,7 @@ def test_the_output_is_a_small_file_and_no_pipeline(line, twin, tmp_path, capsys
     train(line(train_text_encoder=True))
     out = tmp_path / "out"
     names = {path.name for path in out.iterdir()}
-    assert names == {"paddle_lora_weights.safetensors", "training_args.json", "README.md", "logs"}
+    assert names == {"paddle_lora_weights.safetensors", "training_args.json", "README.md", "logs", *OF_THE_REPORT}
     file = load_file(out / "paddle_lora_weights.safetensors")
     own = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0.lora.up.weight"
     assert file[own].shape == (2, 32) and np.abs(file[own]).max() > 0
@@ -122,7 +124,7 @@ def test_it_learns(line, tmp_path):
 
     train(line(max_train_steps=60, lora_rank=8, train_batch_size=2))
     [log] = (tmp_path / "out/logs").glob("vdlrecords*")
-    losses = [each.value for each in LogReader(file_path=str(log)).get_data("scalar", "loss")]
+    losses = [each.value for each in LogReader(file_path=str(log)).get_data("scalar", "training/loss")]
     assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:15])
 
 
@@ -146,7 +148,7 @@ def test_a_whole_pipeline_is_not_left_beside_a_newer_lora(flags, line, tmp_path)
         train(line())
     train(line(overwrite=True))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"paddle_lora_weights.safetensors", "training_args.json", "README.md", "logs"}
+    assert names == {"paddle_lora_weights.safetensors", "training_args.json", "README.md", "logs", *OF_THE_REPORT}
     train(line(lora_merge=True))
 
 

@@ -199,6 +199,7 @@ def test_run_single_without_a_card_teaches_the_embedded_model_and_measures_it(ec
         "--ema_decay": "0.98",
         "--timestep_shift": "2",
         "--text_encoder_lr": "3e-5",
+        "--validation_prompt": "a photo of sks dog",
         "--class_prompt": "a photo of a dog",
         "--class_data_dir": "./class_images/miniworld",
         "--num_class_images": "48",

@@ -72,7 +72,8 @@ def test_alone_nothing_but_the_word_is_written_and_its_size_is_that_of_a_word(tw
     before = {part: weights(twin / part) for part in ("unet", "text_encoder")}
     train(command_line(twin, pictures, tmp_path / "out", **ALONE))
     names = {each.name for each in (tmp_path / "out").iterdir()}
-    assert names == {"README.md", "learned_embeds.safetensors", "logs", "training_args.json"}
+    of_the_report = {"progress.jsonl", "report.html"}
+    assert names == {"README.md", "learned_embeds.safetensors", "logs", "training_args.json", *of_the_report}
     width = len(vector(tmp_path / "out"))
     said = capsys.readouterr().out
     assert f"learning  the new words: {width} parameters\n" in said and "word      " in said
