@@ -68,7 +68,7 @@ def read_run(folder: Path, name: str, runs: int = 1) -> Run:
         if not isinstance(result["flags"], dict) or not all(each["prompt"] for each in result["concepts"]):
             raise TypeError("no settings, or no prompts")
         return contents.of_folder(folder, result, state, steps, name=name, runs=runs)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         kind = type(error).__name__
         raise BadInput(f"--model_path {folder}: its record can't be read ({kind}: {error})") from error
 

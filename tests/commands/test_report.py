@@ -111,8 +111,8 @@ def test_a_checkpoint_is_refused_with_its_run(runs):
     assert f"give the folder of its run, {runs / 'plain'}" in refused("--model_path", runs / "plain/checkpoint-2")
 
 
-@pytest.mark.parametrize("name", ["flags", "concepts", "steps", "versions", "machine"])
-@pytest.mark.parametrize("value", [None, "text", [], [1], {}, 7], ids=repr)
+@pytest.mark.parametrize("name", ["flags", "concepts", "steps", "versions", "machine", "sizes", "base_index"])
+@pytest.mark.parametrize("value", [None, "text", "\ud800", [], [1], {}, 7, float("inf")], ids=repr)
 def test_a_record_that_somebody_edited_is_shown_or_refused(tmp_path, name, value):
     record = make_run(tmp_path / "out", tmp_path / "pictures")
     (tmp_path / "out" / records.RESULT).write_text(json.dumps({**record, name: value}))

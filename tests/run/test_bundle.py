@@ -107,7 +107,10 @@ def test_what_is_no_result_is_refused(result, tmp_path):
     assert f"give the folder of its run, {tmp_path}" in refused(result)
 
 
-@pytest.mark.parametrize("changes", [{"flags": 7}, {"concepts": [{}]}, {"concepts": 1}, {"steps": "many"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"flags": 7}, {"concepts": [{}]}, {"concepts": 1}, {"steps": "many"}, {"steps": float("inf")}, {"base_folder": 7}],
+)
 def test_a_record_that_somebody_edited_is_refused(result, changes):
     record = json.loads((result / "training_args.json").read_text())
     (result / "training_args.json").write_text(json.dumps({**record, **changes}))
@@ -118,3 +121,11 @@ def test_training_pictures_must_be_those_of_the_run(result, tmp_path):
     assert "not those that the run trained on" in refused(result, with_training_pictures=True)
     (tmp_path / "pictures").rename(tmp_path / "elsewhere")
     assert "not where the run found them" in refused(result, with_training_pictures=True)
+
+
+@pytest.mark.parametrize("value", ["\ud800", "9" * 400, "a\0b", "/", ""])
+def test_settings_of_any_text_can_be_shared(result, value):
+    record = json.loads((result / "training_args.json").read_text())
+    record["flags"] |= {"tokenizer_name": value, "clip_model_path": value}
+    (result / "training_args.json").write_text(json.dumps({**record, "base_folder": value}))
+    assert all(entry.size for entry in bundle.collect(result))

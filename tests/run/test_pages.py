@@ -57,3 +57,8 @@ def test_a_figure_has_four_digits(value, shown):
 
 def test_a_long_text_is_cut_for_an_attribute():
     assert pages._cut("a\n  dog") == "a dog" and len(pages._cut("word " * 5000)) < 160
+
+
+def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_goes():
+    made = pages.render("base.html", title="a\udce9b")
+    assert "a?b" in made and made.encode()

@@ -19,8 +19,8 @@ _LETTERS = 150  # of a prompt where it names a picture
 
 
 def render(template: str, **values: object) -> str:
-    """Fill a template of this room; every value is escaped."""
-    return _environment().get_template(template).render(**values)
+    """Fill a template of this room; every value is escaped, and a name that is no UTF-8 has ? for what is none."""
+    return _environment().get_template(template).render(**values).encode("utf-8", "replace").decode("utf-8")
 
 
 @functools.cache

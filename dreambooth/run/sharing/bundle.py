@@ -58,16 +58,21 @@ def collect(folder: Path, license: str | None = None, with_training_pictures: bo
         raise BadInput(f"{_FLAG} {folder}: it has no pipeline, no LoRA and no learned word")
     samples = list(_samples(folder, record))
     found = [_as_entry(folder, path) for path in files]
-    found.append(Entry(records.RESULT, atomic.as_json(cleaning.without_places(record)).encode()))
+    found.append(Entry(records.RESULT, _encoded(atomic.as_json(cleaning.without_places(record)))))
     found += samples
     shown = {entry.name: _prompt_of(entry) for entry in samples}
     text = (folder / card.NAME).read_text(encoding="utf-8") if (folder / card.NAME).is_file() else ""
-    found.append(Entry(card.NAME, card.for_others(text, record, shown, license).encode()))
+    found.append(Entry(card.NAME, _encoded(card.for_others(text, record, shown, license))))
     if with_training_pictures:
         found += _training_pictures(folder, record)
     for entry in found:
         _check(folder, entry, record)
     return sorted(found, key=lambda entry: entry.name)
+
+
+def _encoded(text: str) -> bytes:
+    """Return a text as UTF-8, with ? for what is none, such as in a name of a file."""
+    return text.encode("utf-8", "replace")
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -83,7 +88,9 @@ def _read_record(folder: Path) -> dict[str, Any]:
         if not isinstance(record["flags"], dict) or not all(str(each["prompt"]) for each in record["concepts"]):
             raise TypeError("no settings, or no prompts")
         int(record["steps"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(record.get("base_folder"), (str, type(None))):
+            raise TypeError("base_folder is no name")
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise BadInput(f"{_FLAG} {folder}: its {records.RESULT} can't be read ({error})") from None
     return record
 
@@ -117,7 +124,7 @@ def _as_entry(folder: Path, path: Path) -> Entry:
     if not isinstance(value, dict):
         return Entry(name, path)
     changed = cleaning.cleaned(value)
-    return Entry(name, path if changed == value else atomic.as_json(changed).encode())
+    return Entry(name, path if changed == value else _encoded(atomic.as_json(changed)))
 
 
 def _samples(folder: Path, record: Mapping[str, Any]) -> Iterator[Entry]:
@@ -171,7 +178,7 @@ def _training_pictures(folder: Path, record: Mapping[str, Any]) -> Iterable[Entr
         name = f"{number:03d}-{picture.path.stem}.png"
         found.append(Entry(f"{_TRAINING}/{name}", _as_png(picture_files.open_picture(picture.path), {})))
         lines.append(json.dumps({"file_name": name, "text": picture.caption or concept.prompt}, ensure_ascii=False))
-    return [*found, Entry(f"{_TRAINING}/metadata.jsonl", ("\n".join(lines) + "\n").encode())]
+    return [*found, Entry(f"{_TRAINING}/metadata.jsonl", _encoded("\n".join(lines) + "\n"))]
 
 
 def _check(folder: Path, entry: Entry, record: Mapping[str, Any]) -> None:

@@ -74,11 +74,11 @@ def base_of(record: Mapping[str, Any]) -> str:
 def license_of(record: Mapping[str, Any]) -> str | None:
     """Return the licence that the base model's own card tells, or the one that the hub has for its name."""
     folder = record.get("base_folder")
-    if folder and (Path(folder) / NAME).is_file():
+    if folder:
         try:
             front, _ = _parted((Path(folder) / NAME).read_text(encoding="utf-8"))
             return str(front["license"]) if front.get("license") else None
-        except (BadInput, OSError, UnicodeDecodeError):
+        except (BadInput, OSError, ValueError):  # it has none, or one that can't be read
             return None
     name = base_of(record)
     return next((known for beginning, known in _KNOWN.items() if not folder and name.startswith(beginning)), None)

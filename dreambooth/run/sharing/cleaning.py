@@ -39,12 +39,19 @@ def cleaned(value: JSON, name: str = "") -> JSON:
 
 def _cleaned_text(text: str, name: str) -> str:
     text = console.without_secrets(text)
-    is_place = bool(_PLACES.search(name)) and (text.startswith(".") or Path(text).exists() or text.count("/") > 1)
+    is_place = bool(_PLACES.search(name)) and (text.startswith(".") or _is_there(text) or text.count("/") > 1)
     if (is_place or _ABSOLUTE.match(text)) and "\n" not in text:
         return re.split(r"[\\/]", text.rstrip("\\/"))[-1] or "."
     for place in places():
         text = text.replace(place, "…")
     return text
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def without_places(record: Mapping[str, Any]) -> JSON:
