@@ -54,7 +54,7 @@ def read_settings(argv: Sequence[str]) -> InferSettings:
         disk.check_writable(Path(settings.output), "--output", is_file=True)
     else:
         disk.check_writable(Path(settings.output_dir), "--output_dir")
-    if settings.sides is None:  # which may have checkpoints of a run without a result
+    if not settings.is_over_checkpoints:  # of a run that may have no result
         pipeline_folder.check_model(settings.model_path, flag="--model_path")
     if settings.upscaler:
         pipeline_folder.check_model(settings.upscaler, flag="--upscaler")

@@ -133,6 +133,16 @@ def test_an_interrupted_grid_keeps_its_pictures(run, tmp_path):
         Image.open(path).load()
 
 
+def test_a_run_without_a_result_draws_with_its_checkpoints(draw, run, tmp_path):
+    (tmp_path / "stopped").mkdir()
+    for step in (2, 4):
+        (tmp_path / f"stopped/checkpoint-{step}").symlink_to(run / f"lora/checkpoint-{step}")
+    draw("a sks dog", "--model_path", tmp_path / "stopped", "--grid", "checkpoint=all", "lora_scale=0.5,1")
+    assert len(cells_of(tmp_path / "grid")) == 4
+    with pytest.raises(BadInput, match="--model_path"):
+        infer.main(["--model_path", str(tmp_path / "stopped"), "--prompt", "a", "--grid", "seed=0,1"])
+
+
 def test_a_grid_begins_from_a_picture_too(draw, run, tmp_path):
     Image.effect_noise((32, 32), 90).convert("RGB").save(tmp_path / "start.png")
     start = ["--image", tmp_path / "start.png", "--strength", 0.7]

@@ -57,10 +57,11 @@ class Cell:
         """Write its picture, with its settings in its text."""
         names.save(picture, self.path, {**text, _KEY: self.key})
 
-    def read(self) -> Image.Image:
-        """Read its picture."""
+    def read(self, side: int) -> Image.Image:
+        """Read its picture, with its longer side at most `side`: a sheet of hundreds shows them small."""
         with Image.open(self.path) as found:
             picture: Image.Image = found.convert("RGB")
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         return picture
 
 

@@ -110,7 +110,10 @@ def page(
 def write(cells: Sequence[Cell], rows: Axis, columns: Axis, path: Path, common: Mapping[str, str]) -> list[Path]:
     """Write the sheet of all cells and its page; return their paths. The folder of the cells stands beside them."""
     count = len(columns.values)
-    pictures = [[cell.read() for cell in cells[first : first + count]] for first in range(0, len(cells), count)]
+    pictures = [
+        [cell.read(max(_SIDES.values())) for cell in cells[first : first + count]]
+        for first in range(0, len(cells), count)
+    ]
     text = {**common, _AXES: f"{rows.name} by {columns.name}"}
     atomic.write_picture(path, sheet(pictures, rows, columns), text)
     atomic.write_text(path.with_suffix(".html"), page(cells, pictures, rows, columns, common))

@@ -12,6 +12,7 @@ from dreambooth.config import commands
 from dreambooth.config.fields import check_png, flag
 from dreambooth.drawing.inputs import starts
 from dreambooth.files import records
+from dreambooth.run import checkpoints
 from dreambooth.run.drawings import axes, cells
 from dreambooth.system.errors import BadInput
 from dreambooth.system.types import override
@@ -79,7 +80,13 @@ class InferSettings(commands.InputFlags, commands.DrawFlags, title="model, promp
         """The rows and columns of a grid, where there is one with labels."""
         if not self.grid:
             return None
-        return axes.read(self.grid, self.prompt, self.model_path, bool(self.lora) or is_lora(self.model_path))
+        has_lora = bool(self.lora) or is_lora(self.model_path) or _has_lora_checkpoints(self.model_path)
+        return axes.read(self.grid, self.prompt, self.model_path, has_lora)
+
+    @property
+    def is_over_checkpoints(self) -> bool:
+        """Whether a grid draws with checkpoints of a run."""
+        return any(axis.name == "checkpoint" for axis in self.sides or ())
 
     @property
     def by_axis(self) -> dict[str, Any]:
@@ -117,6 +124,11 @@ def is_lora(model_path: str) -> bool:
     """Check whether a folder has a LoRA beside its base, or a checkpoint of one."""
     base = records.find_base(model_path)
     return base is not None and base.is_lora
+
+
+def _has_lora_checkpoints(model_path: str) -> bool:
+    whole, _ = checkpoints.scan(model_path)
+    return bool(whole) and is_lora(str(whole[-1].folder))
 
 
 def _hash(picture: Image | None) -> str | None:
