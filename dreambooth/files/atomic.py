@@ -153,9 +153,14 @@ def write_picture(
 
     chunks = PngInfo()
     for name, value in (text or {}).items():
-        chunks.add_itxt(name, str(value))
+        chunks.add_itxt(name, text_in_picture(value))
     with whole_file(path, replace=replace) as temporary:
         picture.save(temporary, format="PNG", pnginfo=chunks, **settings)
+
+
+def text_in_picture(value: object) -> str:
+    """Return a value as the text that a picture can hold: a name of a file that is no UTF-8 has ? for what is none."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def read_json(path: Path) -> JSON:
