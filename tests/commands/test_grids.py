@@ -1,10 +1,12 @@
 """infer.py --grid with axes: the bits of single calls, drawn once, resumed, and refused in one line."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,5 +176,34 @@ def test_what_can_not_be_drawn_is_refused_before_the_model_is_loaded(run, monkey
 
 
 def test_a_cell_is_of_the_model_as_it_is(run):
-    one = cells.weights_of(str(run / "whole"))
-    assert one not in ("", str(run / "whole")) and one != cells.weights_of(str(run / "lora"))
+    one = cells.summary_of_model(str(run / "whole"))
+    assert one not in ("", str(run / "whole")) and one != cells.summary_of_model(str(run / "lora"))
+
+
+def test_a_base_that_changes_makes_the_grid_of_its_lora_anew(draw, twin, tmp_path):
+    draw_pictures(tmp_path / "dog", 2)
+    shutil.copytree(twin, tmp_path / "base")
+    flags = dict(max_train_steps=1, learning_rate=1e-2, lora_rank=2, last_checkpoint=True)
+    train(command_line(tmp_path / "base", tmp_path / "dog", tmp_path / "lora", **flags))
+    line = ["a sks dog", "--model_path", tmp_path / "lora", "--grid", "checkpoint=all"]
+    draw(*line)
+    assert draw(*line)[0] == "cells     2 of 2 are there already"
+    before = cells_of(tmp_path / "grid")
+    path = tmp_path / "base/scheduler/scheduler_config.json"
+    path.write_text(path.read_text().replace('"epsilon"', '"v_prediction"'))
+    draw(*line)
+    assert len(list((tmp_path / "grid/grid-cells").iterdir())) == 4
+    after = cells_of(tmp_path / "grid")
+    assert after.keys() == before.keys() and any((after[key] != before[key]).any() for key in after)
+
+
+def test_on_a_card_each_cell_is_drawn_alone(draw, run, monkeypatch):
+    """There a batch may change bits, which only the CPU's drawing looks for."""
+    sizes = []
+    genuine = sampling.draw
+    monkeypatch.setattr(sampling, "draw", lambda *given: sizes.append(given[1].batch_size) or genuine(*given))
+    line = ["a", "b", "--model_path", run / "whole", "--grid", "seed=0"]
+    draw(*line, folder="processor")
+    monkeypatch.setattr(infer, "processes", SimpleNamespace(is_on_gpu=lambda: True))  # for the command alone
+    draw(*line, folder="card")
+    assert sizes == [4, 1]

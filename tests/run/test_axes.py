@@ -42,6 +42,14 @@ def test_checkpoints_are_found_by_name_and_number_in_the_order_of_their_steps(ru
     assert rows.values == (*(str(run / f"checkpoint-{step}") for step in (4, 8, 12)), str(run))
     rows, _ = read("checkpoint=result,checkpoint-8,4", "seed=0", model=run)
     assert rows.labels == ("result", "8", "4")
+    for twice in ("8,checkpoint-8", "all,4", "result,last"):
+        with pytest.raises(BadInput, match="a value stands there twice"):
+            read(f"checkpoint={twice}", model=run)
+
+
+def test_a_result_is_named_as_the_command_line_has_it(run, monkeypatch):
+    monkeypatch.chdir(run)  # so that another grid of the same --model_path takes its pictures over
+    assert read("checkpoint=result", model="./")[1].values == ("./",)
 
 
 def test_a_run_without_a_result_has_its_checkpoints(run, tmp_path):

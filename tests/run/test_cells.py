@@ -1,11 +1,16 @@
 """The pictures of a grid as files: whose they are, and when they are drawn anew."""
 
+import json
 import os
+import weakref
 
+import pytest
 from PIL import Image
 
+from dreambooth.files import records
 from dreambooth.run.drawings import cells
 from dreambooth.run.drawings.axes import Axis
+from dreambooth.system import console
 
 COMMON = {
     **{"prompt": "a dog", "seed": 0, "checkpoint": "hub/name", "lora_scale": None},
@@ -63,16 +68,83 @@ def test_models_are_loaded_one_after_the_other_and_prompts_drawn_together(tmp_pa
     assert [[len(group) for group in groups] for _, groups in found] == [[2, 2, 2]]
 
 
-def test_weights_that_change_are_told_and_checkpoints_below_are_not(tmp_path):
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "checkpoint-4").mkdir()
-    path = tmp_path / "unet/model.safetensors"
-    path.write_bytes(b"1")
-    before = cells.weights_of(str(tmp_path))
-    (tmp_path / "checkpoint-4/model.safetensors").write_bytes(b"1")
-    (tmp_path / "README.md").write_text("a card")
-    assert cells.weights_of(str(tmp_path)) == before
-    os.utime(path, ns=(1, 1))
-    assert cells.weights_of(str(tmp_path)) != before
-    assert cells.weights_of("hub/name") == "hub/name" and cells.weights_of(None) == ""
-    assert cells.weights_of(str(path)) not in ("", str(path))
+def test_models_are_freed_before_the_next_and_the_first_is_loaded_before_the_bar(tmp_path, monkeypatch):
+    class Model:
+        pass
+
+    laid = laid_out(tmp_path, Axis("checkpoint", ("one", "two", "three"), ("1", "2", "3")), SEEDS)
+    alive, bars = [], []
+    genuine = console.progress_bar
+    monkeypatch.setattr(console, "progress_bar", lambda **given: bars.append(len(alive)) or genuine(**given))
+
+    def load(cell):
+        assert all(each() is None for each in alive)
+        made = Model()
+        alive.append(weakref.ref(made))
+        return made
+
+    def draw(model, several):
+        for _ in several:
+            yield Image.new("RGB", (4, 4)), {"model": id(model)}
+
+    cells.draw_missing(laid, load, draw)
+    assert len(alive) == 3 and bars == [1] and all(cell.is_there() for cell in laid)
+    cells.draw_missing(laid, lambda cell: pytest.fail("it loads"), draw)
+    assert bars == [1]  # there is no bar over nothing
+
+
+@pytest.fixture
+def model(tmp_path):
+    """The files of a model, of which only their names and sizes count here."""
+    for name in (
+        "unet/model.safetensors",
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.txt",
+    ):
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", ["unet/model.safetensors", "scheduler/scheduler_config.json", "tokenizer/vocab.txt"])
+def test_a_file_of_a_model_that_changes_is_told(model, name):
+    before = cells.summary_of_model(str(model))
+    os.utime(model / name, ns=(1, 1))
+    assert cells.summary_of_model(str(model)) != before
+    (model / name).unlink()
+    assert cells.summary_of_model(str(model)) != before
+
+
+def test_what_is_no_part_of_a_model_does_not_count(model):
+    before = cells.summary_of_model(str(model))
+    for name in ("checkpoint-4/unet/model.safetensors", "samples/1.png", "README.md"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("1")
+    assert cells.summary_of_model(str(model)) == before
+
+
+def test_the_base_of_a_lora_counts_where_it_is_drawn_with(model, tmp_path):
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    (folder / "paddle_lora_weights.safetensors").write_text("1")
+    record = {"base_model": str(model), "flags": {"revision": None, "tokenizer_name": None}}
+    (folder / records.RESULT).write_text(json.dumps(record))
+    whole, own = cells.summary_of_model(str(folder)), cells.summary_of_files(str(folder))
+    os.utime(model / "unet/model.safetensors", ns=(1, 1))
+    assert cells.summary_of_model(str(folder)) != whole
+    assert cells.summary_of_files(str(folder)) == own  # which is put into another model by --lora
+    os.utime(folder / "paddle_lora_weights.safetensors", ns=(1, 1))
+    assert cells.summary_of_files(str(folder)) != own
+
+
+def test_a_file_a_name_on_the_hub_and_nothing_are_told_apart(model):
+    assert cells.summary_of_model("hub/name") == "hub/name" and cells.summary_of_files(None) == ""
+    assert cells.summary_of_files(str(model / "unet/model.safetensors")) not in ("", str(model))
+
+
+def test_a_folder_whose_name_is_no_utf_8_has_its_cells(tmp_path):
+    [cell, *_] = laid_out(tmp_path, PROMPTS, SEEDS, {**COMMON, "checkpoint": "run-\udcff"})
+    cell.save(Image.new("RGB", (4, 4)), {"model": "run-\udcff"})
+    assert cell.is_there() and Image.open(cell.path).info["model"] == "run-?"

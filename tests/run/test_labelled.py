@@ -19,7 +19,7 @@ def prompts(*texts):
 
 
 def test_each_picture_stands_at_its_place_and_keeps_its_shape():
-    sheet = np.asarray(labelled.sheet(PICTURES, prompts("a dog", "a cat"), SEEDS))
+    sheet = np.asarray(labelled.sheet(PICTURES, prompts("a dog", "a cat"), SEEDS, {}))
     boxes = []
     for row in COLOURS:
         for colour in row:
@@ -33,10 +33,27 @@ def test_each_picture_stands_at_its_place_and_keeps_its_shape():
 
 @pytest.mark.parametrize("prompt", HOSTILE, ids=range(len(HOSTILE)))
 def test_labels_of_any_text_leave_the_sheet_a_size(prompt):
-    sheet = labelled.sheet(PICTURES, prompts(prompt, "b"), SEEDS)
+    sheet = labelled.sheet(PICTURES, prompts(prompt, "b"), SEEDS, {})
     assert sheet.width < 700 and sheet.height < 400
-    sheet = labelled.sheet(PICTURES, SEEDS, prompts(prompt, "b"))
+    sheet = labelled.sheet(PICTURES, SEEDS, prompts(prompt, "b"), {"prompt": prompt, "checkpoint": prompt})
     assert sheet.width < 700 and sheet.height < 400
+
+
+def test_above_all_stands_what_the_pictures_share():
+    rows = prompts("a dog", "a cat")
+    without = np.asarray(labelled.sheet(PICTURES, rows, SEEDS, {}))
+    sheet = np.asarray(labelled.sheet(PICTURES, rows, SEEDS, {"steps": "20", "lora_scale": "0.5"}))
+    more = sheet.shape[0] - without.shape[0]
+    assert more > 0 and sheet.shape[1] == without.shape[1] and (sheet[:more] < 200).any()
+    assert (sheet[more + 8 :] == without[8:]).all()  # all else is moved down
+    long = labelled.sheet(PICTURES, rows, SEEDS, {"prompt": "word " * 2000})
+    assert long.width == sheet.shape[1] and long.height < sheet.shape[0] + 80
+
+
+def test_a_heading_has_names_for_all_but_the_prompt():
+    common = {"prompt": "a dog", "lora_scale": "0.5", "checkpoint": "run-\udcff"}
+    assert labelled._heading(common) == "LoRA scale 0.5 · checkpoint run-? · a dog"
+    assert labelled._heading({}) == ""
 
 
 def test_a_label_is_broken_at_words_and_cut_with_a_sign():
@@ -51,7 +68,7 @@ def test_a_label_is_broken_at_words_and_cut_with_a_sign():
 def test_a_large_grid_is_no_larger_than_a_sheet_may_be():
     many = [[Image.new("RGB", (512, 512))] * 100] * 2
     axis = Axis("seed", tuple(range(100)), tuple(map(str, range(100))))
-    sheet = labelled.sheet(many, SEEDS, axis)
+    sheet = labelled.sheet(many, SEEDS, axis, {})
     assert sheet.width <= 14_000
 
 

@@ -23,3 +23,9 @@ def test_a_picture_of_other_settings_keeps_its_name(tmp_path):
     assert names.free(path, {"seed": 2}) == tmp_path / "a~3.png"
     path.write_bytes(b"no picture")
     assert names.free(path, {"seed": 0}) == tmp_path / "a~3.png"
+
+
+def test_a_model_whose_name_is_no_utf_8_has_its_pictures(tmp_path):
+    text = {"model": "run-\udcff"}
+    names.save(Image.new("RGB", (4, 4)), tmp_path / "a.png", text)
+    assert names.free(tmp_path / "a.png", text) == tmp_path / "a.png"

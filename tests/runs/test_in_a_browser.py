@@ -147,6 +147,17 @@ def test_a_picture_of_a_grid_is_enlarged_and_the_way_back_is_there(page, made, s
     assert page.evaluate(width) == small and page.errors == []
 
 
+@pytest.mark.parametrize("width", [WIDTHS[0], WIDTHS[-1]])
+def test_the_headers_of_a_grid_stay_in_sight(page, made, width):
+    page.show(made / "grid.html", width, height=500)
+    page.evaluate("document.querySelector('#grid').scrollTo(90, 400)")
+    box = "document.querySelector('{}').getBoundingClientRect()"
+    beside = f"[{box}.left - {box.format('#grid')}.left, {box}.top - {box.format('#grid')}.top]"
+    (left, top), (_, of_column) = (page.evaluate(beside.format(each, each)) for each in ("tbody th", "thead th"))
+    assert page.evaluate("document.querySelector('#grid').scrollTop") == 400
+    assert abs(left) < 1 and abs(of_column) < 1 and top < -200
+
+
 def test_without_a_script_every_step_is_in_a_table(page, made):
     page.show(made / "plain.html", script=False)
     page.call("Emulation.setScriptExecutionDisabled", {"value": False})
