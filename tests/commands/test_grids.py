@@ -56,10 +56,14 @@ def cells_of(folder):
 @pytest.mark.parametrize(
     ("axes", "flags"),
     [
-        (["prompt", "seed=1,5"], ["--prompt {prompt}", "--seed {seed}"]),
+        pytest.param(["prompt", "seed=1,5"], ["--prompt {prompt}", "--seed {seed}"], marks=pytest.mark.slow),
         (["checkpoint=2,result", "guidance=1,5"], ["--model_path {checkpoint}", "--guidance_scale {guidance}"]),
         (["lora_scale=0.5,1,2", "steps=2,4"], ["--lora_scale {lora_scale}", "--num_inference_steps {steps}"]),
-        (["scheduler=ddim,euler_a", "checkpoint=2"], ["--scheduler {scheduler}", "--model_path {checkpoint}"]),
+        pytest.param(
+            ["scheduler=ddim,euler_a", "checkpoint=2"],
+            ["--scheduler {scheduler}", "--model_path {checkpoint}"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["prompts, seeds", "checkpoints, guidance", "scales, steps", "schedulers, checkpoint"],
 )
