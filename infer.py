@@ -28,7 +28,7 @@ from dreambooth.run.drawings import cells as grids
 from dreambooth.run.drawings import labelled, names
 from dreambooth.run.drawings import poses as by_pose
 from dreambooth.run.drawings.settings import InferSettings, is_lora
-from dreambooth.system import console, disk, libraries
+from dreambooth.system import console, disk, libraries, processes
 from dreambooth.system.devices import cards
 from dreambooth.system.errors import BadInput
 
@@ -206,10 +206,11 @@ def draw_grid(settings: InferSettings, rows: Axis, columns: Axis, start: starts.
     folder = place.with_name(f"{place.stem}-cells")
     cells = grids.lay_out(rows, columns, settings.by_axis, folder, settings.beside_axes(start))
 
+    models = itertools.count()
+
     def load_family(cell: grids.Cell) -> Family:
-        own = settings.like(cell.values)
-        family = load(own).family
-        if cell.row == cell.column == 0:
+        family = load(settings.like(cell.values)).family
+        if next(models) == 0:
             warn_of_prompts(settings, family)
         return family
 
@@ -217,7 +218,10 @@ def draw_grid(settings: InferSettings, rows: Axis, columns: Axis, start: starts.
         own = settings.like(several[0].values)
         size, fitted = settle(own, family, start)
         requests = [(str(cell.values["prompt"]), 0) for cell in several]
-        drawing = sampling.draw(family, own.draw_settings(size, own.negative_prompt), requests, fitted)
+        drawn = own.draw_settings(size, own.negative_prompt)
+        if processes.is_on_gpu():  # where a batch may change bits, which sampling checks on the CPU alone
+            drawn = dataclasses.replace(drawn, batch_size=1)
+        drawing = sampling.draw(family, drawn, requests, fitted)
         for picture, (prompt, number) in zip(drawing, requests):
             about = {"prompt": prompt, "picture": number, "size": f"{picture.width}x{picture.height}"}
             yield picture, {**about, **text_of(own, family, fitted)}

@@ -20,6 +20,7 @@ MOST_RUNS = 8  # on a page
 _GUIDANCE = 7.5
 _STRENGTH = 0.8
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_LONE = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no UTF-8
 _SEVERAL_WORDS = re.compile(r"\s|[\u3400-\u9fff]")  # or Chinese, which has no spaces
 
 
@@ -271,9 +272,11 @@ class InputFlags(Section, title="pictures to draw from"):
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
-    """Refuse prompts without a word, and warn where they seem to be the words of one."""
+    """Refuse prompts without a word or of no text, and warn where they seem to be the words of one."""
     if not all(prompt.strip() for prompt in prompts):
         raise BadInput("--prompt: a prompt is empty")
+    if any(_LONE.search(prompt) for prompt in prompts):
+        raise BadInput("--prompt: a prompt is no UTF-8 text; set the terminal to UTF-8, or write the prompt anew")
     if len(prompts) > 1 and not any(_SEVERAL_WORDS.search(prompt) for prompt in prompts):
         console.warn(
             f"--prompt: these are {len(prompts)} prompts of one word each; for one prompt, put it into quotes:"

@@ -153,9 +153,14 @@ def write_picture(
 
     chunks = PngInfo()
     for name, value in (text or {}).items():
-        chunks.add_itxt(name, str(value))
+        chunks.add_itxt(name, text_in_picture(value))
     with whole_file(path, replace=replace) as temporary:
         picture.save(temporary, format="PNG", pnginfo=chunks, **settings)
+
+
+def text_in_picture(value: object) -> str:
+    """Return a value as the text that a picture can hold: a name of a file that is no UTF-8 has ? for what is none."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def read_json(path: Path) -> JSON:
@@ -230,10 +235,7 @@ def _create_folder(path: Path) -> int:
 
 
 def _if_abandoned(path: Path, act: Callable[[Path], None], age: float) -> None:
-    """Act on a path whose lock is free, or that did not change for `age` seconds where the file system has no locks.
-
-    Errors are ignored: another process may act on it too.
-    """
+    """Act on a path without a holder, or `age` seconds old where there are no locks; others may act too: no errors."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW)
         try:

@@ -14,7 +14,6 @@ from support.pictures import draw_pictures
 
 import infer
 from dreambooth.drawing import sampling
-from dreambooth.run.drawings import cells
 from dreambooth.system.errors import BadInput
 
 
@@ -175,8 +174,3 @@ def test_what_can_not_be_drawn_is_refused_before_the_model_is_loaded(run, monkey
     for grid, reason in (("checkpoint=7", "has no whole checkpoint-7"), ("lora_scale=1", "it needs --lora")):
         with pytest.raises(BadInput, match=reason):
             infer.main(["--model_path", str(run / "whole"), "--prompt", "a", "--grid", grid])
-
-
-def test_a_cell_is_of_the_model_as_it_is(run):
-    one = cells.weights_of(str(run / "whole"))
-    assert one not in ("", str(run / "whole")) and one != cells.weights_of(str(run / "lora"))

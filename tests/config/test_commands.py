@@ -48,3 +48,8 @@ def test_a_prompt_without_its_quotes_is_warned_of(capsys, prompts, is_warned_of)
     check_prompts(prompts)
     said = capsys.readouterr().err
     assert (f'put it into quotes: --prompt "{" ".join(prompts)}"' in said) == is_warned_of == bool(said)
+
+
+def test_a_prompt_that_is_no_text_is_refused():
+    with pytest.raises(BadInput, match="no UTF-8 text"):
+        check_prompts(("a \udce9 dog",))

@@ -59,6 +59,7 @@ def test_a_run_without_a_result_has_its_checkpoints(run, tmp_path):
         (["seed=1", "seed=2"], "seed stands there twice"),
         (["seed=1", "steps=2", "guidance=3"], "are 3 axes; give one or two"),
         (["seed=1,1"], "a value stands there twice"),
+        (["seed=1", "steps=07,7"], "a value stands there twice"),
         (["seed=-1"], "no whole number of at least 0"),
         (["seed=0-5000"], "no range of at most 100 seeds"),
         (["seed=5-2"], "no range"),
@@ -92,3 +93,8 @@ def test_what_does_not_fit_the_rest_of_the_command_is_refused(tmp_path):
         read("seed=1", prompts=("a", "a"))
     with pytest.raises(BadInput, match="is no folder of a run"):
         read("checkpoint=all", model=tmp_path / "missing")
+
+
+def test_a_checkpoint_that_is_named_twice_is_refused(run):
+    with pytest.raises(BadInput, match="a value stands there twice"):
+        read("checkpoint=all,4", "seed=0", model=run)

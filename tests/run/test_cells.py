@@ -1,8 +1,10 @@
 """The pictures of a grid as files: whose they are, and when they are drawn anew."""
 
+import json
 import os
 
 from PIL import Image
+from support.finished_runs import make_run
 
 from dreambooth.run.drawings import cells
 from dreambooth.run.drawings.axes import Axis
@@ -63,16 +65,30 @@ def test_models_are_loaded_one_after_the_other_and_prompts_drawn_together(tmp_pa
     assert [[len(group) for group in groups] for _, groups in found] == [[2, 2, 2]]
 
 
-def test_weights_that_change_are_told_and_checkpoints_below_are_not(tmp_path):
+def test_files_that_change_are_told_and_what_else_lies_in_the_folder_is_not(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "checkpoint-4").mkdir()
     path = tmp_path / "unet/model.safetensors"
     path.write_bytes(b"1")
-    before = cells.weights_of(str(tmp_path))
+    before = cells.summary_of_files(str(tmp_path))
     (tmp_path / "checkpoint-4/model.safetensors").write_bytes(b"1")
     (tmp_path / "README.md").write_text("a card")
-    assert cells.weights_of(str(tmp_path)) == before
+    assert cells.summary_of_files(str(tmp_path)) == before
+    (tmp_path / "unet/config.json").write_text("{}")
+    changed = cells.summary_of_files(str(tmp_path))
     os.utime(path, ns=(1, 1))
-    assert cells.weights_of(str(tmp_path)) != before
-    assert cells.weights_of("hub/name") == "hub/name" and cells.weights_of(None) == ""
-    assert cells.weights_of(str(path)) not in ("", str(path))
+    assert len({before, changed, cells.summary_of_files(str(tmp_path))}) == 3
+    assert cells.summary_of_files("hub/name") == "hub/name" and cells.summary_of_files(None) == ""
+    assert cells.summary_of_files(str(path)) not in ("", str(path))
+
+
+def test_a_lora_is_another_one_on_another_base(tmp_path):
+    base = tmp_path / "base"
+    (base / "unet").mkdir(parents=True)
+    (base / "unet/model.safetensors").write_bytes(b"1")
+    record = make_run(tmp_path / "out", tmp_path / "pictures")
+    (tmp_path / "out/paddle_lora_weights.safetensors").write_bytes(b"1")
+    (tmp_path / "out/training_args.json").write_text(json.dumps({**record, "base_folder": str(base)}))
+    before = cells.summary_of_model(str(tmp_path / "out"))
+    os.utime(base / "unet/model.safetensors", ns=(1, 1))
+    assert cells.summary_of_model(str(tmp_path / "out")) != before

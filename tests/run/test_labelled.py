@@ -19,7 +19,7 @@ def prompts(*texts):
 
 
 def test_each_picture_stands_at_its_place_and_keeps_its_shape():
-    sheet = np.asarray(labelled.sheet(PICTURES, prompts("a dog", "a cat"), SEEDS))
+    sheet = np.asarray(labelled.sheet(PICTURES, prompts("a dog", "a cat"), SEEDS, {}))
     boxes = []
     for row in COLOURS:
         for colour in row:
@@ -33,9 +33,9 @@ def test_each_picture_stands_at_its_place_and_keeps_its_shape():
 
 @pytest.mark.parametrize("prompt", HOSTILE, ids=range(len(HOSTILE)))
 def test_labels_of_any_text_leave_the_sheet_a_size(prompt):
-    sheet = labelled.sheet(PICTURES, prompts(prompt, "b"), SEEDS)
+    sheet = labelled.sheet(PICTURES, prompts(prompt, "b"), SEEDS, {})
     assert sheet.width < 700 and sheet.height < 400
-    sheet = labelled.sheet(PICTURES, SEEDS, prompts(prompt, "b"))
+    sheet = labelled.sheet(PICTURES, SEEDS, prompts(prompt, "b"), {})
     assert sheet.width < 700 and sheet.height < 400
 
 
@@ -51,7 +51,7 @@ def test_a_label_is_broken_at_words_and_cut_with_a_sign():
 def test_a_large_grid_is_no_larger_than_a_sheet_may_be():
     many = [[Image.new("RGB", (512, 512))] * 100] * 2
     axis = Axis("seed", tuple(range(100)), tuple(map(str, range(100))))
-    sheet = labelled.sheet(many, SEEDS, axis)
+    sheet = labelled.sheet(many, SEEDS, axis, {})
     assert sheet.width <= 14_000
 
 
@@ -66,3 +66,12 @@ def test_the_page_has_all_pictures_with_their_values(tmp_path):
     page = written[1].read_text(encoding="utf-8")
     assert page.count("<img ") == 4 and page.count("<script>") == 1 and "Grid of 2 x 2 pictures" in page
     assert Image.open(written[0]).info["axes"] == "prompt by seed"
+
+
+def test_what_all_share_stands_above_the_sheet_and_leaves_it_a_size():
+    plain = labelled.sheet(PICTURES, prompts("a", "b"), SEEDS, {})
+    common = {"steps": "20", "prompt": "w" * 10_000, "lora_scale": "0.5", "checkpoint": "\udce9"}
+    headed = labelled.sheet(PICTURES, prompts("a", "b"), SEEDS, common)
+    assert plain.height < headed.height < plain.height + 100 and headed.width == plain.width
+    assert labelled._heading(common).startswith("steps 20 · LoRA scale 0.5 · checkpoint ? · www")
+    assert labelled._heading({}) == ""

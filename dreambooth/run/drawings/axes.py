@@ -66,7 +66,7 @@ def _read_axis(text: str, prompts: Sequence[str], model_path: str, has_lora: boo
         example = {"checkpoint": "all", "scheduler": "ddim,euler", "seed": "0-3"}.get(name, "1,2")
         raise BadInput(f"{where}: an axis needs values, as {name}={example}")
     if name == "checkpoint":
-        axis = _of_checkpoints(words, Path(model_path), where)
+        axis = _of_checkpoints(words, model_path, where)
     else:
         values = [value for word in words for value in _READERS[name](word, where)]
         labels = tuple(f"{each:g}" if isinstance(each, float) else str(each) for each in values)
@@ -84,32 +84,33 @@ def _of_prompts(prompts: Sequence[str]) -> Axis:
     return Axis("prompt", tuple(prompts), tuple(prompts))
 
 
-def _of_checkpoints(words: Sequence[str], folder: Path, where: str) -> Axis:
+def _of_checkpoints(words: Sequence[str], model_path: str, where: str) -> Axis:
     """Find the checkpoints of a run by their names or numbers, and its result."""
+    folder = Path(model_path)
     if not folder.is_dir():
         raise BadInput(f"{where}: --model_path {folder} is no folder of a run")
     whole = {each.folder.name: each.folder for each in checkpoints.scan(folder)[0]}
     has_result = (folder / moves.INDEX).exists() or lora.is_in(folder) or embeddings.is_in(folder)
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []  # (label, folder)
     for word in words:
         if word == "all":
             in_order = sorted(whole, key=lambda name: int(name.rpartition("-")[2]))
-            found |= {name.rpartition("-")[2]: str(whole[name]) for name in in_order}
+            found += [(name.rpartition("-")[2], str(whole[name])) for name in in_order]
             if has_result:
-                found["result"] = str(folder)
+                found.append(("result", model_path))
         elif word in _RESULT:
             if not has_result:
                 raise BadInput(f"{where}: {folder} has no result yet")
-            found["result"] = str(folder)
+            found.append(("result", model_path))
         else:
             name = f"checkpoint-{word}" if word.isdecimal() else word
             if name not in whole:
                 there = ", ".join([*whole, *(["result"] if has_result else [])]) or "nothing that draws"
                 raise BadInput(f"{where}: {folder} has no whole {name}; it has {there}")
-            found[name.rpartition("-")[2]] = str(whole[name])
+            found.append((name.rpartition("-")[2], str(whole[name])))
     if not found:
         raise BadInput(f"{where}: {folder} has no checkpoint and no result")
-    return Axis("checkpoint", tuple(found.values()), tuple(found))
+    return Axis("checkpoint", tuple(path for _, path in found), tuple(label for label, _ in found))
 
 
 def _seeds(word: str, where: str) -> list[int]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from dreambooth.files import moves, records
+from dreambooth.models import registry
 from dreambooth.run.drawings import names
 from dreambooth.system import console, disk, libraries
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _KEY = "cell"  # in a picture's text
 _WEIGHTS = (".safetensors", ".pdparams", ".bin", ".pt", ".ckpt")
+_INDICES = (moves.INDEX, records.STATE)
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,16 @@ def lay_out(rows: Axis, columns: Axis, common: Mapping[str, Any], folder: Path, 
     `common` are the settings by the axes' names where no axis has others; `fixed` is what else decides on a picture.
     """
     found = []
-    weights_by_name: dict[str | None, str] = {}
+    files_by_name: dict[str, str] = {}
     for row, of_row in enumerate(rows.values):
         for column, of_column in enumerate(columns.values):
             own = {name: each for name, each in ((rows.name, of_row), (columns.name, of_column)) if each is not None}
             values = {**common, **own}
             model = values["checkpoint"]
-            if model not in weights_by_name:
-                weights_by_name[model] = weights_of(model)
-            everything = {**values, **fixed, "weights": weights_by_name[model]}
-            key = json.dumps(everything, sort_keys=True, ensure_ascii=False, default=str)
+            if model not in files_by_name:
+                files_by_name[model] = summary_of_model(model)
+            everything = {**values, **fixed, "files": files_by_name[model]}
+            key = json.dumps(everything, sort_keys=True, default=str)  # in ASCII: a name may be no UTF-8
             short = hashlib.sha256(key.encode()).hexdigest()[:12]
             name = f"{names.slug(str(values['prompt']))}-seed{values['seed']}-{short}.png"
             found.append(Cell(row, column, values, key, folder / name))
@@ -97,18 +100,28 @@ def by_model(cells: Iterable[Cell]) -> Iterator[tuple[Cell, list[list[Cell]]]]:
         yield several[0][0], several
 
 
-def weights_of(name: str | None) -> str:
-    """Summarize the weights of a folder or a file by their names, sizes and times; those of a name are the name.
+def summary_of_model(name: str | None) -> str:
+    """Summarize all files that a model is read from: with those of the base, where a folder has only what changed."""
+    own = summary_of_files(name)
+    base = records.find_base(name) if name and Path(name).is_dir() else None
+    if base is None:
+        return own
+    return f"{own} on {summary_of_files(base.model)} {base.revision or ''} {base.tokenizer or ''}".rstrip()
 
-    A folder's checkpoints are not its own.
+
+def summary_of_files(name: str | None) -> str:
+    """Summarize a model's or LoRA's own files by their names, sizes and times; those of a name are the name.
+
+    What else lies in its folder, such as checkpoints, is not its own.
     """
     if name is None:
         return ""
     path = Path(name)
-    files: Sequence[Path] = [path] if path.is_file() else []
+    files = [path] if path.is_file() else []
     if path.is_dir():
-        weights = [each for each in sorted(path.rglob("*")) if each.suffix in _WEIGHTS]
-        files = [each for each in weights if not each.relative_to(path).parts[0].startswith("checkpoint-")]
+        parts = [each for part in sorted(registry.PARTS) for each in (path / part).glob("*")]
+        beside = [each for each in path.glob("*") if each.suffix in _WEIGHTS or each.name in _INDICES]
+        files = [each for each in sorted((*parts, *beside)) if each.is_file()]
     if not files:
         return name
     stats = [(str(each.relative_to(path)), each.stat()) for each in files]
@@ -128,17 +141,21 @@ def draw_missing(
     missing = [cell for cell in cells if not cell.is_there()]
     if len(missing) < len(cells):
         console.print_message(f"cells     {len(cells) - len(missing)} of {len(cells)} are there already")
+    if not missing:
+        return
     done = 0
+    models = list(by_model(missing))
+    family: Family | None = load(models[0][0])  # before the bar, since it may warn
     with (
         disk.explained(lambda: f"{done} pictures before it are whole"),
         console.progress_bar(total=len(missing), desc="Drawing") as bar,
     ):
-        for first, groups in by_model(missing):
-            family = load(first)
+        for first, groups in models:
+            family = load(first) if family is None else family
             for several in groups:
                 for cell, (picture, text) in zip(several, draw(family, several)):
                     cell.save(picture, text)
                     done += 1
                     bar.update()
-            del family
+            family = None
             libraries.release_memory()  # for the next model

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _GAP = 8  # pixels between two pictures, and beside a label
 _LABEL = 230  # pixels: the most of a row's label in width
-_LINES = 3  # of a column's label
+_LINES = 3  # of a column's label, and of the heading
+_NARROWEST = 360  # pixels: a sheet's width, so that its heading has room
 _LARGEST_SHEET = 12_000  # pixels of its longer side
 _SIDES = {16: 512, 64: 384, 400: 256}  # the longer sides of a page's pictures, by how many there are
 _AXES = "axes"  # in the sheet's text
@@ -33,11 +34,16 @@ def title_of(axis: Axis) -> str:
     return "" if axis.name == "prompt" else f"{_NAMES.get(axis.name, axis.name)} "
 
 
-def sheet(pictures: Sequence[Sequence[Image.Image]], rows: Axis, columns: Axis) -> Image.Image:
-    """Draw all pictures in rows, with the value of each row on the left and of each column on top."""
+def sheet(
+    pictures: Sequence[Sequence[Image.Image]], rows: Axis, columns: Axis, common: Mapping[str, str]
+) -> Image.Image:
+    """Draw all pictures in rows, with the value of each row on the left and of each column on top.
+
+    Above them stands what they share, `common`.
+    """
     row_labels = [f"{title_of(rows)}{label}" if label else "" for label in rows.labels]
     column_labels = [f"{title_of(columns)}{label}" if label else "" for label in columns.labels]
-    font, shown = sheets.font_for([*row_labels, *column_labels])
+    font, (*shown, heading) = sheets.font_for([*row_labels, *column_labels, _heading(common)])
     longest = max(max(len(pictures), len(pictures[0])), 1)
     side = min(sheets.LARGEST, max(sheets.SMALLEST, max(pictures[0][0].size)), max(32, _LARGEST_SHEET // longest))
     scale = side / max(pictures[0][0].size)
@@ -45,12 +51,17 @@ def sheet(pictures: Sequence[Sequence[Image.Image]], rows: Axis, columns: Axis) 
     of_rows = [_wrapped(text, font, _LABEL, max(1, height // sheets.TEXT_HEIGHT)) for text in shown[: len(row_labels)]]
     of_columns = [_wrapped(text, font, width, _LINES) for text in shown[len(row_labels) :]]
     left = _GAP + max((int(font.getlength(line)) + _GAP for lines in of_rows for line in lines), default=0)
-    top = _GAP + max(map(len, of_columns)) * sheets.TEXT_HEIGHT
-    made = Image.new("RGB", (left + len(of_columns) * (width + _GAP), top + len(of_rows) * (height + _GAP)), "white")
+    whole_width = max(left + len(of_columns) * (width + _GAP), _NARROWEST)
+    of_all = _wrapped(heading, font, whole_width - 2 * _GAP, _LINES)
+    below = _GAP // 2 + (len(of_all) * sheets.TEXT_HEIGHT + _GAP if of_all else 0)  # the heading
+    top = below + _GAP // 2 + max(map(len, of_columns)) * sheets.TEXT_HEIGHT
+    made = Image.new("RGB", (whole_width, top + len(of_rows) * (height + _GAP)), "white")
     pen = ImageDraw.Draw(made)
+    for number, line in enumerate(of_all):
+        pen.text((_GAP, _GAP // 2 + number * sheets.TEXT_HEIGHT), line, "dimgrey", font)
     for column, lines in enumerate(of_columns):
         for number, line in enumerate(lines):
-            pen.text((left + column * (width + _GAP), _GAP // 2 + number * sheets.TEXT_HEIGHT), line, "black", font)
+            pen.text((left + column * (width + _GAP), below + number * sheets.TEXT_HEIGHT), line, "black", font)
     for row, (lines, several) in enumerate(zip(of_rows, pictures)):
         y = top + row * (height + _GAP)
         for number, line in enumerate(lines):
@@ -59,6 +70,12 @@ def sheet(pictures: Sequence[Sequence[Image.Image]], rows: Axis, columns: Axis) 
             small = picture.resize((width, height), Image.Resampling.LANCZOS)
             made.paste(small, (left + column * (width + _GAP), y))
     return made
+
+
+def _heading(common: Mapping[str, str]) -> str:
+    """Write in a line what all pictures share; the prompt, which needs no name, is the last, since it may be long."""
+    named = [f"{_NAMES.get(name, name)} {value}" for name, value in common.items() if name != "prompt"]
+    return atomic.text_in_picture(" · ".join([*named, *filter(None, [common.get("prompt")])]))
 
 
 def _wrapped(text: str, font: FreeTypeFont, width: int, most: int) -> list[str]:
@@ -115,6 +132,6 @@ def write(cells: Sequence[Cell], rows: Axis, columns: Axis, path: Path, common: 
         for first in range(0, len(cells), count)
     ]
     text = {**common, _AXES: f"{rows.name} by {columns.name}"}
-    atomic.write_picture(path, sheet(pictures, rows, columns), text)
+    atomic.write_picture(path, sheet(pictures, rows, columns, common), text)
     atomic.write_text(path.with_suffix(".html"), page(cells, pictures, rows, columns, common))
     return [path, path.with_suffix(".html")]

@@ -26,7 +26,7 @@ def free(path: Path, text: Mapping[str, Any]) -> Path:
     for number in itertools.count(2):
         try:
             with Image.open(path) as there:
-                if there.info == {name: str(value) for name, value in text.items()}:
+                if there.info == {name: atomic.text_in_picture(value) for name, value in text.items()}:
                     return path
         except FileNotFoundError:
             return path

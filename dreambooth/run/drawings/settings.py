@@ -112,7 +112,7 @@ class InferSettings(commands.InputFlags, commands.DrawFlags, title="model, promp
         names = ("negative_prompt", "height", "width", "lora", "image", "mask", "strength", "without_t5")
         own = {name: getattr(self, name) for name in (*names, "mixed_precision", "vae_tiling")}
         shown = [_hash(start.picture), _hash(start.mask)] if start else None
-        return {**own, "weights of the LoRA": cells.weights_of(self.lora), "pixels": shown}
+        return {**own, "files of the LoRA": cells.summary_of_files(self.lora), "pixels": shown}
 
     @property
     def scale(self) -> float:
