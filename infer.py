@@ -228,7 +228,9 @@ def draw_grid(settings: InferSettings, rows: Axis, columns: Axis, start: starts.
 
     grids.draw_missing(cells, load_family, draw)
     varied = {rows.name, columns.name}
-    common = {name: str(value) for name, value in settings.by_axis.items() if name not in varied and value is not None}
+    beside = {"negative prompt": settings.negative_prompt, "LoRA": settings.lora, "image": settings.image}
+    shared = {**beside, **settings.by_axis}
+    common = {name: str(value) for name, value in shared.items() if name not in varied and value is not None}
     print(*labelled.write(cells, rows, columns, place, common), sep="\n")
 
 
