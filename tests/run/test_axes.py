@@ -67,6 +67,7 @@ def test_a_run_without_a_result_has_its_checkpoints(run, tmp_path):
         (["seed=1", "seed=2"], "seed stands there twice"),
         (["seed=1", "steps=2", "guidance=3"], "are 3 axes; give one or two"),
         (["seed=1,1"], "a value stands there twice"),
+        (["seed=1", "steps=07,7"], "a value stands there twice"),
         (["seed=-1"], "no whole number of at least 0"),
         (["seed=0-5000"], "no range of at most 100 seeds"),
         (["seed=5-2"], "no range"),

@@ -50,12 +50,6 @@ def test_above_all_stands_what_the_pictures_share():
     assert long.width == sheet.shape[1] and long.height < sheet.shape[0] + 80
 
 
-def test_a_heading_has_names_for_all_but_the_prompt():
-    common = {"prompt": "a dog", "lora_scale": "0.5", "checkpoint": "run-\udcff"}
-    assert labelled._heading(common) == "LoRA scale 0.5 · checkpoint run-? · a dog"
-    assert labelled._heading({}) == ""
-
-
 def test_a_label_is_broken_at_words_and_cut_with_a_sign():
     font, _ = sheets.font_for([])
     lines = labelled._wrapped("one two three four five six seven eight nine ten", font, 90, 3)
@@ -83,3 +77,12 @@ def test_the_page_has_all_pictures_with_their_values(tmp_path):
     page = written[1].read_text(encoding="utf-8")
     assert page.count("<img ") == 4 and page.count("<script>") == 1 and "Grid of 2 x 2 pictures" in page
     assert Image.open(written[0]).info["axes"] == "prompt by seed"
+
+
+def test_what_all_share_stands_above_the_sheet_and_leaves_it_a_size():
+    plain = labelled.sheet(PICTURES, prompts("a", "b"), SEEDS, {})
+    common = {"steps": "20", "prompt": "w" * 10_000, "lora_scale": "0.5", "checkpoint": "\udce9"}
+    headed = labelled.sheet(PICTURES, prompts("a", "b"), SEEDS, common)
+    assert plain.height < headed.height < plain.height + 100 and headed.width == plain.width
+    assert labelled._heading(common).startswith("steps 20 · LoRA scale 0.5 · checkpoint ? · www")
+    assert labelled._heading({}) == ""

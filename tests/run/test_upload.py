@@ -55,6 +55,6 @@ def test_the_address_has_no_password():
 def test_a_name_and_a_token_are_needed(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     upload.check("somebody/sks-dog")
-    for name in ("dog", "a/b/c", "a b/c"):
+    for name in ("dog", "a/b/c", "a b/c", "../x", "-/-"):
         with pytest.raises(BadInput, match="--name"):
             upload.check(name)
