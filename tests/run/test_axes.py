@@ -49,7 +49,8 @@ def test_checkpoints_are_found_by_name_and_number_in_the_order_of_their_steps(ru
 
 def test_a_result_is_named_as_the_command_line_has_it(run, monkeypatch):
     monkeypatch.chdir(run)  # so that another grid of the same --model_path takes its pictures over
-    assert read("checkpoint=result", model="./")[1].values == ("./",)
+    for values in ("result", "all"):
+        assert read(f"checkpoint={values}", model="./")[1].values[-1] == "./"
 
 
 def test_a_run_without_a_result_has_its_checkpoints(run, tmp_path):
